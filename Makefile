@@ -1,0 +1,34 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup demo test check bench docs lock format
+setup: .venv/ready            ## make .venv with everything the project uses
+
+demo: setup                   ## PostgreSQL, the users service, a load run; Ctrl-C ends it
+	$(BIN)/penstock demo
+
+test: setup                   ## every test that this machine can run
+	$(BIN)/python -m pytest
+
+check: setup                  ## lint, format, types, imports
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+bench: setup                  ## every benchmark, side by side
+	$(BIN)/python -m benchmarks
+
+docs: setup                   ## build the documentation into site/
+	$(BIN)/mkdocs build --strict
+
+lock: setup                   ## resolve requirements.lock anew from pyproject.toml
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --all-extras --group dev --no-emit-package penstock --custom-compile-command "make lock" -o requirements.lock pyproject.toml
+
+format: setup                 ## put the code into its standard form
+	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+.venv/ready: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Penstock needs Python 3.11 or newer; set PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirement requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $@

@@ -1,0 +1,1 @@
+"""The database layer that a FastAPI service needs in production."""
