@@ -1,0 +1,23 @@
+"""Databases and their sessions, for requests, scripts and workers alike."""
+
+from penstock.database.database import Database
+from penstock.database.errors import (
+    BudgetExceeded,
+    CommitOutcomeUnknown,
+    ReadOnlyError,
+    SessionBusy,
+    SessionClosed,
+)
+from penstock.database.read_only import ReadOnlySession
+from penstock.database.unit import UnitOfWork
+
+__all__ = [
+    "BudgetExceeded",
+    "CommitOutcomeUnknown",
+    "Database",
+    "ReadOnlyError",
+    "ReadOnlySession",
+    "SessionBusy",
+    "SessionClosed",
+    "UnitOfWork",
+]

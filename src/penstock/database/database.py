@@ -1,0 +1,170 @@
+"""The database as a service sees it: opened once, read and written many times."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+
+from penstock.database.errors import BudgetExceeded
+from penstock.database.limits import server_limits
+from penstock.database.read_only import ReadOnlySession, reading_engine
+from penstock.database.unit import UnitOfWork
+from penstock.engine import build_engine, pool_snapshot
+from penstock.planner import ConnectionBudget
+from penstock.pool import PoolSnapshot
+from penstock.settings import BudgetPolicy, DatabaseSettings, settings_from_environment
+
+__all__ = ["Database"]
+
+_logger = logging.getLogger(__name__)
+
+
+class Database:
+    """One database: its pool of connections, and the sessions over it.
+
+    A ``Database`` does nothing until it is opened or first used, so that it can be made at
+    import time. :func:`penstock.fastapi.install` opens and closes it with the application;
+    elsewhere, ``async with database:`` does.
+
+    Args:
+        settings: What to connect to and how; see :meth:`from_url`, :meth:`from_environment`.
+    """
+
+    def __init__(self, settings: DatabaseSettings) -> None:
+        self.settings = settings
+        self._engine = build_engine(settings)
+        self._reading = reading_engine(self._engine)
+
+    @classmethod
+    def from_url(cls, url: str, **overrides: Any) -> Self:
+        """Make a database from its URL.
+
+        Args:
+            url: Such as ``postgresql://user:password@host/name`` or ``sqlite:///file.db``.
+            **overrides: Settings by their Python names, such as ``pool_size=10``.
+
+        Raises:
+            SettingsError: A value is wrong; the message names it and what is accepted.
+        """
+        return cls(DatabaseSettings.of(url, **overrides))
+
+    @classmethod
+    def from_environment(
+        cls, prefix: str = "DATABASE_", env_file: str | Path | None = ".env"
+    ) -> Self:
+        """Make a database from environment variables.
+
+        Args:
+            prefix: What the variables begin with; a second database has another one.
+            env_file: A file with variables that the environment itself lacks; None for none.
+
+        Raises:
+            SettingsError: A variable is missing or wrong; the message names it.
+        """
+        return cls(settings_from_environment(prefix=prefix, env_file=env_file))
+
+    @property
+    def engine(self) -> AsyncEngine:
+        """SQLAlchemy's engine, for whatever has no better way here."""
+        return self._engine
+
+    @property
+    def pool(self) -> PoolSnapshot:
+        """The pool's numbers at this moment."""
+        return pool_snapshot(self._engine)
+
+    async def open(self) -> None:
+        """Connect once and hold the fleet's wants against the server's limit.
+
+        Raises:
+            ConnectFailed: The server cannot be reached; the message says why.
+            BudgetExceeded: The fleet may want too many connections, under ``budget="refuse"``.
+        """
+        async with self._engine.connect() as connection:
+            await self._check_budget(connection)
+
+    async def close(self) -> None:
+        """Close the connections in the pool. The database may be opened again."""
+        await self._engine.dispose()
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.open()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def ping(self, timeout: float = 2.0) -> None:  # noqa: ASYNC109 - a bound, for callers
+        """Borrow a connection and make one round trip.
+
+        Args:
+            timeout: Seconds for the whole of it, the wait for a connection included.
+
+        Raises:
+            TimeoutError: No answer came in time.
+            ConnectFailed: There was no connection to be had.
+            sqlalchemy.exc.SQLAlchemyError: The pool or the server refused.
+        """
+        async with asyncio.timeout(timeout), self._engine.connect() as connection:
+            await connection.exec_driver_sql("SELECT 1")
+
+    def unit(self) -> UnitOfWork:
+        """Make a unit of work; whoever asks for it has to commit and end it."""
+        return UnitOfWork(self._engine, self._reading)
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncSession]:
+        """A session that is committed when the block ends, and rolled back when it raises.
+
+        Raises:
+            CommitOutcomeUnknown: The COMMIT was sent and its answer lost.
+        """
+        unit = self.unit()
+        try:
+            yield unit.writer
+            unit.check()
+            await unit.commit()
+        finally:
+            await unit.end("its async with block was left")
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[ReadOnlySession]:
+        """A session that can only read; the server refuses everything else.
+
+        Raises:
+            ReadOnlyError: An object that it loaded was changed, which nothing would save.
+        """
+        unit = self.unit()
+        try:
+            yield unit.reader
+            unit.check()
+        finally:
+            await unit.end("its async with block was left")
+
+    async def _check_budget(self, connection: AsyncConnection) -> None:
+        settings = self.settings
+        if settings.budget is BudgetPolicy.OFF or not settings.keeps_connections:
+            return
+        limits = await server_limits(connection)
+        if limits is None:
+            return
+        finding = ConnectionBudget(
+            workers=settings.workers,
+            instances=settings.instances,
+            pool_size=settings.pool_size,
+            max_overflow=settings.max_overflow,
+            reserve=settings.connection_reserve,
+        ).check(limits)
+        if finding is None:
+            return
+        if settings.budget is BudgetPolicy.REFUSE:
+            raise BudgetExceeded(str(finding))
+        _logger.warning("%s", finding)

@@ -1,0 +1,39 @@
+"""What can go wrong between a session and its caller, beyond what SQLAlchemy already names."""
+
+from sqlalchemy.exc import InvalidRequestError, SQLAlchemyError
+
+from penstock.errors import PenstockError
+
+__all__ = [
+    "BudgetExceeded",
+    "CommitOutcomeUnknown",
+    "ReadOnlyError",
+    "SessionBusy",
+    "SessionClosed",
+]
+
+
+class BudgetExceeded(PenstockError):  # noqa: N818 - it reads as what happened, like SQLAlchemy's
+    """The fleet may open more connections than the server can serve; nothing was started.
+
+    Raised by :meth:`Database.open` only under ``budget="refuse"``.
+    """
+
+
+class CommitOutcomeUnknown(PenstockError, SQLAlchemyError):  # noqa: N818 - as above
+    """The COMMIT was sent and its answer was lost: the work may or may not have been saved.
+
+    It is never retried. Whoever asked has to look whether the work is there before asking again.
+    """
+
+
+class ReadOnlyError(PenstockError, InvalidRequestError):
+    """A read-only session was asked to write, or an object that it loaded was changed."""
+
+
+class SessionBusy(PenstockError, InvalidRequestError):  # noqa: N818 - as above
+    """A unit of work should have been committed while one of its statements was in progress."""
+
+
+class SessionClosed(PenstockError, InvalidRequestError):  # noqa: N818 - as above
+    """The session's unit of work is over; using it again would open a transaction nobody ends."""

@@ -1,0 +1,90 @@
+"""A unit of work: the sessions of one request, or of one ``async with``, on one database."""
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from penstock.database.errors import SessionBusy
+from penstock.database.sessions import ReadingSession, WritingSession
+
+__all__ = ["UnitOfWork"]
+
+
+class UnitOfWork:
+    """At most one session that writes and one that reads, which end together.
+
+    Each is made when first asked for and takes a connection with its first statement.
+
+    Args:
+        engine: Where the writing session gets its connections.
+        reading: The same for the reading session, with read-only transactions.
+    """
+
+    __slots__ = ("_engine", "_reader", "_reading", "_writer")
+
+    def __init__(self, engine: AsyncEngine, reading: AsyncEngine) -> None:
+        self._engine = engine
+        self._reading = reading
+        self._writer: WritingSession | None = None
+        self._reader: ReadingSession | None = None
+
+    @property
+    def writer(self) -> WritingSession:
+        """The session that writes."""
+        if self._writer is None:
+            self._writer = WritingSession(self._engine)
+            self._introduce()
+        return self._writer
+
+    @property
+    def reader(self) -> ReadingSession:
+        """The session that reads."""
+        if self._reader is None:
+            self._reader = ReadingSession(self._reading)
+            self._introduce()
+        return self._reader
+
+    def _introduce(self) -> None:
+        if self._writer is not None and self._reader is not None:
+            self._writer.reader, self._reader.writer = self._reader, self._writer
+
+    def check(self) -> None:
+        """Refuse a commit that would lose work or cut into a running statement.
+
+        Raises:
+            ReadOnlyError: An object of the reading session was changed.
+            SessionBusy: A statement of another task is still in progress.
+        """
+        if self._reader is not None:
+            self._reader.refuse_changes()
+        if self._writer is not None and self._writer.running:
+            raise SessionBusy(
+                "A statement was in progress in another task when the unit of work should have "
+                "been committed; it is rolled back. Await every task that uses the session."
+            )
+
+    async def flush(self) -> None:
+        """Send what is pending, so that its errors come before any COMMIT."""
+        if self._writer is not None and self._writer.in_transaction():
+            await self._writer.flush()
+
+    async def commit(self) -> None:
+        """Commit the writing session; nothing is sent where nothing was begun.
+
+        Raises:
+            CommitOutcomeUnknown: The COMMIT was sent and its answer lost.
+            sqlalchemy.exc.DBAPIError: The server refused; the work is rolled back.
+        """
+        if self._writer is not None and self._writer.in_transaction():
+            await self._writer.commit()
+
+    async def end(self, why: str) -> None:
+        """Roll back what is open and close both sessions for good.
+
+        Args:
+            why: What ended it, to follow "This session ended when ...".
+        """
+        try:
+            if self._reader is not None:
+                await self._reader.end(why)
+        finally:
+            if self._writer is not None:
+                await self._writer.end(why)

@@ -1,0 +1,26 @@
+"""Penstock for FastAPI: one call that installs it, and the dependencies that routes ask for."""
+
+from penstock.fastapi.dependencies import (
+    CurrentDatabase,
+    ReadSession,
+    WriteSession,
+    current_database,
+    read_session,
+    write_session,
+)
+from penstock.fastapi.errors import Problem, handle_database_errors
+from penstock.fastapi.install import install
+from penstock.fastapi.scope import SessionScope
+
+__all__ = [
+    "CurrentDatabase",
+    "Problem",
+    "ReadSession",
+    "SessionScope",
+    "WriteSession",
+    "current_database",
+    "handle_database_errors",
+    "install",
+    "read_session",
+    "write_session",
+]

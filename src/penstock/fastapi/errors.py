@@ -1,0 +1,147 @@
+"""Database errors as answers: RFC 9457 problem details that tell a client what to do, and no more.
+
+No answer holds a statement, a value, a constraint's name or an address: that is for the log.
+"""
+
+import logging
+from collections.abc import Callable
+from http import HTTPStatus
+
+from sqlalchemy.exc import DBAPIError, IntegrityError, NoResultFound
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.applications import Starlette
+from starlette.requests import HTTPConnection
+from starlette.responses import JSONResponse, Response
+
+from penstock.database import CommitOutcomeUnknown
+from penstock.engine import ConnectFailed
+
+__all__ = ["Problem", "handle_database_errors", "internal_error", "problem_of"]
+
+_logger = logging.getLogger(__name__)
+
+_INTEGRITY_CODES = {
+    "23502": "not_null_violation",
+    "23503": "foreign_key_violation",
+    "23505": "unique_violation",
+    "23514": "check_violation",
+    "23P01": "exclusion_violation",
+}
+"""PostgreSQL's SQLSTATEs: https://www.postgresql.org/docs/current/errcodes-appendix.html"""
+_CONFLICTS = ("40001", "40P01")
+"""Serialization failure and deadlock: the server rolled back and asks for another try."""
+
+
+class Problem(JSONResponse):
+    """An ``application/problem+json`` answer.
+
+    Args:
+        status: The HTTP status.
+        code: A stable word for programs, such as ``unique_violation``.
+        detail: One sentence for people, the same for every occurrence.
+        retry_after: Seconds after which asking again is safe and may succeed; None where asking
+            again is not known to be safe.
+    """
+
+    media_type = "application/problem+json"
+
+    def __init__(
+        self, status: HTTPStatus, code: str, detail: str, retry_after: int | None = None
+    ) -> None:
+        content = {"title": status.phrase, "status": status.value, "code": code, "detail": detail}
+        headers = None if retry_after is None else {"Retry-After": str(retry_after)}
+        super().__init__(content, status_code=status.value, headers=headers)
+
+
+def _integrity(error: IntegrityError) -> Problem:
+    code = _INTEGRITY_CODES.get(getattr(error.orig, "sqlstate", None) or "", "integrity_violation")
+    return Problem(
+        HTTPStatus.CONFLICT, code, "The request contradicts data that is already stored."
+    )
+
+
+def _no_row(_: NoResultFound) -> Problem:
+    return Problem(HTTPStatus.NOT_FOUND, "not_found", "There is no such record.")
+
+
+def _exhausted(_: PoolTimeoutError) -> Problem:
+    return Problem(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "pool_exhausted",
+        "Every database connection is in use.",
+        retry_after=1,
+    )
+
+
+def _unreachable(_: ConnectFailed) -> Problem:
+    return Problem(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "database_unavailable",
+        "The database cannot be reached.",
+        retry_after=5,
+    )
+
+
+def _outcome_unknown(_: CommitOutcomeUnknown) -> Problem:
+    return Problem(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "commit_outcome_unknown",
+        "The work may or may not have been saved. Look for it before asking again.",
+    )
+
+
+def _driver(error: DBAPIError) -> Problem | None:
+    if getattr(error.orig, "sqlstate", None) in _CONFLICTS:
+        return Problem(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "transaction_conflict",
+            "The request met another one and was undone.",
+            retry_after=1,
+        )
+    if error.connection_invalidated:
+        return Problem(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "database_connection_lost",
+            "The connection to the database broke while the request was at work.",
+        )
+    return None
+
+
+_PROBLEMS: dict[type[Exception], Callable[..., Problem | None]] = {
+    IntegrityError: _integrity,
+    NoResultFound: _no_row,
+    PoolTimeoutError: _exhausted,
+    ConnectFailed: _unreachable,
+    CommitOutcomeUnknown: _outcome_unknown,
+    DBAPIError: _driver,
+}
+
+
+def problem_of(error: Exception) -> Problem | None:
+    """Return the answer for a database error; None for one that only a 500 fits."""
+    for kind in type(error).__mro__:
+        if kind in _PROBLEMS:
+            return _PROBLEMS[kind](error)
+    return None
+
+
+def internal_error() -> Problem:
+    """Return the answer for an error that no handler knows."""
+    return Problem(
+        HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "The request could not be completed."
+    )
+
+
+async def _answer(_: HTTPConnection, error: Exception) -> Response:
+    problem = problem_of(error)
+    if problem is None:
+        raise error
+    if problem.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        _logger.error("Answered %d", problem.status_code, exc_info=error)
+    return problem
+
+
+def handle_database_errors(app: Starlette) -> None:
+    """Answer database errors of ``app`` by problem details; its own handlers keep precedence."""
+    for kind in _PROBLEMS:
+        app.exception_handlers.setdefault(kind, _answer)

@@ -1,0 +1,137 @@
+"""Giving an application its database, in one call."""
+
+import inspect
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Mount
+from starlette.types import ASGIApp
+
+from penstock.database import Database
+from penstock.errors import PenstockError
+from penstock.fastapi.errors import handle_database_errors, internal_error
+from penstock.fastapi.pool_log import PoolLog
+from penstock.fastapi.process_time import ProcessTime
+from penstock.fastapi.routes import health_routes, is_open, pool_routes
+from penstock.fastapi.scope import SessionScope
+
+__all__ = ["install"]
+
+_logger = logging.getLogger(__name__)
+
+
+def install(
+    app: FastAPI,
+    database: Database,
+    *,
+    name: str = "default",
+    access: Callable[..., Any] | None = None,
+    routes: bool = True,
+    readiness_timeout: float = 2.0,
+) -> None:
+    """Give ``app`` its database.
+
+    The database opens before the application's own start and closes after its end. A request's
+    writing session is committed before its response leaves. Database errors are answered by
+    problem details. ``/health``, ``/health/live`` and ``/health/ready`` are added, and
+    ``/pool-stats`` where it may be seen. It does not matter whether routes, middleware, routers
+    and mounted applications come before or after this call.
+
+    Args:
+        app: The application; not yet started.
+        database: What its dependencies will use.
+        name: Tells several databases apart; the dependencies use ``default`` unless told.
+        access: A dependency (as in ``Depends``) that refuses whoever may not see operational
+            numbers. Without one they are shown in development and testing only. Only that of
+            the first ``install`` counts, as do the next two.
+        routes: Whether to add the operations routes.
+        readiness_timeout: Seconds within which each database must answer ``/health/ready``.
+
+    Raises:
+        PenstockError: ``name`` is taken, or the application has already started.
+    """
+    if app.middleware_stack is not None:
+        raise PenstockError("install(app, database) must come before the application starts.")
+    databases: dict[str, Database] | None = getattr(app.state, "penstock", None)
+    if databases is None:
+        databases = app.state.penstock = {}
+        _install_once(app, databases)
+        if routes:
+            app.include_router(health_routes(databases, readiness_timeout))
+            if access is not None or is_open(database):
+                app.include_router(pool_routes(databases, access))
+    if name in databases:
+        raise PenstockError(
+            f"A database named {name!r} is already installed; give the second one another name: "
+            f'install(app, database, name="...").'
+        )
+    databases[name] = database
+    app.add_middleware(PoolLog, database=database, name=name)
+    _open_with_lifespan(app, database)
+
+
+def _install_once(app: FastAPI, databases: dict[str, Database]) -> None:
+    build = app.build_middleware_stack
+
+    def build_within_scope() -> ASGIApp:
+        return SessionScope(build(), databases, _error_answer(app))
+
+    # The scope must stand outside all middleware, also what is added later or stands outside
+    # user middleware; there is no other place for that.
+    app.build_middleware_stack = build_within_scope  # type: ignore[method-assign]  # see above
+    handle_database_errors(app)
+    app.add_middleware(ProcessTime)
+
+
+def _open_with_lifespan(app: FastAPI, database: Database) -> None:
+    inner = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def lifespan(application: Any) -> AsyncIterator[Any]:
+        for mounted in _mounted_applications(app.routes):
+            handle_database_errors(mounted)
+        async with database, inner(application) as state:
+            yield state
+
+    app.router.lifespan_context = lifespan
+
+
+def _mounted_applications(routes: Iterable[BaseRoute]) -> Iterable[Starlette]:
+    for route in routes:
+        if isinstance(route, Mount):
+            if isinstance(route.app, Starlette):
+                yield route.app
+            yield from _mounted_applications(route.routes)
+
+
+def _error_answer(app: FastAPI) -> Callable[[Request, Exception], Any]:
+    """Answer a failed COMMIT as the application answers the same error raised in a route."""
+
+    async def answer(request: Request, error: Exception) -> Response:
+        handlers = app.exception_handlers
+        kinds: list[Any] = [*type(error).__mro__, 500]
+        handler = next((handlers[kind] for kind in kinds if kind in handlers), None)
+        if handler is not None:
+            try:
+                return await _call(handler, request, error)
+            except Exception as failure:  # noqa: BLE001 - whatever it is, a 500 must leave
+                error = failure
+        _logger.error("The response was withdrawn: its transaction failed", exc_info=error)
+        return internal_error()
+
+    return answer
+
+
+async def _call(handler: Callable[..., Any], request: Request, error: Exception) -> Response:
+    if inspect.iscoroutinefunction(handler):
+        response: Response = await handler(request, error)
+    else:
+        response = await run_in_threadpool(handler, request, error)
+    return response

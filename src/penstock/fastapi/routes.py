@@ -1,0 +1,89 @@
+"""Operations routes: is the service alive, can it reach its database, how full is its pool."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import APIRouter, Depends, Response
+from sqlalchemy.exc import SQLAlchemyError
+
+from penstock.database import Database
+from penstock.errors import PenstockError
+from penstock.settings import Environment
+
+__all__ = ["health_routes", "is_open", "pool_routes"]
+
+_logger = logging.getLogger(__name__)
+_NO_STORE = {"Cache-Control": "no-store"}
+
+
+def health_routes(databases: Mapping[str, Database], timeout: float) -> APIRouter:
+    """Return ``/health/live``, ``/health/ready`` and ``/health``; none says anything secret.
+
+    Args:
+        databases: Every one of them has to answer for the service to be ready.
+        timeout: Seconds within which each must.
+    """
+    router = APIRouter(tags=["operations"])
+
+    @router.get("/health/live", summary="The process answers")
+    async def live(response: Response) -> dict[str, str]:
+        response.headers.update(_NO_STORE)
+        return {"status": "ok"}
+
+    @router.get("/health", summary="The process and its databases answer")
+    @router.get("/health/ready", summary="Every database answers; 503 if not")
+    async def ready(response: Response) -> dict[str, Any]:
+        response.headers.update(_NO_STORE)
+        answers = {name: await _answers(db, name, timeout) for name, db in databases.items()}
+        healthy = all(answers.values())
+        response.status_code = 200 if healthy else 503
+        return {
+            "status": "ok" if healthy else "unavailable",
+            "databases": {name: "ok" if up else "unavailable" for name, up in answers.items()},
+        }
+
+    return router
+
+
+async def _answers(database: Database, name: str, timeout: float) -> bool:  # noqa: ASYNC109 - config
+    try:
+        await database.ping(timeout)
+    except (TimeoutError, OSError, SQLAlchemyError, PenstockError) as error:
+        _logger.warning("database %s does not answer: %s", name, error)
+        return False
+    return True
+
+
+def pool_routes(databases: Mapping[str, Database], access: Callable[..., Any] | None) -> APIRouter:
+    """Return ``/pool-stats``: the numbers of this worker's pools.
+
+    Args:
+        databases: Whose pools, by name.
+        access: A dependency that refuses whoever may not look. With None everybody may, but
+            sees only what :func:`is_open` says of each database.
+    """
+    guards = [] if access is None else [Depends(access)]
+    router = APIRouter(tags=["operations"], dependencies=guards)
+
+    @router.get("/pool-stats", summary="The numbers of this worker's pools")
+    async def pool_stats(response: Response) -> dict[str, dict[str, float]]:
+        response.headers.update(_NO_STORE)
+        return {
+            name: _stats(database)
+            for name, database in databases.items()
+            if access is not None or is_open(database)
+        }
+
+    return router
+
+
+def _stats(database: Database) -> dict[str, float]:
+    pool = database.pool
+    return {**asdict(pool), "utilisation": round(pool.utilisation, 4)}
+
+
+def is_open(database: Database) -> bool:
+    """Say whether anybody may see the pool's numbers: in development and testing only."""
+    return database.settings.environment in (Environment.DEVELOPMENT, Environment.TESTING)

@@ -1,0 +1,115 @@
+"""The ASGI middleware that commits before the response leaves.
+
+It stands outside everything else of the application. The status that passes here is the one the
+client will see, whoever made it: the route, an exception handler, or a middleware that gave up on
+the route. It passes only once the transaction is committed, or rolled back if it is an error.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from penstock.database import Database
+from penstock.fastapi.units import SCOPE_KEY, WEBSOCKET_REFUSAL, RequestUnits
+
+__all__ = ["ResponseReplaced", "SessionScope"]
+
+_OF_THE_WITHDRAWN_RESPONSE = (
+    b"accept-ranges",
+    b"cache-control",
+    b"content-",
+    b"etag",
+    b"expires",
+    b"last-modified",
+    b"location",
+    b"refresh",
+    b"retry-after",
+    b"set-cookie",
+    b"transfer-encoding",
+)
+"""Headers that describe the response which is not sent; all others (CORS, request ids) stay."""
+
+AnswerError = Callable[[Request, Exception], Awaitable[Response]]
+
+
+class ResponseReplaced(Exception):  # noqa: N818 - it says what happened
+    """Raised into the application when its response gave way to that of a failed COMMIT.
+
+    It keeps the background tasks of the withdrawn response from running.
+    """
+
+
+class SessionScope:
+    """Keeps the sessions of a request in its scope and settles them before the response leaves.
+
+    Args:
+        app: The application, with all of its middleware.
+        databases: The installed databases by name; read anew for every request.
+        answer_error: Makes the response for a COMMIT that failed.
+    """
+
+    def __init__(
+        self, app: ASGIApp, databases: Mapping[str, Database], answer_error: AnswerError
+    ) -> None:
+        self.app = app
+        self._databases = databases
+        self._answer_error = answer_error
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+        elif SCOPE_KEY in scope:
+            scope[SCOPE_KEY].add(self._databases)
+            await self.app(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._request(scope, receive, send)
+        else:
+            scope[SCOPE_KEY] = RequestUnits(self._databases, WEBSOCKET_REFUSAL)
+            await self.app(scope, receive, send)
+
+    async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
+        units = scope[SCOPE_KEY] = RequestUnits(self._databases)
+        replaced = False
+
+        async def settled_send(message: Message) -> None:
+            nonlocal replaced
+            if replaced:
+                return
+            if message["type"] == "http.response.start":
+                try:
+                    await _settle(units, message["status"])
+                except Exception as error:
+                    replaced = True
+                    await self._replace(message, Request(scope, receive), error, send)
+                    raise ResponseReplaced from error
+            await send(message)
+
+        try:
+            await self.app(scope, receive, settled_send)
+        except Exception:
+            if not replaced:
+                raise
+        finally:
+            await units.end("the request was over")
+
+    async def _replace(
+        self, withdrawn: Message, request: Request, error: Exception, send: Send
+    ) -> None:
+        response = await self._answer_error(request, error)
+        response.raw_headers += [
+            (name, value)
+            for name, value in withdrawn.get("headers", ())
+            if not name.lower().startswith(_OF_THE_WITHDRAWN_RESPONSE)
+        ]
+        await response(request.scope, request.receive, send)
+
+
+async def _settle(units: RequestUnits, status: int) -> None:
+    try:
+        if status < 400:
+            await units.commit()
+    finally:
+        await units.end(f"its response ({status}) left")

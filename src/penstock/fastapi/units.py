@@ -1,0 +1,113 @@
+"""The units of work of one request, kept in its ASGI scope."""
+
+import logging
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+from penstock.database import Database, SessionClosed, UnitOfWork
+from penstock.errors import PenstockError
+
+__all__ = ["SCOPE_KEY", "WEBSOCKET_REFUSAL", "RequestUnits", "units_of"]
+
+_logger = logging.getLogger(__name__)
+SCOPE_KEY = "penstock"
+
+WEBSOCKET_REFUSAL = (
+    "A WebSocket outlives any transaction, so no session is injected into it. Take "
+    "database: CurrentDatabase and open one for each message: "
+    "async with database.write() as session."
+)
+
+
+class RequestUnits:
+    """The units of work of one request, by the database's name, made when first asked for.
+
+    Args:
+        databases: The installed databases by name.
+        refusal: Why no session is to be had here; None where a response will end them.
+    """
+
+    __slots__ = ("_databases", "_refusal", "_units")
+
+    def __init__(self, databases: Mapping[str, Database], refusal: str | None = None) -> None:
+        self._databases = databases
+        self._refusal = refusal
+        self._units: dict[str, UnitOfWork] = {}
+
+    def database(self, name: str) -> Database:
+        """Return the database that was installed as ``name``."""
+        try:
+            return self._databases[name]
+        except KeyError:
+            known = ", ".join(sorted(self._databases))
+            raise PenstockError(
+                f"No database named {name!r} is installed; installed: {known}. "
+                f"Call install(app, database, name={name!r})."
+            ) from None
+
+    def unit(self, name: str) -> UnitOfWork:
+        """Return this request's unit of work on the database that was installed as ``name``.
+
+        Raises:
+            SessionClosed: The response has left, or this is a WebSocket.
+        """
+        if name not in self._units:
+            database = self.database(name)
+            if self._refusal is not None:
+                raise SessionClosed(self._refusal)
+            self._units[name] = database.unit()
+        return self._units[name]
+
+    def add(self, databases: Mapping[str, Database]) -> None:
+        """Add the databases of a mounted application, which take precedence inside it."""
+        self._databases = {**self._databases, **databases}
+
+    async def commit(self) -> None:
+        """Commit every unit.
+
+        With several databases everything is flushed before the first COMMIT, which leaves the
+        shortest time in which one could be saved without the other.
+        """
+        units = list(self._units.values())
+        for unit in units:
+            unit.check()
+        if len(units) > 1:
+            for unit in units:
+                await unit.flush()
+        for unit in units:
+            await unit.commit()
+
+    async def end(self, why: str) -> None:
+        """Roll back what is open and close every session, each whatever becomes of the others.
+
+        Args:
+            why: What ended them, to follow "This session ended when ...".
+        """
+        self._refusal = self._refusal or f"No session is to be had any more: {why}."
+        cancelled: BaseException | None = None
+        while self._units:
+            _, unit = self._units.popitem()
+            try:
+                await unit.end(why)
+            except Exception:
+                _logger.exception("A session could not be closed in good order")
+            except BaseException as error:  # noqa: BLE001 - raised once the others have ended too
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
+
+
+def units_of(scope: MutableMapping[str, Any]) -> RequestUnits:
+    """Return the units of the request behind ``scope``.
+
+    Raises:
+        PenstockError: ``install`` was not called for this application.
+    """
+    try:
+        units: RequestUnits = scope[SCOPE_KEY]
+    except KeyError:
+        raise PenstockError(
+            "No database is installed in this application. Call "
+            "penstock.fastapi.install(app, database) before it serves."
+        ) from None
+    return units

@@ -1,0 +1,75 @@
+"""How many connections a fleet may open, held against what its server can give."""
+
+import math
+from dataclasses import dataclass
+
+from penstock.findings import Finding, Severity
+
+__all__ = ["ConnectionBudget", "ServerLimits"]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """What a server says of its connections.
+
+    Args:
+        max_connections: All that it accepts.
+        reserved: Those that only superusers and reserved roles can have
+            (``superuser_reserved_connections + reserved_connections``).
+    """
+
+    max_connections: int
+    reserved: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionBudget:
+    """The most connections that a fleet opens: instances x workers x (size + overflow).
+
+    Args:
+        workers: Processes in each instance, each with a pool of its own.
+        instances: Machines, containers or pods that share the server.
+        pool_size: Connections that each pool keeps.
+        max_overflow: Connections that each pool may add.
+        reserve: Share of the server's usable connections, 0.0 to 1.0, that stays free for
+            administration and migrations; 0.2 to 0.3 is customary.
+    """
+
+    workers: int
+    instances: int
+    pool_size: int
+    max_overflow: int
+    reserve: float
+
+    @property
+    def wanted(self) -> int:
+        """Connections that the fleet has open when every pool is full."""
+        return self.instances * self.workers * (self.pool_size + self.max_overflow)
+
+    def allowed(self, server: ServerLimits) -> int:
+        """Connections that the fleet may have on ``server`` when the reserve is kept."""
+        return math.floor((server.max_connections - server.reserved) * (1 - self.reserve))
+
+    def check(self, server: ServerLimits) -> Finding | None:
+        """Return a finding when the fleet may ask for more than it is allowed, else None."""
+        allowed = self.allowed(server)
+        if self.wanted <= allowed:
+            return None
+        usable = server.max_connections - server.reserved
+        return Finding(
+            id="connection-budget",
+            severity=Severity.CRITICAL if self.wanted > usable else Severity.WARNING,
+            evidence=(
+                f"{self.instances} instance(s) x {self.workers} worker(s) x ({self.pool_size} "
+                f"pool_size + {self.max_overflow} max_overflow) = {self.wanted} connections; the "
+                f"server serves {usable} (max_connections {server.max_connections} - "
+                f"{server.reserved} reserved), {allowed} with {self.reserve:.0%} kept in reserve."
+            ),
+            remedy=self._remedy(server, allowed),
+        )
+
+    def _remedy(self, server: ServerLimits, allowed: int) -> str:
+        each = allowed // (self.instances * self.workers)
+        needed = math.ceil(self.wanted / (1 - self.reserve)) + server.reserved
+        fit = f"Set pool_size + max_overflow to {each} or less" if each else "Run fewer workers"
+        return f"{fit}, or raise max_connections to {needed}, or put PgBouncer in between."

@@ -1,0 +1,222 @@
+"""``install`` beside everything else that an application has."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+import pytest
+from fastapi import APIRouter, Depends, FastAPI, HTTPException
+from sqlalchemy import text
+from tests.integration.fastapi.notes import Note, Onlooker, out_of_service
+from tests.servers.web import client_of, serving
+
+from penstock import Database, PenstockError
+from penstock.fastapi import ReadSession, WriteSession, install
+
+
+async def test_the_database_is_open_throughout_the_applications_own_lifespan(
+    database: Database,
+) -> None:
+    told: list[Any] = []
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, str]]:
+        async with database.read() as session:
+            told.append(await session.scalar(text("SELECT 'start'")))
+        yield {"greeting": "hello"}
+        async with database.read() as session:
+            told.append(await session.scalar(text("SELECT 'end'")))
+
+    app = FastAPI(lifespan=lifespan)
+    install(app, database)
+
+    async with serving(app):
+        assert told == ["start"]
+
+    assert told == ["start", "end"]
+    assert database.pool.checked_in == 0
+
+
+async def test_routers_and_mounted_applications_share_the_requests_session(
+    app: FastAPI, onlooker: Onlooker
+) -> None:
+    router, inner = APIRouter(), FastAPI()
+    for place in (router, inner):
+
+        @place.post("/{word}")
+        async def create(word: str, session: WriteSession) -> None:
+            session.add(Note(text=word))
+
+    app.include_router(router, prefix="/router")
+    app.mount("/mounted", inner)
+
+    async with client_of(app) as client:
+        for path in ("/router/one", "/mounted/two"):
+            assert (await client.post(path)).status_code == 200
+
+    assert await onlooker.texts() == ["one", "two"]
+
+
+async def test_a_mounted_application_may_have_a_database_of_its_own(
+    app: FastAPI, tables: str, onlooker: Onlooker
+) -> None:
+    own = Database.from_url(tables, environment="testing", application_name="of the mounted one")
+    inner = FastAPI()
+    install(inner, own, routes=False)
+    app.mount("/inner", inner)
+
+    @inner.post("/")
+    async def create(session: WriteSession) -> str:
+        session.add(Note(text="inside"))
+        name: str = await session.scalar(text("SHOW application_name"))
+        return name
+
+    async with client_of(app) as client:
+        assert (await client.post("/inner/")).json() == "of the mounted one"
+
+    assert await onlooker.texts() == ["inside"]
+    await own.close()
+
+
+async def test_a_start_without_a_database_fails_with_its_reason(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    app = FastAPI()
+    install(app, Database.from_url("postgresql://u:hunter2@127.0.0.1:1/none"))
+
+    with pytest.raises(RuntimeError):
+        async with serving(app):
+            """Never reached."""
+
+    log = capsys.readouterr().err
+    assert "ConnectFailed" in log
+    assert "hunter2" not in log
+
+
+async def test_a_budget_that_cannot_be_kept_warns_or_refuses(
+    tables: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    greedy = {"workers": 100, "pool_size": 20, "max_overflow": 30, "environment": "testing"}
+    async with Database.from_url(tables, **greedy):
+        assert "100 worker(s) x (20 pool_size + 30 max_overflow) = 5000" in caplog.text
+
+    app = FastAPI()
+    install(app, Database.from_url(tables, budget="refuse", **greedy))
+    with pytest.raises(RuntimeError):
+        async with serving(app):
+            """Never reached."""
+
+    assert "BudgetExceeded" in capsys.readouterr().err
+
+
+async def test_a_second_database_needs_another_name(app: FastAPI, tables: str) -> None:
+    with pytest.raises(PenstockError, match="already installed"):
+        install(app, Database.from_url(tables))
+
+
+async def test_health_says_ready_only_while_the_database_answers(app: FastAPI, tables: str) -> None:
+    async with client_of(app) as client:
+        assert (await client.get("/health/ready")).json()["status"] == "ok"
+        async with out_of_service(tables):
+            for path in ("/health/ready", "/health"):
+                answer = await client.get(path)
+                assert answer.status_code == 503
+                assert answer.json() == {
+                    "status": "unavailable",
+                    "databases": {"default": "unavailable"},
+                }
+            assert (await client.get("/health/live")).status_code == 200
+        assert (await client.get("/health/ready")).status_code == 200
+
+
+async def test_pool_stats_are_right_on_a_fresh_pool_and_on_a_busy_one(
+    app: FastAPI, database: Database
+) -> None:
+    @app.get("/busy")
+    async def busy(session: ReadSession) -> float:
+        await session.execute(text("SELECT 1"))
+        return database.pool.utilisation
+
+    assert database.pool.utilisation == 0.0
+    async with client_of(app) as client:
+        assert (await client.get("/busy")).json() == 0.5
+        assert (await client.get("/pool-stats")).json() == {
+            "default": {
+                "size": 2,
+                "limit": 2,
+                "checked_in": 1,
+                "checked_out": 0,
+                "overflow": 0,
+                "utilisation": 0.0,
+            }
+        }
+
+
+async def test_production_shows_the_pool_only_to_those_who_have_access(tables: str) -> None:
+    closed, guarded = FastAPI(), FastAPI()
+    small = {"environment": "production", "pool_size": 1, "max_overflow": 0}
+
+    async def access(token: str = "") -> None:
+        if token != "right":
+            raise HTTPException(401)
+
+    install(closed, Database.from_url(tables, **small))
+    install(guarded, Database.from_url(tables, **small), access=access)
+
+    async with client_of(closed) as client:
+        assert (await client.get("/pool-stats")).status_code == 404
+        assert (await client.get("/health")).status_code == 200
+    async with client_of(guarded) as client:
+        assert (await client.get("/pool-stats")).status_code == 401
+        assert (await client.get("/pool-stats?token=right")).status_code == 200
+        assert (await client.get("/health/live")).status_code == 200
+
+
+async def test_each_response_carries_its_process_time(app: FastAPI) -> None:
+    async with client_of(app) as client:
+        for path in ("/health/live", "/nowhere"):
+            assert float((await client.get(path)).headers["x-process-time"]) > 0
+
+
+async def test_the_log_has_the_pools_state_and_one_warning_per_shortage(
+    lone: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = FastAPI()
+    install(app, lone)
+    caplog.set_level(logging.INFO, "penstock")
+
+    @app.get("/busy/{word}")
+    async def busy(word: str, session: ReadSession) -> None:
+        await session.execute(text("SELECT 1"))
+
+    async with client_of(app) as client:
+        await client.get("/busy/a%0Ab")
+        await client.get("/busy/again")
+        await client.get("/health/live")
+        await client.get("/busy/later")
+
+    warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert len(warnings) == 2
+    assert "1 of 1 connections are lent (100 %)" in warnings[0]
+    assert "GET /busy/a%0Ab 200 pool=default size=1" in caplog.text
+
+
+async def test_a_dependency_may_authenticate_by_reading_before_the_route_writes(
+    lone: Database, onlooker: Onlooker
+) -> None:
+    app = FastAPI()
+    install(app, lone)
+
+    async def current_user(session: ReadSession) -> str:
+        user: str = await session.scalar(text("SELECT 'ada'"))
+        return user
+
+    @app.post("/notes")
+    async def create(user: Annotated[str, Depends(current_user)], session: WriteSession) -> None:
+        session.add(Note(text=f"by {user}"))
+
+    async with client_of(app) as client:
+        assert (await client.post("/notes")).status_code == 200
+
+    assert await onlooker.texts() == ["by ada"]
