@@ -46,8 +46,6 @@ class UnitSession(AsyncSession):
     running: int = 0
     _ended: str | None = None
     """Why the session is over; set once. An operation that was in progress then closes it."""
-    _closing: asyncio.Task[None] | None = None
-    """Kept so that a close survives the cancellation of whoever asked for it."""
 
     def refuse_if_ended(self) -> None:
         """Raise :class:`SessionClosed` when the unit of work is over."""
@@ -64,7 +62,7 @@ class UnitSession(AsyncSession):
     async def after_operation(self, *, failed: bool) -> None:  # noqa: ARG002 - for subclasses
         """Tidy up after one operation: close the session if its unit ended meanwhile."""
         if self._ended and not self.running:
-            await self._close_shielded()
+            await self._close()
 
     async def end(self, why: str) -> None:
         """Roll back what is open, return the connection and refuse every later use.
@@ -77,14 +75,14 @@ class UnitSession(AsyncSession):
         """
         self._ended = self._ended or why
         if not self.running:
-            await self._close_shielded()
+            await self._close()
 
-    async def _close_shielded(self) -> None:
-        if not self.in_transaction():
+    async def _close(self) -> None:
+        if self.in_transaction():
+            # Leaving the context closes to the end, even if this task is cancelled meanwhile.
+            await self.__aexit__(None, None, None)
+        else:
             self.sync_session.close()
-            return
-        self._closing = self._closing or asyncio.create_task(AsyncSession.close(self))
-        await asyncio.shield(self._closing)
 
     def add(self, instance: object, *, _warn: bool = True) -> None:
         """Place an object into the session, unless its unit of work is over."""
