@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -38,6 +38,7 @@ class Database:
         self.settings = settings
         self._engine = build_engine(settings)
         self._reading = reading_engine(self._engine)
+        self._make_unit = self._pooled_unit
 
     @classmethod
     def from_url(cls, url: str, **overrides: Any) -> Self:
@@ -118,6 +119,22 @@ class Database:
 
     def unit(self) -> UnitOfWork:
         """Make a unit of work; whoever asks for it has to commit and end it."""
+        return self._make_unit()
+
+    @contextmanager
+    def units_from(self, make: Callable[[], UnitOfWork] | None) -> Iterator[None]:
+        """Let every unit of work be made by ``make`` for the length of a block.
+
+        Args:
+            make: Called for each unit; None for the database's own way, by its pool.
+        """
+        before, self._make_unit = self._make_unit, make or self._pooled_unit
+        try:
+            yield
+        finally:
+            self._make_unit = before
+
+    def _pooled_unit(self) -> UnitOfWork:
         return UnitOfWork(self._engine, self._reading)
 
     @asynccontextmanager

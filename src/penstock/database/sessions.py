@@ -3,15 +3,24 @@
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, AsyncSessionTransaction
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    AsyncSession,
+    AsyncSessionTransaction,
+)
+from sqlalchemy.orm import Session
 
 from penstock.database.commit import commit
 from penstock.database.errors import ReadOnlyError, SessionClosed
 from penstock.database.read_only import ReadOnlySyncSession
 
-__all__ = ["ReadingSession", "UnitSession", "WritingSession"]
+__all__ = ["ReadingSession", "SessionSource", "UnitSession", "WritingSession"]
+
+SessionSource: TypeAlias = AsyncEngine | AsyncConnection
+"""Where a session gets its connection; a given connection's own transaction is never ended."""
 
 
 def _operation(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
@@ -42,6 +51,16 @@ class UnitSession(AsyncSession):
         running: Operations in progress. Only a session at rest may be committed or closed by
             somebody other than the task that works with it.
     """
+
+    def __init__(self, source: SessionSource, kind: type[Session] = Session) -> None:
+        super().__init__(
+            source,
+            sync_session_class=kind,
+            expire_on_commit=False,
+            autoflush=False,
+            close_resets_only=False,
+            join_transaction_mode="create_savepoint",
+        )
 
     running: int = 0
     _ended: str | None = None
@@ -128,8 +147,8 @@ for _name in (
 class WritingSession(UnitSession):
     """The session that writes; its COMMIT says so when its outcome is not known."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        super().__init__(engine, expire_on_commit=False, autoflush=False, close_resets_only=False)
+    def __init__(self, source: SessionSource) -> None:
+        super().__init__(source)
         self.reader: ReadingSession | None = None
         self.began = False
         self._task: asyncio.Task[Any] | None = None
@@ -170,17 +189,10 @@ class ReadingSession(UnitSession):
     and needs no second connection.
     """
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        super().__init__(
-            engine,
-            sync_session_class=ReadOnlySyncSession,
-            expire_on_commit=False,
-            autoflush=False,
-            close_resets_only=False,
-            join_transaction_mode="create_savepoint",
-        )
+    def __init__(self, source: SessionSource) -> None:
+        super().__init__(source, ReadOnlySyncSession)
         self.writer: WritingSession | None = None
-        self._engine = engine
+        self._source = source
         self._streams = False
         """A stream's rows arrive between statements: the connection stays until the unit ends."""
         self._failed = False
@@ -190,7 +202,7 @@ class ReadingSession(UnitSession):
         """Choose the connection: the writer's open one, or one of the reader's own."""
         if not self.in_transaction():
             shared = self.writer.shareable_connection() if self.writer else None
-            self.bind = self._engine if shared is None or self._streams else shared
+            self.bind = self._source if shared is None or self._streams else shared
 
     async def after_operation(self, *, failed: bool) -> None:
         """Let the connection go once the unit writes."""
@@ -206,6 +218,10 @@ class ReadingSession(UnitSession):
         self.refuse_changes()
         failed, self._failed = self._failed, False
         await (AsyncSession.rollback(self) if failed else AsyncSession.commit(self))
+
+    def reads_in_writers_transaction(self) -> bool:
+        """Say whether a statement is in progress on the writing session's connection."""
+        return self.running > 0 and self.bind is not self._source
 
     def refuse_changes(self) -> None:
         """Raise :class:`ReadOnlyError` if an object that this session loaded was changed."""

@@ -1,9 +1,7 @@
 """A unit of work: the sessions of one request, or of one ``async with``, on one database."""
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from penstock.database.errors import SessionBusy
-from penstock.database.sessions import ReadingSession, WritingSession
+from penstock.database.sessions import ReadingSession, SessionSource, WritingSession
 
 __all__ = ["UnitOfWork"]
 
@@ -14,14 +12,15 @@ class UnitOfWork:
     Each is made when first asked for and takes a connection with its first statement.
 
     Args:
-        engine: Where the writing session gets its connections.
-        reading: The same for the reading session, with read-only transactions.
+        writing: Where the writing session gets its connection: an engine, or a connection in
+            whose transaction it works by savepoints.
+        reading: The same for the reading session.
     """
 
-    __slots__ = ("_engine", "_reader", "_reading", "_writer")
+    __slots__ = ("_reader", "_reading", "_writer", "_writing")
 
-    def __init__(self, engine: AsyncEngine, reading: AsyncEngine) -> None:
-        self._engine = engine
+    def __init__(self, writing: SessionSource, reading: SessionSource) -> None:
+        self._writing = writing
         self._reading = reading
         self._writer: WritingSession | None = None
         self._reader: ReadingSession | None = None
@@ -30,7 +29,7 @@ class UnitOfWork:
     def writer(self) -> WritingSession:
         """The session that writes."""
         if self._writer is None:
-            self._writer = WritingSession(self._engine)
+            self._writer = WritingSession(self._writing)
             self._introduce()
         return self._writer
 
@@ -55,7 +54,8 @@ class UnitOfWork:
         """
         if self._reader is not None:
             self._reader.refuse_changes()
-        if self._writer is not None and self._writer.running:
+        reads_there = self._reader is not None and self._reader.reads_in_writers_transaction()
+        if reads_there or (self._writer is not None and self._writer.running):
             raise SessionBusy(
                 "A statement was in progress in another task when the unit of work should have "
                 "been committed; it is rolled back. Await every task that uses the session."

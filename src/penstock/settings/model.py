@@ -1,0 +1,287 @@
+"""The settings of one database: complete, checked, and frozen."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self, cast
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from penstock.settings.acceptance import Accepted, Unit
+from penstock.settings.defaults import filled_in
+from penstock.settings.policies import BudgetPolicy, TlsMode
+from penstock.settings.profiles import PRESETS, Environment, SizePreset
+from penstock.settings.proxies import PROXIES, Proxy
+from penstock.settings.refusals import refusal
+from penstock.settings.server_settings import ServerSettings
+from penstock.settings.url import SCHEMES, TLS_PARAMETERS, DatabaseUrl, Driver
+
+__all__ = ["WORKERS_VARIABLE", "DatabaseSettings"]
+
+# The name by which uvicorn and gunicorn learn how many workers to start.
+WORKERS_VARIABLE = "WEB_CONCURRENCY"
+
+# PostgreSQL cuts a longer application_name (NAMEDATALEN - 1).
+LONGEST_NAME = 63
+
+
+def _no_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise PydanticCustomError("bool", "a bool is no number")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_no_bool)]
+Real = Annotated[float, BeforeValidator(_no_bool)]
+SECONDS = Unit("seconds")
+
+
+class DatabaseSettings(BaseModel):
+    """How to reach one database and how to pool its connections.
+
+    Built by ``DatabaseSettings.of`` or ``settings_from_environment``, which fill in what was
+    not set. Frozen; comparable, but not hashable. Each setting is explained in
+    ``docs/settings.md``.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False
+    )
+
+    url: Annotated[SecretStr, Accepted(f"a URL whose scheme is one of {', '.join(SCHEMES)}")] = (
+        Field(description="Where the database is and who connects.")
+    )
+    environment: Environment = Field(
+        Environment.DEVELOPMENT, description="Whose profile of pool settings applies."
+    )
+    preset: SizePreset | None = Field(
+        None, description="A pool size by name, in place of the profile's."
+    )
+    proxy: Proxy | None = Field(
+        None, description="What stands between the service and the database."
+    )
+    pool_size: Whole = Field(ge=1, le=1000, description="Connections that the pool keeps.")
+    max_overflow: Whole = Field(
+        ge=0, le=1000, description="Connections that it opens above them in a burst."
+    )
+    pool_timeout: Annotated[Real, SECONDS] = Field(
+        gt=0, le=600, description="How long a request waits for a connection."
+    )
+    pool_recycle: Annotated[Whole, SECONDS] = Field(
+        ge=1, le=86400, description="The age at which a connection is replaced."
+    )
+    pool_pre_ping: bool = Field(
+        description="Whether a connection is tested when it is checked out."
+    )
+    echo: bool = Field(description="Whether every statement is logged.")
+    connect_timeout: Annotated[Real, SECONDS] = Field(
+        10.0, gt=0, le=120, description="How long opening a new connection may take."
+    )
+    command_timeout: Annotated[Real, SECONDS] = Field(
+        60.0, gt=0, le=86400, description="How long one statement may take."
+    )
+    statement_cache_size: Annotated[Whole, Unit("statements")] = Field(
+        100, ge=0, le=500, description="Prepared statements kept on each connection."
+    )
+    application_name: Annotated[str, Accepted(f"text of 1 to {LONGEST_NAME} bytes")] = Field(
+        "penstock", description="The name under which the server lists the connections."
+    )
+    jit: bool = Field(
+        default=False, description="Whether PostgreSQL may compile queries just in time."
+    )
+    server_settings: ServerSettings = Field(
+        default_factory=dict,
+        repr=False,
+        description="PostgreSQL's own settings, set when a connection starts.",
+    )
+    tls: TlsMode | None = Field(
+        None, description="How the connection is encrypted; unset, the driver decides."
+    )
+    tls_ca_file: Annotated[Path | None, Accepted("the path of a readable file")] = Field(
+        None, description="The authorities that the server's certificate is checked against."
+    )
+    tcp_keepalive: Annotated[Whole, SECONDS] = Field(
+        ge=10, le=7200, description="Silence after which TCP asks whether the server is alive."
+    )
+    workers: Whole = Field(
+        1, ge=1, le=1024, description="Processes of this service on one machine."
+    )
+    instances: Whole = Field(
+        1, ge=1, le=10000, description="Machines, containers or pods that run the service."
+    )
+    connection_reserve: Real = Field(
+        0.25, ge=0, le=0.9, description="The share of the server's connections left to others."
+    )
+    budget: BudgetPolicy = Field(
+        BudgetPolicy.WARN, description="What happens at start when the connections do not fit."
+    )
+    utilisation_warning: Real = Field(
+        0.8, ge=0, le=1, description="The share of the pool in use at which a warning is logged."
+    )
+
+    @classmethod
+    def of(cls, url: str | SecretStr, **overrides: object) -> Self:
+        """Settings from Python.
+
+        Args:
+            url: Where the database is, such as ``postgresql://user:password@host:5432/name``.
+            **overrides: Any other setting, by its field's name. What is left out comes from
+                ``preset``, ``proxy`` and ``environment``, in this order.
+
+        Returns:
+            Complete settings.
+
+        Raises:
+            SettingsError: A value is wrong; every wrong one has a line in the message.
+        """
+        url = SecretStr(url) if isinstance(url, str) else url
+        return cls.accept({**overrides, "url": url})
+
+    @classmethod
+    def accept(cls, given: Mapping[str, object], names: Mapping[str, str] | None = None) -> Self:
+        """Settings from any source.
+
+        Args:
+            given: What was set, by field name. Without ``workers``, ``WEB_CONCURRENCY`` counts.
+            names: Each field's name where it was set, for the messages; None for its own.
+
+        Returns:
+            Complete settings.
+
+        Raises:
+            SettingsError: A value is wrong or the URL is missing.
+        """
+        complete = dict(given)
+        named = dict(names or {field: field for field in cls.model_fields})
+        if "workers" not in given and WORKERS_VARIABLE in os.environ:
+            complete["workers"] = os.environ[WORKERS_VARIABLE]
+            named["workers"] = WORKERS_VARIABLE
+        for parameter, field in _move_tls(complete).items():
+            named[field] = f"{named['url']}, {parameter}"
+        try:
+            return cls.model_validate(complete)
+        except ValidationError as error:
+            refused = refusal(error, cls.model_fields, named)
+        raise refused
+
+    @property
+    def driver(self) -> Driver:
+        """The Python package that talks to the database."""
+        scheme = self.url.get_secret_value().partition("://")[0]
+        return cast("Driver", scheme.partition("+")[2])
+
+    @property
+    def keeps_connections(self) -> bool:
+        """Whether a connection outlives the request that opened it; not so in serverless."""
+        return self.environment is not Environment.SERVERLESS
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, given: Any) -> Any:
+        return filled_in(given) if isinstance(given, Mapping) else given
+
+    @field_validator("url", mode="before")
+    @classmethod
+    def _check_url(cls, value: object) -> SecretStr:
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if not isinstance(text, str):
+            raise PydanticCustomError("url", "not text")
+        url = DatabaseUrl.parse(text)
+        url.check_query()
+        return SecretStr(url.text())
+
+    @field_validator("proxy", "tls", "tls_ca_file", "server_settings")
+    @classmethod
+    def _check_database(cls, value: object, info: ValidationInfo) -> object:
+        database = _database(info)
+        if value and database == "sqlite":
+            raise ValueError("SQLite has no server to connect to: leave it out")
+        if value and info.field_name == "server_settings" and database == "mysql":
+            raise ValueError("it is understood for PostgreSQL only")
+        return value
+
+    @field_validator("pool_size")
+    @classmethod
+    def _check_preset(cls, value: int, info: ValidationInfo) -> int:
+        preset = info.data.get("preset")
+        if preset is not None and not (size := PRESETS[preset]).fits(value):
+            raise ValueError(
+                f"with the preset {preset}, a whole number from {size.pool_size} to "
+                f"{size.largest_pool_size} is accepted"
+            )
+        return value
+
+    @field_validator("pool_recycle")
+    @classmethod
+    def _check_proxy(cls, value: int, info: ValidationInfo) -> int:
+        proxy = info.data.get("proxy")
+        if proxy is None:
+            return value
+        limit = PROXIES[proxy]
+        if limit.idle_timeout is not None and value >= limit.idle_timeout:
+            raise ValueError(
+                f"{proxy} closes a connection that was idle for {limit.idle_timeout} seconds; "
+                f"a whole number of seconds from 1 to {limit.idle_timeout - 1} is accepted, "
+                f"{limit.pool_recycle} is the default"
+            )
+        return value
+
+    @field_validator("application_name")
+    @classmethod
+    def _check_name(cls, value: str) -> str:
+        if not 1 <= len(value.encode(errors="surrogatepass")) <= LONGEST_NAME or "\0" in value:
+            raise PydanticCustomError("name", "too short or too long")
+        return value
+
+    @field_validator("tls_ca_file")
+    @classmethod
+    def _check_ca_file(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is None:
+            return value
+        if not _is_readable(value):
+            raise ValueError("there is no such file, or it cannot be read")
+        if "tls" in info.data and not (info.data["tls"] and info.data["tls"].verifies):
+            raise ValueError("it takes effect with tls verify-ca or verify-full only")
+        return value
+
+
+def _database(info: ValidationInfo) -> str | None:
+    url = info.data.get("url")
+    return url.get_secret_value().partition("+")[0] if url else None
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        with path.open("rb"):
+            return True
+    except (OSError, ValueError):
+        return False
+
+
+def _move_tls(given: dict[str, object]) -> dict[str, str]:
+    """Turn the URL's TLS parameters into settings, unless those are set; say which moved."""
+    text = given.get("url")
+    try:
+        url = DatabaseUrl.parse(text.get_secret_value() if isinstance(text, SecretStr) else "")
+    except ValueError:
+        return {}
+    moved: dict[str, str] = {}
+    for parameter, field in TLS_PARAMETERS.items():
+        value = url.parameter(parameter)
+        if url.is_postgresql and value is not None and field not in given:
+            given[field], moved[parameter] = value, field
+            url = url.without(parameter)
+    if moved:
+        given["url"] = SecretStr(url.text())
+    return moved

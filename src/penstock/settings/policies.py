@@ -1,0 +1,32 @@
+"""Policies that are chosen by name: encryption, and connections that do not fit."""
+
+from enum import StrEnum
+
+__all__ = ["BudgetPolicy", "TlsMode"]
+
+
+class TlsMode(StrEnum):
+    """How a connection is encrypted, by libpq's names for ``sslmode``.
+
+    PostgreSQL's documentation, "SSL Support", says what each protects against. Its ``allow``
+    is left out: it prefers a connection in the clear.
+    """
+
+    DISABLE = "disable"
+    PREFER = "prefer"
+    REQUIRE = "require"
+    VERIFY_CA = "verify-ca"
+    VERIFY_FULL = "verify-full"
+
+    @property
+    def verifies(self) -> bool:
+        """Whether the server's certificate is checked against trusted authorities."""
+        return self in {TlsMode.VERIFY_CA, TlsMode.VERIFY_FULL}
+
+
+class BudgetPolicy(StrEnum):
+    """What happens at start when all workers together want more connections than there are."""
+
+    WARN = "warn"
+    REFUSE = "refuse"
+    OFF = "off"

@@ -1,0 +1,183 @@
+"""A wrong value is refused by its name, itself, and what is accepted; all of them at once."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock.errors import PenstockError, SettingsError
+from penstock.settings import DatabaseSettings
+
+URL = "postgresql://user:password@localhost/app"
+
+
+def refusal(url: str = URL, **overrides: Any) -> str:
+    with pytest.raises(SettingsError) as refused:
+        DatabaseSettings.of(url, **overrides)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line"),
+    [
+        ({"pool_size": "abc"}, "pool_size='abc': a whole number from 1 to 1000 is accepted"),
+        ({"pool_size": ""}, "pool_size='': a whole number from 1 to 1000 is accepted"),
+        ({"pool_size": None}, "pool_size=None: a whole number from 1 to 1000 is accepted"),
+        ({"pool_size": True}, "pool_size=True: a whole number from 1 to 1000 is accepted"),
+        ({"pool_size": 5.5}, "pool_size=5.5: a whole number from 1 to 1000 is accepted"),
+        ({"pool_size": [5]}, "pool_size (a list): a whole number from 1 to 1000 is accepted"),
+        (
+            {"pool_timeout": 0},
+            "pool_timeout=0: a number of seconds above 0 and up to 600 is accepted",
+        ),
+        (
+            {"pool_timeout": float("nan")},
+            "pool_timeout=nan: a number of seconds above 0 and up to 600 is accepted",
+        ),
+        (
+            {"connection_reserve": 0.95},
+            "connection_reserve=0.95: a number from 0 to 0.9 is accepted",
+        ),
+        (
+            {"statement_cache_size": 501},
+            "statement_cache_size=501: a whole number of statements from 0 to 500 is accepted",
+        ),
+        ({"echo": "maybe"}, "echo='maybe': true or false is accepted"),
+        (
+            {"environment": "beta"},
+            "environment='beta': one of development, testing, production, serverless is accepted",
+        ),
+        (
+            {"preset": ""},
+            "preset='': one of development, small, medium, high, container is accepted",
+        ),
+        (
+            {"tls": "allow"},
+            "tls='allow': one of disable, prefer, require, verify-ca, verify-full is accepted",
+        ),
+        ({"budget": "loud"}, "budget='loud': one of warn, refuse, off is accepted"),
+        ({"application_name": ""}, "application_name='': text of 1 to 63 bytes is accepted"),
+        (
+            {"application_name": "a\0b"},
+            r"application_name='a\x00b': text of 1 to 63 bytes is accepted",
+        ),
+        (
+            {"application_name": "é" * 32},
+            f"application_name='{'é' * 32}': text of 1 to 63 bytes is accepted",
+        ),
+    ],
+)
+def test_a_wrong_value_is_refused_with_what_is_accepted(wrong: dict[str, Any], line: str) -> None:
+    assert refusal(**wrong) == line
+
+
+def test_an_application_name_of_63_bytes_is_accepted() -> None:
+    name = "é" * 31 + "x"
+
+    assert DatabaseSettings.of(URL, application_name=name).application_name == name
+
+
+def test_all_wrong_settings_are_reported_together_in_the_order_of_the_settings() -> None:
+    lines = refusal("oracle://x", workers=0, pool_size=0, tls_ca_file="/missing").splitlines()
+
+    assert [line.partition("=")[0].partition(":")[0] for line in lines] == [
+        "url",
+        "pool_size",
+        "tls_ca_file",
+        "workers",
+    ]
+
+
+def test_an_unknown_keyword_is_refused_with_the_setting_that_was_meant() -> None:
+    assert refusal(pool_sise=5) == "pool_sise is not a setting; did you mean pool_size?"
+    assert refusal(poolsize=5) == "poolsize is not a setting; did you mean pool_size?"
+
+
+def test_an_unknown_keyword_like_no_setting_is_refused_without_a_guess() -> None:
+    assert refusal(colour="red") == "colour is not a setting"
+
+
+def test_a_long_value_is_cut() -> None:
+    line = refusal(pool_size="9" * 5000)
+
+    assert line.startswith("pool_size='999")
+    assert len(line) < 200
+
+
+def test_a_refusal_is_a_value_error_and_a_penstock_error() -> None:
+    assert issubclass(SettingsError, ValueError)
+    assert issubclass(SettingsError, PenstockError)
+
+
+@pytest.mark.parametrize(
+    ("server_settings", "reason"),
+    [
+        ({"jit": "off"}, "jit has a setting of its own"),
+        ({"application_name": "me"}, "application_name has a setting of its own"),
+    ],
+)
+def test_a_server_setting_with_a_setting_of_its_own_is_refused(
+    server_settings: dict[str, str], reason: str
+) -> None:
+    assert refusal(server_settings=server_settings) == f"server_settings: {reason}"
+
+
+@pytest.mark.parametrize(
+    "server_settings",
+    [{"work_mem": 4}, {4: "x"}, {"": "x"}, {"a\0": "x"}, {"a": "\0"}, "[]", "{", "null", 3],
+)
+def test_server_settings_that_are_no_names_and_texts_are_refused(server_settings: Any) -> None:
+    assert refusal(server_settings=server_settings) == (
+        'server_settings: names and their values as text, such as {"timezone": "UTC"}, is accepted'
+    )
+
+
+def test_server_settings_may_be_given_as_json() -> None:
+    settings = DatabaseSettings.of(URL, server_settings='{"timezone": "UTC"}')
+
+    assert settings.server_settings == {"timezone": "UTC"}
+
+
+@pytest.mark.parametrize("tls", ["verify-ca", "verify-full"])
+def test_a_tls_ca_file_must_exist(tmp_path: Path, tls: str) -> None:
+    authority = tmp_path / "ca.pem"
+    missing = f"tls_ca_file='{authority}': there is no such file, or it cannot be read"
+
+    assert refusal(tls=tls, tls_ca_file=authority) == missing
+    authority.touch()
+    assert DatabaseSettings.of(URL, tls=tls, tls_ca_file=authority).tls_ca_file == authority
+
+
+def test_a_folder_is_no_tls_ca_file(tmp_path: Path) -> None:
+    assert "there is no such file" in refusal(tls="verify-ca", tls_ca_file=tmp_path)
+
+
+@pytest.mark.parametrize("tls", [None, "disable", "prefer", "require"])
+def test_a_tls_ca_file_that_would_not_be_used_is_refused(tmp_path: Path, tls: str | None) -> None:
+    authority = tmp_path / "ca.pem"
+    authority.touch()
+
+    assert refusal(tls=tls, tls_ca_file=authority) == (
+        f"tls_ca_file='{authority}': it takes effect with tls verify-ca or verify-full only"
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "line"),
+    [
+        ({"tls": "require"}, "tls='require': "),
+        ({"tls": "disable"}, "tls='disable': "),
+        ({"proxy": "pgbouncer"}, "proxy='pgbouncer': "),
+        ({"server_settings": {"timezone": "UTC"}}, "server_settings: "),
+    ],
+)
+def test_sqlite_refuses_what_needs_a_server(setting: dict[str, Any], line: str) -> None:
+    assert refusal("sqlite:///app.db", **setting) == (
+        f"{line}SQLite has no server to connect to: leave it out"
+    )
+
+
+def test_mysql_refuses_server_settings() -> None:
+    assert refusal("mysql+asyncmy://localhost/app", server_settings={"timezone": "UTC"}) == (
+        "server_settings: it is understood for PostgreSQL only"
+    )
