@@ -1,0 +1,97 @@
+"""The one way in which a network driver opens a connection: in time, or with an error that says."""
+
+import asyncio
+import traceback
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from penstock.engine.address import address_of
+from penstock.engine.failure import ConnectFailed, FailureReason, chain_of, reason_of
+from penstock.settings import DatabaseSettings
+
+__all__ = ["Connector", "connect_failed"]
+
+
+class Connector:
+    """Opens connections for SQLAlchemy, whose dialects call it instead of the driver.
+
+    Args:
+        settings: With the limit, and what the connections are to be equipped with.
+        connect: The driver's own connect.
+        equip: Sets on a new connection what no argument of ``connect`` can.
+        discard: Closes a connection that could not be equipped, without waiting.
+    """
+
+    def __init__(
+        self,
+        settings: DatabaseSettings,
+        *,
+        connect: Callable[..., Awaitable[Any]],
+        equip: Callable[[Any, DatabaseSettings], None],
+        discard: Callable[[Any], None],
+    ) -> None:
+        self._settings = settings
+        self._connect = connect
+        self._equip = equip
+        self._discard = discard
+
+    async def __call__(self, *args: Any, **arguments: Any) -> Any:
+        """Open one connection with the driver's arguments.
+
+        Returns:
+            The driver's connection.
+
+        Raises:
+            ConnectFailed: It took longer than ``connect_timeout``, or failed.
+        """
+        limit = asyncio.timeout(self._settings.connect_timeout)
+        try:
+            async with limit:
+                return self._equipped(await self._connect(*args, **arguments))
+        except Exception as error:
+            _let_go(error)
+            raise connect_failed(self._settings, error, timed_out=limit.expired()) from error
+        except BaseException as error:
+            _let_go(error)
+            raise
+
+    def _equipped(self, connection: Any) -> Any:
+        try:
+            self._equip(connection, self._settings)
+        except Exception:
+            self._discard(connection)
+            raise
+        return connection
+
+
+def _let_go(error: BaseException) -> None:
+    # The driver's frames, kept alive by the error, hold its half-open socket: psycopg closes that
+    # only when nobody holds it any more.
+    for link in chain_of(error):
+        traceback.clear_frames(link.__traceback__)
+
+
+def connect_failed(
+    settings: DatabaseSettings, error: Exception, *, timed_out: bool = False
+) -> ConnectFailed:
+    """Put a driver's error into the words that all drivers share.
+
+    Args:
+        settings: Of the database that was to be reached.
+        error: What the driver raised.
+        timed_out: Whether ``connect_timeout`` had passed.
+
+    Returns:
+        The error to raise from the driver's.
+    """
+    attempt = (
+        f"{settings.driver} opened no connection to {address_of(settings)} "
+        f"within connect_timeout={settings.connect_timeout:g} s"
+    )
+    if timed_out:
+        why = "no answer in time (pool_timeout is another limit, on waiting for the pool)"
+        return ConnectFailed(f"{attempt}: {why}", FailureReason.TIMEOUT)
+    cause = " ".join(f"{type(error).__name__}: {error}".split())
+    if "unsupported startup parameter" in cause:  # PgBouncer's words, SQLSTATE 08P01
+        cause += " (a pooler is in between, of which the setting proxy should tell)"
+    return ConnectFailed(f"{attempt}: {cause}", reason_of(error))

@@ -1,0 +1,74 @@
+"""Which driver takes which arguments, and how its connections are opened."""
+
+import importlib
+from typing import Any
+
+from penstock.engine.connector import Connector
+from penstock.engine.mysql import equip_aiomysql, equip_asyncmy, mysql_arguments
+from penstock.engine.postgresql import (
+    asyncpg_arguments,
+    equip_asyncpg,
+    equip_psycopg,
+    psycopg_arguments,
+)
+from penstock.engine.sqlite import sqlite_arguments
+from penstock.errors import SettingsError
+from penstock.settings import DatabaseSettings, Driver
+
+__all__ = ["connect_arguments"]
+
+EXTRAS: dict[Driver, str] = {
+    "asyncmy": "mysql",
+    "aiomysql": "mysql",
+    "aiosqlite": "sqlite",
+    "psycopg": "psycopg",
+}
+
+
+def connect_arguments(settings: DatabaseSettings) -> dict[str, Any]:
+    """Return what SQLAlchemy passes to the dialect for each new connection.
+
+    Args:
+        settings: Of any database.
+
+    Raises:
+        SettingsError: The driver is not installed, or cannot do what a setting asks for.
+    """
+    module = _imported(settings.driver)
+    match settings.driver:
+        case "asyncpg":
+            opened = Connector(
+                settings,
+                connect=module.connect,
+                equip=equip_asyncpg,
+                discard=lambda connection: connection.terminate(),
+            )
+            return {**asyncpg_arguments(settings), "async_creator_fn": opened}
+        case "psycopg":
+            opened = Connector(
+                settings,
+                connect=module.AsyncConnection.connect,
+                equip=equip_psycopg,
+                discard=lambda connection: connection.pgconn.finish(),
+            )
+            return {**psycopg_arguments(settings), "async_creator_fn": opened}
+        case "asyncmy" | "aiomysql":
+            opened = Connector(
+                settings,
+                connect=module.connect,
+                equip=equip_asyncmy if settings.driver == "asyncmy" else equip_aiomysql,
+                discard=lambda connection: connection.close(),
+            )
+            return {**mysql_arguments(settings), "async_creator_fn": opened}
+        case "aiosqlite":
+            return sqlite_arguments(settings)
+
+
+def _imported(driver: Driver) -> Any:
+    try:
+        return importlib.import_module(driver)
+    except ModuleNotFoundError as error:
+        wanted = f"penstock[{EXTRAS[driver]}]" if driver in EXTRAS else driver
+        raise SettingsError(
+            f"url: its driver {driver} is not installed: pip install '{wanted}'"
+        ) from error

@@ -1,0 +1,127 @@
+"""A connection that could not be opened: why, in a form that every driver shares."""
+
+import re
+import ssl
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from penstock.errors import PenstockError
+
+__all__ = ["ConnectFailed", "FailureReason", "chain_of", "reason_of"]
+
+
+class FailureReason(StrEnum):
+    """Why a new connection could not be opened."""
+
+    TIMEOUT = "timeout"
+    UNREACHABLE = "unreachable"
+    TLS = "tls"
+    AUTHENTICATION = "authentication"
+    UNKNOWN_DATABASE = "unknown-database"
+    TOO_MANY_CONNECTIONS = "too-many-connections"
+    NOT_READY = "not-ready"
+    OTHER = "other"
+
+
+class ConnectFailed(PenstockError, SQLAlchemyError):  # noqa: N818 - it reads as what happened
+    """A new connection could not be opened, in time or at all.
+
+    The driver's error is its ``__cause__``. Waiting too long for a connection of the pool is
+    another error, ``sqlalchemy.exc.TimeoutError``.
+
+    Args:
+        message: Driver, address, database, ``connect_timeout`` and cause; never the password.
+        reason: The same as a value to decide by, such as not to hammer a server with a password
+            that it refuses.
+    """
+
+    def __init__(self, message: str, reason: FailureReason = FailureReason.OTHER) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+# PostgreSQL, Appendix A "PostgreSQL Error Codes".
+SQLSTATES: Mapping[str, FailureReason] = {
+    "28000": FailureReason.AUTHENTICATION,
+    "28P01": FailureReason.AUTHENTICATION,
+    "3D000": FailureReason.UNKNOWN_DATABASE,
+    "53300": FailureReason.TOO_MANY_CONNECTIONS,
+    "57P03": FailureReason.NOT_READY,
+}
+
+# MariaDB Server documentation, "MariaDB Error Code Reference"; MySQL has the same numbers.
+MYSQL_CODES: Mapping[int, FailureReason] = {
+    1040: FailureReason.TOO_MANY_CONNECTIONS,
+    1044: FailureReason.AUTHENTICATION,
+    1045: FailureReason.AUTHENTICATION,
+    1049: FailureReason.UNKNOWN_DATABASE,
+    1053: FailureReason.NOT_READY,
+    1203: FailureReason.TOO_MANY_CONNECTIONS,
+    1226: FailureReason.TOO_MANY_CONNECTIONS,
+    1698: FailureReason.AUTHENTICATION,
+    2013: FailureReason.UNREACHABLE,
+}
+
+# libpq and SQLite tell nothing but a text when a connection fails, so the reason is read from it.
+# A server whose lc_messages is not English leaves the reason at OTHER.
+TEXTS: tuple[tuple[re.Pattern[str], FailureReason], ...] = tuple(
+    (re.compile(pattern, re.IGNORECASE), reason)
+    for pattern, reason in (
+        (r"authentication failed|no pg_hba\.conf entry", FailureReason.AUTHENTICATION),
+        (r"role .* (does not exist|is not permitted to log in)", FailureReason.AUTHENTICATION),
+        (r"database .* does not exist|unable to open database", FailureReason.UNKNOWN_DATABASE),
+        (r"too many (clients|connections)", FailureReason.TOO_MANY_CONNECTIONS),
+        (r"connection slots are reserved", FailureReason.TOO_MANY_CONNECTIONS),
+        (r"database system is", FailureReason.NOT_READY),
+        (r"\bSSL\b|certificate", FailureReason.TLS),
+        (r"refused|resolve host|unreachable|no route", FailureReason.UNREACHABLE),
+        (r"no such file|closed the connection", FailureReason.UNREACHABLE),
+    )
+)
+
+
+def chain_of(error: BaseException | None) -> Iterator[BaseException]:
+    """Go from an error to its cause, to the cause of that, and so on, starting with itself."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def reason_of(error: BaseException) -> FailureReason:
+    """Tell why a driver's connect failed.
+
+    Args:
+        error: What the driver raised, with its causes.
+
+    Returns:
+        The first reason that the error or one of its causes gives, from the outside in.
+    """
+    for link in chain_of(error):
+        reason = _by_code(link) or _by_type(link) or _by_text(link)
+        if reason is not None:
+            return reason
+    return FailureReason.OTHER
+
+
+def _by_code(error: BaseException) -> FailureReason | None:
+    if isinstance(error, OSError):
+        return None
+    # The MySQL drivers give an SQLSTATE as well, but mostly the unspecific 42000 or HY000.
+    number = error.args[0] if error.args else None
+    by_number = MYSQL_CODES.get(number) if isinstance(number, int) else None
+    return by_number or SQLSTATES.get(str(getattr(error, "sqlstate", None)))
+
+
+def _by_type(error: BaseException) -> FailureReason | None:
+    if isinstance(error, ssl.SSLError):
+        return FailureReason.TLS
+    if isinstance(error, OSError) and not _by_text(error):
+        return FailureReason.UNREACHABLE
+    return None
+
+
+def _by_text(error: BaseException) -> FailureReason | None:
+    text = str(error)
+    return next((reason for pattern, reason in TEXTS if pattern.search(text)), None)

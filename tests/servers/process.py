@@ -1,0 +1,147 @@
+"""A server process in a directory of its own, and neither outlives the test run."""
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+__all__ = ["ServerProcess", "ServerStartError", "free_port"]
+
+# Standard input is a pipe that only the test process holds: it is closed by a normal stop, by
+# Ctrl-C and by SIGKILL alike. A server that ends by itself leaves its log behind for the reader.
+KEEPER = """
+directory=$1 signal=$2; shift 2
+exec 3<&0
+"$@" >"$directory/log" 2>&1 3<&- &
+server=$!
+{ read -r _ <&3; : >"$directory/stopping"; kill -"$signal" "$server"; } &
+reader=$!
+wait "$server"
+[ -e "$directory/stopping" ] || { kill "$reader"; exit 1; }
+rm -rf "$directory"
+"""
+START_SECONDS = 60.0
+
+
+class ServerStartError(Exception):
+    """A server did not start; the message carries the end of its log."""
+
+
+def free_port() -> int:
+    """Return a TCP port of the loopback interface that nobody used a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def unprivileged_account() -> pwd.struct_passwd | None:
+    """Return who servers run as where the tests run as root, which servers refuse."""
+    return pwd.getpwnam("nobody") if os.geteuid() == 0 else None
+
+
+class ServerProcess:
+    """A temporary directory, the preparations run in it, and one server process.
+
+    Args:
+        name: Begins the directory's name.
+        stop_signal: The signal that stops the server at once, without its ``SIG``.
+    """
+
+    def __init__(self, name: str, *, stop_signal: str) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix=f"penstock-{name}-"))
+        self._stop_signal = stop_signal
+        self._keeper: subprocess.Popen[bytes] | None = None
+        account = unprivileged_account()
+        self._user = account.pw_uid if account else None
+        self._group = account.pw_gid if account else None
+        self._extra_groups: list[int] | None = [] if account else None
+        self.own(self.directory)
+
+    def own(self, path: Path) -> None:
+        """Give a path to the user that the server runs as."""
+        if self._user is not None and self._group is not None:
+            os.chown(path, self._user, self._group)
+
+    def write(self, name: str, text: str) -> Path:
+        """Write a file that only the server's user may read, and return its path."""
+        path = self.directory / name
+        path.touch(mode=0o600)
+        path.write_text(text)
+        self.own(path)
+        return path
+
+    def readable(self, tree: Path) -> Path:
+        """Return ``tree``, or a copy of it where the server's user may not reach it."""
+        reachable = all(parent.stat().st_mode & 0o001 for parent in tree.parents)
+        if self._user is None or reachable:
+            return tree
+        return Path(shutil.copytree(tree, self.directory / "programs", symlinks=True))
+
+    def run(self, command: Sequence[str | Path], *, env: Mapping[str, str] | None = None) -> None:
+        """Run a preparation to its end as the server's user.
+
+        Raises:
+            ServerStartError: It returned something other than 0.
+        """
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            check=False,
+            cwd=self.directory,
+            env={**os.environ, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            text=True,
+            user=self._user,
+            group=self._group,
+            extra_groups=self._extra_groups,
+        )
+        if done.returncode:
+            raise ServerStartError(f"{command[0]} failed:\n{done.stdout}{done.stderr}")
+
+    def start(self, command: Sequence[str | Path], *, env: Mapping[str, str] | None = None) -> None:
+        """Start the server, without waiting until it answers."""
+        self._keeper = subprocess.Popen(
+            ["/bin/sh", "-c", KEEPER, "sh", self.directory, self._stop_signal, *command],
+            cwd="/",
+            env={**os.environ, **(env or {})},
+            start_new_session=True,
+            stdin=subprocess.PIPE,
+            user=self._user,
+            group=self._group,
+            extra_groups=self._extra_groups,
+        )
+
+    def wait_until(self, answers: Callable[[], bool]) -> None:
+        """Wait until the started server answers.
+
+        Raises:
+            ServerStartError: It ended, or did not answer within a minute.
+        """
+        deadline = time.monotonic() + START_SECONDS
+        while not answers():
+            if not self._keeper or self._keeper.poll() is not None or time.monotonic() > deadline:
+                raise ServerStartError(f"The server did not start:\n{self.log()}")
+            time.sleep(0.05)
+
+    def log(self) -> str:
+        """Return the last lines that the server wrote."""
+        path = self.directory / "log"
+        return "\n".join(path.read_text().splitlines()[-20:]) if path.exists() else ""
+
+    def stop(self) -> None:
+        """Stop the server, wait for its end, and remove the directory."""
+        if self._keeper:
+            self._keeper.communicate()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
