@@ -1,0 +1,61 @@
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+from fastapi import FastAPI, Query
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import select
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from penstock import Database
+from penstock.fastapi import ReadSession, WriteSession, install
+
+
+class Model(DeclarativeBase): ...
+
+
+class Note(Model):
+    __tablename__ = "notes"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str] = mapped_column(unique=True)
+
+
+class NoteIn(BaseModel):
+    text: str
+
+
+class NoteOut(NoteIn):
+    model_config = ConfigDict(from_attributes=True)
+    id: int
+
+
+database = Database.from_environment()  # DATABASE_URL and friends
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async with database.engine.begin() as connection:  # a real service has migrations
+        await connection.run_sync(Model.metadata.create_all)
+    yield
+
+
+app = FastAPI(lifespan=lifespan)
+install(app, database)
+
+
+@app.post("/notes", status_code=201)
+async def create(note: NoteIn, session: WriteSession) -> NoteOut:
+    session.add(row := Note(text=note.text))
+    await session.flush()
+    return NoteOut.model_validate(row)  # committed before the 201 leaves; a duplicate is a 409
+
+
+@app.get("/notes/{note_id}")
+async def read(note_id: int, session: ReadSession) -> NoteOut:
+    return NoteOut.model_validate(await session.get_one(Note, note_id))  # no row: a 404
+
+
+@app.get("/notes")
+async def search(session: ReadSession, limit: Annotated[int, Query(le=100)] = 20) -> list[NoteOut]:
+    rows = await session.scalars(select(Note).order_by(Note.id).limit(limit))
+    return [NoteOut.model_validate(row) for row in rows]

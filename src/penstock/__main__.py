@@ -1,0 +1,7 @@
+"""``python -m penstock`` is the ``penstock`` command."""
+
+from penstock.cli.main import main
+
+__all__: list[str] = []
+
+main()

@@ -1,0 +1,22 @@
+"""The entry point of the ``penstock`` command."""
+
+import sys
+
+from penstock.cli.extras import needs_extra
+from penstock.errors import PenstockError
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command line.
+
+    An error of penstock's own is one message on standard error and the exit status 1.
+    """
+    try:
+        with needs_extra("cli"):
+            from penstock.cli.application import app  # noqa: PLC0415 - typer may be missing
+        app(prog_name="penstock")
+    except PenstockError as error:
+        sys.stderr.write(f"penstock: {error}\n")
+        sys.exit(1)

@@ -1,0 +1,1 @@
+"""The users service that the documentation teaches from, and the demo that runs it."""

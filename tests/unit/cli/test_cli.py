@@ -1,0 +1,92 @@
+"""The command as it is typed."""
+
+import os
+import subprocess
+import sys
+from importlib.metadata import entry_points, version
+from pathlib import Path
+
+import pytest
+
+from penstock.cli.main import main
+
+
+def penstock(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "penstock", *arguments],
+        capture_output=True,
+        check=False,
+        env={**os.environ, "COLUMNS": "100", **variables},
+        text=True,
+        timeout=60,
+    )
+
+
+def test_the_installed_command_is_main() -> None:
+    (script,) = entry_points(group="console_scripts", name="penstock")
+
+    assert script.load() is main
+
+
+def test_it_tells_its_version() -> None:
+    assert penstock("--version").stdout == f"penstock {version('penstock')}\n"
+
+
+def test_help_teaches_by_an_example() -> None:
+    told = penstock("--help")
+
+    assert told.returncode == 0
+    assert "penstock demo" in told.stdout
+
+
+def test_every_option_of_the_demo_is_explained() -> None:
+    told = penstock("demo", "--help").stdout
+
+    for option in ("port", "workers", "users", "requests", "clients", "once", "json"):
+        assert f"--{option} " in told
+    assert "penstock demo --once --json figures.json" in told
+    assert "DATABASE_URL=" in told
+
+
+def test_without_a_command_it_shows_the_help() -> None:
+    assert "Usage: penstock" in penstock().stdout
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--workers", "0"), ("--port", "70000"), ("--users", "many"), ("--twice",)]
+)
+def test_a_wrong_option_is_refused(arguments: tuple[str, ...]) -> None:
+    refused = penstock("demo", *arguments)
+
+    assert refused.returncode == 2
+    assert arguments[0] in refused.stderr
+
+
+def test_figures_for_a_directory_that_is_not_there_are_refused_before_the_start() -> None:
+    refused = penstock("demo", "--once", "--json", "/nowhere/figures.json")
+
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith("penstock: --json /nowhere/figures.json:")
+
+
+@pytest.mark.parametrize(
+    ("package", "arguments", "extra"),
+    [
+        ("typer", ("--version",), "cli"),
+        ("argon2", ("demo",), "demo"),
+        ("aiohttp", ("demo",), "demo"),
+        ("alembic", ("demo",), "demo"),
+        ("fastapi", ("demo",), "demo"),
+    ],
+)
+def test_a_missing_extra_is_explained(
+    tmp_path: Path, package: str, arguments: tuple[str, ...], extra: str
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(f"import sys; sys.modules[{package!r}] = None")
+
+    told = penstock(*arguments, PYTHONPATH=str(tmp_path))
+
+    assert (told.returncode, told.stdout) == (1, "")
+    assert f"pip install 'penstock[{extra}]'" in told.stderr
+    assert f"package {package}," in told.stderr
+    assert "Traceback" not in told.stderr
