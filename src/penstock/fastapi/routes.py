@@ -68,7 +68,7 @@ def pool_routes(databases: Mapping[str, Database], access: Callable[..., Any] | 
     router = APIRouter(tags=["operations"], dependencies=guards)
 
     @router.get("/pool-stats", summary="The numbers of this worker's pools")
-    async def pool_stats(response: Response) -> dict[str, dict[str, float]]:
+    async def pool_stats(response: Response) -> dict[str, dict[str, int | float]]:
         response.headers.update(_NO_STORE)
         return {
             name: _stats(database)
@@ -79,7 +79,7 @@ def pool_routes(databases: Mapping[str, Database], access: Callable[..., Any] | 
     return router
 
 
-def _stats(database: Database) -> dict[str, float]:
+def _stats(database: Database) -> dict[str, int | float]:
     pool = database.pool
     return {**asdict(pool), "utilisation": round(pool.utilisation, 4)}
 

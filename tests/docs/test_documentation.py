@@ -1,0 +1,87 @@
+"""The documentation says what the code does."""
+
+import re
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+
+import penstock
+from penstock import Database
+from penstock.fastapi import errors, install
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_code_that_names_its_example_is_that_example(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+
+    for example, shown in re.findall(
+        r"<!-- (examples/\S+) -->\n```python\n(.*?)```", text, re.DOTALL
+    ):
+        assert shown == (ROOT / example).read_text(encoding="utf-8"), example
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_in_the_documentation_is_python(page: Path) -> None:
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+        compile(block, page.name, "exec", flags=_TOP_LEVEL_AWAIT)
+
+
+_TOP_LEVEL_AWAIT = 0x2000
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+
+    for page in (ROOT / "docs").glob("*.md"):
+        assert f" {page.name}\n" in navigation
+
+
+def test_every_answer_to_an_error_is_documented() -> None:
+    source = Path(errors.__file__).read_text(encoding="utf-8")
+    page = (ROOT / "docs/errors.md").read_text(encoding="utf-8")
+    codes = set(re.findall(r'"([a-z]+(?:_[a-z]+)+)"', source)) - set(errors.__all__)
+
+    assert len(codes) >= 10
+    for code in codes:
+        assert f"`{code}`" in page
+
+
+def test_every_public_error_is_documented() -> None:
+    page = (ROOT / "docs/errors.md").read_text(encoding="utf-8")
+
+    for name in penstock.__all__:
+        exported = getattr(penstock, name)
+        if isinstance(exported, type) and issubclass(exported, Exception):
+            assert f"`{name}`" in page or f"penstock.{name}`" in page, name
+
+
+def test_every_operations_route_is_documented() -> None:
+    app = FastAPI()
+    before = {getattr(route, "path", "") for route in app.routes}
+    install(app, Database.from_url("sqlite://"))
+    page = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+    paths = set(app.openapi()["paths"]) - before
+
+    assert len(paths) == 4
+    for path in paths:
+        assert f"`{path}`" in page
+
+
+def test_the_first_lines_of_the_readme_are_the_two_commands() -> None:
+    commands = re.findall(
+        r"^make (\w+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+
+    assert commands[:2] == ["demo", "test"]
