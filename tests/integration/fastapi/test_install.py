@@ -12,7 +12,7 @@ from tests.integration.fastapi.notes import Note, Onlooker, out_of_service
 from tests.servers.web import client_of, serving
 
 from penstock import Database, PenstockError
-from penstock.fastapi import ReadSession, WriteSession, install
+from penstock.fastapi import ReadSession, WriteSession, install, read_session
 
 
 async def test_the_database_is_open_throughout_the_applications_own_lifespan(
@@ -222,3 +222,14 @@ async def test_a_dependency_may_authenticate_by_reading_before_the_route_writes(
         assert (await client.post("/notes")).status_code == 200
 
     assert await onlooker.texts() == ["by ada"]
+
+
+async def test_a_session_can_be_overridden_as_any_dependency(app: FastAPI) -> None:
+    @app.get("/")
+    async def route(session: ReadSession) -> str:
+        return str(session)
+
+    app.dependency_overrides[read_session()] = lambda: "a stand-in"
+
+    async with client_of(app) as client:
+        assert (await client.get("/")).json() == "a stand-in"
