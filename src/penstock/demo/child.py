@@ -68,7 +68,6 @@ class Child:
                 stdout=log,
                 user=account.pw_uid if account else None,
             )
-
         self._over = False
 
     async def until(self, ready: Callable[[], Awaitable[bool]], seconds: float) -> None:

@@ -26,7 +26,7 @@ _LONGEST_DIRECTORY = 60
 """Characters; a Unix socket's whole path may have 103 on macOS and 107 on Linux."""
 _PORT = 5432
 """Part of the socket's name; said everywhere, because PGPORT is what counts where it is not."""
-# Both programs are started in the server's directory.
+# Both programs are started in the directory; the server then goes down into its data.
 _INITDB_OPTIONS = (
     "--auth=trust",
     "--encoding=UTF8",
@@ -35,7 +35,7 @@ _INITDB_OPTIONS = (
     "--pgdata=data",
     "--username=postgres",
 )
-_POSTGRES_OPTIONS = ("-D", "data", "-h", "", "-k", ".", "-N", "200", "-p", str(_PORT))
+_POSTGRES_OPTIONS = ("-D", "data", "-h", "", "-k", "..", "-N", "200", "-p", str(_PORT))
 _START_SECONDS = 60.0
 _STOP_SECONDS = 20.0
 
@@ -76,8 +76,11 @@ class EmbeddedPostgres:
         """
         package, self._account = _package(), _account()
         directory = self._directory = _new_directory(self._account)
-        programs = package if self._account is None else _copy(package, directory, self._account)
         try:
+            programs = package
+            if self._account is not None:
+                programs = _copy(package, directory)
+                _give(directory, self._account)
             initdb = self._run(directory, [programs / "initdb", *_INITDB_OPTIONS])
             await initdb.completion(_START_SECONDS)
             postgres = self._run(directory, [programs / "postgres", *_POSTGRES_OPTIONS])
@@ -148,20 +151,20 @@ def _new_directory(account: pwd.struct_passwd | None) -> Path:
     )
     if len(str(place)) > _LONGEST_DIRECTORY or not reachable:
         place = Path("/tmp")  # noqa: S108 - only the place; mkdtemp makes the name and the mode
-    directory = Path(tempfile.mkdtemp(prefix="penstock-demo-postgres-", dir=place))
-    if account is not None:
-        os.chown(directory, account.pw_uid, account.pw_gid)
-    return directory
+    return Path(tempfile.mkdtemp(prefix="penstock-demo-postgres-", dir=place))
 
 
-def _copy(programs: Path, directory: Path, account: pwd.struct_passwd) -> Path:
-    """Copy the programs to where the server's account can read and remove them."""
+def _copy(programs: Path, directory: Path) -> Path:
+    """Copy the programs to where another account can read them; what is above them stays closed."""
     package = programs.parents[1]
     libraries = package.with_name(f"{_PACKAGE}.libs")
     skipped = shutil.ignore_patterns("include", "doc", "*.a", "__pycache__")
     copied = shutil.copytree(package, directory / _PACKAGE, symlinks=True, ignore=skipped)
     if libraries.is_dir():
         shutil.copytree(libraries, directory / libraries.name, symlinks=True)
-    for path in directory.rglob("*"):
-        os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
     return copied / programs.relative_to(package)
+
+
+def _give(directory: Path, account: pwd.struct_passwd) -> None:
+    for path in (directory, *directory.rglob("*")):
+        os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)

@@ -171,7 +171,7 @@ class Demo:
             yield lambda finished: progress.update(task, completed=finished)
 
     def _say(self, what: str | Table) -> None:
-        self._console.print(what, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(what, markup=False, highlight=False, soft_wrap=isinstance(what, str))
 
 
 def _worker_variables(storage: Storage, workers: int) -> Mapping[str, str]:

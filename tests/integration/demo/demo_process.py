@@ -27,11 +27,13 @@ class Machine:
         self.directory = Path(tempfile.mkdtemp(prefix="demos-", dir="/tmp"))
         self.directory.chmod(0o1777)
 
-    def demo(self, *options: str, variables: Mapping[str, str] | None = None) -> "RunningDemo":
-        """Start a small demo."""
+    def demo(
+        self, *options: str, variables: Mapping[str, str] | None = None, place: Path | None = None
+    ) -> "RunningDemo":
+        """Start a small demo, in the directory ``place`` or here."""
         kept = {name: value for name, value in os.environ.items() if "DATABASE" not in name}
         environment = {**kept, "TMPDIR": str(self.directory), **(variables or {})}
-        return RunningDemo([*SMALL, *options], environment)
+        return RunningDemo([*SMALL, *options], environment, place)
 
     def files(self) -> list[str]:
         """Return what is in the directory."""
@@ -74,10 +76,11 @@ class Machine:
 class RunningDemo:
     """One demo in a session of its own, whose output is read as it comes."""
 
-    def __init__(self, options: list[str], environment: dict[str, str]) -> None:
+    def __init__(self, options: list[str], environment: dict[str, str], place: Path | None) -> None:
         self.output = ""
         self._process = subprocess.Popen(
             [sys.executable, "-m", "penstock", "demo", *options],
+            cwd=place,
             env=environment,
             start_new_session=True,
             stderr=subprocess.STDOUT,

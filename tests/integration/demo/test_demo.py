@@ -115,6 +115,21 @@ def test_a_database_url_in_the_environment_is_used_in_a_schema_that_is_dropped(
     assert machine.is_clean()
 
 
+def test_without_a_database_url_neither_other_variables_nor_a_file_count(
+    machine: Machine, figures: Path, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text("DATABASE_URL=sqlite:///users.db\nDATABASE_POOL_SIZE=many\n")
+    variables = {"DATABASE_POOL_SIZE": "many", "ENVIRONMENT": "production", "PGPORT": "1"}
+
+    with machine.demo(
+        "--once", "--json", str(figures), variables=variables, place=tmp_path
+    ) as demo:
+        assert demo.exit_status() == 0, demo.output
+
+    assert read(figures)["database"]["kind"] == "embedded PostgreSQL"
+    assert read(figures)["pool"]["size"] == 5
+
+
 def test_psycopg_will_do_as_well(machine: Machine, database_url: str) -> None:
     variables = {
         "DATABASE_URL": database_url.replace("asyncpg", "psycopg"),
