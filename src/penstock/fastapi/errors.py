@@ -5,6 +5,7 @@ No answer holds a statement, a value, a constraint's name or an address: that is
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 
 from sqlalchemy.exc import DBAPIError, IntegrityError, NoResultFound
@@ -53,83 +54,93 @@ class Problem(JSONResponse):
         super().__init__(content, status_code=status.value, headers=headers)
 
 
-def _integrity(error: IntegrityError) -> Problem:
-    code = _INTEGRITY_CODES.get(getattr(error.orig, "sqlstate", None) or "", "integrity_violation")
-    return Problem(
-        HTTPStatus.CONFLICT, code, "The request contradicts data that is already stored."
-    )
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What :class:`Problem` is made of, for one kind of error."""
+
+    status: HTTPStatus
+    code: str
+    detail: str
+    retry_after: int | None = None
+
+    def problem(self) -> Problem:
+        return Problem(self.status, self.code, self.detail, self.retry_after)
 
 
-def _no_row(_: NoResultFound) -> Problem:
-    return Problem(HTTPStatus.NOT_FOUND, "not_found", "There is no such record.")
+_NO_ROW = _Answer(HTTPStatus.NOT_FOUND, "not_found", "There is no such record.")
+_CONTRADICTION = _Answer(
+    HTTPStatus.CONFLICT,
+    "integrity_violation",
+    "The request contradicts data that is already stored.",
+)
+_EXHAUSTED = _Answer(
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "pool_exhausted",
+    "Every database connection is in use.",
+    retry_after=1,
+)
+_UNREACHABLE = _Answer(
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "database_unavailable",
+    "The database cannot be reached.",
+    retry_after=5,
+)
+_CONFLICT = _Answer(
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "transaction_conflict",
+    "The request met another one and was undone.",
+    retry_after=1,
+)
+_CONNECTION_LOST = _Answer(
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "database_connection_lost",
+    "The connection to the database broke while the request was at work.",
+)
+_OUTCOME_UNKNOWN = _Answer(
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "commit_outcome_unknown",
+    "The work may or may not have been saved. Look for it before asking again.",
+)
+_INTERNAL = _Answer(
+    HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "The request could not be completed."
+)
 
 
-def _exhausted(_: PoolTimeoutError) -> Problem:
-    return Problem(
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        "pool_exhausted",
-        "Every database connection is in use.",
-        retry_after=1,
-    )
+def _integrity(error: IntegrityError) -> _Answer:
+    code = _INTEGRITY_CODES.get(_sqlstate(error), _CONTRADICTION.code)
+    return replace(_CONTRADICTION, code=code)
 
 
-def _unreachable(_: ConnectFailed) -> Problem:
-    return Problem(
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        "database_unavailable",
-        "The database cannot be reached.",
-        retry_after=5,
-    )
+def _driver(error: DBAPIError) -> _Answer | None:
+    if _sqlstate(error) in _CONFLICTS:
+        return _CONFLICT
+    return _CONNECTION_LOST if error.connection_invalidated else None
 
 
-def _outcome_unknown(_: CommitOutcomeUnknown) -> Problem:
-    return Problem(
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        "commit_outcome_unknown",
-        "The work may or may not have been saved. Look for it before asking again.",
-    )
+def _sqlstate(error: DBAPIError) -> str:
+    return getattr(error.orig, "sqlstate", None) or ""
 
 
-def _driver(error: DBAPIError) -> Problem | None:
-    if getattr(error.orig, "sqlstate", None) in _CONFLICTS:
-        return Problem(
-            HTTPStatus.SERVICE_UNAVAILABLE,
-            "transaction_conflict",
-            "The request met another one and was undone.",
-            retry_after=1,
-        )
-    if error.connection_invalidated:
-        return Problem(
-            HTTPStatus.SERVICE_UNAVAILABLE,
-            "database_connection_lost",
-            "The connection to the database broke while the request was at work.",
-        )
-    return None
-
-
-_PROBLEMS: dict[type[Exception], Callable[..., Problem | None]] = {
-    IntegrityError: _integrity,
-    NoResultFound: _no_row,
-    PoolTimeoutError: _exhausted,
-    ConnectFailed: _unreachable,
-    CommitOutcomeUnknown: _outcome_unknown,
+_ANSWERS: dict[type[Exception], Callable[..., _Answer | None]] = {
+    CommitOutcomeUnknown: lambda _: _OUTCOME_UNKNOWN,
+    ConnectFailed: lambda _: _UNREACHABLE,
     DBAPIError: _driver,
+    IntegrityError: _integrity,
+    NoResultFound: lambda _: _NO_ROW,
+    PoolTimeoutError: lambda _: _EXHAUSTED,
 }
 
 
 def problem_of(error: Exception) -> Problem | None:
     """Return the answer for a database error; None for one that only a 500 fits."""
-    for kind in type(error).__mro__:
-        if kind in _PROBLEMS:
-            return _PROBLEMS[kind](error)
-    return None
+    answer_for = next((_ANSWERS[kind] for kind in type(error).__mro__ if kind in _ANSWERS), None)
+    answer = answer_for(error) if answer_for else None
+    return answer.problem() if answer else None
 
 
 def internal_error() -> Problem:
     """Return the answer for an error that no handler knows."""
-    return Problem(
-        HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "The request could not be completed."
-    )
+    return _INTERNAL.problem()
 
 
 async def _answer(_: HTTPConnection, error: Exception) -> Response:
@@ -143,5 +154,5 @@ async def _answer(_: HTTPConnection, error: Exception) -> Response:
 
 def handle_database_errors(app: Starlette) -> None:
     """Answer database errors of ``app`` by problem details; its own handlers keep precedence."""
-    for kind in _PROBLEMS:
+    for kind in _ANSWERS:
         app.exception_handlers.setdefault(kind, _answer)
