@@ -19,7 +19,7 @@ bench: setup                  ## every benchmark, side by side
 	$(BIN)/python -m benchmarks
 
 docs: setup                   ## build the documentation into site/
-	$(BIN)/mkdocs build --strict
+	$(BIN)/zensical build --strict --clean
 
 lock: setup                   ## resolve requirements.lock anew from pyproject.toml
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --all-extras --group dev --no-emit-package penstock --custom-compile-command "make lock" -o requirements.lock pyproject.toml

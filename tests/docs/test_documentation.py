@@ -7,7 +7,7 @@ import pytest
 from fastapi import FastAPI
 
 import penstock
-from penstock import Database
+from penstock import Database, DatabaseSettings
 from penstock.fastapi import errors, install
 
 ROOT = Path(__file__).parents[2]
@@ -85,3 +85,20 @@ def test_the_first_lines_of_the_readme_are_the_two_commands() -> None:
     )
 
     assert commands[:2] == ["demo", "test"]
+
+
+def test_the_readmes_ten_settings_exist_with_their_defaults() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    reference = (ROOT / "docs/settings.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([A-Z_]+)` \| ([^|]+) \|", readme, re.MULTILINE)
+
+    assert len(rows) == 10
+    for variable, default in rows:
+        assert f"`{variable}`" in reference
+        field = DatabaseSettings.model_fields[variable.removeprefix("DATABASE_").lower()]
+        if not field.is_required() and field.default is not None:
+            assert default.strip(" `").removesuffix(" s") == _plain(field.default), variable
+
+
+def _plain(default: object) -> str:
+    return f"{default:g}" if isinstance(default, float) else str(default)

@@ -22,6 +22,7 @@ SETTINGS = {
     "fsync": "off",
     "synchronous_commit": "off",
     "full_page_writes": "off",
+    "max_wal_size": "256MB",
 }
 PORT_ATTEMPTS = 5
 
@@ -85,7 +86,7 @@ class PostgresServer:
         """
         name, password = f"test_{secrets.token_hex(8)}", secrets.token_hex(8)
         self.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{password}'")
-        self.execute(f"CREATE DATABASE {name} OWNER {name}")
+        self.execute(f"CREATE DATABASE {name} OWNER {name} STRATEGY file_copy")
         try:
             yield self.url(name, user=name, password=password)
         finally:

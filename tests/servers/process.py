@@ -28,6 +28,9 @@ rm -rf "$directory"
 """
 START_SECONDS = 60.0
 
+# Enough for a PostgreSQL with its write-ahead log and a MariaDB, several times over.
+MEMORY_BYTES = 4 * 1024**3
+
 
 class ServerStartError(Exception):
     """A server did not start; the message carries the end of its log."""
@@ -38,6 +41,14 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
+
+
+def roomy_memory() -> Path | None:
+    """Return where files live in memory, which is five times as fast; None for the usual place."""
+    memory = Path("/dev/shm")  # in a container often no more than 64 MB
+    if memory.is_dir() and shutil.disk_usage(memory).free >= MEMORY_BYTES:
+        return memory
+    return None
 
 
 def unprivileged_account() -> pwd.struct_passwd | None:
@@ -54,7 +65,7 @@ class ServerProcess:
     """
 
     def __init__(self, name: str, *, stop_signal: str) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix=f"penstock-{name}-"))
+        self.directory = Path(tempfile.mkdtemp(prefix=f"penstock-{name}-", dir=roomy_memory()))
         self._stop_signal = stop_signal
         self._keeper: subprocess.Popen[bytes] | None = None
         account = unprivileged_account()

@@ -13,7 +13,7 @@ from penstock.settings import DatabaseSettings, Proxy, TlsMode
 
 __all__ = ["asyncpg_arguments", "equip_asyncpg", "equip_psycopg", "psycopg_arguments"]
 
-logger = logging.getLogger("penstock.engine")
+_logger = logging.getLogger("penstock.engine")
 
 # They share server connections among clients, and refuse startup parameters that they do not
 # follow (PgBouncer, config.md, ignore_startup_parameters). Every other proxy passes all on.
@@ -94,7 +94,7 @@ def _startup_parameters(settings: DatabaseSettings) -> dict[str, str]:
 def _statement_timeout(settings: DatabaseSettings) -> dict[str, str]:
     if _is_sent(settings, "command_timeout"):
         return {"statement_timeout": str(math.ceil(settings.command_timeout * 1000))}
-    logger.warning(
+    _logger.warning(
         "command_timeout=%g is not in force: with psycopg it is PostgreSQL's statement_timeout, "
         "which %s does not let a connection start with; ALTER ROLE ... SET statement_timeout",
         settings.command_timeout,

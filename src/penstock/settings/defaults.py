@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from penstock.settings.profiles import OVERFLOW_SHARE, PRESETS, PROFILES, Environment, SizePreset
-from penstock.settings.proxies import PROXIES, Proxy
+from penstock.settings.proxies import PROXIES, SHARING, Proxy
 
 __all__ = ["TCP_KEEPALIVE", "filled_in"]
 
@@ -43,14 +43,13 @@ def _member(choices: type[Choice], value: object) -> Choice | None:
 def _by_proxy(proxy: Proxy | None) -> dict[str, object]:
     if proxy is None:
         return {}
+    defaults: dict[str, object] = {"pool_pre_ping": True}
     early = PROXIES[proxy].pool_recycle
-    if early is None:
-        return {"pool_pre_ping": True}
-    return {
-        "pool_pre_ping": True,
-        "pool_recycle": early,
-        "tcp_keepalive": min(TCP_KEEPALIVE, early),
-    }
+    if early is not None:
+        defaults |= {"pool_recycle": early, "tcp_keepalive": min(TCP_KEEPALIVE, early)}
+    if proxy in SHARING:
+        defaults["statement_cache_size"] = 0
+    return defaults
 
 
 def _by_preset(preset: SizePreset | None, pool_size: object) -> dict[str, object]:

@@ -16,7 +16,7 @@ from penstock.settings.refusals import nearest
 
 __all__ = ["settings_from_environment", "variable"]
 
-logger = logging.getLogger("penstock.settings")
+_logger = logging.getLogger("penstock.settings")
 
 # A byte order mark, which Windows editors write, would hide the first variable.
 ENCODING = "utf-8-sig"
@@ -113,4 +113,4 @@ def _warn_of_misspellings(names: Iterable[str], prefix: str) -> None:
             continue
         meant = nearest(spelled.removeprefix(start), settings)
         if meant is not None:
-            logger.warning("%s is not a setting; did you mean %s?", name, settings[meant])
+            _logger.warning("%s is not a setting; did you mean %s?", name, settings[meant])

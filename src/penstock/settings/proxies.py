@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["PROXIES", "RECYCLE_SHARE", "IdleLimit", "Proxy"]
+__all__ = ["PROXIES", "RECYCLE_SHARE", "SHARING", "IdleLimit", "Proxy"]
 
 
 class Proxy(StrEnum):
@@ -62,3 +62,8 @@ PROXIES: Mapping[Proxy, IdleLimit] = {
     Proxy.PGBOUNCER: IdleLimit(None, "PgBouncer config.md, client_idle_timeout"),
     Proxy.SUPAVISOR: IdleLimit(None, "Supavisor lib/supavisor/tenants/tenant.ex"),
 }
+
+# They lend one server connection to many clients in turn, so a statement prepared by one client
+# may be missing for it later, or be another client's. PgBouncer does so before 1.21 and wherever
+# max_prepared_statements is 0, as in Azure's; without a cache it is right on every version.
+SHARING = frozenset({Proxy.AZURE_PGBOUNCER, Proxy.PGBOUNCER, Proxy.SUPAVISOR})

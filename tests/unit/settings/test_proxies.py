@@ -74,3 +74,11 @@ def test_an_explicit_recycle_at_the_idle_timeout_is_refused_with_both_numbers(
         f"a whole number of seconds from 1 to {limit - 1} is accepted, "
         f"{PROXIES[proxy].pool_recycle} is the default"
     )
+
+
+@pytest.mark.parametrize("proxy", Proxy)
+def test_statements_are_not_cached_where_clients_share_server_connections(proxy: Proxy) -> None:
+    shared = proxy in {Proxy.AZURE_PGBOUNCER, Proxy.PGBOUNCER, Proxy.SUPAVISOR}
+
+    assert DatabaseSettings.of(URL, proxy=proxy).statement_cache_size == (0 if shared else 100)
+    assert DatabaseSettings.of(URL, proxy=proxy, statement_cache_size=7).statement_cache_size == 7
