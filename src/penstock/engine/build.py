@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, StaticPool
+from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
 from penstock.engine.driver import connect_arguments
 from penstock.engine.sqlite import is_one_connection, prepare_sqlite
@@ -42,7 +42,7 @@ def build_engine(settings: DatabaseSettings) -> AsyncEngine:
 
 def _pool(settings: DatabaseSettings, url: URL) -> dict[str, Any]:
     if settings.driver == "aiosqlite" and is_one_connection(url):
-        return {"poolclass": StaticPool}
+        return _one_connection(settings)
     if not settings.keeps_connections:
         return {"poolclass": NullPool}
     return {
@@ -53,5 +53,20 @@ def _pool(settings: DatabaseSettings, url: URL) -> dict[str, Any]:
         "pool_recycle": settings.pool_recycle,
         "pool_pre_ping": settings.pool_pre_ping,
         "pool_use_lifo": False,
+        "pool_reset_on_return": "rollback",
+    }
+
+
+def _one_connection(settings: DatabaseSettings) -> dict[str, Any]:
+    """Lend the one connection to one borrower at a time, and never replace it.
+
+    SQLAlchemy's ``StaticPool`` lends it to all at once, so that one request's rollback undoes
+    what another has written, acknowledged or not.
+    """
+    return {
+        "poolclass": AsyncAdaptedQueuePool,
+        "pool_size": 1,
+        "max_overflow": 0,
+        "pool_timeout": settings.pool_timeout,
         "pool_reset_on_return": "rollback",
     }

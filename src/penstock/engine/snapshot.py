@@ -15,8 +15,8 @@ def pool_snapshot(engine: AsyncEngine) -> PoolSnapshot:
         engine: Any engine, not only one from ``build_engine``.
 
     Returns:
-        The numbers at this moment. All are 0 where the pool keeps no count: serverless
-        (``NullPool``) and SQLite in memory (``StaticPool``).
+        The numbers at this moment. All are 0 where the pool keeps no count, as in serverless
+        (``NullPool``).
     """
     pool = engine.pool
     if not isinstance(pool, QueuePool):

@@ -12,7 +12,7 @@ class PoolSnapshot:
     Args:
         size: Connections that the pool keeps (``pool_size``).
         limit: Connections that it may have open at once (``pool_size + max_overflow``);
-            0 where the pool keeps none and sets no limit (serverless, SQLite in memory).
+            0 where the pool keeps none and sets no limit (serverless).
         checked_in: Open connections that wait in the pool.
         checked_out: Connections that are lent.
         overflow: Lent or open connections above ``size``; never negative.

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 from tests.integration.engine.engines import engine_on, scalar
 
 from penstock.engine import ConnectFailed, FailureReason, pool_snapshot
@@ -30,11 +30,27 @@ async def test_a_file_has_a_pool(url: str) -> None:
 @pytest.mark.parametrize("environment", ["testing", "production", "serverless"])
 async def test_memory_keeps_its_one_connection(environment: str) -> None:
     async with engine_on(MEMORY, environment=environment, pool_recycle=1) as engine:
-        assert type(engine.pool) is StaticPool
         async with engine.begin() as connection:
             await connection.execute(text("CREATE TABLE kept (id int)"))
         assert await scalar(engine, "SELECT count(*) FROM kept") == 0
-        assert pool_snapshot(engine) == PoolSnapshot(0, 0, 0, 0, 0)
+        assert pool_snapshot(engine) == PoolSnapshot(
+            size=1, limit=1, checked_in=1, checked_out=0, overflow=0
+        )
+
+
+async def test_in_memory_nobodys_rollback_undoes_what_another_has_written() -> None:
+    async with engine_on(MEMORY) as engine:
+        async with engine.begin() as connection:
+            await connection.execute(text("CREATE TABLE kept (id int)"))
+
+        async def write(number: int) -> None:
+            async with engine.connect() as connection:
+                await connection.execute(text("INSERT INTO kept VALUES (1)"))
+                await asyncio.sleep(0.001)
+                await (connection.commit() if number % 2 else connection.rollback())
+
+        await asyncio.gather(*(write(number) for number in range(20)))
+        assert await scalar(engine, "SELECT count(*) FROM kept") == 10
 
 
 async def test_every_connection_begins_with_the_pragmas(url: str) -> None:

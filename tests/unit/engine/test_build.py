@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, StaticPool
+from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
 from penstock.engine import build_engine, pool_snapshot
 from penstock.errors import SettingsError
@@ -35,20 +35,22 @@ def test_a_missing_driver_is_named_with_the_way_to_get_it(
 
 
 @pytest.mark.parametrize(
-    ("url", "pool"),
+    ("url", "limit"),
     [
-        ("sqlite://", StaticPool),
-        ("sqlite:///:memory:", StaticPool),
-        ("sqlite:///file::memory:?uri=true", StaticPool),
-        ("sqlite:///file:name?mode=memory&uri=true", StaticPool),
-        ("sqlite:///file::memory:?cache=shared&uri=true", AsyncAdaptedQueuePool),
-        ("sqlite:///file:name?mode=memory&cache=shared&uri=true", AsyncAdaptedQueuePool),
-        ("sqlite:///app.db", AsyncAdaptedQueuePool),
-        (POSTGRESQL, AsyncAdaptedQueuePool),
+        ("sqlite://", 1),
+        ("sqlite:///:memory:", 1),
+        ("sqlite:///file::memory:?uri=true", 1),
+        ("sqlite:///file:name?mode=memory&uri=true", 1),
+        ("sqlite:///file::memory:?cache=shared&uri=true", 15),
+        ("sqlite:///file:name?mode=memory&cache=shared&uri=true", 15),
+        ("sqlite:///app.db", 15),
+        (POSTGRESQL, 15),
     ],
 )
-def test_each_database_has_the_pool_that_suits_it(url: str, pool: type) -> None:
-    assert type(build_engine(DatabaseSettings.of(url)).pool) is pool
+def test_each_database_has_the_pool_that_suits_it(url: str, limit: int) -> None:
+    engine = build_engine(DatabaseSettings.of(url))
+    assert type(engine.pool) is AsyncAdaptedQueuePool
+    assert pool_snapshot(engine).limit == limit
 
 
 def test_serverless_has_no_pool() -> None:
