@@ -1,22 +1,19 @@
 """The transaction is over, one way or the other, before the client hears of the response."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
-import httpx
 import pytest
 from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException, Response
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, RedirectResponse
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.requests import Request
 from tests.integration.fastapi.notes import Note, Onlooker, Reply
 from tests.servers.web import client_of
 
-from penstock import Database
-from penstock.errors import PenstockError
-from penstock.fastapi import ReadSession, WriteSession, install, write_session
+from penstock.fastapi import ReadSession, WriteSession
 
 
 async def test_a_write_is_committed_when_the_response_starts(
@@ -241,36 +238,35 @@ async def test_every_dependency_of_a_request_gets_the_same_session(app: FastAPI)
     assert len(set(map(id, sessions))) == 2
 
 
-async def test_two_databases_are_both_committed_or_neither_when_a_flush_fails(
-    database: Database, onlooker: Onlooker, tables: str, app: FastAPI
+async def test_middleware_that_relays_the_response_changes_none_of_it(
+    app: FastAPI, onlooker: Onlooker
 ) -> None:
-    other = Database.from_url(tables, environment="testing", pool_size=1, max_overflow=0)
-    install(app, other, name="other")
-    await onlooker.execute("INSERT INTO notes (text) VALUES ('taken')")
+    ran: list[str] = []
+    seen: list[list[str]] = []
 
-    @app.post("/notes/{text}")
-    async def create(
-        text: str,
-        session: WriteSession,
-        second: Annotated[AsyncSession, Depends(write_session("other"))],
-    ) -> None:
-        session.add(Note(text=f"{text} in the first"))
-        second.add(Note(text=text))
+    @app.middleware("http")
+    async def relay(
+        request: Request, call_next: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        response = await call_next(request)
+        response.headers["X-Relayed"] = "yes"
+        return response
 
-    async with client_of(app) as client:
-        assert (await client.post("/notes/free")).status_code == 200
-        assert (await client.post("/notes/taken")).status_code == 409
+    @app.post("/notes")
+    async def create(session: WriteSession, tasks: BackgroundTasks) -> None:
+        tasks.add_task(ran.append, "note")
+        session.add(Note(text="kept"))
 
-    assert sorted(await onlooker.texts()) == ["free", "free in the first", "taken"]
+    @app.post("/replies")
+    async def reply(session: WriteSession, tasks: BackgroundTasks) -> None:
+        tasks.add_task(ran.append, "reply")
+        session.add(Reply(note_id=404))
 
+    async with client_of(_looking(app, onlooker, seen)) as client:
+        created = await client.post("/notes")
+        refused = await client.post("/replies")
 
-async def test_a_database_that_is_not_installed_is_named(app: FastAPI) -> None:
-    @app.get("/")
-    async def route(session: Annotated[AsyncSession, Depends(write_session("ledger"))]) -> None:
-        """Never reached."""
-
-    async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(app), base_url="http://service"
-    ) as client:
-        with pytest.raises(PenstockError, match=r"named 'ledger'.*installed: default"):
-            await client.get("/")
+    assert (created.status_code, created.headers["x-relayed"]) == (200, "yes")
+    assert (refused.status_code, refused.headers["x-relayed"]) == (409, "yes")
+    assert seen == [["kept"], ["kept"]]
+    assert ran == ["note"]

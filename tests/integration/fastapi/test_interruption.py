@@ -1,6 +1,7 @@
 """Clients that leave, middleware that gives up, tasks that outlive their request."""
 
 import asyncio
+import contextlib
 from typing import Any
 
 import httpx
@@ -13,7 +14,7 @@ from tests.integration.fastapi.notes import Note, Onlooker, until
 from tests.servers.web import client_of
 
 from penstock import Database, SessionClosed
-from penstock.fastapi import WriteSession, install
+from penstock.fastapi import ReadSession, WriteSession, install
 
 
 class GivesUp(BaseHTTPMiddleware):
@@ -178,3 +179,43 @@ async def test_a_server_that_dies_during_a_statement_is_a_503(
 
     assert await onlooker.texts() == []
     assert database.pool.checked_out == 0
+
+
+async def test_a_statement_that_timed_out_in_the_route_is_not_answered_by_success(
+    app: FastAPI, onlooker: Onlooker, database: Database
+) -> None:
+    @app.post("/notes")
+    async def create(session: WriteSession) -> str:
+        session.add(Note(text="gone with its connection"))
+        await session.flush()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await session.execute(text("SELECT pg_sleep(5)"))
+        return "as if nothing had happened"
+
+    async with client_of(app) as client:
+        answer = await client.post("/notes")
+
+    assert answer.status_code == 500
+    assert await onlooker.texts() == []
+    assert database.pool.checked_out == 0
+
+
+async def test_two_reads_at_once_on_one_session_leave_nothing_behind(
+    app: FastAPI, onlooker: Onlooker, database: Database
+) -> None:
+    @app.get("/")
+    async def read(session: ReadSession) -> list[str]:
+        answers = await asyncio.gather(
+            session.execute(text("SELECT pg_sleep(0.1)")),
+            session.execute(text("SELECT pg_sleep(0.1)")),
+            return_exceptions=True,
+        )
+        return [type(answer).__name__ for answer in answers]
+
+    async with client_of(app) as client:
+        await client.get("/")
+        assert (await client.get("/health/ready")).status_code == 200
+
+    assert database.pool.checked_out == 0
+    assert await onlooker.backends("idle in transaction") == 0
