@@ -52,6 +52,10 @@ class UnitSession(AsyncSession):
             somebody other than the task that works with it.
     """
 
+    running: int = 0
+    _ended: str | None = None
+    """Why the session is over; set once. An operation that was in progress then closes it."""
+
     def __init__(self, source: SessionSource, kind: type[Session] = Session) -> None:
         super().__init__(
             source,
@@ -61,10 +65,6 @@ class UnitSession(AsyncSession):
             close_resets_only=False,
             join_transaction_mode="create_savepoint",
         )
-
-    running: int = 0
-    _ended: str | None = None
-    """Why the session is over; set once. An operation that was in progress then closes it."""
 
     def refuse_if_ended(self) -> None:
         """Raise :class:`SessionClosed` when the unit of work is over."""
@@ -124,6 +124,7 @@ class UnitSession(AsyncSession):
         return super().begin_nested()
 
 
+# Every method that talks to the database, but for those that only call another of them.
 for _name in (
     "connection",
     "delete",
