@@ -1,6 +1,7 @@
 """The transaction is over, one way or the other, before the client hears of the response."""
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
@@ -238,6 +239,9 @@ async def test_every_dependency_of_a_request_gets_the_same_session(app: FastAPI)
     assert len(set(map(id, sessions))) == 2
 
 
+# Starlette 0.38 leaves the stream between the two to the garbage collector when a response
+# is not sent to its end, as when a client leaves.
+@pytest.mark.filterwarnings("ignore:Unclosed <MemoryObject:ResourceWarning")
 async def test_middleware_that_relays_the_response_changes_none_of_it(
     app: FastAPI, onlooker: Onlooker
 ) -> None:
@@ -266,6 +270,7 @@ async def test_middleware_that_relays_the_response_changes_none_of_it(
         created = await client.post("/notes")
         refused = await client.post("/replies")
 
+    gc.collect()
     assert (created.status_code, created.headers["x-relayed"]) == (200, "yes")
     assert (refused.status_code, refused.headers["x-relayed"]) == (409, "yes")
     assert seen == [["kept"], ["kept"]]
