@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, NoReturn, TypeAlias
 
@@ -18,6 +19,8 @@ from penstock.database.errors import ReadOnlyError, SessionClosed
 from penstock.database.read_only import ReadOnlySyncSession
 
 __all__ = ["ReadingSession", "SessionSource", "UnitSession", "WritingSession"]
+
+_logger = logging.getLogger(__name__)
 
 SessionSource: TypeAlias = AsyncEngine | AsyncConnection
 """Where a session gets its connection; a given connection's own transaction is never ended."""
@@ -97,11 +100,16 @@ class UnitSession(AsyncSession):
             await self._close()
 
     async def _close(self) -> None:
-        if self.in_transaction():
+        if not self.in_transaction():
+            self.sync_session.close()
+            return
+        try:
             # Leaving the context closes to the end, even if this task is cancelled meanwhile.
             await self.__aexit__(None, None, None)
-        else:
-            self.sync_session.close()
+        except Exception:
+            # SQLAlchemy has dropped the connection by now, so the server rolls back by itself;
+            # raised, this would stand in the place of the caller's own error.
+            _logger.exception("A rollback was not answered in good order; its connection is gone")
 
     def add(self, instance: object, *, _warn: bool = True) -> None:
         """Place an object into the session, unless its unit of work is over."""

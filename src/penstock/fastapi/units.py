@@ -1,6 +1,5 @@
 """The units of work of one request, kept in its ASGI scope."""
 
-import logging
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
@@ -9,7 +8,6 @@ from penstock.errors import PenstockError
 
 __all__ = ["SCOPE_KEY", "WEBSOCKET_REFUSAL", "RequestUnits", "units_of"]
 
-_logger = logging.getLogger(__name__)
 SCOPE_KEY = "penstock"
 
 WEBSOCKET_REFUSAL = (
@@ -89,8 +87,6 @@ class RequestUnits:
             _, unit = self._units.popitem()
             try:
                 await unit.end(why)
-            except Exception:
-                _logger.exception("A session could not be closed in good order")
             except BaseException as error:  # noqa: BLE001 - raised once the others have ended too
                 cancelled = error
         if cancelled is not None:
