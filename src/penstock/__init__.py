@@ -9,10 +9,20 @@ from penstock.database import (
     SessionBusy,
     SessionClosed,
 )
-from penstock.engine import ConnectFailed
 from penstock.errors import PenstockError, SettingsError
 from penstock.findings import Finding, Severity
-from penstock.pool import PoolSnapshot
+from penstock.pool import (
+    ConnectFailed,
+    LoanReclaimed,
+    NestedCheckout,
+    PenstockPool,
+    PoolClosed,
+    PoolFull,
+    PoolInAnotherLoop,
+    PoolSnapshot,
+    PoolSuspended,
+    PoolTimeout,
+)
 from penstock.settings import DatabaseSettings, Environment, Proxy, SizePreset
 
 __all__ = [
@@ -23,8 +33,16 @@ __all__ = [
     "DatabaseSettings",
     "Environment",
     "Finding",
+    "LoanReclaimed",
+    "NestedCheckout",
     "PenstockError",
+    "PenstockPool",
+    "PoolClosed",
+    "PoolFull",
+    "PoolInAnotherLoop",
     "PoolSnapshot",
+    "PoolSuspended",
+    "PoolTimeout",
     "Proxy",
     "ReadOnlyError",
     "ReadOnlySession",

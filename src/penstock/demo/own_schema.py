@@ -9,8 +9,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from penstock.database import Database
 from penstock.demo.storage import Storage
-from penstock.engine import ConnectFailed
 from penstock.errors import PenstockError, SettingsError
+from penstock.pool import ConnectFailed
 from penstock.settings import DatabaseSettings, Environment, settings_from_environment
 
 __all__ = ["OwnSchema"]

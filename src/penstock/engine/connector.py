@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from penstock.engine.address import address_of
-from penstock.engine.failure import ConnectFailed, FailureReason, chain_of, reason_of
+from penstock.pool.failure import ConnectFailed, FailureReason, chain_of, reason_of
 from penstock.settings import DatabaseSettings
 
 __all__ = ["Connector", "connect_failed"]

@@ -15,7 +15,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, Response
 
 from penstock.database import CommitOutcomeUnknown
-from penstock.engine import ConnectFailed
+from penstock.pool import ConnectFailed
 
 __all__ = ["Problem", "handle_database_errors", "internal_error", "problem_of"]
 

@@ -1,5 +1,31 @@
-"""The connection pool and its numbers."""
+"""The connection pool: a ledger that decides, and what carries its decisions out."""
 
+from penstock.pool.adapter import PenstockPool
+from penstock.pool.errors import (
+    LoanReclaimed,
+    NestedCheckout,
+    PoolClosed,
+    PoolFull,
+    PoolInAnotherLoop,
+    PoolSuspended,
+    PoolTimeout,
+)
+from penstock.pool.failure import ConnectFailed, FailureReason
+from penstock.pool.policy import NestedCheckoutPolicy, PoolPolicy
 from penstock.pool.snapshot import PoolSnapshot
 
-__all__ = ["PoolSnapshot"]
+__all__ = [
+    "ConnectFailed",
+    "FailureReason",
+    "LoanReclaimed",
+    "NestedCheckout",
+    "NestedCheckoutPolicy",
+    "PenstockPool",
+    "PoolClosed",
+    "PoolFull",
+    "PoolInAnotherLoop",
+    "PoolPolicy",
+    "PoolSnapshot",
+    "PoolSuspended",
+    "PoolTimeout",
+]

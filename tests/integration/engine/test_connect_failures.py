@@ -20,7 +20,8 @@ from tests.servers.parts import require_part
 from tests.servers.postgres import PostgresServer, own_postgres, postgres_programs
 from tests.servers.process import free_port
 
-from penstock.engine import ConnectFailed, FailureReason, pool_snapshot
+from penstock.engine import pool_snapshot
+from penstock.pool import ConnectFailed, FailureReason
 from penstock.errors import PenstockError
 
 

@@ -10,7 +10,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from tests.integration.engine.engines import engine_on, scalar
 
-from penstock.engine import ConnectFailed, FailureReason, pool_snapshot
+from penstock.engine import pool_snapshot
+from penstock.pool import ConnectFailed, FailureReason
 from penstock.pool import PoolSnapshot
 
 MEMORY = "sqlite+aiosqlite:///:memory:"

@@ -15,7 +15,7 @@ from tests.servers.parts import require_part
 from tests.servers.postgres import own_postgres, postgres_programs
 from tests.servers.process import ServerStartError
 
-from penstock.engine import ConnectFailed, FailureReason
+from penstock.pool import ConnectFailed, FailureReason
 
 POSTGRESQL = ["asyncpg", "psycopg"]
 MYSQL = ["asyncmy", "aiomysql"]

@@ -9,8 +9,8 @@ import pymysql  # type: ignore[import-untyped]  # it ships no types
 import pytest
 from psycopg import OperationalError
 
-from penstock.engine import ConnectFailed, FailureReason
-from penstock.engine.failure import reason_of
+from penstock.pool import ConnectFailed, FailureReason
+from penstock.pool.failure import reason_of
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 
-from penstock.engine import FailureReason
+from penstock.pool import FailureReason
 from penstock.engine.driver import EXTRAS
 from penstock.engine.keepalive import INTERVAL, PROBES, USER_TIMEOUT
 from penstock.engine.postgresql import POOLERS

@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from penstock.errors import PenstockError
 
-__all__ = ["ConnectFailed", "FailureReason", "chain_of", "reason_of"]
+__all__ = ["ConnectFailed", "FailureReason", "chain_of", "is_refused", "reason_of"]
 
 
 class FailureReason(StrEnum):
@@ -103,6 +103,12 @@ def reason_of(error: BaseException) -> FailureReason:
         if reason is not None:
             return reason
     return FailureReason.OTHER
+
+
+def is_refused(error: BaseException) -> bool:
+    """Tell whether the server said no, so that trying again soon would only annoy it."""
+    reason = error.reason if isinstance(error, ConnectFailed) else reason_of(error)
+    return reason in (FailureReason.AUTHENTICATION, FailureReason.UNKNOWN_DATABASE)
 
 
 def _by_code(error: BaseException) -> FailureReason | None:

@@ -1,0 +1,376 @@
+"""The ledger as a SQLAlchemy pool."""
+
+import asyncio
+import os
+from asyncio import current_task
+from collections import deque
+from random import Random
+from threading import get_ident
+from time import monotonic
+from typing import Any
+
+from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool, PoolProxiedConnection
+
+from penstock.pool.borrowing import Borrowing
+from penstock.pool.errors import PoolInAnotherLoop
+from penstock.pool.events import CheckedIn, CheckedOut, Listeners
+from penstock.pool.keeper import Keeper
+from penstock.pool.ledger import Ledger
+from penstock.pool.lifetime import Backoff, Lifetime
+from penstock.pool.loans import Loan
+from penstock.pool.numbers import IdleQueue, check_size, snapshot_of
+from penstock.pool.policy import PoolPolicy, nested_checkout_policy
+from penstock.pool.record import Record
+from penstock.pool.slot import Slot
+from penstock.pool.snapshot import PoolSnapshot
+
+__all__ = ["PenstockPool"]
+
+_IN_ANOTHER_LOOP = (
+    "{} has {} connections that belong to another event loop: await engine.dispose() before that "
+    "loop ends, or make one engine for each loop"
+)
+
+
+JUST_NOW = 0.001
+"""Seconds of idleness within which only the event loop is asked whether the server has hung up: it
+cannot have been away for long, so that asking the kernel, too, would be for nothing."""
+
+
+class PenstockPool(AsyncAdaptedQueuePool):
+    """A connection pool for ``create_async_engine(url, poolclass=PenstockPool, ...)``.
+
+    It keeps the contract of SQLAlchemy's ``AsyncAdaptedQueuePool``, whose arguments it takes with
+    the same meaning; ``docs/pool.md`` names the few differences. Every argument is also one of
+    ``create_async_engine``, SQLAlchemy's own with ``pool_`` in front as ever. All times are in
+    seconds.
+
+    Args:
+        creator: What opens a connection; an engine provides it.
+        pool_size: Connections that are kept; 0 for no limit.
+        max_overflow: Connections above that; -1 for no limit.
+        timeout: How long an asker waits, connecting included; None for ever, 0 not at all.
+        use_lifo: Whether the connection returned last is lent first.
+        min_idle: See :class:`PoolPolicy`, as for all that follow.
+        max_waiting: As above.
+        codel_target: As above.
+        codel_interval: As above.
+        overflow_idle: As above.
+        keepalive: As above.
+        idle_before_ping: As above.
+        ping_timeout: As above.
+        connect_timeout: As above.
+        connects_at_once: As above.
+        leak_after: As above.
+        reclaim_leaks: As above.
+        nested_checkout: As above.
+        **kw: Arguments of SQLAlchemy's ``Pool``: ``recycle``, ``pre_ping``, ``reset_on_return`` ...
+
+    Raises:
+        SettingsError: A value is out of its range.
+    """
+
+    def __init__(  # noqa: PLR0917 - SQLAlchemy passes on only what may be positional
+        self,
+        creator: Any,
+        pool_size: int = 5,
+        max_overflow: int = 10,
+        timeout: float | None = 30.0,
+        use_lifo: bool = False,
+        min_idle: int = 0,
+        max_waiting: int | None = None,
+        codel_target: float | None = None,
+        codel_interval: float = 0.1,
+        overflow_idle: float = 60.0,
+        keepalive: float = 120.0,
+        idle_before_ping: float = 30.0,
+        ping_timeout: float = 2.0,
+        connect_timeout: float = 60.0,
+        connects_at_once: int = 4,
+        leak_after: float | None = None,
+        reclaim_leaks: bool = False,
+        nested_checkout: str = "warn",
+        **kw: Any,
+    ) -> None:
+        Pool.__init__(self, creator, **kw)
+        self.policy = PoolPolicy(
+            min_idle=min_idle,
+            max_waiting=max_waiting,
+            codel_target=codel_target,
+            codel_interval=codel_interval,
+            overflow_idle=overflow_idle,
+            keepalive=keepalive,
+            idle_before_ping=idle_before_ping,
+            ping_timeout=ping_timeout,
+            connect_timeout=connect_timeout,
+            connects_at_once=connects_at_once,
+            leak_after=leak_after,
+            reclaim_leaks=reclaim_leaks,
+            nested_checkout=nested_checkout_policy(nested_checkout),
+        )
+        check_size(pool_size, max_overflow)
+        self._timeout = timeout  # type: ignore[assignment]  # None is accepted there, too
+        self.uses_lifo = use_lifo
+        self.listeners = Listeners()
+        self._keep_books(pool_size, max_overflow)
+        self._keeper: Keeper | None = None
+        """Whoever looks after the connections, once they belong to an event loop."""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: int | None = None
+        """Where the loop runs: to compare it costs less than to ask which loop is running."""
+        self._lost: deque[Record] = deque()
+        """The keeper's: what came back without a connection and is to be looked at."""
+        self._process = os.getpid()
+        self._inherited: list[Ledger] = []
+        """Of the process that forked this one: kept, so that nobody closes its sockets."""
+        self._notes_loans = self.policy.notes_loans
+        self._trusted_for = -1.0 if self._pre_ping else self.policy.idle_before_ping
+        """Seconds for which an idle connection is lent without a ping."""
+        self._just_now = -1.0 if self._pre_ping else JUST_NOW
+
+    _sqla_logger_namespace = "sqlalchemy.pool.PenstockPool"
+    """Below the name by which SQLAlchemy's documentation has people set the level."""
+
+    def _keep_books(self, size: int, overflow: int) -> None:
+        random = Random()  # noqa: S311 - jitter, no secret
+        self.ledger = Ledger(
+            size,
+            overflow,
+            lifetime=Lifetime(self._recycle, random),
+            backoff=Backoff(random),
+            admission=self.policy.admission,
+            lifo=self.uses_lifo,
+            connects_at_once=self.policy.connects_at_once,
+        )
+        # Looked up once: each loan needs them.
+        self._borrow, self._give_back = self.ledger.borrow, self.ledger.give_back
+        self._orders = self.ledger.orders
+
+    # What SQLAlchemy calls.
+
+    def _do_get(self) -> Record:
+        task = current_task(self._loop)
+        if task is None or get_ident() != self._thread:
+            self._settle_in()
+            task = current_task(self._loop)
+        if self._lost:
+            self._here.collect()
+        now = monotonic()
+        slot = self._borrow(now)
+        if slot is not None:
+            record: Record = slot.content
+            idle = now - slot.since
+            if idle < self._just_now:
+                is_fit = not record.is_closed()
+            else:
+                is_fit = idle < self._trusted_for and record.pulse()
+            if is_fit:
+                slot.loan = Loan(task) if self._notes_loans else task
+                if self.listeners.all:
+                    self.listeners.tell(CheckedOut(0.0))
+                return record
+        return self._get_slowly(slot, now, task)
+
+    def _get_slowly(
+        self, slot: Slot | None, asked_at: float, task: "asyncio.Task[Any] | None"
+    ) -> Record:
+        self._here.wake()
+        slot = Borrowing(self._here, asked_at).slot(slot)
+        slot.loan = Loan(task) if self._notes_loans else task
+        if self.listeners.all:
+            self.listeners.tell(CheckedOut(monotonic() - asked_at))
+        record: Record = slot.content
+        return record
+
+    def _do_return_conn(self, record: Record) -> None:  # type: ignore[override]  # all are ours
+        if record.dbapi_connection is None:
+            record.keeper.came_back_empty(record)
+            return
+        now = monotonic()
+        slot = record.slot
+        slot.loan = None
+        if self.listeners.all:
+            self.listeners.tell(CheckedIn(now - slot.lent_at))
+        self._give_back(slot, now)
+        if self._orders:
+            record.keeper.carry_out()
+
+    _return_conn = _do_return_conn  # type: ignore[assignment]  # as above
+
+    def _close_connection(self, connection: Any, *, terminate: bool = False) -> None:
+        if self._keeper is None or not self._keeper.close_later(connection):
+            self.close_now(connection, terminate=terminate)
+
+    def close_now(self, connection: Any, *, terminate: bool = True) -> None:
+        """Close a connection here and now, as SQLAlchemy does. Runs in a greenlet."""
+        super()._close_connection(connection, terminate=terminate)
+
+    def dispose(self) -> None:
+        """Close the idle connections now, and each of the others when it is returned."""
+        if self._keeper is not None:
+            if self._is_here():
+                self._keeper.dispose()
+            else:
+                self._keeper.abandon_all()
+        self.logger.info("Pool disposed. %s", self.status())
+
+    def recreate(self) -> "PenstockPool":
+        """Return a new pool like this one, with its listeners and its present size."""
+        self.logger.info("Pool recreating")
+        arguments: dict[str, Any] = self.policy.as_arguments()
+        pool = self.__class__(
+            self._creator,
+            pool_size=self.ledger.size,
+            max_overflow=self.ledger.overflow,
+            timeout=self._timeout,
+            use_lifo=self.uses_lifo,
+            recycle=self._recycle,
+            pre_ping=self._pre_ping,
+            echo=self.echo,
+            logging_name=self._orig_logging_name,
+            reset_on_return=self._reset_on_return,
+            dialect=self._dialect,
+            _dispatch=self.dispatch,
+            **arguments,
+        )
+        pool.listeners = self.listeners
+        return pool
+
+    def _invalidate(
+        self,
+        connection: PoolProxiedConnection,
+        exception: BaseException | None = None,
+        _checkin: bool = True,
+    ) -> None:
+        super()._invalidate(connection, exception, _checkin)
+        self._here.retire_older_than(self._invalidate_time)
+
+    # Its event loop.
+
+    @property
+    def _here(self) -> Keeper:
+        if self._keeper is None:
+            self._settle_in()
+        assert self._keeper is not None  # noqa: S101 - just made
+        return self._keeper
+
+    def _is_here(self) -> bool:
+        return get_ident() == self._thread and _running_loop() is self._loop
+
+    def _settle_in(self) -> None:
+        if self._is_here():
+            return
+        loop = asyncio.get_running_loop()
+        if self._keeper is not None and self.ledger.open:
+            if self._process == os.getpid():
+                raise PoolInAnotherLoop(_IN_ANOTHER_LOOP.format(self.name, self.ledger.open))
+            self._inherited.append(self.ledger)
+            self._keep_books(self.ledger.size, self.ledger.overflow)
+        self._process = os.getpid()
+        self._loop = loop
+        self._thread = get_ident()
+        self._keeper = Keeper(self, loop)
+        self._lost = self._keeper.lost
+
+    # The operator.
+
+    def resize(self, pool_size: int | None = None, max_overflow: int | None = None) -> None:
+        """Change the pool's size: idle surplus is closed now, the rest when it is returned.
+
+        Args:
+            pool_size: Connections that are kept; None to leave it.
+            max_overflow: Connections above that; None to leave it.
+
+        Raises:
+            SettingsError: A value is out of its range.
+        """
+        size = self.ledger.size if pool_size is None else pool_size
+        overflow = self.ledger.overflow if max_overflow is None else max_overflow
+        check_size(size, overflow)
+        self.ledger.resize(size, overflow, monotonic())
+        self._carry_out()
+
+    def suspend(self) -> None:
+        """Lend nothing until :meth:`resume`: askers wait, each up to its ``pool_timeout``."""
+        self.ledger.suspend()
+
+    def resume(self) -> None:
+        """Lend again, to those first who have waited longest."""
+        self.ledger.resume(monotonic())
+        self._carry_out()
+
+    async def prefill(self) -> None:
+        """Open connections until ``min_idle`` are ready; an attempt that fails ends it."""
+        if not self._is_here():
+            self._settle_in()
+        await self._here.prefill()
+
+    async def drain(self, timeout: float = 30.0) -> None:  # noqa: ASYNC109 - a bound, for callers
+        """Lend nothing any more, serve those who wait, and close each connection on its return.
+
+        Args:
+            timeout: Seconds after which what is still lent is taken back by force.
+        """
+        if not self._is_here():
+            self._settle_in()
+        await self._here.drain(timeout)
+
+    def snapshot(self) -> PoolSnapshot:
+        """Return the pool's numbers at this moment."""
+        self._collect()
+        return snapshot_of(self.ledger)
+
+    def _collect(self) -> None:
+        if self._lost:
+            self._here.collect()
+
+    def _carry_out(self) -> None:
+        if self._keeper is not None:
+            self._keeper.carry_out()
+
+    # SQLAlchemy's numbers.
+
+    @property
+    def name(self) -> str:
+        """What messages call the pool."""
+        return f"pool {self._orig_logging_name}" if self._orig_logging_name else "the pool"
+
+    def size(self) -> int:
+        """Return ``pool_size``."""
+        return self.ledger.size
+
+    def timeout(self) -> float | None:  # type: ignore[override]  # None is accepted there, too
+        """Return ``pool_timeout`` in seconds; None for no limit."""
+        return self._timeout
+
+    def checkedin(self) -> int:
+        """Return the number of connections that wait in the pool."""
+        return self.snapshot().checked_in
+
+    def checkedout(self) -> int:
+        """Return the number of connections that are lent."""
+        return self.snapshot().checked_out
+
+    def overflow(self) -> int:
+        """Return how many more connections there are than ``pool_size``; negative for fewer."""
+        return self._overflow
+
+    @property
+    def _overflow(self) -> int:  # type: ignore[override]  # others read it, nobody writes it
+        self._collect()
+        return self.ledger.open - self.ledger.size
+
+    @property
+    def _max_overflow(self) -> int:  # type: ignore[override]  # as above
+        return self.ledger.overflow
+
+    @property
+    def _pool(self) -> "IdleQueue":  # type: ignore[override]  # as above
+        return IdleQueue(self)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -1,0 +1,177 @@
+"""Getting a connection that was not simply there: waiting for one, and trying whether it lives."""
+
+import asyncio
+import math
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
+from sqlalchemy.util import await_
+
+from penstock.pool.errors import refusal_error
+from penstock.pool.events import CheckoutRefused
+from penstock.pool.leaks import refuse_nested_checkout
+from penstock.pool.record import Record
+from penstock.pool.refusal import Refusal, Refused
+from penstock.pool.slot import Slot
+from penstock.pool.waiters import Waiter
+
+if TYPE_CHECKING:
+    from penstock.pool.keeper import Keeper
+
+__all__ = ["Borrowing"]
+
+
+class AsyncWaiter(Waiter):
+    """A task in the queue.
+
+    Args:
+        future: What the task awaits.
+        deadline: When it gives up.
+    """
+
+    __slots__ = ("future",)
+
+    def __init__(self, future: "asyncio.Future[Slot | Refusal]", deadline: float) -> None:
+        super().__init__(deadline)
+        self.future = future
+
+    def accept(self, slot: Slot) -> bool:
+        """As the base class says: a task that was cancelled meanwhile does not want it."""
+        if self.future.done():
+            return False
+        self.future.set_result(slot)
+        return True
+
+    def refuse(self, refusal: Refusal) -> None:
+        """As the base class says."""
+        if not self.future.done():
+            self.future.set_result(refusal)
+
+
+class Borrowing:
+    """One task's way to a connection; everything here runs in its greenlet.
+
+    Args:
+        keeper: Who looks after the pool.
+        asked_at: When the task asked.
+    """
+
+    __slots__ = ("_asked_at", "_deadline", "_keeper", "_waited")
+
+    def __init__(self, keeper: "Keeper", asked_at: float) -> None:
+        self._keeper = keeper
+        self._asked_at = asked_at
+        timeout = keeper.pool.timeout()
+        self._deadline = math.inf if timeout is None else asked_at + timeout
+        self._waited = False
+
+    def slot(self, slot: Slot | None) -> Slot:
+        """Return a lent slot whose connection is fit for use.
+
+        Args:
+            slot: Lent already but not proven fit; None where none was idle.
+
+        Raises:
+            PoolTimeout: None was to be had within ``pool_timeout``.
+            PoolClosed: The pool lends nothing any more.
+            Exception: What the driver raised when a connection was opened.
+        """
+        ledger = self._keeper.ledger
+        while True:
+            slot = slot or ledger.borrow(monotonic()) or self._wait()
+            if self._is_fit(slot):
+                return slot
+            slot = None
+
+    def _wait(self) -> Slot:
+        keeper, now = self._keeper, monotonic()
+        future = asyncio.get_running_loop().create_future()
+        waiter = AsyncWaiter(future, self._deadline)
+        if self._waited:
+            keeper.ledger.wait_again(waiter, self._asked_at, now)
+        else:
+            self._queue_up(waiter, now)
+        self._waited = True
+        keeper.carry_out()
+        answer = self._answer(waiter, now)
+        if isinstance(answer, Refusal):
+            raise self._error(answer)
+        return answer
+
+    def _queue_up(self, waiter: AsyncWaiter, now: float) -> None:
+        ledger = self._keeper.ledger
+        if ledger.open >= ledger.limit:
+            refuse_nested_checkout(self._keeper)
+        if self._deadline <= self._asked_at:
+            if ledger.open >= ledger.limit:
+                raise self._error(Refusal(Refused.WAITING))
+            # Not waiting for others is what was asked for; connecting takes what it takes.
+            self._deadline = waiter.deadline = math.inf
+        refusal = ledger.wait(waiter, now)
+        if refusal is not None:
+            raise self._error(refusal)
+
+    def _answer(self, waiter: AsyncWaiter, now: float) -> Slot | Refusal:
+        ledger, future = self._keeper.ledger, waiter.future
+        timer = None
+        if waiter.deadline < math.inf:
+            timer = future.get_loop().call_later(waiter.deadline - now, ledger.expire, waiter)
+        try:
+            return await_(future)
+        except BaseException:
+            if not ledger.waiters.withdraw(waiter) and future.done() and not future.cancelled():
+                answer = future.result()
+                if isinstance(answer, Slot):
+                    ledger.give_back(answer, monotonic())
+                    self._keeper.carry_out()
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _error(self, refusal: Refusal) -> BaseException:
+        keeper, waited = self._keeper, monotonic() - self._asked_at
+        if keeper.listeners.all:
+            keeper.listeners.tell(CheckoutRefused(refusal.why, waited))
+        if refusal.error is not None:
+            return refusal.error
+        return refusal_error(
+            refusal.why,
+            pool=keeper.pool.name,
+            timeout=keeper.pool.timeout(),
+            waited=waited,
+            snapshot=keeper.pool.snapshot(),
+        )
+
+    def _is_fit(self, slot: Slot) -> bool:
+        record: Record = slot.content
+        keeper = self._keeper
+        if not record.pulse():
+            keeper.give_up(record, DisconnectionError("The server has closed the connection"))
+            return False
+        if record.fresh or not self._is_doubtful(slot):
+            return True
+        return self._answers_ping(record)
+
+    def _is_doubtful(self, slot: Slot) -> bool:
+        keeper = self._keeper
+        return keeper.pre_pings or monotonic() - slot.since >= keeper.policy.idle_before_ping
+
+    def _answers_ping(self, record: Record) -> bool:
+        keeper = self._keeper
+        try:
+            is_alive: bool = await_(keeper.upkeep.ping(record))
+        except BaseException as error:
+            keeper.give_up(record, error)
+            raise
+        if is_alive:
+            record.fresh = True  # SQLAlchemy, which would ping by itself, does not ping what is
+            return True
+        keeper.pool.logger.info("Ping of connection %r was not answered", record.dbapi_connection)
+        unanswered = InvalidatePoolError("A ping was not answered")
+        keeper.give_up(record, unanswered)
+        if keeper.pre_pings:
+            # As pool_pre_ping is documented: nothing that is open now is trusted any more.
+            keeper.pool._invalidate(record, unanswered, _checkin=False)  # type: ignore[arg-type]  # noqa: SLF001 - the base class's
+        return False

@@ -1,0 +1,193 @@
+"""What the pool has to know of each driver: whether a connection lives, and how one is saved."""
+
+import select
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy.util import await_
+
+__all__ = ["Driver", "driver_of"]
+
+Pulse = Callable[[], bool]
+
+STATEMENTS = 20
+"""Statements prepared on a connection that replaces another: those it used most recently."""
+
+
+class Driver:
+    """Any driver: nothing is known but what SQLAlchemy's dialect can do."""
+
+    can_mend = False
+    """Whether a connection can be used again after its query was cancelled."""
+
+    def signs_of_life(self, connection: Any) -> tuple[Pulse, Pulse]:  # noqa: ARG002 - others need it
+        """Return two functions that tell without a round trip how the connection is.
+
+        Args:
+            connection: SQLAlchemy's adapter around the driver's connection.
+
+        Returns:
+            Whether the driver knows it to be closed; and whether it lives as far as the driver and
+            this machine's kernel know.
+        """
+        return _never, _always
+
+    def ping(self, dialect: Any, connection: Any) -> bool:
+        """Make one round trip; False where the connection is broken. Runs in a greenlet."""
+        answer: bool = dialect._do_ping_w_event(connection)  # noqa: SLF001 - as the base pool calls
+        return answer
+
+    def mend(self, connection: Any) -> bool:  # noqa: ARG002 - others need it
+        """Wait for the cancelled query to end and roll back; False where that failed."""
+        return False
+
+    def abandon(self, dialect: Any, connection: Any) -> None:
+        """Drop the connection without waiting for anything."""
+        dialect.do_terminate(connection)
+
+    def statements(self, connection: Any) -> list[str]:  # noqa: ARG002 - others need it
+        """Return the statements that the connection has prepared, the most recent first."""
+        return []
+
+    def prepare(self, dialect: Any, connection: Any, statements: list[str]) -> None:
+        """Prepare statements, so that no request has to. Runs in a greenlet."""
+
+
+class Asyncpg(Driver):
+    """asyncpg: pinged in one round trip; it asks the server itself to cancel a query."""
+
+    can_mend = True
+
+    def signs_of_life(self, connection: Any) -> tuple[Pulse, Pulse]:
+        """As the base class says."""
+        transport = connection.driver_connection._transport  # noqa: SLF001 - no other way to it
+        return _signs_of_life(transport.is_closing, transport.get_extra_info("socket").fileno())
+
+    def ping(self, dialect: Any, connection: Any) -> bool:
+        """As the base class says."""
+        return super().ping(dialect, _OneRoundTrip(connection))
+
+    def mend(self, connection: Any) -> bool:
+        """As the base class says."""
+        driver = connection.driver_connection
+        # It waits until the server has acknowledged the cancellation before it sends this.
+        await_(driver.execute("ROLLBACK"))
+        driver._top_xact = None  # noqa: SLF001 - or the next BEGIN would be a SAVEPOINT
+        connection._transaction = None  # noqa: SLF001 - the adapter's, of the same transaction
+        return not (driver.is_closed() or driver.is_in_transaction())
+
+    def statements(self, connection: Any) -> list[str]:
+        """As the base class says."""
+        cache = connection._prepared_statement_cache  # noqa: SLF001 - of which each use is counted
+        if not cache:
+            return []
+        uses = sorted(cache._data.values(), key=lambda item: -item[2][0])  # noqa: SLF001 - as above
+        return [statement for statement, _, _ in uses[:STATEMENTS]]
+
+    def prepare(self, dialect: Any, connection: Any, statements: list[str]) -> None:
+        """As the base class says."""
+        for statement in reversed(statements):
+            await_(connection._prepare(statement, dialect._invalidate_schema_cache_asof))  # noqa: SLF001 - fills its cache
+
+
+class Psycopg(Driver):
+    """psycopg: it cancels the server's query itself, and waits for that, when it is cancelled."""
+
+    can_mend = True
+
+    def signs_of_life(self, connection: Any) -> tuple[Pulse, Pulse]:
+        """As the base class says."""
+        driver = connection.driver_connection
+        return _signs_of_life(lambda: driver.closed, driver.fileno())
+
+    def mend(self, connection: Any) -> bool:
+        """As the base class says."""
+        connection.rollback()
+        driver = connection.driver_connection
+        return not driver.closed and driver.info.transaction_status == 0  # libpq's PQTRANS_IDLE
+
+    def abandon(self, dialect: Any, connection: Any) -> None:  # noqa: ARG002 - it waits for a lock
+        """As the base class says."""
+        connection.driver_connection.pgconn.finish()
+
+
+class Aiosqlite(Driver):
+    """aiosqlite: its thread goes on with a cancelled statement unless it is interrupted."""
+
+    can_mend = True
+
+    def mend(self, connection: Any) -> bool:
+        """As the base class says."""
+        driver = connection.driver_connection
+        await_(driver.interrupt())
+        connection.rollback()
+        return not driver.in_transaction
+
+
+class Mysql(Driver):
+    """aiomysql and asyncmy: they close a connection whose query is cancelled."""
+
+    def signs_of_life(self, connection: Any) -> tuple[Pulse, Pulse]:
+        """As the base class says."""
+        driver = connection.driver_connection
+        writer = getattr(driver, "_writer", None)
+        if writer is None:
+            return _never, _always
+        return _signs_of_life(writer.transport.is_closing, writer.get_extra_info("socket").fileno())
+
+
+class _OneRoundTrip:
+    """An asyncpg connection whose ``ping`` is one simple query instead of a transaction of three.
+
+    Behind PgBouncer it is a transaction of its own, in every pool mode.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        self._adapted = connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._adapted, name)
+
+    def ping(self) -> None:
+        try:
+            await_(self._adapted.driver_connection.execute("SELECT"))
+        except Exception as error:
+            self._adapted._handle_exception(error)  # noqa: SLF001 - its translation of errors
+            raise
+
+
+_DRIVERS: dict[str, type[Driver]] = {
+    "aiomysql": Mysql,
+    "aiosqlite": Aiosqlite,
+    "asyncmy": Mysql,
+    "asyncpg": Asyncpg,
+    "psycopg": Psycopg,
+    "psycopg_async": Psycopg,
+}
+
+
+def driver_of(dialect: Any) -> Driver:
+    """Return what is known of the driver behind a dialect."""
+    return _DRIVERS.get(getattr(dialect, "driver", ""), Driver)()
+
+
+def _always() -> bool:
+    return True
+
+
+def _never() -> bool:
+    return False
+
+
+def _signs_of_life(is_closed: Callable[[], bool], fileno: int) -> tuple[Pulse, Pulse]:
+    if not hasattr(select, "POLLRDHUP"):  # not Linux: what is unread is not seen
+        return is_closed, lambda: not is_closed()
+    poller = select.poll()
+    poller.register(fileno, select.POLLRDHUP)
+    poll = poller.poll
+
+    def lives() -> bool:
+        # In this order: the number of a closed socket may be another socket's by now.
+        return not (is_closed() or poll(0))
+
+    return is_closed, lives

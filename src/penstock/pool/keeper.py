@@ -1,0 +1,239 @@
+"""What goes on behind a pool on its event loop: which connection is whose, and what is due."""
+
+import asyncio
+import contextlib
+import weakref
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.util import await_
+from sqlalchemy.util.concurrency import in_greenlet
+
+from penstock.pool.drivers import driver_of
+from penstock.pool.leaks import reclaim, report_leaks
+from penstock.pool.record import Record
+from penstock.pool.schedule import Schedule
+from penstock.pool.slot import CHECKING, IDLE, LENT, CloseReason
+from penstock.pool.upkeep import Upkeep
+
+if TYPE_CHECKING:
+    from penstock.pool.adapter import PenstockPool
+
+__all__ = ["Keeper"]
+
+TICK = 1.0
+"""Seconds between two looks at what upkeep is due, while there is anything to look after."""
+
+
+class Keeper:
+    """Looks after the connections of one pool on one event loop.
+
+    Args:
+        pool: Whose connections they are.
+        loop: To which they belong.
+    """
+
+    def __init__(self, pool: "PenstockPool", loop: asyncio.AbstractEventLoop) -> None:
+        self.pool = pool
+        self.loop = loop
+        self.ledger = pool.ledger
+        self.policy = pool.policy
+        self.listeners = pool.listeners
+        self.dialect = pool._dialect  # noqa: SLF001 - the base class's
+        self.pre_pings = pool._pre_ping  # noqa: SLF001 - as above
+        self.driver = driver_of(self.dialect)
+        self.upkeep = Upkeep(self)
+        self.lost: deque[Record] = deque()
+        """Returned without a connection: the garbage collector may do that at any moment, amid
+        the ledger's own work or in another thread, so that it is looked at later."""
+        self._schedule = Schedule(self.ledger, self.policy.upkeep)
+        self._records: dict[int, Record] = {}
+        """By the identity of the connection, of which the record keeps a reference."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._drained = asyncio.Event()
+
+    # Which connection is whose.
+
+    def know(self, record: Record, connection: Any) -> None:
+        """Remember that the record holds the connection."""
+        record.known = connection
+        record.is_closed, record.pulse = self.driver.signs_of_life(connection)
+        self._records[id(connection)] = record
+
+    def forget(self, record: Record) -> None:
+        """Forget the record's connection, which is no longer the pool's."""
+        self._records.pop(id(record.known), None)
+        record.known = None
+
+    def close_later(self, connection: Any) -> bool:
+        """Have a connection closed whose slot counts until then; False if it is not known."""
+        record = self._records.pop(id(connection), None)
+        if record is None or self.loop.is_closed():
+            return False
+        record.known = None
+        record.repair = True
+        self.in_loop(lambda: self.upkeep.take_down(record, connection, mend=False))
+        return True
+
+    def mends(self, record: Record) -> bool:
+        """Have the record's connection mended after a cancellation; False if it cannot be."""
+        connection = record.dbapi_connection
+        if not self.driver.can_mend or record.known is not connection or not record.pulse():
+            return False
+        self.forget(record)
+        self.upkeep.take_down(record, connection, mend=True)
+        return True
+
+    def retire_older_than(self, started: float) -> None:
+        """Lend no connection again that was opened before the whole pool was invalidated.
+
+        Args:
+            started: That moment by the wall clock, as SQLAlchemy notes it.
+        """
+        for slot in list(self.ledger):
+            record: Record | None = slot.content
+            if slot.state in (IDLE, LENT, CHECKING) and record and record.starttime < started:
+                self.ledger.retire(slot, CloseReason.INVALID)
+        self.carry_out()
+
+    def reconnected(self, record: Record) -> Any:
+        """Return a connection for a lent record that has lost its own. Runs in a greenlet."""
+        return await_(self._reconnected(record))
+
+    async def _reconnected(self, record: Record) -> Any:
+        if isinstance(record.repair, asyncio.Task):
+            await asyncio.wait({record.repair})
+        if record.repaired is not None:
+            record.dbapi_connection, record.repaired = record.repaired, None
+        else:
+            await self.upkeep.connect(record)
+            self.ledger.renew(record.slot, monotonic())
+        return record.dbapi_connection
+
+    # What comes back without a connection.
+
+    def give_up(self, record: Record, error: BaseException) -> None:
+        """Take back a lent record whose connection turned out to be broken."""
+        record.invalidate(error)
+        self._take_back(record)
+        self.carry_out()
+
+    def came_back_empty(self, record: Record) -> None:
+        """Note a return without a connection, at any moment and from any thread."""
+        self.lost.append(record)
+        self.in_loop(self.collect)
+
+    def collect(self) -> None:
+        """Look at what came back without a connection."""
+        while self.lost:
+            self._take_back(self.lost.popleft())
+        self.carry_out()
+
+    def _take_back(self, record: Record) -> None:
+        slot = record.slot
+        if slot.state is not LENT or slot.content is not record:
+            return
+        slot.loan = None
+        if record.repair:
+            self.ledger.mend(slot)
+        elif record.repaired is not None:
+            record.dbapi_connection, record.repaired = record.repaired, None
+            self.ledger.give_back(slot, monotonic())
+        else:
+            self.forget(record)
+            self.upkeep.vacate(slot, CloseReason.LOST)
+
+    # What is due.
+
+    def carry_out(self) -> None:
+        """Start the work that the ledger has ordered."""
+        if self.ledger.orders:
+            self.upkeep.carry_out()
+        if self.ledger.closed and not self.ledger.open:
+            self._drained.set()
+
+    def wake(self) -> None:
+        """See to it that upkeep is looked at regularly."""
+        self._schedule.resting = False
+        if self._timer is None:
+            self._timer = self.loop.call_later(TICK, _tick, weakref.ref(self), context=Context())
+
+    def tick(self) -> None:
+        """Do what is due, and come again while there is anything to look after."""
+        self._timer = None
+        resting, now = self._schedule.resting, monotonic()
+        self._schedule.run(now)
+        report_leaks(self, now)
+        self.carry_out()
+        if self.ledger.open or self.ledger.waiters or (self.policy.min_idle and not resting):
+            self.wake()
+            self._schedule.resting = resting
+
+    def look_again_at(self, when: float) -> None:
+        """Try to serve those who wait when the next attempt to connect may be made."""
+        if self.ledger.waiters:
+            self.loop.call_later(max(0.0, when - monotonic()), self._retry, context=Context())
+
+    def _retry(self) -> None:
+        self.ledger.open_for_waiters(monotonic())
+        self.carry_out()
+
+    def in_loop(self, work: Callable[[], object]) -> None:
+        """Have something done by the loop soon, from any thread; nothing if it has ended."""
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(work)
+
+    def in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have something done in a task of its own."""
+        self.upkeep.start(work, "reclaim")
+
+    # The operator.
+
+    async def prefill(self) -> None:
+        """Open connections until ``min_idle`` are ready, or an attempt fails."""
+        self.wake()
+        failures = self.ledger.tally.open_failures
+        while self.ledger.tally.open_failures == failures:
+            self._schedule.fill(monotonic())
+            if not self.ledger.orders and not self.ledger.opening:
+                return
+            self.carry_out()
+            await self.upkeep.connected()
+
+    async def drain(self, seconds: float) -> None:
+        """Lend nothing any more, and wait for what is lent; then take it back by force."""
+        self.ledger.close()
+        self.carry_out()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._drained.wait()
+        except TimeoutError:
+            why = f"The pool was drained, and waited for {seconds:g} s."
+            for slot in [slot for slot in self.ledger if slot.state is LENT]:
+                await reclaim(slot, why)
+            await self.upkeep.settled()
+            self.collect()
+            await self.upkeep.settled()
+
+    def dispose(self) -> None:
+        """Close what is idle, and the rest when it comes back; in a greenlet, wait for it."""
+        self._schedule.resting = True
+        self.ledger.dispose()
+        self.carry_out()
+        if in_greenlet():
+            await_(self.upkeep.settled())
+
+    def abandon_all(self) -> None:
+        """Drop every connection: their loop is gone or not running."""
+        for record in list(self._records.values()):
+            with contextlib.suppress(Exception):
+                self.driver.abandon(self.dialect, record.known)
+
+
+def _tick(keeper: "weakref.ref[Keeper]") -> None:
+    # Only this timer is left when nobody uses the pool any more: it must not keep it alive.
+    if (living := keeper()) is not None:
+        living.tick()

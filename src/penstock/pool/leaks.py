@@ -1,0 +1,95 @@
+"""Loans that last too long, and tasks that wait for themselves."""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.util import greenlet_spawn
+
+from penstock.pool.errors import LoanReclaimed, NestedCheckout
+from penstock.pool.events import LoanLeaked, NestedCheckoutSeen
+from penstock.pool.leak import LeakReport
+from penstock.pool.loans import Loan, here, task_of, where
+from penstock.pool.policy import NestedCheckoutPolicy
+from penstock.pool.refusal import Refused
+from penstock.pool.slot import LENT, Slot
+
+if TYPE_CHECKING:
+    from penstock.pool.keeper import Keeper
+
+__all__ = ["STATEMENT_KEY", "refuse_nested_checkout", "report_leaks"]
+
+_logger = logging.getLogger("penstock.pool")
+
+STATEMENT_KEY = "penstock_statement"
+"""Where in a connection's ``info`` its last statement stands, if somebody notes it."""
+STATEMENT_LENGTH = 200
+
+
+def report_leaks(keeper: "Keeper", now: float) -> None:
+    """Report each loan once that has lasted for longer than ``leak_after``."""
+    leak_after = keeper.policy.leak_after
+    if leak_after is None:
+        return
+    for slot in keeper.ledger:
+        loan = slot.loan
+        if not isinstance(loan, Loan) or loan.reported or slot.state is not LENT:
+            continue
+        if now - slot.lent_at >= leak_after:
+            loan.reported = True
+            _report(keeper, slot, loan, now)
+
+
+def _report(keeper: "Keeper", slot: Slot, loan: Loan, now: float) -> None:
+    statement = slot.content.info.get(STATEMENT_KEY)
+    report = LeakReport(
+        seconds=now - slot.lent_at,
+        route=loan.route() if loan.route else None,
+        borrowed_at=loan.stack(),
+        holder_at=where(loan.task),
+        statement=" ".join(statement.split())[:STATEMENT_LENGTH] if statement else None,
+        reclaimed=keeper.policy.reclaim_leaks,
+    )
+    _logger.warning("%s", report)
+    keeper.listeners.tell(LoanLeaked(report))
+    if keeper.policy.reclaim_leaks:
+        keeper.in_background(reclaim(slot, f"It was lent for {report.seconds:.1f} s (leak_after)."))
+
+
+async def reclaim(slot: Slot, why: str) -> None:
+    """Take a connection from its borrower, who gets an error with the next use."""
+    fairy = slot.content.fairy_ref and slot.content.fairy_ref()
+    if fairy is not None:
+        await greenlet_spawn(fairy.invalidate, LoanReclaimed(why))
+
+
+def refuse_nested_checkout(keeper: "Keeper") -> None:
+    """Look whether the task that is about to wait holds what it waits for.
+
+    Raises:
+        NestedCheckout: It does, and the policy is to refuse.
+    """
+    if keeper.policy.nested_checkout == NestedCheckoutPolicy.ALLOW:
+        return
+    loan = _loan_of(keeper, asyncio.current_task())
+    if loan is None:
+        return
+    first = loan.stack() if isinstance(loan, Loan) else "  (not noted: leak_after is not set)\n"
+    second = here()
+    keeper.listeners.tell(NestedCheckoutSeen(first, second))
+    message = (
+        f"A task that holds a connection of {keeper.pool.name} asks for another, and all are lent: "
+        "if enough tasks do so, all wait for each other. Pass the session or connection on instead "
+        f"of opening a second one.\nThe first was borrowed at:\n{first}The second is asked for at:\n"
+        f"{second}({keeper.pool.snapshot()}; nested_checkout={keeper.policy.nested_checkout})"
+    )
+    if keeper.policy.nested_checkout == NestedCheckoutPolicy.REFUSE:
+        raise NestedCheckout(message, Refused.NESTED, keeper.pool.snapshot())
+    _logger.warning("%s", message)
+
+
+def _loan_of(keeper: "Keeper", task: "asyncio.Task[Any] | None") -> Any:
+    for slot in keeper.ledger:
+        if slot.state is LENT and task_of(slot.loan) is task:
+            return slot.loan
+    return None

@@ -1,0 +1,369 @@
+"""Who gets which connection, and when one is opened or closed: decided here, done elsewhere.
+
+Synchronous, without I/O and without a clock: every method is told the time, changes the books, and
+leaves what has to be done in ``orders``. The pool drives it in production; a test or a simulation
+drives it on a clock of its own.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from penstock.pool.admission import AdmissionPolicy
+from penstock.pool.lifetime import Backoff, Lifetime
+from penstock.pool.orders import Check, Close, Open, Order
+from penstock.pool.refusal import Refusal, Refused
+from penstock.pool.slot import (
+    CHECKING,
+    CLOSING,
+    IDLE,
+    LENT,
+    MENDING,
+    OPENING,
+    CloseReason,
+    Slot,
+    SlotState,
+)
+from penstock.pool.waiters import Waiter, Waiters
+
+__all__ = ["Ledger", "LedgerError", "Tally"]
+
+
+class LedgerError(Exception):
+    """The driver reported what cannot have happened, such as a slot returned twice."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What has happened to connections so far: ``opened`` is ``closed`` and what is open now."""
+
+    opened: int = 0
+    closed: int = 0
+    open_failures: int = 0
+
+
+class Ledger:
+    """The books of one pool.
+
+    Args:
+        size: Connections that are kept; 0 for as many as were ever wanted.
+        overflow: Connections above ``size``; below 0 for no limit.
+        lifetime: When connections retire.
+        backoff: How far apart failing attempts to open one are.
+        admission: How the queue is kept short.
+        lifo: Whether the connection returned last is lent first.
+        connects_at_once: Connections that are opened in parallel at most.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        overflow: int,
+        *,
+        lifetime: Lifetime,
+        backoff: Backoff,
+        admission: AdmissionPolicy | None = None,
+        lifo: bool = False,
+        connects_at_once: int = 4,
+    ) -> None:
+        self.size, self.overflow, self.limit = size, overflow, _limit(size, overflow)
+        self.orders: deque[Order] = deque()
+        self.lifetime = lifetime
+        self.backoff = backoff
+        self.connects_at_once = connects_at_once
+        self.tally = Tally()
+        self.suspended = False
+        self.closed = False
+        self.least_idle = 0
+        """Fewest idle slots since somebody last set it: so many connections nobody needed."""
+        self._slots: dict[Slot, None] = {}
+        """Every slot, in whatever state: never more than the limit, unless that was lowered."""
+        self._idle: deque[Slot] = deque()
+        """Empty while anybody waits, unless lending is suspended."""
+        self._take: Callable[[], Slot] = self._idle.pop if lifo else self._idle.popleft
+        self.waiters = Waiters(admission or AdmissionPolicy())
+        self._queue = self.waiters.queue
+        self._opening = 0
+        self._closing = 0
+        self._barred = False
+        """Suspended or closed: nothing idle is lent."""
+        self._alert = False
+        """Closed, or more open than allowed: a returned slot is looked at twice."""
+
+    # Borrowing and returning: the hot path.
+
+    def borrow(self, now: float) -> Slot | None:
+        """Lend an idle slot at once; None where there is none, and the asker may ``wait``."""
+        if self._barred:
+            return None
+        idle = self._idle
+        while idle:
+            slot = self._take()
+            if now < slot.expires_at:
+                slot.state = LENT
+                slot.lent_at = now
+                if len(idle) < self.least_idle:  # noqa: PLR1730 - a call costs more, on every loan
+                    self.least_idle = len(idle)
+                return slot
+            self._dismiss(slot, CloseReason.LIFETIME)
+        return None
+
+    def give_back(self, slot: Slot, now: float) -> None:
+        """Take a lent slot back: for the oldest waiter, or as an idle one."""
+        if slot.state is not LENT:
+            raise LedgerError(f"a slot that is {slot.state.value} was returned")
+        if self._queue or self._alert or slot.doomed:
+            self._place(slot, now)
+        else:
+            slot.state = IDLE
+            slot.since = now
+            self._idle.append(slot)
+
+    # Waiting.
+
+    def wait(self, waiter: Waiter, now: float) -> Refusal | None:
+        """Queue up.
+
+        Returns:
+            None for a place in the queue, whose answer comes by ``accept`` or ``refuse``; a refusal
+            where there is no place.
+        """
+        refusal = self._turns_away(now)
+        if refusal is not None:
+            self.waiters.tally.turned_away += 1
+            return refusal
+        refusal = self.waiters.join(waiter, now)
+        self.open_for_waiters(now)
+        return refusal
+
+    def wait_again(self, waiter: Waiter, arrived: float, now: float) -> None:
+        """Queue up in front of all: what the asker was handed turned out to be broken."""
+        self.waiters.rejoin(waiter, arrived)
+        self.open_for_waiters(now)
+
+    def expire(self, waiter: Waiter) -> None:
+        """Answer a waiter whose deadline has passed; nothing where it was answered before."""
+        if self.suspended:
+            why = Refused.SUSPENDED
+        else:
+            why = Refused.CONNECTING if self._opening else Refused.WAITING
+        self.waiters.refuse(waiter, Refusal(why))
+
+    # What became of the orders.
+
+    def opened(self, slot: Slot, now: float) -> None:
+        """Report that the slot's connection is open."""
+        self._expect(slot, OPENING)
+        self._opening -= 1
+        self.tally.opened += 1
+        self.backoff.succeeded()
+        self.renew(slot, now)
+        old, slot.replaces = slot.replaces, None
+        if old is not None and old in self._slots:
+            self.retire(old)
+        self._place(slot, now, is_new=True)
+        self.open_for_waiters(now)
+
+    def renew(self, slot: Slot, now: float) -> None:
+        """Let the slot's life begin: its connection is new."""
+        slot.opened_at = now
+        slot.retire_at = self.lifetime.retire_at(now)
+        slot.expires_at = self.lifetime.expires_at(now)
+
+    def failed(self, slot: Slot, now: float, error: BaseException, *, refused: bool) -> None:
+        """Report that the slot's connection could not be opened.
+
+        The oldest waiter learns it, unless other attempts can still serve everybody; all learn it
+        where nothing is open or being opened, so that nobody waits for what cannot come.
+
+        Args:
+            slot: It leaves the books.
+            now: The time.
+            error: What the driver raised.
+            refused: Whether the server said no, such as to the password.
+        """
+        self._expect(slot, OPENING)
+        self._opening -= 1
+        del self._slots[slot]
+        self.tally.open_failures += 1
+        self.backoff.failed(now, error, refused=refused)
+        if slot.replaces is not None:
+            slot.replaces.retire_at = now
+        refusal = Refusal(Refused.FAILED, error)
+        if not self._has_prospects():
+            self.waiters.refuse_all(refusal)
+        elif not slot.for_upkeep and len(self._queue) > self._opening:
+            self.waiters.refuse_oldest(refusal)
+
+    def vacate(self, slot: Slot, now: float) -> None:
+        """Report that the slot holds no connection any more."""
+        self._expect(slot, LENT, CHECKING, MENDING, CLOSING)
+        if slot.state is CLOSING:
+            self._closing -= 1
+        del self._slots[slot]
+        self.tally.closed += 1
+        self._watch()
+        self.open_for_waiters(now)
+
+    def mend(self, slot: Slot) -> None:
+        """Report that a lent slot came back amid a cancelled query, and is being cleaned up."""
+        self._expect(slot, LENT)
+        slot.state = MENDING
+
+    def restore(self, slot: Slot, now: float) -> None:
+        """Report that a connection that was mended or pinged works."""
+        self._expect(slot, MENDING, CHECKING)
+        self._place(slot, now)
+
+    def discard(self, slot: Slot, why: CloseReason) -> None:
+        """Have the connection of a slot that is not idle closed."""
+        self._expect(slot, LENT, CHECKING, MENDING)
+        self._dismiss(slot, why)
+
+    # Upkeep.
+
+    def order_open(
+        self, now: float, *, for_upkeep: bool = False, replaces: Slot | None = None
+    ) -> bool:
+        """Have a connection opened; False where there is no room, or it is too early to try."""
+        if len(self._slots) >= self.limit or now < self.backoff.until:
+            return False
+        slot = Slot(now, for_upkeep=for_upkeep, replaces=replaces)
+        self._slots[slot] = None
+        self._opening += 1
+        self.orders.append(Open(slot))
+        return True
+
+    def open_for_waiters(self, now: float) -> None:
+        """Have connections opened for those who wait, as far as there is room and time."""
+        if self.suspended:
+            return
+        wanted = min(len(self._queue), self.connects_at_once)
+        while self._opening < wanted and self.order_open(now):
+            pass
+
+    def order_check(self, slot: Slot) -> None:
+        """Have an idle slot's connection pinged."""
+        self._idle.remove(slot)
+        slot.state = CHECKING
+        self.orders.append(Check(slot))
+
+    def retire(self, slot: Slot, why: CloseReason = CloseReason.LIFETIME) -> None:
+        """Have the slot's connection closed: now where it is idle, else when it comes back."""
+        if slot.state is IDLE:
+            self._idle.remove(slot)
+            self._dismiss(slot, why)
+        else:
+            slot.doomed = slot.doomed or why
+
+    # The operator.
+
+    def resize(self, size: int, overflow: int, now: float) -> None:
+        """Change the limits: idle surplus is closed now, the rest as it comes back."""
+        self.size, self.overflow, self.limit = size, overflow, _limit(size, overflow)
+        while self._surplus() > 0 and self._idle:
+            self.retire(self._idle[0], CloseReason.SURPLUS)
+        self._watch()
+        self.open_for_waiters(now)
+
+    def suspend(self) -> None:
+        """Lend nothing until ``resume``; askers wait, what is lent is taken back."""
+        self.suspended = self._barred = True
+
+    def resume(self, now: float) -> None:
+        """Lend again, to the oldest waiter first."""
+        self.suspended = False
+        self._barred = self.closed
+        while self._idle and self._queue:
+            self._place(self._idle.popleft(), now)
+        self.open_for_waiters(now)
+
+    def dispose(self) -> None:
+        """Have every connection closed: the idle ones now, the others as they come back."""
+        for slot in list(self._slots):
+            if slot.state is not CLOSING:
+                self.retire(slot, CloseReason.DISPOSED)
+
+    def close(self) -> None:
+        """Take in nobody any more, and close whatever nobody waits for."""
+        self.closed = self._barred = self._alert = True
+        while self._idle:
+            self.retire(self._idle[0], CloseReason.DISPOSED)
+
+    # Numbers.
+
+    def __iter__(self) -> Iterator[Slot]:
+        """Every slot, oldest first; the books must not change meanwhile."""
+        return iter(self._slots)
+
+    def count(self, *states: SlotState) -> int:
+        """Number of slots in any of the states."""
+        return sum(slot.state in states for slot in self._slots)
+
+    @property
+    def open(self) -> int:
+        """Slots in any state: what counts towards the limit."""
+        return len(self._slots)
+
+    @property
+    def idle(self) -> int:
+        """Slots that can be lent."""
+        return len(self._idle)
+
+    @property
+    def opening(self) -> int:
+        """Connections being opened."""
+        return self._opening
+
+    # Decisions.
+
+    def _turns_away(self, now: float) -> Refusal | None:
+        if self.closed:
+            return Refusal(Refused.CLOSED)
+        backoff = self.backoff
+        if backoff.refused and now < backoff.until and not self._has_prospects():
+            return Refusal(Refused.FAILED, backoff.last_error)
+        return None
+
+    def _place(self, slot: Slot, now: float, *, is_new: bool = False) -> None:
+        slot.since = now
+        why = None if is_new else self._outlived(slot, now)
+        if self._surplus() > 0:
+            why = CloseReason.SURPLUS
+        if why is None and not self.suspended and self.waiters.hand_over(slot, now):
+            return
+        why = why or slot.doomed or (CloseReason.DISPOSED if self.closed else None)
+        if why is not None:
+            self._dismiss(slot, why)
+            self._watch()
+        else:
+            slot.state = IDLE
+            self._idle.append(slot)
+
+    def _outlived(self, slot: Slot, now: float) -> CloseReason | None:
+        if slot.doomed:
+            return slot.doomed
+        return CloseReason.LIFETIME if now >= slot.expires_at else None
+
+    def _dismiss(self, slot: Slot, why: CloseReason) -> None:
+        slot.state = CLOSING
+        self._closing += 1
+        self.orders.append(Close(slot, why))
+
+    def _has_prospects(self) -> bool:
+        return len(self._slots) > self._closing
+
+    def _surplus(self) -> float:
+        return len(self._slots) - self._closing - self.limit
+
+    def _watch(self) -> None:
+        self._alert = self.closed or self._surplus() > 0
+
+    def _expect(self, slot: Slot, *states: SlotState) -> None:
+        if slot not in self._slots or slot.state not in states:
+            raise LedgerError(f"a slot that is {slot.state.value} cannot do this")
+
+
+def _limit(size: int, overflow: int) -> float:
+    return math.inf if size == 0 or overflow < 0 else size + overflow

@@ -1,0 +1,84 @@
+"""The ledger's books in the terms in which others read them."""
+
+import math
+from typing import TYPE_CHECKING
+
+from penstock.errors import SettingsError
+from penstock.pool.ledger import Ledger
+from penstock.pool.slot import CHECKING, CLOSING, IDLE, LENT, MENDING
+from penstock.pool.snapshot import PoolSnapshot
+
+if TYPE_CHECKING:
+    from penstock.pool.adapter import PenstockPool
+
+__all__ = ["IdleQueue", "check_size", "snapshot_of"]
+
+
+def snapshot_of(ledger: Ledger) -> PoolSnapshot:
+    """Read the books."""
+    error = ledger.backoff.last_error if ledger.backoff.until > -math.inf else None
+    waited = ledger.waiters.tally
+    return PoolSnapshot(
+        size=ledger.size,
+        limit=0 if ledger.limit == math.inf else int(ledger.limit),
+        checked_in=ledger.count(IDLE, CHECKING),
+        checked_out=ledger.count(LENT),
+        overflow=max(0, ledger.open - ledger.size),
+        opening=ledger.opening,
+        invalid=ledger.count(MENDING, CLOSING),
+        waiting=len(ledger.waiters),
+        suspended=ledger.suspended,
+        closed=ledger.closed,
+        opened_total=ledger.tally.opened,
+        closed_total=ledger.tally.closed,
+        open_failures_total=ledger.tally.open_failures,
+        refused_total=waited.refused + waited.turned_away,
+        last_open_error=f"{type(error).__name__}: {error}" if error else None,
+    )
+
+
+def check_size(pool_size: int, max_overflow: int) -> None:
+    """Refuse what cannot be the size of a pool.
+
+    Raises:
+        SettingsError: A value is out of its range.
+    """
+    if pool_size < 0:
+        raise SettingsError(f"pool_size={pool_size}: 0 (no limit) or more is accepted")
+    if max_overflow < -1:
+        raise SettingsError(f"max_overflow={max_overflow}: -1 (no limit) or more is accepted")
+
+
+class IdleQueue:
+    """What others read of the queue that SQLAlchemy's own pool keeps its idle connections in.
+
+    Args:
+        pool: Whose idle connections they are.
+    """
+
+    __slots__ = ("_pool",)
+
+    def __init__(self, pool: "PenstockPool") -> None:
+        self._pool = pool
+
+    @property
+    def maxsize(self) -> int:
+        """``pool_size``."""
+        return self._pool.size()
+
+    @property
+    def use_lifo(self) -> bool:
+        """Whether the connection returned last is lent first."""
+        return self._pool.uses_lifo
+
+    def qsize(self) -> int:
+        """Return the number of idle connections."""
+        return self._pool.checkedin()
+
+    def empty(self) -> bool:
+        """Tell whether no connection is idle."""
+        return not self.qsize()
+
+    def full(self) -> bool:
+        """Tell whether ``pool_size`` connections are idle."""
+        return 0 < self.maxsize <= self.qsize()

@@ -1,0 +1,122 @@
+"""How a pool behaves beyond SQLAlchemy's own settings."""
+
+import math
+from dataclasses import dataclass, fields
+from enum import StrEnum
+
+from penstock.errors import SettingsError
+from penstock.pool.admission import AdmissionPolicy
+from penstock.pool.schedule import UpkeepPolicy
+
+__all__ = ["NestedCheckoutPolicy", "PoolPolicy", "nested_checkout_policy"]
+
+
+class NestedCheckoutPolicy(StrEnum):
+    """What is done with a task that holds a connection and waits for another."""
+
+    REFUSE = "refuse"
+    WARN = "warn"
+    ALLOW = "allow"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolPolicy:
+    """The settings of :class:`PenstockPool` that SQLAlchemy's pools do not have.
+
+    All times are in seconds; None means that the feature is off.
+
+    Args:
+        min_idle: Connections that are kept ready, up to ``pool_size``.
+        max_waiting: Askers that may wait at once.
+        codel_target: Wait that the queue may have for ``codel_interval`` before waiters are shed.
+        codel_interval: As above; CoDel's own proposal is 0.1 with a target of 0.005 (RFC 8289).
+        overflow_idle: Time after which connections above ``pool_size`` are closed if unneeded.
+        keepalive: Idleness after which a connection is pinged in the background; 0 for never.
+        idle_before_ping: Idleness after which a connection is pinged before it is lent.
+        ping_timeout: Bound of each ping.
+        connect_timeout: Bound of each attempt to connect.
+        connects_at_once: Connections opened in parallel at most.
+        leak_after: Time after which a loan is reported.
+        reclaim_leaks: Whether a loan that is reported is also taken back.
+        nested_checkout: What is done with a task that would wait for itself.
+
+    Raises:
+        SettingsError: A value is out of its range.
+    """
+
+    min_idle: int = 0
+    max_waiting: int | None = None
+    codel_target: float | None = None
+    codel_interval: float = 0.1
+    overflow_idle: float = 60.0
+    keepalive: float = 120.0
+    idle_before_ping: float = 30.0
+    ping_timeout: float = 2.0
+    connect_timeout: float = 60.0
+    connects_at_once: int = 4
+    leak_after: float | None = None
+    reclaim_leaks: bool = False
+    nested_checkout: NestedCheckoutPolicy = NestedCheckoutPolicy.WARN
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and not (_is_number(value) and least <= value):
+                raise SettingsError(f"{name}={value!r}: a number of {least:g} or more is accepted")
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            if value is not None and not (_is_number(value) and value > 0):
+                raise SettingsError(f"{name}={value!r}: a number greater than 0 is accepted")
+
+    def as_arguments(self) -> dict[str, object]:
+        """Return what makes another pool behave the same."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @property
+    def notes_loans(self) -> bool:
+        """Whether the place of each checkout is noted."""
+        return self.leak_after is not None or self.nested_checkout == NestedCheckoutPolicy.REFUSE
+
+    @property
+    def admission(self) -> AdmissionPolicy:
+        """The part that the queue follows."""
+        return AdmissionPolicy(self.max_waiting, self.codel_target, self.codel_interval)
+
+    @property
+    def upkeep(self) -> UpkeepPolicy:
+        """The part that upkeep follows."""
+        return UpkeepPolicy(self.min_idle, self.overflow_idle, self.keepalive)
+
+
+def nested_checkout_policy(value: str) -> NestedCheckoutPolicy:
+    """Read the policy from its name.
+
+    Raises:
+        SettingsError: There is no such policy.
+    """
+    try:
+        return NestedCheckoutPolicy(value)
+    except ValueError:
+        accepted = ", ".join(NestedCheckoutPolicy)
+        raise SettingsError(f"nested_checkout={value!r}: one of {accepted} is accepted") from None
+
+
+_LEAST = {
+    "min_idle": 0,
+    "max_waiting": 0,
+    "keepalive": 0,
+    "idle_before_ping": 0,
+    "connects_at_once": 1,
+}
+_POSITIVE = (
+    "codel_target",
+    "codel_interval",
+    "overflow_idle",
+    "ping_timeout",
+    "connect_timeout",
+    "leak_after",
+)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)

@@ -1,0 +1,61 @@
+"""SQLAlchemy's record of one connection, for a pool that closes and mends in the background."""
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.pool.base import _ConnectionRecord
+
+from penstock.pool.drivers import Pulse
+from penstock.pool.slot import CloseReason, Slot
+
+if TYPE_CHECKING:
+    from penstock.pool.keeper import Keeper
+
+__all__ = ["Record"]
+
+
+class Record(_ConnectionRecord):
+    """A connection and what SQLAlchemy keeps with it; it outlives the connection itself.
+
+    Args:
+        keeper: Who looks after its pool.
+    """
+
+    slot: Slot
+    """Its place in the ledger; of no meaning while it holds no connection."""
+    is_closed: Pulse
+    pulse: Pulse
+    known: Any = None
+    """The connection by which the pool knows the record, until that is closed or given away."""
+    repair: "asyncio.Task[None] | bool" = False
+    """What is closing or mending a connection that was taken from its borrower."""
+    repaired: Any = None
+    """The connection that was mended before the borrower had returned the record."""
+
+    def __init__(self, keeper: "Keeper") -> None:
+        self.keeper = keeper
+        super().__init__(keeper.pool, connect=False)
+
+    def get_connection(self) -> Any:
+        """Return the connection, which the pool has just found fit; reconnect if it is gone."""
+        connection = self.dbapi_connection
+        return self.keeper.reconnected(self) if connection is None else connection
+
+    def connect(self) -> None:
+        """Open a connection, as SQLAlchemy does with all its events."""
+        super().get_connection()
+
+    def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
+        """Give the connection up; after a cancellation, have it mended instead."""
+        if isinstance(e, asyncio.CancelledError) and not soft and self.keeper.mends(self):
+            self._log_invalidate(e, soft)
+            self.dbapi_connection = None
+        else:
+            super().invalidate(e, soft)
+            if soft:
+                self.keeper.ledger.retire(self.slot, CloseReason.INVALID)
+
+    def shut(self, *, terminate: bool) -> None:
+        """Close the connection, as SQLAlchemy does with all its events. Runs in a greenlet."""
+        if self.dbapi_connection is not None:
+            self._ConnectionRecord__close(terminate=terminate)  # type: ignore[attr-defined]  # its own name

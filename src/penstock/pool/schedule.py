@@ -1,0 +1,114 @@
+"""When upkeep is due: each job looks at the ledger and orders what has to be done."""
+
+from collections import deque
+from dataclasses import dataclass
+
+from penstock.pool.ledger import Ledger
+from penstock.pool.slot import IDLE, LENT, OPENING, CloseReason, Slot
+
+__all__ = ["Schedule", "UpkeepPolicy"]
+
+REPLACEMENTS_AT_ONCE = 2
+"""Connections whose replacement is being opened at most: the others go on working."""
+LOOKS_PER_WINDOW = 4
+"""Into so many parts ``overflow_idle`` is cut: a surplus goes when it has lasted for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpkeepPolicy:
+    """What upkeep aims at.
+
+    Args:
+        min_idle: Connections that are kept ready, as far as the pool's size allows.
+        overflow_idle: Seconds after which connections above the size are closed if nobody needed
+            them.
+        keepalive: Seconds of idleness after which a connection is pinged; 0 for never.
+    """
+
+    min_idle: int = 0
+    overflow_idle: float = 60.0
+    keepalive: float = 120.0
+
+
+class Schedule:
+    """The jobs of one pool, to be run about once a second.
+
+    Args:
+        ledger: Whose slots are looked after.
+        policy: What to aim at.
+    """
+
+    def __init__(self, ledger: Ledger, policy: UpkeepPolicy) -> None:
+        self._ledger = ledger
+        self._policy = policy
+        self._least_idle: deque[int] = deque(maxlen=LOOKS_PER_WINDOW)
+        self._looked_at = 0.0
+        self.resting = False
+        """Whether connections are no longer opened but for those who wait."""
+        self._owed = 0
+        """Retired for want of room before their replacement was opened."""
+
+    def run(self, now: float) -> None:
+        """Order whatever is due."""
+        self.retire(now)
+        self.shrink(now)
+        self.keep_alive(now)
+        if not self.resting:
+            self.fill(now)
+        self._ledger.open_for_waiters(now)
+
+    def retire(self, now: float) -> None:
+        """Replace what has lived its time: the new one is opened before the old one goes."""
+        ledger = self._ledger
+        replacing = sum(slot.state is OPENING and slot.replaces is not None for slot in ledger)
+        due = [slot for slot in ledger if slot.retire_at <= now and slot.doomed is None]
+        due = [slot for slot in due if slot.state in (IDLE, LENT)]
+        due.sort(key=lambda slot: slot.retire_at)
+        for slot in due[: REPLACEMENTS_AT_ONCE - replacing]:
+            if ledger.size and ledger.open > ledger.size:
+                ledger.retire(slot)
+            elif ledger.open >= ledger.limit:
+                ledger.retire(slot)
+                self._owed += 1
+            elif ledger.order_open(now, for_upkeep=True, replaces=slot):
+                slot.retire_at = slot.expires_at
+
+    def shrink(self, now: float) -> None:
+        """Close connections above the size that nobody needed for ``overflow_idle``."""
+        ledger = self._ledger
+        if now - self._looked_at < self._policy.overflow_idle / LOOKS_PER_WINDOW:
+            return
+        self._looked_at = now
+        self._least_idle.append(ledger.least_idle)
+        ledger.least_idle = ledger.idle
+        if len(self._least_idle) < LOOKS_PER_WINDOW:
+            return
+        surplus = min(*self._least_idle, ledger.open - ledger.size)
+        if surplus > 0:
+            for slot in self._idle()[:surplus]:
+                ledger.retire(slot, CloseReason.SURPLUS)
+            self._least_idle.clear()
+            ledger.least_idle = ledger.idle
+
+    def keep_alive(self, now: float) -> None:
+        """Ping what nobody has used for a while, so that no proxy or firewall forgets it."""
+        if not self._policy.keepalive:
+            return
+        due = [slot for slot in self._idle() if now - slot.since >= self._policy.keepalive]
+        for slot in due[: self._ledger.connects_at_once]:
+            self._ledger.order_check(slot)
+
+    def fill(self, now: float) -> None:
+        """Open what is missing for ``min_idle`` and for what was retired in advance."""
+        ledger = self._ledger
+        most = ledger.size or ledger.limit
+        wanted = max(self._owed, self._policy.min_idle - ledger.idle - ledger.opening)
+        while wanted > 0 and ledger.open < most and ledger.opening < ledger.connects_at_once:
+            if not ledger.order_open(now, for_upkeep=True):
+                return
+            wanted -= 1
+            self._owed = max(0, self._owed - 1)
+
+    def _idle(self) -> list[Slot]:
+        idle = [slot for slot in self._ledger if slot.state is IDLE]
+        return sorted(idle, key=lambda slot: slot.since)

@@ -1,0 +1,276 @@
+"""The work that the ledger orders: opening, closing, mending and pinging, each in its own task."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Coroutine
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.pool.base import PoolResetState
+from sqlalchemy.util import greenlet_spawn
+
+from penstock.pool.events import (
+    ConnectionClosed,
+    ConnectionMended,
+    ConnectionOpened,
+    OpeningFailed,
+)
+from penstock.pool.failure import ConnectFailed, FailureReason, is_refused
+from penstock.pool.orders import Check, Close, Open
+from penstock.pool.record import Record
+from penstock.pool.slot import MENDING, CloseReason, Slot
+
+if TYPE_CHECKING:
+    from penstock.pool.keeper import Keeper
+
+__all__ = ["Upkeep"]
+
+_logger = logging.getLogger("penstock.pool")
+
+CLOSE_TIMEOUT = 5.0
+"""Seconds for the server to end a connection's process; then the socket is dropped."""
+MEND_TIMEOUT = 5.0
+"""Seconds for the server to acknowledge a cancelled query and roll back; then it is closed."""
+PREPARE_TIMEOUT = 5.0
+"""Seconds for preparing a replacement's statements; what is not done then is left."""
+
+_BROKEN = (CloseReason.DEAD, CloseReason.INVALID, CloseReason.LOST)
+
+
+class Upkeep:
+    """Carries out one pool's orders on its event loop, and tells the ledger what became of them.
+
+    Args:
+        keeper: Who looks after the pool.
+    """
+
+    def __init__(self, keeper: "Keeper") -> None:
+        self._keeper = keeper
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._spare: list[Record] = []
+        """Records that lost their connection: the next one takes over their ``record_info``."""
+
+    def carry_out(self) -> None:
+        """Start the work on every order that the ledger has given."""
+        orders = self._keeper.ledger.orders
+        while orders:
+            match orders.popleft():
+                case Open(slot):
+                    task = self.start(self._open(slot), "connect")
+                    self._connecting.add(task)
+                    task.add_done_callback(self._connecting.discard)
+                case Close(slot, why):
+                    self.start(self._close(slot, why), "close")
+                case Check(slot):
+                    self.start(self._check(slot), "ping")
+
+    async def settled(self) -> None:
+        """Wait until nothing is being closed, mended or pinged."""
+        while tasks := self._tasks - self._connecting:
+            await asyncio.wait(tasks)
+
+    async def connected(self) -> None:
+        """Wait until nothing is being opened."""
+        while self._connecting:
+            await asyncio.wait(set(self._connecting))
+
+    def take_down(self, record: Record, connection: Any, *, mend: bool) -> None:
+        """Close or mend a connection that was taken from its borrower.
+
+        Its slot counts until the server is known to be rid of it, or at rest.
+        """
+        work = self._mend(record, connection) if mend else self._drop(record, connection)
+        record.repair = self.start(work, "mend" if mend else "close")
+
+    def start(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
+        """Do something in a task of its own, which is named in tracebacks and debuggers."""
+        task = self._keeper.loop.create_task(work, name=f"penstock pool: {name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _open(self, slot: Slot) -> None:
+        record = self._spare.pop() if self._spare else Record(self._keeper)
+        slot.content, record.slot = record, slot
+        began = monotonic()
+        try:
+            await self.connect(record)
+            if slot.replaces is not None:
+                await self._prepare(record, slot.replaces.content)
+        except Exception as error:  # noqa: BLE001 - whoever waits for the connection raises it
+            self._failed_to_open(slot, began, error)
+            return
+        except BaseException:
+            self._failed_to_open(slot, began, ConnectFailed("the attempt to connect was cancelled"))
+            raise
+        now = monotonic()
+        if self._keeper.listeners.all:
+            self._keeper.listeners.tell(ConnectionOpened(now - began, slot.for_upkeep))
+        self._keeper.ledger.opened(slot, now)
+        self.carry_out()
+
+    async def connect(self, record: Record) -> None:
+        """Open the record's connection within ``connect_timeout``.
+
+        Raises:
+            ConnectFailed: It took longer.
+            Exception: What the driver raised.
+        """
+        limit = asyncio.timeout(self._keeper.policy.connect_timeout)
+        try:
+            async with limit:
+                await greenlet_spawn(record.connect)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise ConnectFailed(
+                f"{self._keeper.pool.name} opened no connection within "
+                f"connect_timeout={self._keeper.policy.connect_timeout:g} s",
+                FailureReason.TIMEOUT,
+            ) from error
+        self._keeper.know(record, record.dbapi_connection)
+
+    def _failed_to_open(self, slot: Slot, began: float, error: BaseException) -> None:
+        now = monotonic()
+        record: Record = slot.content
+        if record.dbapi_connection is not None:
+            self._abandon(record.dbapi_connection)
+            self._keeper.forget(record)
+        self._spare.append(record)
+        if self._keeper.listeners.all:
+            self._keeper.listeners.tell(OpeningFailed(now - began, error))
+        self._keeper.ledger.failed(slot, now, error, refused=is_refused(error))
+        self.carry_out()
+        self._keeper.look_again_at(self._keeper.ledger.backoff.until)
+
+    async def _prepare(self, record: Record, old: Record) -> None:
+        keeper = self._keeper
+        if old.dbapi_connection is None:
+            return
+        statements = keeper.driver.statements(old.dbapi_connection)
+        try:
+            async with asyncio.timeout(PREPARE_TIMEOUT):
+                await greenlet_spawn(
+                    keeper.driver.prepare, keeper.dialect, record.dbapi_connection, statements
+                )
+        except Exception:
+            _logger.debug("Not every statement was prepared on a new connection", exc_info=True)
+
+    async def _close(self, slot: Slot, why: CloseReason) -> None:
+        record: Record = slot.content
+        connection = record.dbapi_connection
+        self._keeper.forget(record)
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await greenlet_spawn(record.shut, terminate=why in _BROKEN)
+        except Exception:
+            _logger.debug("A connection did not close in time or properly", exc_info=True)
+            self._abandon(connection)
+        except BaseException:
+            self._abandon(connection)
+            raise
+        finally:
+            self.vacate(slot, why)
+
+    def vacate(self, slot: Slot, why: CloseReason) -> None:
+        """Give the slot back, whose connection is closed or has gone elsewhere."""
+        now = monotonic()
+        self._spare.append(slot.content)
+        if self._keeper.listeners.all:
+            self._keeper.listeners.tell(ConnectionClosed(why, now - slot.opened_at))
+        self._keeper.ledger.vacate(slot, now)
+        self.carry_out()
+
+    async def _drop(self, record: Record, connection: Any) -> None:
+        """Close what is no longer the record's."""
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await greenlet_spawn(self._keeper.pool.close_now, connection)
+        except Exception:  # noqa: BLE001 - SQLAlchemy has logged it
+            self._abandon(connection)
+        except BaseException:
+            self._abandon(connection)
+            raise
+        finally:
+            record.repair = False
+            if record.slot.state is MENDING:
+                self.vacate(record.slot, CloseReason.INVALID)
+
+    async def _mend(self, record: Record, connection: Any) -> None:
+        began = monotonic()
+        finalizers = list(record.finalize_callback)
+        record.finalize_callback.clear()
+        try:
+            async with asyncio.timeout(MEND_TIMEOUT):
+                is_well = await greenlet_spawn(self._clean, record, connection, finalizers)
+        except Exception:
+            _logger.debug("A cancelled connection could not be saved", exc_info=True)
+            is_well = False
+        except BaseException:
+            await self._drop(record, connection)
+            raise
+        if not is_well:
+            await self._drop(record, connection)
+            return
+        self._mended(record, connection, monotonic() - began)
+
+    def _clean(self, record: Record, connection: Any, finalizers: list[Any]) -> bool:
+        keeper = self._keeper
+        if not keeper.driver.mend(connection):
+            return False
+        for finalizer in reversed(finalizers):
+            finalizer(connection)
+        if keeper.pool.dispatch.reset:
+            state = PoolResetState(
+                transaction_was_reset=False, terminate_only=False, asyncio_safe=True
+            )
+            keeper.pool.dispatch.reset(connection, record, state)
+            keeper.dialect.do_rollback(connection)
+        return True
+
+    def _mended(self, record: Record, connection: Any, seconds: float) -> None:
+        keeper = self._keeper
+        record.repair = False
+        keeper.know(record, connection)
+        if keeper.listeners.all:
+            keeper.listeners.tell(ConnectionMended(seconds))
+        if record.slot.state is MENDING:
+            record.dbapi_connection = connection
+            keeper.ledger.restore(record.slot, monotonic())
+            self.carry_out()
+        else:
+            record.repaired = connection
+
+    async def _check(self, slot: Slot) -> None:
+        record: Record = slot.content
+        try:
+            is_alive = record.pulse() and await self.ping(record)
+        except Exception:  # noqa: BLE001 - whatever it was, the connection is of no use
+            is_alive = False
+        except BaseException:
+            self._keeper.ledger.discard(slot, CloseReason.DEAD)
+            self.carry_out()
+            raise
+        if is_alive:
+            self._keeper.ledger.restore(slot, monotonic())
+        else:
+            self._keeper.ledger.discard(slot, CloseReason.DEAD)
+        self.carry_out()
+
+    async def ping(self, record: Record) -> bool:
+        """Make one round trip within ``ping_timeout``; False where the connection is broken."""
+        keeper = self._keeper
+        try:
+            async with asyncio.timeout(keeper.policy.ping_timeout):
+                return await greenlet_spawn(
+                    keeper.driver.ping, keeper.dialect, record.dbapi_connection
+                )
+        except TimeoutError:
+            return False
+
+    def _abandon(self, connection: Any) -> None:
+        """Drop a connection that does not close: outside a greenlet this waits for nothing."""
+        with contextlib.suppress(Exception):
+            self._keeper.driver.abandon(self._keeper.dialect, connection)

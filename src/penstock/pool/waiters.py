@@ -1,0 +1,129 @@
+"""The queue for connections: first come, first served, and everybody is answered."""
+
+import math
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from penstock.pool.admission import Admission, AdmissionPolicy
+from penstock.pool.refusal import Refusal, Refused
+from penstock.pool.slot import LENT, Slot
+
+__all__ = ["Waiter", "Waiters", "WaitersTally"]
+
+
+class Waiter(ABC):
+    """Somebody in the queue, who is answered exactly once unless it withdraws.
+
+    Args:
+        deadline: When it gives up; whoever drives the ledger tells it by ``expire``.
+    """
+
+    __slots__ = ("arrived", "deadline")
+
+    def __init__(self, deadline: float = math.inf) -> None:
+        self.deadline = deadline
+        self.arrived = math.nan
+
+    @abstractmethod
+    def accept(self, slot: Slot) -> bool:
+        """Take the slot, or return False where it is no longer wanted."""
+
+    @abstractmethod
+    def refuse(self, refusal: Refusal) -> None:
+        """Learn that there will be no slot."""
+
+
+@dataclass(slots=True)
+class WaitersTally:
+    """What has happened in the queue so far.
+
+    ``queued`` is ``handed_over``, ``refused``, ``withdrawn`` and who waits now together.
+    ``turned_away`` never came to wait.
+    """
+
+    queued: int = 0
+    handed_over: int = 0
+    refused: int = 0
+    withdrawn: int = 0
+    turned_away: int = 0
+
+
+class Waiters:
+    """The queue of one pool.
+
+    Args:
+        policy: How it is kept short.
+    """
+
+    __slots__ = ("_admission", "queue", "tally")
+
+    def __init__(self, policy: AdmissionPolicy) -> None:
+        self._admission = Admission(policy)
+        self.queue: OrderedDict[Waiter, None] = OrderedDict()
+        """Oldest first; nobody overtakes."""
+        self.tally = WaitersTally()
+
+    def __len__(self) -> int:
+        return len(self.queue)
+
+    def join(self, waiter: Waiter, now: float) -> Refusal | None:
+        """Queue up at the end; a refusal where there is no place."""
+        why = self._admission.refuses(len(self.queue), waiter.deadline - now)
+        if why is not None:
+            self.tally.turned_away += 1
+            return Refusal(why)
+        if not self.queue:
+            self._admission.busy(now)
+        waiter.arrived = now
+        self.queue[waiter] = None
+        self.tally.queued += 1
+        return None
+
+    def rejoin(self, waiter: Waiter, arrived: float) -> None:
+        """Queue up in front of all, as somebody who has waited since ``arrived``."""
+        waiter.arrived = arrived
+        self.queue[waiter] = None
+        self.queue.move_to_end(waiter, last=False)
+        self.tally.queued += 1
+
+    def withdraw(self, waiter: Waiter) -> bool:
+        """Leave the queue; False where the answer has been given already."""
+        if waiter not in self.queue:
+            return False
+        del self.queue[waiter]
+        self.tally.withdrawn += 1
+        return True
+
+    def refuse(self, waiter: Waiter, refusal: Refusal) -> None:
+        """Answer a waiter, if it still waits, that there will be no slot."""
+        if waiter in self.queue:
+            del self.queue[waiter]
+            self.tally.refused += 1
+            waiter.refuse(refusal)
+
+    def refuse_oldest(self, refusal: Refusal) -> None:
+        """Answer the oldest waiter that there will be no slot."""
+        self.refuse(next(iter(self.queue)), refusal)
+
+    def refuse_all(self, refusal: Refusal) -> None:
+        """Answer everybody that there will be no slot."""
+        while self.queue:
+            self.refuse_oldest(refusal)
+
+    def hand_over(self, slot: Slot, now: float) -> bool:
+        """Lend the slot to the oldest waiter who still wants it and may have it; False if none."""
+        while self.queue:
+            waiter, _ = self.queue.popitem(last=False)
+            if self._admission.sheds(now - waiter.arrived, now):
+                self.tally.refused += 1
+                waiter.refuse(Refusal(Refused.SHED))
+            elif waiter.accept(slot):
+                slot.state = LENT
+                slot.lent_at = now
+                self.tally.handed_over += 1
+                self._admission.handed_over(now)
+                return True
+            else:
+                self.tally.withdrawn += 1
+        return False
