@@ -9,7 +9,7 @@ from threading import get_ident
 from time import monotonic
 from typing import Any
 
-from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool, PoolProxiedConnection
+from sqlalchemy.pool import Pool, PoolProxiedConnection
 
 from penstock.pool.borrowing import Borrowing
 from penstock.pool.errors import PoolInAnotherLoop
@@ -18,11 +18,10 @@ from penstock.pool.keeper import Keeper
 from penstock.pool.ledger import Ledger
 from penstock.pool.lifetime import Backoff, Lifetime
 from penstock.pool.loans import Loan
-from penstock.pool.numbers import IdleQueue, check_size, snapshot_of
+from penstock.pool.numbers import PoolNumbers, check_size
 from penstock.pool.policy import PoolPolicy, nested_checkout_policy
 from penstock.pool.record import Record
 from penstock.pool.slot import Slot
-from penstock.pool.snapshot import PoolSnapshot
 
 __all__ = ["PenstockPool"]
 
@@ -37,7 +36,7 @@ JUST_NOW = 0.001
 cannot have been away for long, so that asking the kernel, too, would be for nothing."""
 
 
-class PenstockPool(AsyncAdaptedQueuePool):
+class PenstockPool(PoolNumbers):
     """A connection pool for ``create_async_engine(url, poolclass=PenstockPool, ...)``.
 
     It keeps the contract of SQLAlchemy's ``AsyncAdaptedQueuePool``, whose arguments it takes with
@@ -315,11 +314,6 @@ class PenstockPool(AsyncAdaptedQueuePool):
             self._settle_in()
         await self._here.drain(timeout)
 
-    def snapshot(self) -> PoolSnapshot:
-        """Return the pool's numbers at this moment."""
-        self._collect()
-        return snapshot_of(self.ledger)
-
     def _collect(self) -> None:
         if self._lost:
             self._here.collect()
@@ -327,46 +321,6 @@ class PenstockPool(AsyncAdaptedQueuePool):
     def _carry_out(self) -> None:
         if self._keeper is not None:
             self._keeper.carry_out()
-
-    # SQLAlchemy's numbers.
-
-    @property
-    def name(self) -> str:
-        """What messages call the pool."""
-        return f"pool {self._orig_logging_name}" if self._orig_logging_name else "the pool"
-
-    def size(self) -> int:
-        """Return ``pool_size``."""
-        return self.ledger.size
-
-    def timeout(self) -> float | None:  # type: ignore[override]  # None is accepted there, too
-        """Return ``pool_timeout`` in seconds; None for no limit."""
-        return self._timeout
-
-    def checkedin(self) -> int:
-        """Return the number of connections that wait in the pool."""
-        return self.snapshot().checked_in
-
-    def checkedout(self) -> int:
-        """Return the number of connections that are lent."""
-        return self.snapshot().checked_out
-
-    def overflow(self) -> int:
-        """Return how many more connections there are than ``pool_size``; negative for fewer."""
-        return self._overflow
-
-    @property
-    def _overflow(self) -> int:  # type: ignore[override]  # others read it, nobody writes it
-        self._collect()
-        return self.ledger.open - self.ledger.size
-
-    @property
-    def _max_overflow(self) -> int:  # type: ignore[override]  # as above
-        return self.ledger.overflow
-
-    @property
-    def _pool(self) -> "IdleQueue":  # type: ignore[override]  # as above
-        return IdleQueue(self)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

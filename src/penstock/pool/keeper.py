@@ -9,14 +9,15 @@ from contextvars import Context
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.util import await_
+from sqlalchemy.util import await_, greenlet_spawn
 from sqlalchemy.util.concurrency import in_greenlet
 
 from penstock.pool.drivers import driver_of
-from penstock.pool.leaks import reclaim, report_leaks
+from penstock.pool.errors import LoanReclaimed
+from penstock.pool.leaks import report_leaks
 from penstock.pool.record import Record
 from penstock.pool.schedule import Schedule
-from penstock.pool.slot import CHECKING, IDLE, LENT, CloseReason
+from penstock.pool.slot import CHECKING, IDLE, LENT, CloseReason, Slot
 from penstock.pool.upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -104,8 +105,11 @@ class Keeper:
         return await_(self._reconnected(record))
 
     async def _reconnected(self, record: Record) -> Any:
-        if isinstance(record.repair, asyncio.Task):
-            await asyncio.wait({record.repair})
+        # The old connection goes first, so that there are never two for one slot.
+        while record.repair:
+            await asyncio.sleep(0)
+            if isinstance(record.repair, asyncio.Task):
+                await asyncio.wait({record.repair})
         if record.repaired is not None:
             record.dbapi_connection, record.repaired = record.repaired, None
         else:
@@ -117,9 +121,17 @@ class Keeper:
 
     def give_up(self, record: Record, error: BaseException) -> None:
         """Take back a lent record whose connection turned out to be broken."""
-        record.invalidate(error)
-        self._take_back(record)
-        self.carry_out()
+        try:
+            record.invalidate(error)
+        finally:
+            self._take_back(record)
+            self.carry_out()
+
+    async def reclaim(self, slot: Slot, why: str) -> None:
+        """Take a connection from its borrower, who finds it closed at the next use."""
+        if slot.state is LENT:
+            slot.content.is_orphan = True
+            await greenlet_spawn(self.give_up, slot.content, LoanReclaimed(why))
 
     def came_back_empty(self, record: Record) -> None:
         """Note a return without a connection, at any moment and from any thread."""
@@ -137,7 +149,9 @@ class Keeper:
         if slot.state is not LENT or slot.content is not record:
             return
         slot.loan = None
-        if record.repair:
+        if record.dbapi_connection is not None:
+            self.ledger.discard(slot, CloseReason.INVALID)
+        elif record.repair:
             self.ledger.mend(slot)
         elif record.repaired is not None:
             record.dbapi_connection, record.repaired = record.repaired, None
@@ -213,10 +227,8 @@ class Keeper:
         except TimeoutError:
             why = f"The pool was drained, and waited for {seconds:g} s."
             for slot in [slot for slot in self.ledger if slot.state is LENT]:
-                await reclaim(slot, why)
-            await self.upkeep.settled()
-            self.collect()
-            await self.upkeep.settled()
+                await self.reclaim(slot, why)
+            await self._drained.wait()  # each close and each mending has a bound of its own
 
     def dispose(self) -> None:
         """Close what is idle, and the rest when it comes back; in a greenlet, wait for it."""

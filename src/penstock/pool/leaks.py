@@ -4,9 +4,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.util import greenlet_spawn
-
-from penstock.pool.errors import LoanReclaimed, NestedCheckout
+from penstock.pool.errors import NestedCheckout
 from penstock.pool.events import LoanLeaked, NestedCheckoutSeen
 from penstock.pool.leak import LeakReport
 from penstock.pool.loans import Loan, here, task_of, where
@@ -53,14 +51,8 @@ def _report(keeper: "Keeper", slot: Slot, loan: Loan, now: float) -> None:
     _logger.warning("%s", report)
     keeper.listeners.tell(LoanLeaked(report))
     if keeper.policy.reclaim_leaks:
-        keeper.in_background(reclaim(slot, f"It was lent for {report.seconds:.1f} s (leak_after)."))
-
-
-async def reclaim(slot: Slot, why: str) -> None:
-    """Take a connection from its borrower, who gets an error with the next use."""
-    fairy = slot.content.fairy_ref and slot.content.fairy_ref()
-    if fairy is not None:
-        await greenlet_spawn(fairy.invalidate, LoanReclaimed(why))
+        why = f"Its connection was lent for {report.seconds:.1f} s (leak_after, reclaim_leaks)"
+        keeper.in_background(keeper.reclaim(slot, why))
 
 
 def refuse_nested_checkout(keeper: "Keeper") -> None:
@@ -80,8 +72,9 @@ def refuse_nested_checkout(keeper: "Keeper") -> None:
     message = (
         f"A task that holds a connection of {keeper.pool.name} asks for another, and all are lent: "
         "if enough tasks do so, all wait for each other. Pass the session or connection on instead "
-        f"of opening a second one.\nThe first was borrowed at:\n{first}The second is asked for at:\n"
-        f"{second}({keeper.pool.snapshot()}; nested_checkout={keeper.policy.nested_checkout})"
+        f"of opening a second one.\nThe first was borrowed at:\n{first}"
+        f"The second is asked for at:\n{second}"
+        f"({keeper.pool.snapshot()}; nested_checkout={keeper.policy.nested_checkout})"
     )
     if keeper.policy.nested_checkout == NestedCheckoutPolicy.REFUSE:
         raise NestedCheckout(message, Refused.NESTED, keeper.pool.snapshot())

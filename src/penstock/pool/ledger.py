@@ -5,14 +5,7 @@ leaves what has to be done in ``orders``. The pool drives it in production; a te
 drives it on a clock of its own.
 """
 
-import math
-from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-
-from penstock.pool.admission import AdmissionPolicy
-from penstock.pool.lifetime import Backoff, Lifetime
-from penstock.pool.orders import Check, Close, Open, Order
+from penstock.pool.books import Books, LedgerError, Tally, limit_of
 from penstock.pool.refusal import Refusal, Refused
 from penstock.pool.slot import (
     CHECKING,
@@ -23,73 +16,14 @@ from penstock.pool.slot import (
     OPENING,
     CloseReason,
     Slot,
-    SlotState,
 )
-from penstock.pool.waiters import Waiter, Waiters
+from penstock.pool.waiters import Waiter
 
 __all__ = ["Ledger", "LedgerError", "Tally"]
 
 
-class LedgerError(Exception):
-    """The driver reported what cannot have happened, such as a slot returned twice."""
-
-
-@dataclass(slots=True)
-class Tally:
-    """What has happened to connections so far: ``opened`` is ``closed`` and what is open now."""
-
-    opened: int = 0
-    closed: int = 0
-    open_failures: int = 0
-
-
-class Ledger:
-    """The books of one pool.
-
-    Args:
-        size: Connections that are kept; 0 for as many as were ever wanted.
-        overflow: Connections above ``size``; below 0 for no limit.
-        lifetime: When connections retire.
-        backoff: How far apart failing attempts to open one are.
-        admission: How the queue is kept short.
-        lifo: Whether the connection returned last is lent first.
-        connects_at_once: Connections that are opened in parallel at most.
-    """
-
-    def __init__(
-        self,
-        size: int,
-        overflow: int,
-        *,
-        lifetime: Lifetime,
-        backoff: Backoff,
-        admission: AdmissionPolicy | None = None,
-        lifo: bool = False,
-        connects_at_once: int = 4,
-    ) -> None:
-        self.size, self.overflow, self.limit = size, overflow, _limit(size, overflow)
-        self.orders: deque[Order] = deque()
-        self.lifetime = lifetime
-        self.backoff = backoff
-        self.connects_at_once = connects_at_once
-        self.tally = Tally()
-        self.suspended = False
-        self.closed = False
-        self.least_idle = 0
-        """Fewest idle slots since somebody last set it: so many connections nobody needed."""
-        self._slots: dict[Slot, None] = {}
-        """Every slot, in whatever state: never more than the limit, unless that was lowered."""
-        self._idle: deque[Slot] = deque()
-        """Empty while anybody waits, unless lending is suspended."""
-        self._take: Callable[[], Slot] = self._idle.pop if lifo else self._idle.popleft
-        self.waiters = Waiters(admission or AdmissionPolicy())
-        self._queue = self.waiters.queue
-        self._opening = 0
-        self._closing = 0
-        self._barred = False
-        """Suspended or closed: nothing idle is lent."""
-        self._alert = False
-        """Closed, or more open than allowed: a returned slot is looked at twice."""
+class Ledger(Books):
+    """Decides for one pool; ``Books`` has its arguments."""
 
     # Borrowing and returning: the hot path.
 
@@ -221,47 +155,11 @@ class Ledger:
         self._expect(slot, LENT, CHECKING, MENDING)
         self._dismiss(slot, why)
 
-    # Upkeep.
-
-    def order_open(
-        self, now: float, *, for_upkeep: bool = False, replaces: Slot | None = None
-    ) -> bool:
-        """Have a connection opened; False where there is no room, or it is too early to try."""
-        if len(self._slots) >= self.limit or now < self.backoff.until:
-            return False
-        slot = Slot(now, for_upkeep=for_upkeep, replaces=replaces)
-        self._slots[slot] = None
-        self._opening += 1
-        self.orders.append(Open(slot))
-        return True
-
-    def open_for_waiters(self, now: float) -> None:
-        """Have connections opened for those who wait, as far as there is room and time."""
-        if self.suspended:
-            return
-        wanted = min(len(self._queue), self.connects_at_once)
-        while self._opening < wanted and self.order_open(now):
-            pass
-
-    def order_check(self, slot: Slot) -> None:
-        """Have an idle slot's connection pinged."""
-        self._idle.remove(slot)
-        slot.state = CHECKING
-        self.orders.append(Check(slot))
-
-    def retire(self, slot: Slot, why: CloseReason = CloseReason.LIFETIME) -> None:
-        """Have the slot's connection closed: now where it is idle, else when it comes back."""
-        if slot.state is IDLE:
-            self._idle.remove(slot)
-            self._dismiss(slot, why)
-        else:
-            slot.doomed = slot.doomed or why
-
     # The operator.
 
     def resize(self, size: int, overflow: int, now: float) -> None:
         """Change the limits: idle surplus is closed now, the rest as it comes back."""
-        self.size, self.overflow, self.limit = size, overflow, _limit(size, overflow)
+        self.size, self.overflow, self.limit = size, overflow, limit_of(size, overflow)
         while self._surplus() > 0 and self._idle:
             self.retire(self._idle[0], CloseReason.SURPLUS)
         self._watch()
@@ -291,33 +189,6 @@ class Ledger:
         while self._idle:
             self.retire(self._idle[0], CloseReason.DISPOSED)
 
-    # Numbers.
-
-    def __iter__(self) -> Iterator[Slot]:
-        """Every slot, oldest first; the books must not change meanwhile."""
-        return iter(self._slots)
-
-    def count(self, *states: SlotState) -> int:
-        """Number of slots in any of the states."""
-        return sum(slot.state in states for slot in self._slots)
-
-    @property
-    def open(self) -> int:
-        """Slots in any state: what counts towards the limit."""
-        return len(self._slots)
-
-    @property
-    def idle(self) -> int:
-        """Slots that can be lent."""
-        return len(self._idle)
-
-    @property
-    def opening(self) -> int:
-        """Connections being opened."""
-        return self._opening
-
-    # Decisions.
-
     def _turns_away(self, now: float) -> Refusal | None:
         if self.closed:
             return Refusal(Refused.CLOSED)
@@ -325,45 +196,3 @@ class Ledger:
         if backoff.refused and now < backoff.until and not self._has_prospects():
             return Refusal(Refused.FAILED, backoff.last_error)
         return None
-
-    def _place(self, slot: Slot, now: float, *, is_new: bool = False) -> None:
-        slot.since = now
-        why = None if is_new else self._outlived(slot, now)
-        if self._surplus() > 0:
-            why = CloseReason.SURPLUS
-        if why is None and not self.suspended and self.waiters.hand_over(slot, now):
-            return
-        why = why or slot.doomed or (CloseReason.DISPOSED if self.closed else None)
-        if why is not None:
-            self._dismiss(slot, why)
-            self._watch()
-        else:
-            slot.state = IDLE
-            self._idle.append(slot)
-
-    def _outlived(self, slot: Slot, now: float) -> CloseReason | None:
-        if slot.doomed:
-            return slot.doomed
-        return CloseReason.LIFETIME if now >= slot.expires_at else None
-
-    def _dismiss(self, slot: Slot, why: CloseReason) -> None:
-        slot.state = CLOSING
-        self._closing += 1
-        self.orders.append(Close(slot, why))
-
-    def _has_prospects(self) -> bool:
-        return len(self._slots) > self._closing
-
-    def _surplus(self) -> float:
-        return len(self._slots) - self._closing - self.limit
-
-    def _watch(self) -> None:
-        self._alert = self.closed or self._surplus() > 0
-
-    def _expect(self, slot: Slot, *states: SlotState) -> None:
-        if slot not in self._slots or slot.state not in states:
-            raise LedgerError(f"a slot that is {slot.state.value} cannot do this")
-
-
-def _limit(size: int, overflow: int) -> float:
-    return math.inf if size == 0 or overflow < 0 else size + overflow

@@ -5,15 +5,22 @@ import linecache
 import sys
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
 import greenlet
+import sqlalchemy
 
 __all__ = ["Loan", "borrower_route", "here", "task_of", "where"]
 
 DEPTH = 8
 """Frames that are noted at a checkout, from the code that awaits SQLAlchemy outwards."""
+
+_NOT_THE_CALLERS = tuple(
+    str(Path(module.__file__).parent) for module in (asyncio, sqlalchemy) if module.__file__
+)
+"""Where frames come from that tell nobody where the mistake is."""
 
 borrower_route: ContextVar[Callable[[], str] | None] = ContextVar("borrower_route", default=None)
 """Who asks, in words, such as a request's route; called only when there is something to report."""
@@ -76,6 +83,8 @@ def _frames() -> list[tuple[CodeType, int]]:
 def _text(frames: "Iterator[tuple[CodeType, int]]") -> str:
     lines = []
     for code, number in frames:
+        if code.co_filename.startswith(_NOT_THE_CALLERS):
+            continue
         lines.append(f'  File "{code.co_filename}", line {number}, in {code.co_name}\n')
         if source := linecache.getline(code.co_filename, number).strip():
             lines.append(f"    {source}\n")

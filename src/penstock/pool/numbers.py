@@ -1,17 +1,15 @@
 """The ledger's books in the terms in which others read them."""
 
 import math
-from typing import TYPE_CHECKING
+
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from penstock.errors import SettingsError
 from penstock.pool.ledger import Ledger
 from penstock.pool.slot import CHECKING, CLOSING, IDLE, LENT, MENDING
 from penstock.pool.snapshot import PoolSnapshot
 
-if TYPE_CHECKING:
-    from penstock.pool.adapter import PenstockPool
-
-__all__ = ["IdleQueue", "check_size", "snapshot_of"]
+__all__ = ["PoolNumbers", "check_size", "snapshot_of"]
 
 
 def snapshot_of(ledger: Ledger) -> PoolSnapshot:
@@ -58,7 +56,7 @@ class IdleQueue:
 
     __slots__ = ("_pool",)
 
-    def __init__(self, pool: "PenstockPool") -> None:
+    def __init__(self, pool: "PoolNumbers") -> None:
         self._pool = pool
 
     @property
@@ -82,3 +80,57 @@ class IdleQueue:
     def full(self) -> bool:
         """Tell whether ``pool_size`` connections are idle."""
         return 0 < self.maxsize <= self.qsize()
+
+
+class PoolNumbers(AsyncAdaptedQueuePool):
+    """The part of a pool that tells its numbers, in SQLAlchemy's terms."""
+
+    ledger: Ledger
+    uses_lifo: bool
+
+    def _collect(self) -> None:
+        """Bring the books up to date."""
+        raise NotImplementedError
+
+    def snapshot(self) -> PoolSnapshot:
+        """Return the pool's numbers at this moment."""
+        self._collect()
+        return snapshot_of(self.ledger)
+
+    @property
+    def name(self) -> str:
+        """What messages call the pool."""
+        return f"pool {self._orig_logging_name}" if self._orig_logging_name else "the pool"
+
+    def size(self) -> int:
+        """Return ``pool_size``."""
+        return self.ledger.size
+
+    def timeout(self) -> float | None:  # type: ignore[override]  # None is accepted there, too
+        """Return ``pool_timeout`` in seconds; None for no limit."""
+        return self._timeout
+
+    def checkedin(self) -> int:
+        """Return the number of connections that wait in the pool."""
+        return self.snapshot().checked_in
+
+    def checkedout(self) -> int:
+        """Return the number of connections that are lent."""
+        return self.snapshot().checked_out
+
+    def overflow(self) -> int:
+        """Return how many more connections there are than ``pool_size``; negative for fewer."""
+        return self._overflow
+
+    @property
+    def _overflow(self) -> int:  # type: ignore[override]  # others read it, nobody writes it
+        self._collect()
+        return self.ledger.open - self.ledger.size
+
+    @property
+    def _max_overflow(self) -> int:  # type: ignore[override]  # as above
+        return self.ledger.overflow
+
+    @property
+    def _pool(self) -> "IdleQueue":  # type: ignore[override]  # as above
+        return IdleQueue(self)

@@ -2,21 +2,13 @@
 
 import math
 from dataclasses import dataclass, fields
-from enum import StrEnum
 
 from penstock.errors import SettingsError
 from penstock.pool.admission import AdmissionPolicy
 from penstock.pool.schedule import UpkeepPolicy
+from penstock.settings import NestedCheckoutPolicy
 
 __all__ = ["NestedCheckoutPolicy", "PoolPolicy", "nested_checkout_policy"]
-
-
-class NestedCheckoutPolicy(StrEnum):
-    """What is done with a task that holds a connection and waits for another."""
-
-    REFUSE = "refuse"
-    WARN = "warn"
-    ALLOW = "allow"
 
 
 @dataclass(frozen=True, slots=True)

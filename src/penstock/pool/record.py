@@ -27,6 +27,8 @@ class Record(_ConnectionRecord):
     pulse: Pulse
     known: Any = None
     """The connection by which the pool knows the record, until that is closed or given away."""
+    is_orphan = False
+    """Whether it was taken from a borrower who still refers to it: nobody else may have it."""
     repair: "asyncio.Task[None] | bool" = False
     """What is closing or mending a connection that was taken from its borrower."""
     repaired: Any = None
@@ -51,9 +53,12 @@ class Record(_ConnectionRecord):
             self._log_invalidate(e, soft)
             self.dbapi_connection = None
         else:
-            super().invalidate(e, soft)
-            if soft:
-                self.keeper.ledger.retire(self.slot, CloseReason.INVALID)
+            try:
+                super().invalidate(e, soft)
+            finally:
+                if self.dbapi_connection is not None:  # soft, or a listener of the event failed
+                    self.keeper.ledger.retire(self.slot, CloseReason.INVALID)
+                    self.keeper.carry_out()
 
     def shut(self, *, terminate: bool) -> None:
         """Close the connection, as SQLAlchemy does with all its events. Runs in a greenlet."""

@@ -47,7 +47,7 @@ class CloseReason(StrEnum):
     DISPOSED = "disposed"
     """The pool was disposed of or drained."""
     LOST = "lost"
-    """Whoever had borrowed it lost it, or kept it for too long."""
+    """Whoever had borrowed it detached it, lost it, or kept it for too long."""
 
 
 class Slot:

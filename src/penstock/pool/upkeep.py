@@ -68,6 +68,7 @@ class Upkeep:
 
     async def settled(self) -> None:
         """Wait until nothing is being closed, mended or pinged."""
+        await asyncio.sleep(0)  # what was handed to the loop a moment ago begins first
         while tasks := self._tasks - self._connecting:
             await asyncio.wait(tasks)
 
@@ -81,8 +82,13 @@ class Upkeep:
 
         Its slot counts until the server is known to be rid of it, or at rest.
         """
-        work = self._mend(record, connection) if mend else self._drop(record, connection)
-        record.repair = self.start(work, "mend" if mend else "close")
+        if not mend:
+            record.repair = self.start(self._drop(record, connection), "close")
+            return
+        # What undoes the borrower's execution options; the record's return would throw it away.
+        undo = list(reversed(record.finalize_callback))
+        record.finalize_callback.clear()
+        record.repair = self.start(self._mend(record, connection, undo), "mend")
 
     def start(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
         """Do something in a task of its own, which is named in tracebacks and debuggers."""
@@ -109,7 +115,7 @@ class Upkeep:
         if self._keeper.listeners.all:
             self._keeper.listeners.tell(ConnectionOpened(now - began, slot.for_upkeep))
         self._keeper.ledger.opened(slot, now)
-        self.carry_out()
+        self._keeper.carry_out()
 
     async def connect(self, record: Record) -> None:
         """Open the record's connection within ``connect_timeout``.
@@ -138,11 +144,12 @@ class Upkeep:
         if record.dbapi_connection is not None:
             self._abandon(record.dbapi_connection)
             self._keeper.forget(record)
+            record.dbapi_connection = None
         self._spare.append(record)
         if self._keeper.listeners.all:
             self._keeper.listeners.tell(OpeningFailed(now - began, error))
         self._keeper.ledger.failed(slot, now, error, refused=is_refused(error))
-        self.carry_out()
+        self._keeper.carry_out()
         self._keeper.look_again_at(self._keeper.ledger.backoff.until)
 
     async def _prepare(self, record: Record, old: Record) -> None:
@@ -172,16 +179,18 @@ class Upkeep:
             self._abandon(connection)
             raise
         finally:
+            record.dbapi_connection = None
             self.vacate(slot, why)
 
     def vacate(self, slot: Slot, why: CloseReason) -> None:
         """Give the slot back, whose connection is closed or has gone elsewhere."""
         now = monotonic()
-        self._spare.append(slot.content)
+        if not slot.content.is_orphan:
+            self._spare.append(slot.content)
         if self._keeper.listeners.all:
             self._keeper.listeners.tell(ConnectionClosed(why, now - slot.opened_at))
         self._keeper.ledger.vacate(slot, now)
-        self.carry_out()
+        self._keeper.carry_out()
 
     async def _drop(self, record: Record, connection: Any) -> None:
         """Close what is no longer the record's."""
@@ -198,13 +207,11 @@ class Upkeep:
             if record.slot.state is MENDING:
                 self.vacate(record.slot, CloseReason.INVALID)
 
-    async def _mend(self, record: Record, connection: Any) -> None:
+    async def _mend(self, record: Record, connection: Any, undo: list[Any]) -> None:
         began = monotonic()
-        finalizers = list(record.finalize_callback)
-        record.finalize_callback.clear()
         try:
             async with asyncio.timeout(MEND_TIMEOUT):
-                is_well = await greenlet_spawn(self._clean, record, connection, finalizers)
+                is_well = await greenlet_spawn(self._clean, record, connection, undo)
         except Exception:
             _logger.debug("A cancelled connection could not be saved", exc_info=True)
             is_well = False
@@ -216,12 +223,12 @@ class Upkeep:
             return
         self._mended(record, connection, monotonic() - began)
 
-    def _clean(self, record: Record, connection: Any, finalizers: list[Any]) -> bool:
+    def _clean(self, record: Record, connection: Any, undo: list[Any]) -> bool:
         keeper = self._keeper
         if not keeper.driver.mend(connection):
             return False
-        for finalizer in reversed(finalizers):
-            finalizer(connection)
+        for step in undo:
+            step(connection)
         if keeper.pool.dispatch.reset:
             state = PoolResetState(
                 transaction_was_reset=False, terminate_only=False, asyncio_safe=True
@@ -239,7 +246,7 @@ class Upkeep:
         if record.slot.state is MENDING:
             record.dbapi_connection = connection
             keeper.ledger.restore(record.slot, monotonic())
-            self.carry_out()
+            self._keeper.carry_out()
         else:
             record.repaired = connection
 
@@ -251,13 +258,13 @@ class Upkeep:
             is_alive = False
         except BaseException:
             self._keeper.ledger.discard(slot, CloseReason.DEAD)
-            self.carry_out()
+            self._keeper.carry_out()
             raise
         if is_alive:
             self._keeper.ledger.restore(slot, monotonic())
         else:
             self._keeper.ledger.discard(slot, CloseReason.DEAD)
-        self.carry_out()
+        self._keeper.carry_out()
 
     async def ping(self, record: Record) -> bool:
         """Make one round trip within ``ping_timeout``; False where the connection is broken."""

@@ -1,0 +1,72 @@
+"""A pool belongs to one event loop of one process, and says so."""
+
+import asyncio
+import gc
+import os
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from penstock import PenstockPool, PoolInAnotherLoop
+
+
+async def backend_of(engine: AsyncEngine) -> int:
+    async with engine.connect() as connection:
+        backend: int = await connection.scalar(text("SELECT pg_backend_pid()"))
+    return backend
+
+
+def test_another_loop_is_refused_with_the_remedy(database_url: str) -> None:
+    engine = create_async_engine(database_url, poolclass=PenstockPool)
+    with asyncio.Runner() as first, asyncio.Runner() as second:
+        first.run(backend_of(engine))
+        with pytest.raises(PoolInAnotherLoop, match=r"another event loop: await engine\.dispose"):
+            second.run(backend_of(engine))
+        first.run(engine.dispose())
+
+
+def test_a_disposed_engine_may_be_used_by_another_loop(database_url: str) -> None:
+    engine = create_async_engine(database_url, poolclass=PenstockPool)
+    for _ in range(2):
+        asyncio.run(use_and_dispose(engine))
+
+
+async def use_and_dispose(engine: AsyncEngine) -> None:
+    await backend_of(engine)
+    await engine.dispose()
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # of the loop that ended with sockets open
+def test_dispose_helps_even_after_the_loop_has_ended(database_url: str) -> None:
+    engine = create_async_engine(database_url, poolclass=PenstockPool)
+    asyncio.run(backend_of(engine))
+    asyncio.run(engine.dispose())
+    asyncio.run(use_and_dispose(engine))
+    gc.collect()
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # this test's own threads
+def test_a_forked_process_opens_its_own_and_leaves_the_others_alone(database_url: str) -> None:
+    engine = create_async_engine(database_url, poolclass=PenstockPool)
+    with asyncio.Runner() as runner:
+        backend = runner.run(backend_of(engine))
+        child = os.fork()
+        if child == 0:
+            os._exit(_in_the_child(engine, backend))
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        assert runner.run(backend_of(engine)) == backend
+        runner.run(engine.dispose())
+
+
+def _in_the_child(engine: AsyncEngine, backend: int) -> int:
+    async def use() -> int:
+        own = await backend_of(engine)
+        await engine.dispose()
+        return own
+
+    try:
+        return 0 if asyncio.run(use()) != backend else 1
+    except BaseException:  # noqa: BLE001 - pytest must not go on in the child
+        return 2

@@ -1,0 +1,127 @@
+"""A loan that lasts too long is reported once, with all that is needed to find it."""
+
+import asyncio
+import logging
+import re
+from contextlib import suppress
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from tests.eventually import eventually
+
+from penstock import Database, PenstockPool
+from penstock.pool.events import LoanLeaked, PoolEvent
+from penstock.pool.leak import LeakReport
+
+
+def pool_of(engine: AsyncEngine) -> PenstockPool:
+    assert isinstance(engine.pool, PenstockPool)
+    return engine.pool
+
+
+class Reports:
+    """The reports of one pool."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.all: list[LeakReport] = []
+        pool_of(engine).listeners.add(self)
+
+    def __call__(self, event: PoolEvent) -> None:
+        if isinstance(event, LoanLeaked):
+            self.all.append(event.report)
+
+
+async def borrow_for_too_long(engine: AsyncEngine, done: asyncio.Event) -> None:
+    async with engine.connect() as connection:
+        await connection.execute(text("SELECT 'the last statement', :value"), {"value": "secret"})
+        await done.wait()
+
+
+async def test_a_leak_is_reported_once_with_both_places(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = create_async_engine(database_url, poolclass=PenstockPool, leak_after=0.1)
+    reports, done = Reports(engine), asyncio.Event()
+    with caplog.at_level(logging.WARNING, "penstock.pool"):
+        task = asyncio.create_task(borrow_for_too_long(engine, done))
+        await eventually(lambda: bool(reports.all))
+        await asyncio.sleep(1.2)  # another look at what is due
+    done.set()
+    await task
+    await engine.dispose()
+
+    (report,) = reports.all
+    assert report.seconds >= 0.1
+    assert "borrow_for_too_long" in report.borrowed_at
+    assert "async with engine.connect() as connection:" in report.borrowed_at
+    assert "await done.wait()" in report.holder_at
+    assert "sqlalchemy" not in report.borrowed_at
+    assert not report.reclaimed
+    assert len([r for r in caplog.records if "has been lent for" in r.message]) == 1
+
+
+async def test_the_report_names_the_last_statement_without_its_values(database_url: str) -> None:
+    database = Database.from_url(database_url, environment="testing", leak_after=0.1)
+    reports, done = Reports(database.engine), asyncio.Event()
+    task = asyncio.create_task(borrow_for_too_long(database.engine, done))
+    await eventually(lambda: bool(reports.all))
+    done.set()
+    await task
+    await database.close()
+
+    statement = reports.all[0].statement
+    assert statement is not None
+    assert re.fullmatch(r"SELECT 'the last statement', \$1(::\w+)?", statement)
+    assert "secret" not in str(reports.all[0])
+
+
+async def test_a_loan_that_comes_back_in_time_is_not_reported(database_url: str) -> None:
+    engine = create_async_engine(database_url, poolclass=PenstockPool, leak_after=2.5)
+    reports = Reports(engine)
+    async with engine.connect():
+        await asyncio.sleep(1.2)
+    await asyncio.sleep(1.2)
+    await engine.dispose()
+
+    assert reports.all == []
+
+
+async def test_a_leaked_connection_can_be_taken_back_by_force(database_url: str) -> None:
+    engine = create_async_engine(
+        database_url,
+        poolclass=PenstockPool,
+        pool_size=1,
+        max_overflow=0,
+        leak_after=0.1,
+        reclaim_leaks=True,
+    )
+    reports = Reports(engine)
+    connection = await engine.connect()
+    backend = await connection.scalar(text("SELECT pg_backend_pid()"))
+
+    async with engine.connect() as other:  # waits until the first one is taken back
+        assert await other.scalar(text("SELECT pg_backend_pid()")) != backend
+    assert reports.all[0].reclaimed
+    with pytest.raises(SQLAlchemyError):
+        await connection.execute(text("SELECT 1"))
+    await connection.close()
+    assert pool_of(engine).snapshot().checked_out == 0
+    await engine.dispose()
+
+
+async def test_a_query_that_runs_while_its_connection_is_taken_back_fails(
+    database_url: str,
+) -> None:
+    engine = create_async_engine(
+        database_url, poolclass=PenstockPool, leak_after=0.1, reclaim_leaks=True
+    )
+    async with engine.connect() as connection:
+        with pytest.raises(DBAPIError):
+            await connection.execute(text("SELECT pg_sleep(30)"))
+    with suppress(SQLAlchemyError):
+        await connection.close()
+    await eventually(lambda: pool_of(engine).snapshot().invalid == 0)
+    assert pool_of(engine).snapshot().checked_out == 0
+    await engine.dispose()
