@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from sqlalchemy import event
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from penstock.database import Database, UnitOfWork
+from penstock.pool import PoolTimeout
 
 __all__ = ["exhausted", "undone"]
 
@@ -46,7 +46,7 @@ def exhausted(database: Database) -> Iterator[None]:
     """
 
     def refuse(*_: object) -> None:
-        raise PoolTimeoutError("The pool is exhausted, as this test asked for.")
+        raise PoolTimeout("The pool is exhausted, as this test asked for.")
 
     engine = database.engine.sync_engine
     event.listen(engine, "checkout", refuse)

@@ -15,7 +15,7 @@ from penstock.database.read_only import ReadOnlySession, reading_engine
 from penstock.database.unit import UnitOfWork
 from penstock.engine import build_engine, pool_snapshot
 from penstock.planner import ConnectionBudget
-from penstock.pool import PoolSnapshot
+from penstock.pool import PenstockPool, PoolSnapshot
 from penstock.settings import BudgetPolicy, DatabaseSettings, settings_from_environment
 
 __all__ = ["Database"]
@@ -79,7 +79,7 @@ class Database:
         return pool_snapshot(self._engine)
 
     async def open(self) -> None:
-        """Connect once and hold the fleet's wants against the server's limit.
+        """Connect, hold the fleet's wants against the server's limit, and fill ``min_idle``.
 
         Raises:
             ConnectFailed: The server cannot be reached; the message says why.
@@ -87,9 +87,17 @@ class Database:
         """
         async with self._engine.connect() as connection:
             await self._check_budget(connection)
+        if isinstance(self._engine.pool, PenstockPool):
+            await self._engine.pool.prefill()
 
-    async def close(self) -> None:
-        """Close the connections in the pool. The database may be opened again."""
+    async def close(self, timeout: float = 10.0) -> None:  # noqa: ASYNC109 - a bound, for callers
+        """Lend nothing any more and close every connection. The database may be opened again.
+
+        Args:
+            timeout: Seconds to wait for what is lent, before it is taken back by force.
+        """
+        if isinstance(self._engine.pool, PenstockPool):
+            await self._engine.pool.drain(timeout)
         await self._engine.dispose()
 
     async def __aenter__(self) -> Self:

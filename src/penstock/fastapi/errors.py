@@ -15,7 +15,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, Response
 
 from penstock.database import CommitOutcomeUnknown
-from penstock.pool import ConnectFailed
+from penstock.pool import ConnectFailed, PoolClosed, PoolSuspended
 
 __all__ = ["Problem", "handle_database_errors", "internal_error", "problem_of"]
 
@@ -79,6 +79,18 @@ _EXHAUSTED = _Answer(
     "Every database connection is in use.",
     retry_after=1,
 )
+_SUSPENDED = _Answer(
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "pool_suspended",
+    "The database is not to be used for the moment.",
+    retry_after=5,
+)
+_CLOSED = _Answer(
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "pool_closed",
+    "The service is shutting down.",
+    retry_after=5,
+)
 _UNREACHABLE = _Answer(
     HTTPStatus.SERVICE_UNAVAILABLE,
     "database_unavailable",
@@ -127,6 +139,8 @@ _ANSWERS: dict[type[Exception], Callable[..., _Answer | None]] = {
     DBAPIError: _driver,
     IntegrityError: _integrity,
     NoResultFound: lambda _: _NO_ROW,
+    PoolClosed: lambda _: _CLOSED,
+    PoolSuspended: lambda _: _SUSPENDED,
     PoolTimeoutError: lambda _: _EXHAUSTED,
 }
 

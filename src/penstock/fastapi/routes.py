@@ -68,7 +68,7 @@ def pool_routes(databases: Mapping[str, Database], access: Callable[..., Any] | 
     router = APIRouter(tags=["operations"], dependencies=guards)
 
     @router.get("/pool-stats", summary="The numbers of this worker's pools")
-    async def pool_stats(response: Response) -> dict[str, dict[str, int | float]]:
+    async def pool_stats(response: Response) -> dict[str, dict[str, bool | int | float]]:
         response.headers.update(_NO_STORE)
         return {
             name: _stats(database)
@@ -79,9 +79,11 @@ def pool_routes(databases: Mapping[str, Database], access: Callable[..., Any] | 
     return router
 
 
-def _stats(database: Database) -> dict[str, int | float]:
+def _stats(database: Database) -> dict[str, bool | int | float]:
     pool = database.pool
-    return {**asdict(pool), "utilisation": round(pool.utilisation, 4)}
+    numbers = asdict(pool)
+    del numbers["last_open_error"]  # it names addresses: that is for the log
+    return {**numbers, "utilisation": round(pool.utilisation, 4)}
 
 
 def is_open(database: Database) -> bool:

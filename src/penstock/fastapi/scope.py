@@ -6,6 +6,7 @@ the route. It passes only once the transaction is committed, or rolled back if i
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from penstock.database import Database
 from penstock.fastapi.units import SCOPE_KEY, WEBSOCKET_REFUSAL, RequestUnits
+from penstock.pool import borrower_route
 
 __all__ = ["ResponseReplaced", "SessionScope"]
 
@@ -72,6 +74,7 @@ class SessionScope:
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
         units = scope[SCOPE_KEY] = RequestUnits(self._databases)
+        borrower = borrower_route.set(partial(_route_of, scope))
         replaced = False
 
         async def settled_send(message: Message) -> None:
@@ -93,6 +96,7 @@ class SessionScope:
             if not replaced:
                 raise
         finally:
+            borrower_route.reset(borrower)
             await units.end("the request was over")
 
     async def _replace(
@@ -105,6 +109,12 @@ class SessionScope:
             if not name.lower().startswith(_OF_THE_WITHDRAWN_RESPONSE)
         ]
         await response(request.scope, request.receive, send)
+
+
+def _route_of(scope: Scope) -> str:
+    # The route's pattern: the path itself may hold what is nobody else's business.
+    pattern = getattr(scope.get("route"), "path", "(no route)")
+    return f"{scope['method']} {pattern}"
 
 
 async def _settle(units: RequestUnits, status: int) -> None:

@@ -11,7 +11,8 @@ from penstock.pool.errors import (
     PoolTimeout,
 )
 from penstock.pool.failure import ConnectFailed, FailureReason
-from penstock.pool.policy import NestedCheckoutPolicy, PoolPolicy
+from penstock.pool.loans import borrower_route
+from penstock.pool.policy import PoolPolicy
 from penstock.pool.snapshot import PoolSnapshot
 
 __all__ = [
@@ -19,7 +20,6 @@ __all__ = [
     "FailureReason",
     "LoanReclaimed",
     "NestedCheckout",
-    "NestedCheckoutPolicy",
     "PenstockPool",
     "PoolClosed",
     "PoolFull",
@@ -28,4 +28,5 @@ __all__ = [
     "PoolSnapshot",
     "PoolSuspended",
     "PoolTimeout",
+    "borrower_route",
 ]

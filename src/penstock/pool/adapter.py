@@ -164,7 +164,7 @@ class PenstockPool(PoolNumbers):
             else:
                 is_fit = idle < self._trusted_for and record.pulse()
             if is_fit:
-                slot.loan = Loan(task) if self._notes_loans else task
+                slot.loan = Loan(task, record.info) if self._notes_loans else task
                 if self.listeners.all:
                     self.listeners.tell(CheckedOut(0.0))
                 return record
@@ -175,10 +175,10 @@ class PenstockPool(PoolNumbers):
     ) -> Record:
         self._here.wake()
         slot = Borrowing(self._here, asked_at).slot(slot)
-        slot.loan = Loan(task) if self._notes_loans else task
+        record: Record = slot.content
+        slot.loan = Loan(task, record.info) if self._notes_loans else task
         if self.listeners.all:
             self.listeners.tell(CheckedOut(monotonic() - asked_at))
-        record: Record = slot.content
         return record
 
     def _do_return_conn(self, record: Record) -> None:  # type: ignore[override]  # all are ours

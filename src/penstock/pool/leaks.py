@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from penstock.pool.errors import NestedCheckout
 from penstock.pool.events import LoanLeaked, NestedCheckoutSeen
 from penstock.pool.leak import LeakReport
-from penstock.pool.loans import Loan, here, task_of, where
+from penstock.pool.loans import STATEMENT_KEY, Loan, here, task_of, where
 from penstock.pool.policy import NestedCheckoutPolicy
 from penstock.pool.refusal import Refused
 from penstock.pool.slot import LENT, Slot
@@ -15,12 +15,10 @@ from penstock.pool.slot import LENT, Slot
 if TYPE_CHECKING:
     from penstock.pool.keeper import Keeper
 
-__all__ = ["STATEMENT_KEY", "refuse_nested_checkout", "report_leaks"]
+__all__ = ["refuse_nested_checkout", "report_leaks"]
 
 _logger = logging.getLogger("penstock.pool")
 
-STATEMENT_KEY = "penstock_statement"
-"""Where in a connection's ``info`` its last statement stands, if somebody notes it."""
 STATEMENT_LENGTH = 200
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import greenlet
 import sqlalchemy
 
-__all__ = ["Loan", "borrower_route", "here", "task_of", "where"]
+__all__ = ["STATEMENT_KEY", "Loan", "borrower_route", "here", "task_of", "where"]
 
 DEPTH = 8
 """Frames that are noted at a checkout, from the code that awaits SQLAlchemy outwards."""
@@ -26,13 +26,23 @@ borrower_route: ContextVar[Callable[[], str] | None] = ContextVar("borrower_rout
 """Who asks, in words, such as a request's route; called only when there is something to report."""
 
 
+STATEMENT_KEY = "penstock_statement"
+"""Where in a connection's ``info`` its last statement stands, if somebody notes it."""
+
+
 class Loan:
-    """A checkout that was noted: by whom, for what, and from where."""
+    """A checkout that was noted: by whom, for what, and from where.
+
+    Args:
+        task: Who asked.
+        info: Of the connection, which forgets the last statement of the borrower before.
+    """
 
     __slots__ = ("frames", "reported", "route", "task")
 
-    def __init__(self, task: "asyncio.Task[Any] | None") -> None:
+    def __init__(self, task: "asyncio.Task[Any] | None", info: dict[Any, Any]) -> None:
         self.task = task
+        info.pop(STATEMENT_KEY, None)
         self.route = borrower_route.get()
         self.frames = _frames()
         self.reported = False

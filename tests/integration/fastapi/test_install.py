@@ -149,6 +149,15 @@ async def test_pool_stats_are_right_on_a_fresh_pool_and_on_a_busy_one(
                 "checked_in": 1,
                 "checked_out": 0,
                 "overflow": 0,
+                "opening": 0,
+                "invalid": 0,
+                "waiting": 0,
+                "suspended": False,
+                "closed": False,
+                "opened_total": 1,
+                "closed_total": 0,
+                "open_failures_total": 0,
+                "refused_total": 0,
                 "utilisation": 0.0,
             }
         }
