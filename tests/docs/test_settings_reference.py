@@ -1,17 +1,16 @@
 """The settings reference says what the code does: every name, default, range and table."""
 
 import re
-from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 
 import pytest
 
 from penstock.settings import DatabaseSettings
-from penstock.settings.acceptance import accepted
+from penstock.settings.acceptance import OFF, accepted
 from penstock.settings.defaults import TCP_KEEPALIVE
 from penstock.settings.environment import variable
-from penstock.settings.profiles import OVERFLOW_SHARE, PRESETS, PROFILES
+from penstock.settings.profiles import OVERFLOW_SHARE, PRESETS, PROFILES, Profile
 from penstock.settings.proxies import PROXIES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
@@ -42,12 +41,12 @@ def table(heading: str) -> list[dict[str, str]]:
     return [dict(zip(names, row, strict=True)) for row in body]
 
 
-def written(value: object) -> str:
-    """A value as the page writes it."""
+def written(field: str, value: object) -> str:
+    """A setting's value as the page writes it."""
     if isinstance(value, StrEnum):
         return value.value
     if value is None:
-        return "not set"
+        return OFF if accepted(FIELDS[field]).startswith(f"{OFF} or ") else "not set"
     if isinstance(value, float):
         return f"{value:g}"
     return str(value).lower()
@@ -56,13 +55,15 @@ def written(value: object) -> str:
 def default_of(field: str) -> str:
     info = FIELDS[field]
     if hasattr(next(iter(PROFILES.values())), field):
-        numbers = (f"{name} {written(getattr(data, field))}" for name, data in PROFILES.items())
+        numbers = (
+            f"{name} {written(field, getattr(data, field))}" for name, data in PROFILES.items()
+        )
         return f"by environment: {', '.join(numbers)}"
     if field == "tcp_keepalive":
-        return written(TCP_KEEPALIVE)
+        return written(field, TCP_KEEPALIVE)
     if info.is_required():
         return "none, it is required"
-    return written(info.get_default(call_default_factory=True, validated_data={}))
+    return written(field, info.get_default(call_default_factory=True, validated_data={}))
 
 
 def test_every_setting_has_a_heading_and_every_heading_a_setting() -> None:
@@ -97,12 +98,11 @@ def test_a_setting_has_a_reason_below_its_entries(field: str) -> None:
 
 
 def test_the_table_of_environments_is_the_data() -> None:
-    columns: Mapping[str, object]
-    expected = []
-    for name, profile in PROFILES.items():
-        columns = {column: getattr(profile, column) for column in profile.__slots__}
-        row = {column: written(value) for column, value in columns.items()}
-        expected.append({"environment": name.value, **row})
+    expected = [
+        {"setting": field}
+        | {name.value: written(field, getattr(data, field)) for name, data in PROFILES.items()}
+        for field in Profile.__slots__
+    ]
 
     assert table("Environments") == expected
 

@@ -1,16 +1,38 @@
 """From settings to an engine."""
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import URL, make_url
+from sqlalchemy import URL, Connection, Engine, event, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
+from sqlalchemy.pool import NullPool
 
 from penstock.engine.driver import connect_arguments
 from penstock.engine.sqlite import is_one_connection, prepare_sqlite
+from penstock.pool import PenstockPool
+from penstock.pool.loans import STATEMENT_KEY
 from penstock.settings import DatabaseSettings, Environment
 
 __all__ = ["build_engine"]
+
+MARGIN = 5.0
+"""Seconds by which the pool waits longer for a connection than the driver may take: the driver's
+limit is exact and its error says more; and what SQLAlchemy asks of a new connection adds to it."""
+
+# SQLAlchemy's StaticPool lends the one connection to all at once, so that one request's rollback
+# undoes what another has written, acknowledged or not. This lends it to one at a time, and nothing
+# but its own end replaces it: a ping that a busy event loop answers late would empty the database.
+ONE_CONNECTION: Mapping[str, Any] = {
+    "pool_size": 1,
+    "max_overflow": 0,
+    "pool_recycle": -1,
+    "pool_pre_ping": False,
+    "min_idle": 0,
+    "keepalive": 0,
+    "idle_before_ping": math.inf,
+    "reclaim_leaks": False,
+}
 
 
 def build_engine(settings: DatabaseSettings) -> AsyncEngine:
@@ -37,36 +59,47 @@ def build_engine(settings: DatabaseSettings) -> AsyncEngine:
     )
     if settings.driver == "aiosqlite":
         prepare_sqlite(engine.sync_engine, settings)
+    if settings.leak_after is not None and isinstance(engine.pool, PenstockPool):
+        _note_statements(engine.sync_engine)
     return engine
 
 
 def _pool(settings: DatabaseSettings, url: URL) -> dict[str, Any]:
     if settings.driver == "aiosqlite" and is_one_connection(url):
-        return _one_connection(settings)
-    if not settings.keeps_connections:
-        return {"poolclass": NullPool}
+        return {**_queue(settings), **ONE_CONNECTION}
+    return _queue(settings) if settings.keeps_connections else {"poolclass": NullPool}
+
+
+def _queue(settings: DatabaseSettings) -> dict[str, Any]:
     return {
-        "poolclass": AsyncAdaptedQueuePool,
+        "poolclass": PenstockPool,
+        "connect_timeout": _longest_connect(settings) + MARGIN,
         "pool_size": settings.pool_size,
         "max_overflow": settings.max_overflow,
         "pool_timeout": settings.pool_timeout,
         "pool_recycle": settings.pool_recycle,
         "pool_pre_ping": settings.pool_pre_ping,
-        "pool_use_lifo": False,
-        "pool_reset_on_return": "rollback",
+        "min_idle": settings.min_idle,
+        "max_waiting": settings.max_waiting,
+        "codel_target": settings.codel_target,
+        "codel_interval": settings.codel_interval,
+        "overflow_idle": settings.overflow_idle,
+        "keepalive": settings.keepalive,
+        "idle_before_ping": settings.idle_before_ping,
+        "leak_after": settings.leak_after,
+        "reclaim_leaks": settings.reclaim_leaks,
+        "nested_checkout": settings.nested_checkout,
     }
 
 
-def _one_connection(settings: DatabaseSettings) -> dict[str, Any]:
-    """Lend the one connection to one borrower at a time, and never replace it.
+def _longest_connect(settings: DatabaseSettings) -> float:
+    # A file is opened at once, but its first pragma may have to wait for another's lock.
+    return settings.command_timeout if settings.driver == "aiosqlite" else settings.connect_timeout
 
-    SQLAlchemy's ``StaticPool`` lends it to all at once, so that one request's rollback undoes
-    what another has written, acknowledged or not.
-    """
-    return {
-        "poolclass": AsyncAdaptedQueuePool,
-        "pool_size": 1,
-        "max_overflow": 0,
-        "pool_timeout": settings.pool_timeout,
-        "pool_reset_on_return": "rollback",
-    }
+
+def _note_statements(engine: Engine) -> None:
+    """Let the pool's report of a leak have the last statement, without its values."""
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def note(connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
+        connection.connection.info[STATEMENT_KEY] = statement

@@ -3,7 +3,7 @@
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import QueuePool
 
-from penstock.pool import PoolSnapshot
+from penstock.pool import PenstockPool, PoolSnapshot
 
 __all__ = ["pool_snapshot"]
 
@@ -19,6 +19,8 @@ def pool_snapshot(engine: AsyncEngine) -> PoolSnapshot:
         (``NullPool``).
     """
     pool = engine.pool
+    if isinstance(pool, PenstockPool):
+        return pool.snapshot()
     if not isinstance(pool, QueuePool):
         return PoolSnapshot(size=0, limit=0, checked_in=0, checked_out=0, overflow=0)
     size = pool.size()

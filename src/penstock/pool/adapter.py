@@ -147,6 +147,15 @@ class PenstockPool(PoolNumbers):
 
     # What SQLAlchemy calls.
 
+    def connect(self) -> PoolProxiedConnection:
+        """Lend a connection; its ``close()`` returns it. Runs in a greenlet."""
+        if self.dispatch.checkout or self._pre_ping:
+            return super().connect()
+        # What the base class does where nobody looks at the checkout, without looking for them.
+        loan = Record.checkout(self)
+        loan._counter = 1  # noqa: SLF001 - the base class's
+        return loan
+
     def _do_get(self) -> Record:
         task = current_task(self._loop)
         if task is None or get_ident() != self._thread:

@@ -52,7 +52,7 @@ class Admission:
         self._samples = 0
         self._handed_over_at = 0.0
 
-    def refuses(self, waiting: int, patience: float) -> Refused | None:
+    def refuses(self, waiting: float, patience: float) -> Refused | None:
         """Tell whether somebody who asks now is turned away.
 
         Args:

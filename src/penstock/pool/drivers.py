@@ -32,6 +32,14 @@ class Driver:
         """
         return _never, _always
 
+    def own_socket(self, connection: Any) -> int | None:  # noqa: ARG002 - others need it
+        """Return the number of the socket whose end is to be awaited after the close.
+
+        Returns:
+            None where closing waits by itself until the server has hung up, or has no socket.
+        """
+        return None
+
     def ping(self, dialect: Any, connection: Any) -> bool:
         """Make one round trip; False where the connection is broken. Runs in a greenlet."""
         answer: bool = dialect._do_ping_w_event(connection)  # noqa: SLF001 - as the base pool calls
@@ -100,6 +108,11 @@ class Psycopg(Driver):
         driver = connection.driver_connection
         return _signs_of_life(lambda: driver.closed, driver.fileno())
 
+    def own_socket(self, connection: Any) -> int | None:
+        """As the base class says."""
+        driver = connection.driver_connection
+        return None if driver.closed else driver.fileno()
+
     def mend(self, connection: Any) -> bool:
         """As the base class says."""
         connection.rollback()
@@ -112,14 +125,14 @@ class Psycopg(Driver):
 
 
 class Aiosqlite(Driver):
-    """aiosqlite: its thread goes on with a cancelled statement unless it is interrupted."""
+    """aiosqlite: its thread goes on with a cancelled statement, and takes the rollback after it."""
 
     can_mend = True
 
     def mend(self, connection: Any) -> bool:
         """As the base class says."""
         driver = connection.driver_connection
-        await_(driver.interrupt())
+        # Not interrupted: while a cursor is open, SQLite would interrupt the next statement, too.
         connection.rollback()
         return not driver.in_transaction
 
@@ -129,11 +142,24 @@ class Mysql(Driver):
 
     def signs_of_life(self, connection: Any) -> tuple[Pulse, Pulse]:
         """As the base class says."""
+        transport = self._transport(connection)
+        if transport is None:
+            return super().signs_of_life(connection)
+        return _signs_of_life(transport.is_closing, transport.get_extra_info("socket").fileno())
+
+    def own_socket(self, connection: Any) -> int | None:
+        """As the base class says."""
+        transport = self._transport(connection)
+        if transport is None or transport.is_closing():
+            return None
+        return transport.get_extra_info("socket").fileno()  # type: ignore[no-any-return]  # untyped
+
+    @staticmethod
+    def _transport(connection: Any) -> Any:
         driver = connection.driver_connection
-        writer = getattr(driver, "_writer", None)
-        if writer is None:
-            return _never, _always
-        return _signs_of_life(writer.transport.is_closing, writer.get_extra_info("socket").fileno())
+        if (writer := getattr(driver, "_writer", None)) is not None:  # aiomysql
+            return writer.transport
+        return getattr(driver, "_transport", None)  # asyncmy
 
 
 class _OneRoundTrip:

@@ -54,6 +54,7 @@ class Keeper:
         self._records: dict[int, Record] = {}
         """By the identity of the connection, of which the record keeps a reference."""
         self._timer: asyncio.TimerHandle | None = None
+        self._retry_timer: asyncio.TimerHandle | None = None
         self._drained = asyncio.Event()
 
     # Which connection is whose.
@@ -186,14 +187,18 @@ class Keeper:
             self.wake()
             self._schedule.resting = resting
 
-    def look_again_at(self, when: float) -> None:
-        """Try to serve those who wait when the next attempt to connect may be made."""
-        if self.ledger.waiters:
-            self.loop.call_later(max(0.0, when - monotonic()), self._retry, context=Context())
+    def retry_in_time(self) -> None:
+        """See to it that those who wait are served when the next attempt to connect may be made."""
+        delay = self.ledger.backoff.until - monotonic()
+        if delay > 0 and self._retry_timer is None:
+            self._retry_timer = self.loop.call_later(delay, self._retry, context=Context())
 
     def _retry(self) -> None:
+        self._retry_timer = None
         self.ledger.open_for_waiters(monotonic())
         self.carry_out()
+        if self.ledger.waiters:
+            self.retry_in_time()
 
     def in_loop(self, work: Callable[[], object]) -> None:
         """Have something done by the loop soon, from any thread; nothing if it has ended."""

@@ -67,7 +67,8 @@ class Ledger(Books):
         if refusal is not None:
             self.waiters.tally.turned_away += 1
             return refusal
-        refusal = self.waiters.join(waiter, now)
+        can_be_opened = self.limit - len(self._slots) + self._opening
+        refusal = self.waiters.join(waiter, len(self._queue) - can_be_opened, now)
         self.open_for_waiters(now)
         return refusal
 

@@ -36,6 +36,9 @@ class Record(_ConnectionRecord):
 
     def __init__(self, keeper: "Keeper") -> None:
         self.keeper = keeper
+        # Looked up once: each return needs them.
+        self.heard = keeper.pool.dispatch
+        self.give_back = keeper.pool._return_conn  # noqa: SLF001 - the base class's
         super().__init__(keeper.pool, connect=False)
 
     def get_connection(self) -> Any:
@@ -46,6 +49,18 @@ class Record(_ConnectionRecord):
     def connect(self) -> None:
         """Open a connection, as SQLAlchemy does with all its events."""
         super().get_connection()
+
+    def checkin(self, _fairy_was_created: bool = True) -> None:
+        """Return to the pool, whatever a listener or an undoing of execution options raises."""
+        if self.fairy_ref is not None and not self.finalize_callback and not self.heard.checkin:
+            self.fairy_ref = None
+            self.give_back(self)
+            return
+        try:
+            super().checkin(_fairy_was_created)
+        except BaseException as error:
+            self.keeper.give_up(self, error)
+            raise
 
     def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
         """Give the connection up; after a cancellation, have it mended instead."""

@@ -3,7 +3,10 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine
+import os
+import socket
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -105,12 +108,12 @@ class Upkeep:
             await self.connect(record)
             if slot.replaces is not None:
                 await self._prepare(record, slot.replaces.content)
-        except Exception as error:  # noqa: BLE001 - whoever waits for the connection raises it
-            self._failed_to_open(slot, began, error)
-            return
-        except BaseException:
+        except asyncio.CancelledError:
             self._failed_to_open(slot, began, ConnectFailed("the attempt to connect was cancelled"))
             raise
+        except BaseException as error:  # noqa: BLE001 - whoever waits for the connection raises it
+            self._failed_to_open(slot, began, error)
+            return
         now = monotonic()
         if self._keeper.listeners.all:
             self._keeper.listeners.tell(ConnectionOpened(now - began, slot.for_upkeep))
@@ -150,7 +153,8 @@ class Upkeep:
             self._keeper.listeners.tell(OpeningFailed(now - began, error))
         self._keeper.ledger.failed(slot, now, error, refused=is_refused(error))
         self._keeper.carry_out()
-        self._keeper.look_again_at(self._keeper.ledger.backoff.until)
+        if self._keeper.ledger.waiters:
+            self._keeper.retry_in_time()
 
     async def _prepare(self, record: Record, old: Record) -> None:
         keeper = self._keeper
@@ -170,7 +174,7 @@ class Upkeep:
         connection = record.dbapi_connection
         self._keeper.forget(record)
         try:
-            async with asyncio.timeout(CLOSE_TIMEOUT):
+            async with asyncio.timeout(CLOSE_TIMEOUT), self._seen_off(connection):
                 await greenlet_spawn(record.shut, terminate=why in _BROKEN)
         except Exception:
             _logger.debug("A connection did not close in time or properly", exc_info=True)
@@ -181,6 +185,20 @@ class Upkeep:
         finally:
             record.dbapi_connection = None
             self.vacate(slot, why)
+
+    @asynccontextmanager
+    async def _seen_off(self, connection: Any) -> AsyncIterator[None]:
+        """Wait, once the block has closed the connection, until the server has hung up, too."""
+        number = self._keeper.driver.own_socket(connection)
+        if number is None:
+            yield
+            return
+        with socket.socket(fileno=os.dup(number)) as copy:
+            copy.setblocking(False)
+            yield
+            with contextlib.suppress(OSError):
+                while await self._keeper.loop.sock_recv(copy, 4096):
+                    pass
 
     def vacate(self, slot: Slot, why: CloseReason) -> None:
         """Give the slot back, whose connection is closed or has gone elsewhere."""
@@ -195,7 +213,7 @@ class Upkeep:
     async def _drop(self, record: Record, connection: Any) -> None:
         """Close what is no longer the record's."""
         try:
-            async with asyncio.timeout(CLOSE_TIMEOUT):
+            async with asyncio.timeout(CLOSE_TIMEOUT), self._seen_off(connection):
                 await greenlet_spawn(self._keeper.pool.close_now, connection)
         except Exception:  # noqa: BLE001 - SQLAlchemy has logged it
             self._abandon(connection)

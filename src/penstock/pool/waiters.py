@@ -67,9 +67,19 @@ class Waiters:
     def __len__(self) -> int:
         return len(self.queue)
 
-    def join(self, waiter: Waiter, now: float) -> Refusal | None:
-        """Queue up at the end; a refusal where there is no place."""
-        why = self._admission.refuses(len(self.queue), waiter.deadline - now)
+    def join(self, waiter: Waiter, ahead: float, now: float) -> Refusal | None:
+        """Queue up at the end.
+
+        Args:
+            waiter: Who wants to.
+            ahead: How many will be served by a return before it; below 0 where a new connection
+                can be opened for it.
+            now: The time.
+
+        Returns:
+            A refusal where there is no place.
+        """
+        why = None if ahead < 0 else self._admission.refuses(ahead, waiter.deadline - now)
         if why is not None:
             self.tally.turned_away += 1
             return Refusal(why)

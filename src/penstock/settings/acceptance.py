@@ -8,7 +8,10 @@ from typing import Any, get_args, get_origin
 from annotated_types import Ge, Gt, Le
 from pydantic.fields import FieldInfo
 
-__all__ = ["Accepted", "Unit", "accepted"]
+__all__ = ["OFF", "Accepted", "Unit", "accepted"]
+
+OFF = "off"
+"""What stands for None where a number is optional."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,8 @@ def accepted(field: FieldInfo) -> str:
         return "true or false"
     if issubclass(kind, StrEnum):
         return f"one of {', '.join(kind)}"
-    return f"{_number(kind, field.metadata)} {_bounds(field.metadata)}"
+    number = f"{_number(kind, field.metadata)} {_bounds(field.metadata)}"
+    return number if kind is field.annotation else f"{OFF} or {number}"
 
 
 def _without_none(annotation: Any) -> type:

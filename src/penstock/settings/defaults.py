@@ -27,13 +27,17 @@ def filled_in(given: Mapping[str, object]) -> dict[str, object]:
         A wrong choice among them counts as none and is left for the model to refuse.
     """
     environment = _member(Environment, given.get("environment")) or Environment.DEVELOPMENT
-    return {
-        **asdict(PROFILES[environment]),
+    profile = PROFILES[environment]
+    complete = {
+        **asdict(profile),
         "tcp_keepalive": TCP_KEEPALIVE,
         **_by_proxy(_member(Proxy, given.get("proxy"))),
         **_by_preset(_member(SizePreset, given.get("preset")), given.get("pool_size")),
         **given,
     }
+    if "min_idle" not in given:
+        complete["min_idle"] = _within(complete["pool_size"], profile.min_idle)
+    return complete
 
 
 def _member(choices: type[Choice], value: object) -> Choice | None:
@@ -62,6 +66,11 @@ def _by_preset(preset: SizePreset | None, pool_size: object) -> dict[str, object
     if kept is None or not size.fits(kept):
         kept = size.pool_size
     return {"pool_size": size.pool_size, "max_overflow": int(kept * OVERFLOW_SHARE)}
+
+
+def _within(pool_size: object, min_idle: int) -> int:
+    kept = _whole(pool_size)
+    return min_idle if kept is None else max(0, min(min_idle, kept))
 
 
 def _whole(value: object) -> int | None:

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Self, cast
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -20,12 +19,14 @@ from pydantic_core import PydanticCustomError
 
 from penstock.settings.acceptance import Accepted, Unit
 from penstock.settings.defaults import filled_in
-from penstock.settings.policies import BudgetPolicy, TlsMode
+from penstock.settings.numbers import SECONDS, Real, RealOrOff, Whole, WholeOrOff
+from penstock.settings.policies import BudgetPolicy, NestedCheckoutPolicy, TlsMode
 from penstock.settings.profiles import PRESETS, Environment, SizePreset
 from penstock.settings.proxies import PROXIES, Proxy
 from penstock.settings.refusals import refusal
 from penstock.settings.server_settings import ServerSettings
-from penstock.settings.url import SCHEMES, TLS_PARAMETERS, DatabaseUrl, Driver
+from penstock.settings.tls import check_ca_file, move_tls
+from penstock.settings.url import SCHEMES, DatabaseUrl, Driver
 
 __all__ = ["WORKERS_VARIABLE", "DatabaseSettings"]
 
@@ -34,17 +35,6 @@ WORKERS_VARIABLE = "WEB_CONCURRENCY"
 
 # PostgreSQL cuts a longer application_name (NAMEDATALEN - 1).
 LONGEST_NAME = 63
-
-
-def _no_bool(value: object) -> object:
-    if isinstance(value, bool):
-        raise PydanticCustomError("bool", "a bool is no number")
-    return value
-
-
-Whole = Annotated[int, BeforeValidator(_no_bool)]
-Real = Annotated[float, BeforeValidator(_no_bool)]
-SECONDS = Unit("seconds")
 
 
 class DatabaseSettings(BaseModel):
@@ -83,6 +73,34 @@ class DatabaseSettings(BaseModel):
     )
     pool_pre_ping: bool = Field(
         description="Whether a connection is tested when it is checked out."
+    )
+    min_idle: Whole = Field(ge=0, le=1000, description="Connections that are kept ready.")
+    max_waiting: WholeOrOff = Field(
+        None, ge=0, le=100_000, description="Requests that may wait for a connection at once."
+    )
+    codel_target: Annotated[RealOrOff, SECONDS] = Field(
+        gt=0, le=600, description="The wait above which the pool counts as overloaded."
+    )
+    codel_interval: Annotated[Real, SECONDS] = Field(
+        gt=0, le=600, description="How long every wait has to be above it."
+    )
+    overflow_idle: Annotated[Real, SECONDS] = Field(
+        60.0, gt=0, le=86400, description="How long an overflow connection is kept unused."
+    )
+    keepalive: Annotated[Real, SECONDS] = Field(
+        120.0, ge=0, le=86400, description="Idleness after which the pool pings in the background."
+    )
+    idle_before_ping: Annotated[Real, SECONDS] = Field(
+        30.0, ge=0, le=86400, description="Idleness after which a connection is tested first."
+    )
+    leak_after: Annotated[RealOrOff, SECONDS] = Field(
+        gt=0, le=86400, description="How long a connection is lent before that is reported."
+    )
+    reclaim_leaks: bool = Field(
+        default=False, description="Whether what is reported is also taken back by force."
+    )
+    nested_checkout: NestedCheckoutPolicy = Field(
+        description="What happens to a task that would wait for itself."
     )
     echo: bool = Field(description="Whether every statement is logged.")
     connect_timeout: Annotated[Real, SECONDS] = Field(
@@ -167,7 +185,7 @@ class DatabaseSettings(BaseModel):
         if "workers" not in given and WORKERS_VARIABLE in os.environ:
             complete["workers"] = os.environ[WORKERS_VARIABLE]
             named["workers"] = WORKERS_VARIABLE
-        for parameter, field in _move_tls(complete).items():
+        for parameter, field in move_tls(complete).items():
             named[field] = f"{named['url']}, {parameter}"
         try:
             return cls.model_validate(complete)
@@ -222,6 +240,21 @@ class DatabaseSettings(BaseModel):
             )
         return value
 
+    @field_validator("min_idle")
+    @classmethod
+    def _check_room(cls, value: int, info: ValidationInfo) -> int:
+        size = info.data.get("pool_size")
+        if size is not None and value > size:
+            raise ValueError(f"a whole number from 0 to pool_size, which is {size}, is accepted")
+        return value
+
+    @field_validator("reclaim_leaks")
+    @classmethod
+    def _check_leaks(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and "leak_after" in info.data and info.data["leak_after"] is None:
+            raise ValueError("it takes effect with leak_after only, which is off")
+        return value
+
     @field_validator("pool_recycle")
     @classmethod
     def _check_proxy(cls, value: int, info: ValidationInfo) -> int:
@@ -247,41 +280,13 @@ class DatabaseSettings(BaseModel):
     @field_validator("tls_ca_file")
     @classmethod
     def _check_ca_file(cls, value: Path | None, info: ValidationInfo) -> Path | None:
-        if value is None:
-            return value
-        if not _is_readable(value):
-            raise ValueError("there is no such file, or it cannot be read")
-        if "tls" in info.data and not (info.data["tls"] and info.data["tls"].verifies):
-            raise ValueError("it takes effect with tls verify-ca or verify-full only")
+        if value is not None:
+            # A tls that is wrong itself has a line of its own.
+            tls = info.data.get("tls", TlsMode.VERIFY_FULL)
+            check_ca_file(value, is_used=tls is not None and tls.verifies)
         return value
 
 
 def _database(info: ValidationInfo) -> str | None:
     url = info.data.get("url")
     return url.get_secret_value().partition("+")[0] if url else None
-
-
-def _is_readable(path: Path) -> bool:
-    try:
-        with path.open("rb"):
-            return True
-    except (OSError, ValueError):
-        return False
-
-
-def _move_tls(given: dict[str, object]) -> dict[str, str]:
-    """Turn the URL's TLS parameters into settings, unless those are set; say which moved."""
-    text = given.get("url")
-    try:
-        url = DatabaseUrl.parse(text.get_secret_value() if isinstance(text, SecretStr) else "")
-    except ValueError:
-        return {}
-    moved: dict[str, str] = {}
-    for parameter, field in TLS_PARAMETERS.items():
-        value = url.parameter(parameter)
-        if url.is_postgresql and value is not None and field not in given:
-            given[field], moved[parameter] = value, field
-            url = url.without(parameter)
-    if moved:
-        given["url"] = SecretStr(url.text())
-    return moved

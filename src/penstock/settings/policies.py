@@ -1,8 +1,8 @@
-"""Policies that are chosen by name: encryption, and connections that do not fit."""
+"""Policies that are chosen by name."""
 
 from enum import StrEnum
 
-__all__ = ["BudgetPolicy", "TlsMode"]
+__all__ = ["BudgetPolicy", "NestedCheckoutPolicy", "TlsMode"]
 
 
 class TlsMode(StrEnum):
@@ -30,3 +30,11 @@ class BudgetPolicy(StrEnum):
     WARN = "warn"
     REFUSE = "refuse"
     OFF = "off"
+
+
+class NestedCheckoutPolicy(StrEnum):
+    """What is done with a task that holds a connection and waits for another."""
+
+    REFUSE = "refuse"
+    WARN = "warn"
+    ALLOW = "allow"

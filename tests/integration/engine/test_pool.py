@@ -6,12 +6,14 @@ import time
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
+from sqlalchemy.pool import NullPool
+from tests.eventually import eventually
 from tests.integration.engine.engines import engine_on, scalar
 from tests.servers.postgres import PostgresServer
 
 from penstock.engine import pool_snapshot
-from penstock.pool import PoolSnapshot
+from penstock.pool import PenstockPool, PoolSnapshot, adapter
+from penstock.pool.loans import STATEMENT_KEY
 
 PID = "SELECT pg_backend_pid()"
 
@@ -34,9 +36,9 @@ async def test_the_numbers_follow_the_connections(database_url: str) -> None:
         async with engine.connect(), engine.connect():
             full = pool_snapshot(engine)
         rest = pool_snapshot(engine)
-    assert full == PoolSnapshot(size=1, limit=2, checked_in=0, checked_out=2, overflow=1)
+    assert full == PoolSnapshot(1, 2, checked_in=0, checked_out=2, overflow=1, opened_total=2)
     assert full.utilisation == 1.0
-    assert rest == PoolSnapshot(size=1, limit=2, checked_in=1, checked_out=0, overflow=0)
+    assert rest == PoolSnapshot(1, 2, checked_in=2, checked_out=0, overflow=1, opened_total=2)
 
 
 async def test_the_numbers_start_anew_after_dispose(database_url: str) -> None:
@@ -51,9 +53,27 @@ async def test_the_pool_has_the_settings_numbers(database_url: str) -> None:
         database_url, pool_size=3, max_overflow=4, pool_timeout=7, pool_recycle=900
     ) as engine:
         pool = engine.pool
-        assert type(pool) is AsyncAdaptedQueuePool
+        assert type(pool) is PenstockPool
         assert (pool.size(), pool._max_overflow) == (3, 4)
         assert (pool.timeout(), pool._recycle, pool._pre_ping) == (7, 900, False)
+
+
+async def test_a_statement_is_noted_for_the_report_of_a_leak_without_its_values(
+    any_url: str,
+) -> None:
+    async with engine_on(any_url, leak_after=60) as engine, engine.connect() as connection:
+        await connection.execute(text("SELECT 1 WHERE :name = :name"), {"name": "4711-secret"})
+        noted = (await connection.get_raw_connection()).info[STATEMENT_KEY]
+    assert noted.startswith("SELECT 1 WHERE")
+    assert "4711-secret" not in noted
+
+
+async def test_a_leak_is_reported_with_its_last_statement(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with engine_on(database_url, leak_after=0.01) as engine, engine.connect() as connection:
+        await connection.execute(text("SELECT 1 AS forgotten"))
+        await eventually(lambda: "Its last statement: SELECT 1 AS forgotten." in caplog.text)
 
 
 async def test_serverless_keeps_no_connection(postgres: PostgresServer, database_url: str) -> None:
@@ -92,12 +112,11 @@ async def test_pre_ping_replaces_a_backend_that_was_killed(
 async def test_a_connection_is_replaced_at_the_age_of_pool_recycle(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = time.time
     async with engine_on(database_url, pool_recycle=600) as engine:
         young = await scalar(engine, PID)
-        monkeypatch.setattr(time, "time", lambda: real() + 590)
+        monkeypatch.setattr(adapter, "monotonic", lambda: time.monotonic() + 590)
         assert await scalar(engine, PID) == young
-        monkeypatch.setattr(time, "time", lambda: real() + 601)
+        monkeypatch.setattr(adapter, "monotonic", lambda: time.monotonic() + 1200)
         assert await scalar(engine, PID) != young
 
 

@@ -7,12 +7,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.pool import AsyncAdaptedQueuePool
 from tests.integration.engine.engines import engine_on, scalar
 
 from penstock.engine import pool_snapshot
-from penstock.pool import ConnectFailed, FailureReason
-from penstock.pool import PoolSnapshot
+from penstock.pool import ConnectFailed, FailureReason, PenstockPool, PoolSnapshot
 
 MEMORY = "sqlite+aiosqlite:///:memory:"
 
@@ -24,7 +22,7 @@ def url(tmp_path: Path) -> str:
 
 async def test_a_file_has_a_pool(url: str) -> None:
     async with engine_on(url, pool_size=3) as engine:
-        assert type(engine.pool) is AsyncAdaptedQueuePool
+        assert type(engine.pool) is PenstockPool
         assert pool_snapshot(engine).size == 3
 
 
@@ -35,7 +33,7 @@ async def test_memory_keeps_its_one_connection(environment: str) -> None:
             await connection.execute(text("CREATE TABLE kept (id int)"))
         assert await scalar(engine, "SELECT count(*) FROM kept") == 0
         assert pool_snapshot(engine) == PoolSnapshot(
-            size=1, limit=1, checked_in=1, checked_out=0, overflow=0
+            size=1, limit=1, checked_in=1, checked_out=0, overflow=0, opened_total=1
         )
 
 

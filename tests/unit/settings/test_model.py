@@ -9,7 +9,14 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from penstock.errors import SettingsError
-from penstock.settings import BudgetPolicy, DatabaseSettings, Environment, Proxy, TlsMode
+from penstock.settings import (
+    BudgetPolicy,
+    DatabaseSettings,
+    Environment,
+    NestedCheckoutPolicy,
+    Proxy,
+    TlsMode,
+)
 
 URL = "postgresql+asyncpg://user:password@localhost:5432/app"
 
@@ -27,6 +34,16 @@ def test_a_url_is_all_that_is_needed() -> None:
         "pool_timeout": 30.0,
         "pool_recycle": 1800,
         "pool_pre_ping": False,
+        "min_idle": 0,
+        "max_waiting": None,
+        "codel_target": None,
+        "codel_interval": 0.1,
+        "overflow_idle": 60.0,
+        "keepalive": 120.0,
+        "idle_before_ping": 30.0,
+        "leak_after": 60.0,
+        "reclaim_leaks": False,
+        "nested_checkout": NestedCheckoutPolicy.REFUSE,
         "echo": True,
         "connect_timeout": 10.0,
         "command_timeout": 60.0,
@@ -96,19 +113,32 @@ def test_sqlite_works_in_every_environment(url: str) -> None:
 
 def test_choices_may_be_given_by_name() -> None:
     settings = DatabaseSettings.of(
-        URL, environment="production", proxy="pgbouncer", tls="require", budget="refuse"
+        URL,
+        environment="production",
+        proxy="pgbouncer",
+        tls="require",
+        budget="refuse",
+        nested_checkout="allow",
     )
 
     assert settings.environment is Environment.PRODUCTION
     assert settings.proxy is Proxy.PGBOUNCER
     assert settings.tls is TlsMode.REQUIRE
     assert settings.budget is BudgetPolicy.REFUSE
+    assert settings.nested_checkout is NestedCheckoutPolicy.ALLOW
 
 
 def test_numbers_may_be_given_as_text() -> None:
     settings = DatabaseSettings.of(URL, pool_size="7", pool_timeout="2.5", echo="false")
 
     assert (settings.pool_size, settings.pool_timeout, settings.echo) == (7, 2.5, False)
+
+
+@pytest.mark.parametrize("name", ["max_waiting", "codel_target", "leak_after"])
+def test_an_optional_number_is_switched_off_by_none_or_by_a_word(name: str) -> None:
+    for value in (None, "off"):
+        settings = DatabaseSettings.of(URL, environment="production", **{name: value})
+        assert getattr(settings, name) is None
 
 
 def test_settings_are_frozen() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from penstock.errors import SettingsError
-from penstock.settings import DatabaseSettings, Environment, SizePreset
+from penstock.settings import DatabaseSettings, Environment, SizePreset, settings_from_environment
 
 URL = "postgresql://user:password@localhost/app"
 
@@ -31,6 +31,70 @@ def test_an_environment_has_the_promised_profile(
         settings.pool_pre_ping,
         settings.echo,
     )
+
+
+@pytest.mark.parametrize(
+    ("environment", "numbers"),
+    [
+        ("development", (0, None, None, 0.1, 60, "refuse")),
+        ("testing", (0, None, None, 0.1, None, "refuse")),
+        ("production", (5, None, 0.5, 5.0, 60, "warn")),
+        ("serverless", (0, None, None, 0.1, None, "warn")),
+    ],
+)
+def test_an_environment_has_the_promised_guards(
+    environment: str, numbers: tuple[object, ...]
+) -> None:
+    settings = DatabaseSettings.of(URL, environment=environment)
+
+    assert numbers == (
+        settings.min_idle,
+        settings.max_waiting,
+        settings.codel_target,
+        settings.codel_interval,
+        settings.leak_after,
+        settings.nested_checkout,
+    )
+
+
+def test_what_production_has_on_is_switched_off_by_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", URL)
+    monkeypatch.setenv("ENVIRONMENT", "production")
+    monkeypatch.setenv("DATABASE_CODEL_TARGET", "off")
+    monkeypatch.setenv("DATABASE_LEAK_AFTER", "off")
+
+    settings = settings_from_environment()
+
+    assert (settings.codel_target, settings.leak_after) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("pool_size", "min_idle"), [(1, 1), (4, 4), ("4", 4), (5, 5), (6, 5), (50, 5)]
+)
+def test_production_keeps_no_more_ready_than_the_pool_keeps(
+    pool_size: object, min_idle: int
+) -> None:
+    settings = DatabaseSettings.of(URL, environment="production", pool_size=pool_size)
+
+    assert settings.min_idle == min_idle
+
+
+@pytest.mark.parametrize("pool_size", [-5, 0, 1001, float("inf"), float("nan"), "five", None])
+def test_a_senseless_pool_size_is_refused_for_that_alone_in_production(pool_size: object) -> None:
+    with pytest.raises(SettingsError) as refused:
+        DatabaseSettings.of(URL, environment="production", pool_size=pool_size)
+
+    assert str(refused.value).startswith("pool_size=")
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"min_idle": 1}, {"max_waiting": 0}, {"codel_target": 0.1}, {"leak_after": 1}]
+)
+def test_serverless_takes_settings_of_a_pool_that_it_has_not(setting: dict[str, Any]) -> None:
+    settings = DatabaseSettings.of(URL, environment="serverless", **setting)
+
+    assert not settings.keeps_connections
 
 
 @pytest.mark.parametrize(
@@ -98,6 +162,12 @@ def test_a_container_with_a_senseless_pool_size_is_refused_for_that_alone(
         {"pool_timeout": 1.5},
         {"pool_recycle": 60},
         {"pool_pre_ping": False},
+        {"min_idle": 0},
+        {"max_waiting": 9},
+        {"codel_target": None},
+        {"codel_interval": 0.1},
+        {"leak_after": None},
+        {"nested_checkout": "refuse"},
         {"echo": True},
     ],
 )

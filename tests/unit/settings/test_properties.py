@@ -14,11 +14,13 @@ from penstock.settings import (
     BudgetPolicy,
     DatabaseSettings,
     Environment,
+    NestedCheckoutPolicy,
     Proxy,
     SizePreset,
     TlsMode,
     settings_from_environment,
 )
+from penstock.settings.defaults import filled_in
 from penstock.settings.environment import variable
 from penstock.settings.profiles import PRESETS
 from penstock.settings.proxies import PROXIES
@@ -40,8 +42,13 @@ def bounds(name: str) -> tuple[float, bool, float]:
     return low, bool(lowest), highest
 
 
-NUMBERS = [name for name, field in FIELDS.items() if field.annotation in (int, float)]
-WHOLE = [name for name in NUMBERS if FIELDS[name].annotation is int]
+OPTIONAL = [
+    name for name, field in FIELDS.items() if field.annotation in (int | None, float | None)
+]
+NUMBERS = [
+    name for name, field in FIELDS.items() if field.annotation in (int, float) or name in OPTIONAL
+]
+WHOLE = [name for name in NUMBERS if FIELDS[name].annotation in (int, int | None)]
 
 
 def inside(name: str) -> st.SearchStrategy[Any]:
@@ -66,10 +73,13 @@ combinations = st.fixed_dictionaries(
     {},
     optional={
         **{name: inside(name) for name in NUMBERS},
+        **{name: st.none() | inside(name) for name in OPTIONAL},
         "environment": st.sampled_from(Environment),
         "preset": st.none() | st.sampled_from(SizePreset),
         "proxy": st.none() | st.sampled_from(Proxy),
         "pool_pre_ping": st.booleans(),
+        "reclaim_leaks": st.booleans(),
+        "nested_checkout": st.sampled_from(NestedCheckoutPolicy),
         "echo": st.booleans(),
         "application_name": identifiers,
         "jit": st.booleans(),
@@ -81,13 +91,18 @@ combinations = st.fixed_dictionaries(
 
 
 def accepted(given: dict[str, Any]) -> dict[str, Any]:
-    """The combination without those numbers that its preset or its proxy rules out."""
+    """The combination without what its preset, its proxy or another of its numbers rules out."""
     preset, proxy = given.get("preset"), given.get("proxy")
     if preset and "pool_size" in given and not PRESETS[preset].fits(given["pool_size"]):
         del given["pool_size"]
     limit = PROXIES[proxy].idle_timeout if proxy else None
     if limit and given.get("pool_recycle", 0) >= limit:
         del given["pool_recycle"]
+    complete: dict[str, Any] = filled_in(given)
+    if complete["min_idle"] > complete["pool_size"]:
+        del given["min_idle"]
+    if complete["leak_after"] is None and "reclaim_leaks" in given:
+        del given["reclaim_leaks"]
     return given
 
 
@@ -124,16 +139,20 @@ def as_variable(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
+def spelled(name: str, value: Any) -> str | None:
+    return "off" if value is None and name in OPTIONAL else as_variable(value)
+
+
 def can_be_a_variable(given: dict[str, Any]) -> bool:
     return "\0" not in str(given)
 
 
 @given(sound.filter(can_be_a_variable))
 def test_environment_and_python_give_the_same_settings(given: dict[str, Any]) -> None:
-    spelled = {name: as_variable(value) for name, value in given.items()}
+    variables = {name: spelled(name, value) for name, value in given.items()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DATABASE_URL", URL)
-        for name, value in spelled.items():
+        for name, value in variables.items():
             if value is not None:
                 patch.setenv(variable(name), value)
         from_environment = settings_from_environment()

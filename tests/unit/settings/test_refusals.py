@@ -42,6 +42,46 @@ def refusal(url: str = URL, **overrides: Any) -> str:
             {"statement_cache_size": 501},
             "statement_cache_size=501: a whole number of statements from 0 to 500 is accepted",
         ),
+        (
+            {"codel_target": ""},
+            "codel_target='': off or a number of seconds above 0 and up to 600 is accepted",
+        ),
+        (
+            {"codel_target": 0},
+            "codel_target=0: off or a number of seconds above 0 and up to 600 is accepted",
+        ),
+        (
+            {"leak_after": "Off"},
+            "leak_after='Off': off or a number of seconds above 0 and up to 86400 is accepted",
+        ),
+        (
+            {"max_waiting": False},
+            "max_waiting=False: off or a whole number from 0 to 100000 is accepted",
+        ),
+        (
+            {"keepalive": "off"},
+            "keepalive='off': a number of seconds from 0 to 86400 is accepted",
+        ),
+        (
+            {"nested_checkout": "off"},
+            "nested_checkout='off': one of refuse, warn, allow is accepted",
+        ),
+        (
+            {"min_idle": 6},
+            "min_idle=6: a whole number from 0 to pool_size, which is 5, is accepted",
+        ),
+        (
+            {"min_idle": 3, "pool_size": 2},
+            "min_idle=3: a whole number from 0 to pool_size, which is 2, is accepted",
+        ),
+        (
+            {"reclaim_leaks": True, "leak_after": "off"},
+            "reclaim_leaks=True: it takes effect with leak_after only, which is off",
+        ),
+        (
+            {"reclaim_leaks": True, "environment": "testing"},
+            "reclaim_leaks=True: it takes effect with leak_after only, which is off",
+        ),
         ({"echo": "maybe"}, "echo='maybe': true or false is accepted"),
         (
             {"environment": "beta"},
@@ -86,6 +126,21 @@ def test_all_wrong_settings_are_reported_together_in_the_order_of_the_settings()
         "tls_ca_file",
         "workers",
     ]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reported"),
+    [
+        ({"min_idle": 9, "pool_size": 0}, "pool_size"),
+        ({"reclaim_leaks": True, "leak_after": 0}, "leak_after"),
+    ],
+)
+def test_what_depends_on_a_wrong_setting_is_not_reported_as_well(
+    wrong: dict[str, Any], reported: str
+) -> None:
+    (line,) = refusal(**wrong).splitlines()
+
+    assert line.startswith(f"{reported}=0: ")
 
 
 def test_an_unknown_keyword_is_refused_with_the_setting_that_was_meant() -> None:
