@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from penstock.settings.profiles import OVERFLOW_SHARE, PRESETS, PROFILES, Environment, SizePreset
-from penstock.settings.proxies import PROXIES, SHARING, Proxy
+from penstock.settings.proxies import PROXIES, SHARING, SLEEPING, Proxy
 
 __all__ = ["TCP_KEEPALIVE", "filled_in"]
 
@@ -36,7 +36,7 @@ def filled_in(given: Mapping[str, object]) -> dict[str, object]:
         **given,
     }
     if "min_idle" not in given:
-        complete["min_idle"] = _within(complete["pool_size"], profile.min_idle)
+        complete["min_idle"] = _within(complete["pool_size"], complete["min_idle"])
     return complete
 
 
@@ -53,6 +53,8 @@ def _by_proxy(proxy: Proxy | None) -> dict[str, object]:
         defaults |= {"pool_recycle": early, "tcp_keepalive": min(TCP_KEEPALIVE, early)}
     if proxy in SHARING:
         defaults["statement_cache_size"] = 0
+    if proxy in SLEEPING:
+        defaults |= {"keepalive": 0, "min_idle": 0}
     return defaults
 
 

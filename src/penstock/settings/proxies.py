@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["PROXIES", "RECYCLE_SHARE", "SHARING", "IdleLimit", "Proxy"]
+__all__ = ["PROXIES", "RECYCLE_SHARE", "SHARING", "SLEEPING", "IdleLimit", "Proxy"]
 
 
 class Proxy(StrEnum):
@@ -62,6 +62,9 @@ PROXIES: Mapping[Proxy, IdleLimit] = {
     Proxy.PGBOUNCER: IdleLimit(None, "PgBouncer config.md, client_idle_timeout"),
     Proxy.SUPAVISOR: IdleLimit(None, "Supavisor lib/supavisor/tenants/tenant.ex"),
 }
+
+# They put a database that nobody uses to sleep, which is no use if the pool keeps it awake.
+SLEEPING = frozenset({Proxy.NEON})
 
 # They lend one server connection to many clients in turn, so a statement prepared by one client
 # may be missing for it later, or be another client's. PgBouncer does so before 1.21 and wherever

@@ -188,7 +188,7 @@ def test_one_failed_request_fails_the_run(
         "DATABASE_URL": database_url,
         "DATABASE_POOL_SIZE": "1",
         "DATABASE_MAX_OVERFLOW": "0",
-        "DATABASE_POOL_TIMEOUT": "0.001",
+        "DATABASE_MAX_WAITING": "1",
     }
     options = ("--once", "--clients", "30", "--requests", "300", "--json", str(figures))
 

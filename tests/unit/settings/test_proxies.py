@@ -82,3 +82,10 @@ def test_statements_are_not_cached_where_clients_share_server_connections(proxy:
 
     assert DatabaseSettings.of(URL, proxy=proxy).statement_cache_size == (0 if shared else 100)
     assert DatabaseSettings.of(URL, proxy=proxy, statement_cache_size=7).statement_cache_size == 7
+
+
+def test_a_pool_does_not_keep_a_database_awake_that_sleeps_when_nobody_uses_it() -> None:
+    settings = DatabaseSettings.of(URL, environment="production", proxy="neon")
+    assert (settings.keepalive, settings.min_idle) == (0, 0)
+    awake = DatabaseSettings.of(URL, environment="production", proxy="neon", min_idle=1)
+    assert awake.min_idle == 1
