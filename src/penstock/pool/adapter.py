@@ -1,10 +1,7 @@
 """The ledger as a SQLAlchemy pool."""
 
 import asyncio
-import os
 from asyncio import current_task
-from collections import deque
-from random import Random
 from threading import get_ident
 from time import monotonic
 from typing import Any
@@ -12,23 +9,15 @@ from typing import Any
 from sqlalchemy.pool import Pool, PoolProxiedConnection
 
 from penstock.pool.borrowing import Borrowing
-from penstock.pool.errors import PoolInAnotherLoop
-from penstock.pool.events import CheckedIn, CheckedOut, Listeners
-from penstock.pool.keeper import Keeper
-from penstock.pool.ledger import Ledger
-from penstock.pool.lifetime import Backoff, Lifetime
+from penstock.pool.events import CheckedIn, CheckedOut
 from penstock.pool.loans import Loan
-from penstock.pool.numbers import PoolNumbers, check_size
+from penstock.pool.loop_bound import LoopBoundPool
+from penstock.pool.numbers import check_size
 from penstock.pool.policy import PoolPolicy, nested_checkout_policy
 from penstock.pool.record import Record
 from penstock.pool.slot import Slot
 
 __all__ = ["PenstockPool"]
-
-_IN_ANOTHER_LOOP = (
-    "{} has {} connections that belong to another event loop: await engine.dispose() before that "
-    "loop ends, or make one engine for each loop"
-)
 
 
 JUST_NOW = 0.001
@@ -36,7 +25,7 @@ JUST_NOW = 0.001
 cannot have been away for long, so that asking the kernel, too, would be for nothing."""
 
 
-class PenstockPool(PoolNumbers):
+class PenstockPool(LoopBoundPool):
     """A connection pool for ``create_async_engine(url, poolclass=PenstockPool, ...)``.
 
     It keeps the contract of SQLAlchemy's ``AsyncAdaptedQueuePool``, whose arguments it takes with
@@ -110,18 +99,7 @@ class PenstockPool(PoolNumbers):
         check_size(pool_size, max_overflow)
         self._timeout = timeout  # type: ignore[assignment]  # None is accepted there, too
         self.uses_lifo = use_lifo
-        self.listeners = Listeners()
-        self._keep_books(pool_size, max_overflow)
-        self._keeper: Keeper | None = None
-        """Whoever looks after the connections, once they belong to an event loop."""
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: int | None = None
-        """Where the loop runs: to compare it costs less than to ask which loop is running."""
-        self._lost: deque[Record] = deque()
-        """The keeper's: what came back without a connection and is to be looked at."""
-        self._process = os.getpid()
-        self._inherited: list[Ledger] = []
-        """Of the process that forked this one: kept, so that nobody closes its sockets."""
+        self._settle(pool_size, max_overflow)
         self._notes_loans = self.policy.notes_loans
         self._trusted_for = -1.0 if self._pre_ping else self.policy.idle_before_ping
         """Seconds for which an idle connection is lent without a ping."""
@@ -129,21 +107,6 @@ class PenstockPool(PoolNumbers):
 
     _sqla_logger_namespace = "sqlalchemy.pool.PenstockPool"
     """Below the name by which SQLAlchemy's documentation has people set the level."""
-
-    def _keep_books(self, size: int, overflow: int) -> None:
-        random = Random()  # noqa: S311 - jitter, no secret
-        self.ledger = Ledger(
-            size,
-            overflow,
-            lifetime=Lifetime(self._recycle, random),
-            backoff=Backoff(random),
-            admission=self.policy.admission,
-            lifo=self.uses_lifo,
-            connects_at_once=self.policy.connects_at_once,
-        )
-        # Looked up once: each loan needs them.
-        self._borrow, self._give_back = self.ledger.borrow, self.ledger.give_back
-        self._orders = self.ledger.orders
 
     # What SQLAlchemy calls.
 
@@ -205,14 +168,6 @@ class PenstockPool(PoolNumbers):
 
     _return_conn = _do_return_conn  # type: ignore[assignment]  # as above
 
-    def _close_connection(self, connection: Any, *, terminate: bool = False) -> None:
-        if self._keeper is None or not self._keeper.close_later(connection):
-            self.close_now(connection, terminate=terminate)
-
-    def close_now(self, connection: Any, *, terminate: bool = True) -> None:
-        """Close a connection here and now, as SQLAlchemy does. Runs in a greenlet."""
-        super()._close_connection(connection, terminate=terminate)
-
     def dispose(self) -> None:
         """Close the idle connections now, and each of the others when it is returned."""
         if self._keeper is not None:
@@ -252,33 +207,6 @@ class PenstockPool(PoolNumbers):
     ) -> None:
         super()._invalidate(connection, exception, _checkin)
         self._here.retire_older_than(self._invalidate_time)
-
-    # Its event loop.
-
-    @property
-    def _here(self) -> Keeper:
-        if self._keeper is None:
-            self._settle_in()
-        assert self._keeper is not None  # noqa: S101 - just made
-        return self._keeper
-
-    def _is_here(self) -> bool:
-        return get_ident() == self._thread and _running_loop() is self._loop
-
-    def _settle_in(self) -> None:
-        if self._is_here():
-            return
-        loop = asyncio.get_running_loop()
-        if self._keeper is not None and self.ledger.open:
-            if self._process == os.getpid():
-                raise PoolInAnotherLoop(_IN_ANOTHER_LOOP.format(self.name, self.ledger.open))
-            self._inherited.append(self.ledger)
-            self._keep_books(self.ledger.size, self.ledger.overflow)
-        self._process = os.getpid()
-        self._loop = loop
-        self._thread = get_ident()
-        self._keeper = Keeper(self, loop)
-        self._lost = self._keeper.lost
 
     # The operator.
 
@@ -322,18 +250,3 @@ class PenstockPool(PoolNumbers):
         if not self._is_here():
             self._settle_in()
         await self._here.drain(timeout)
-
-    def _collect(self) -> None:
-        if self._lost:
-            self._here.collect()
-
-    def _carry_out(self) -> None:
-        if self._keeper is not None:
-            self._keeper.carry_out()
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None

@@ -104,6 +104,8 @@ class Books:
         """Have a connection opened; False where there is no room, or it is too early to try."""
         if len(self._slots) >= self.limit or now < self.backoff.until:
             return False
+        if for_upkeep and self.closed:
+            return False
         slot = Slot(now, for_upkeep=for_upkeep, replaces=replaces)
         self._slots[slot] = None
         self._opening += 1

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
 from sqlalchemy.util import await_
 
-from penstock.pool.errors import refusal_error
 from penstock.pool.events import CheckoutRefused
 from penstock.pool.leaks import refuse_nested_checkout
 from penstock.pool.record import Record
@@ -137,19 +136,12 @@ class Borrowing:
             keeper.listeners.tell(CheckoutRefused(refusal.why, waited))
         if refusal.error is not None:
             return refusal.error
-        return refusal_error(
-            refusal.why,
-            pool=keeper.pool.name,
-            timeout=keeper.pool.timeout(),
-            waited=waited,
-            snapshot=keeper.pool.snapshot(),
-        )
+        return keeper.refusal(refusal.why, waited)
 
     def _is_fit(self, slot: Slot) -> bool:
         record: Record = slot.content
-        keeper = self._keeper
         if not record.pulse():
-            keeper.give_up(record, DisconnectionError("The server has closed the connection"))
+            self._give_up(record, DisconnectionError("The server has closed the connection"))
             return False
         if record.fresh or not self._is_doubtful(slot):
             return True
@@ -170,9 +162,12 @@ class Borrowing:
             record.fresh = True  # SQLAlchemy, which would ping by itself, does not ping what is
             return True
         keeper.pool.logger.info("Ping of connection %r was not answered", record.dbapi_connection)
-        unanswered = InvalidatePoolError("A ping was not answered")
-        keeper.give_up(record, unanswered)
+        self._give_up(record, InvalidatePoolError("A ping was not answered"))
+        return False
+
+    def _give_up(self, record: Record, error: DisconnectionError) -> None:
+        keeper = self._keeper
+        keeper.give_up(record, error)
         if keeper.pre_pings:
             # As pool_pre_ping is documented: nothing that is open now is trusted any more.
-            keeper.pool._invalidate(record, unanswered, _checkin=False)  # type: ignore[arg-type]  # noqa: SLF001 - the base class's
-        return False
+            keeper.pool._invalidate(record, error, _checkin=False)  # type: ignore[arg-type]  # noqa: SLF001 - the base class's

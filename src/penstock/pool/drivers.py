@@ -1,5 +1,6 @@
 """What the pool has to know of each driver: whether a connection lives, and how one is saved."""
 
+import contextlib
 import select
 from collections.abc import Callable
 from typing import Any
@@ -78,8 +79,12 @@ class Asyncpg(Driver):
     def mend(self, connection: Any) -> bool:
         """As the base class says."""
         driver = connection.driver_connection
-        # It waits until the server has acknowledged the cancellation before it sends this.
-        await_(driver.execute("ROLLBACK"))
+        # Before it sends anything it waits until the server has acknowledged the cancellation. A
+        # ROLLBACK without a transaction would be a warning in the server's log.
+        with contextlib.suppress(Exception):
+            await_(driver.execute("SELECT"))
+        if driver.is_in_transaction():
+            await_(driver.execute("ROLLBACK"))
         driver._top_xact = None  # noqa: SLF001 - or the next BEGIN would be a SAVEPOINT
         connection._transaction = None  # noqa: SLF001 - the adapter's, of the same transaction
         return not (driver.is_closed() or driver.is_in_transaction())

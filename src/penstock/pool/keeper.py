@@ -13,15 +13,16 @@ from sqlalchemy.util import await_, greenlet_spawn
 from sqlalchemy.util.concurrency import in_greenlet
 
 from penstock.pool.drivers import driver_of
-from penstock.pool.errors import LoanReclaimed
+from penstock.pool.errors import LoanReclaimed, PoolClosed, PoolTimeout, refusal_error
 from penstock.pool.leaks import report_leaks
 from penstock.pool.record import Record
+from penstock.pool.refusal import Refused
 from penstock.pool.schedule import Schedule
 from penstock.pool.slot import CHECKING, IDLE, LENT, CloseReason, Slot
 from penstock.pool.upkeep import Upkeep
 
 if TYPE_CHECKING:
-    from penstock.pool.adapter import PenstockPool
+    from penstock.pool.loop_bound import LoopBoundPool
 
 __all__ = ["Keeper"]
 
@@ -37,7 +38,7 @@ class Keeper:
         loop: To which they belong.
     """
 
-    def __init__(self, pool: "PenstockPool", loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, pool: "LoopBoundPool", loop: asyncio.AbstractEventLoop) -> None:
         self.pool = pool
         self.loop = loop
         self.ledger = pool.ledger
@@ -69,6 +70,7 @@ class Keeper:
         """Forget the record's connection, which is no longer the pool's."""
         self._records.pop(id(record.known), None)
         record.known = None
+        record.is_closed = record.pulse = _never
 
     def close_later(self, connection: Any) -> bool:
         """Have a connection closed whose slot counts until then; False if it is not known."""
@@ -102,10 +104,25 @@ class Keeper:
         self.carry_out()
 
     def reconnected(self, record: Record) -> Any:
-        """Return a connection for a lent record that has lost its own. Runs in a greenlet."""
+        """Return a connection for a lent record that has lost its own. Runs in a greenlet.
+
+        Raises:
+            PoolTimeout: There was none within ``pool_timeout``.
+            Exception: What the driver raised.
+        """
         return await_(self._reconnected(record))
 
     async def _reconnected(self, record: Record) -> Any:
+        began, limit = monotonic(), asyncio.timeout(self.pool.timeout() or None)
+        try:
+            async with limit:
+                return await self._reconnect(record)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise self.refusal(Refused.CONNECTING, monotonic() - began) from error
+
+    async def _reconnect(self, record: Record) -> Any:
         # The old connection goes first, so that there are never two for one slot.
         while record.repair:
             await asyncio.sleep(0)
@@ -117,6 +134,13 @@ class Keeper:
             await self.upkeep.connect(record)
             self.ledger.renew(record.slot, monotonic())
         return record.dbapi_connection
+
+    def refusal(self, why: Refused, waited: float) -> PoolTimeout | PoolClosed:
+        """Make the error for somebody who gets no connection after ``waited`` seconds."""
+        pool = self.pool
+        return refusal_error(
+            why, pool=pool.name, timeout=pool.timeout(), waited=waited, snapshot=pool.snapshot()
+        )
 
     # What comes back without a connection.
 
@@ -136,6 +160,8 @@ class Keeper:
 
     def came_back_empty(self, record: Record) -> None:
         """Note a return without a connection, at any moment and from any thread."""
+        if not self.dialect.has_terminate:
+            self.forget(record)  # SQLAlchemy leaves a lost one to its own finaliser
         self.lost.append(record)
         self.in_loop(self.collect)
 
@@ -172,20 +198,25 @@ class Keeper:
 
     def wake(self) -> None:
         """See to it that upkeep is looked at regularly."""
-        self._schedule.resting = False
+        self._schedule.resting = self.ledger.closed
+        self._set_timer()
+
+    def _set_timer(self) -> None:
         if self._timer is None:
             self._timer = self.loop.call_later(TICK, _tick, weakref.ref(self), context=Context())
 
     def tick(self) -> None:
         """Do what is due, and come again while there is anything to look after."""
         self._timer = None
-        resting, now = self._schedule.resting, monotonic()
-        self._schedule.run(now)
-        report_leaks(self, now)
-        self.carry_out()
-        if self.ledger.open or self.ledger.waiters or (self.policy.min_idle and not resting):
-            self.wake()
-            self._schedule.resting = resting
+        try:
+            now = monotonic()
+            self._schedule.run(now)
+            report_leaks(self, now)
+            self.carry_out()
+        finally:
+            fills = self.policy.min_idle and not self._schedule.resting
+            if self.ledger.open or self.ledger.waiters or fills:
+                self._set_timer()
 
     def retry_in_time(self) -> None:
         """See to it that those who wait are served when the next attempt to connect may be made."""
@@ -224,6 +255,7 @@ class Keeper:
 
     async def drain(self, seconds: float) -> None:
         """Lend nothing any more, and wait for what is lent; then take it back by force."""
+        self._schedule.resting = True
         self.ledger.close()
         self.carry_out()
         try:
@@ -248,6 +280,10 @@ class Keeper:
         for record in list(self._records.values()):
             with contextlib.suppress(Exception):
                 self.driver.abandon(self.dialect, record.known)
+
+
+def _never() -> bool:
+    return False
 
 
 def _tick(keeper: "weakref.ref[Keeper]") -> None:

@@ -125,7 +125,7 @@ class PoolNumbers(AsyncAdaptedQueuePool):
     @property
     def _overflow(self) -> int:  # type: ignore[override]  # others read it, nobody writes it
         self._collect()
-        return self.ledger.open - self.ledger.size
+        return self.ledger.open - self.ledger.size if self.ledger.size else 0
 
     @property
     def _max_overflow(self) -> int:  # type: ignore[override]  # as above

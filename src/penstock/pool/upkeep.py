@@ -5,8 +5,9 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -173,18 +174,32 @@ class Upkeep:
         record: Record = slot.content
         connection = record.dbapi_connection
         self._keeper.forget(record)
+        self._keeper.pool.logger.info("Connection %r is closed: %s", connection, why)
+        try:
+            await self._shut(connection, partial(record.shut, terminate=why in _BROKEN))
+        finally:
+            record.dbapi_connection = None
+            self.vacate(slot, why)
+
+    async def _drop(self, record: Record, connection: Any) -> None:
+        """Close what is no longer the record's."""
+        try:
+            await self._shut(connection, partial(self._keeper.pool.close_now, connection))
+        finally:
+            record.repair = False
+            if record.slot.state is MENDING:
+                self.vacate(record.slot, CloseReason.INVALID)
+
+    async def _shut(self, connection: Any, close: Callable[[], None]) -> None:
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT), self._seen_off(connection):
-                await greenlet_spawn(record.shut, terminate=why in _BROKEN)
+                await greenlet_spawn(close)
         except Exception:
             _logger.debug("A connection did not close in time or properly", exc_info=True)
             self._abandon(connection)
         except BaseException:
             self._abandon(connection)
             raise
-        finally:
-            record.dbapi_connection = None
-            self.vacate(slot, why)
 
     @asynccontextmanager
     async def _seen_off(self, connection: Any) -> AsyncIterator[None]:
@@ -209,21 +224,6 @@ class Upkeep:
             self._keeper.listeners.tell(ConnectionClosed(why, now - slot.opened_at))
         self._keeper.ledger.vacate(slot, now)
         self._keeper.carry_out()
-
-    async def _drop(self, record: Record, connection: Any) -> None:
-        """Close what is no longer the record's."""
-        try:
-            async with asyncio.timeout(CLOSE_TIMEOUT), self._seen_off(connection):
-                await greenlet_spawn(self._keeper.pool.close_now, connection)
-        except Exception:  # noqa: BLE001 - SQLAlchemy has logged it
-            self._abandon(connection)
-        except BaseException:
-            self._abandon(connection)
-            raise
-        finally:
-            record.repair = False
-            if record.slot.state is MENDING:
-                self.vacate(record.slot, CloseReason.INVALID)
 
     async def _mend(self, record: Record, connection: Any, undo: list[Any]) -> None:
         began = monotonic()
@@ -270,19 +270,17 @@ class Upkeep:
 
     async def _check(self, slot: Slot) -> None:
         record: Record = slot.content
+        is_alive = False
         try:
             is_alive = record.pulse() and await self.ping(record)
-        except Exception:  # noqa: BLE001 - whatever it was, the connection is of no use
-            is_alive = False
-        except BaseException:
-            self._keeper.ledger.discard(slot, CloseReason.DEAD)
+        except Exception:
+            _logger.debug("A ping failed", exc_info=True)
+        finally:
+            if is_alive:
+                self._keeper.ledger.restore(slot, monotonic())
+            else:
+                self._keeper.ledger.discard(slot, CloseReason.DEAD)
             self._keeper.carry_out()
-            raise
-        if is_alive:
-            self._keeper.ledger.restore(slot, monotonic())
-        else:
-            self._keeper.ledger.discard(slot, CloseReason.DEAD)
-        self._keeper.carry_out()
 
     async def ping(self, record: Record) -> bool:
         """Make one round trip within ``ping_timeout``; False where the connection is broken."""

@@ -70,3 +70,18 @@ def _in_the_child(engine: AsyncEngine, backend: int) -> int:
         return 0 if asyncio.run(use()) != backend else 1
     except BaseException:  # noqa: BLE001 - pytest must not go on in the child
         return 2
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # as above
+async def test_a_process_forked_within_a_task_leaves_the_connections_alone(
+    database_url: str,
+) -> None:
+    engine = create_async_engine(database_url, poolclass=PenstockPool)
+    backend = await backend_of(engine)
+    child = os.fork()
+    if child == 0:
+        os._exit(_in_the_child(engine, backend))
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert await backend_of(engine) == backend
+    await engine.dispose()

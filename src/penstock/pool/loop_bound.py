@@ -1,0 +1,126 @@
+"""The event loop and the process to which a pool's connections belong."""
+
+import asyncio
+import os
+import weakref
+from collections import deque
+from random import Random
+from threading import get_ident
+from typing import Any
+
+from penstock.pool.errors import PoolInAnotherLoop
+from penstock.pool.events import Listeners
+from penstock.pool.keeper import Keeper
+from penstock.pool.ledger import Ledger
+from penstock.pool.lifetime import Backoff, Lifetime
+from penstock.pool.numbers import PoolNumbers
+from penstock.pool.policy import PoolPolicy
+from penstock.pool.record import Record
+
+__all__ = ["LoopBoundPool"]
+
+_IN_ANOTHER_LOOP = (
+    "{} has {} connections that belong to another event loop: await engine.dispose() before that "
+    "loop ends, or make one engine for each loop"
+)
+
+
+class LoopBoundPool(PoolNumbers):
+    """The part of a pool that knows where its connections belong, and who looks after them."""
+
+    policy: PoolPolicy
+
+    def _settle(self, pool_size: int, max_overflow: int) -> None:
+        self.listeners = Listeners()
+        self._keep_books(pool_size, max_overflow)
+        self._keeper: Keeper | None = None
+        """Whoever looks after the connections, once they belong to an event loop."""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: int | None = None
+        """Where the loop runs: to compare it costs less than to ask which loop is running."""
+        self._lost: deque[Record] = deque()
+        """The keeper's: what came back without a connection and is to be looked at."""
+        self._process = os.getpid()
+        self._inherited: list[Ledger] = []
+        """Of the process that forked this one: kept, so that nobody closes its sockets."""
+        _LIVING.add(self)
+
+    def _keep_books(self, size: int, overflow: int) -> None:
+        random = Random()  # noqa: S311 - jitter, no secret
+        self.ledger = Ledger(
+            size,
+            overflow,
+            lifetime=Lifetime(self._recycle, random),
+            backoff=Backoff(random),
+            admission=self.policy.admission,
+            lifo=self.uses_lifo,
+            connects_at_once=self.policy.connects_at_once,
+        )
+        # Looked up once: each loan needs them.
+        self._borrow, self._give_back = self.ledger.borrow, self.ledger.give_back
+        self._orders = self.ledger.orders
+
+    def _close_connection(self, connection: Any, *, terminate: bool = False) -> None:
+        if self._keeper is None or not self._keeper.close_later(connection):
+            self.close_now(connection, terminate=terminate)
+
+    def close_now(self, connection: Any, *, terminate: bool = True) -> None:
+        """Close a connection here and now, as SQLAlchemy does. Runs in a greenlet."""
+        super()._close_connection(connection, terminate=terminate)
+
+    @property
+    def _here(self) -> Keeper:
+        if self._keeper is None:
+            self._settle_in()
+        assert self._keeper is not None  # noqa: S101 - just made
+        return self._keeper
+
+    def leave_to_parent(self) -> None:
+        """Note that this process was forked: what is open belongs to the one that forked it."""
+        self._thread = None
+
+    def _is_here(self) -> bool:
+        return get_ident() == self._thread and _running_loop() is self._loop
+
+    def _settle_in(self) -> None:
+        if self._is_here():
+            return
+        loop = asyncio.get_running_loop()
+        if self._keeper is not None and self.ledger.open:
+            if self._process == os.getpid():
+                raise PoolInAnotherLoop(_IN_ANOTHER_LOOP.format(self.name, self.ledger.open))
+            self._inherited.append(self.ledger)
+            self._keep_books(self.ledger.size, self.ledger.overflow)
+        self._process = os.getpid()
+        self._loop = loop
+        self._thread = get_ident()
+        self._keeper = Keeper(self, loop)
+        self._lost = self._keeper.lost
+
+    def _collect(self) -> None:
+        if self._lost:
+            self._here.collect()
+
+    def _carry_out(self) -> None:
+        if self._keeper is not None:
+            self._keeper.carry_out()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+# A fork within a task leaves the child in what looks like the parent's task: only the fork knows.
+_LIVING: "weakref.WeakSet[LoopBoundPool]" = weakref.WeakSet()
+
+
+def _leave_to_parent() -> None:
+    for pool in list(_LIVING):
+        pool.leave_to_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)

@@ -1,0 +1,171 @@
+"""A checkout listener may refuse a connection, or all of them, and the pool reconnects."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.exc import DisconnectionError, InvalidatePoolError, InvalidRequestError
+from sqlalchemy.ext.asyncio import AsyncEngine
+from tests.contract.door import Door, WalledUpError
+from tests.contract.journal import Journal
+from tests.contract.subject import Subject, borrow, give_back, lent, pool_of
+from tests.eventually import eventually
+
+REFUSED = ["checkout", "invalidate", "close", "connect"]
+
+
+def refuse(engine: AsyncEngine, unwanted: Callable[[Any], bool], error: type[Exception]) -> None:
+    """Let a checkout listener refuse the connections that are unwanted."""
+
+    @event.listens_for(engine.sync_engine, "checkout")
+    def look(connection: Any, *_: object) -> None:
+        if unwanted(connection):
+            raise error
+
+
+@pytest.mark.every_driver
+async def test_a_refused_connection_is_replaced_before_it_is_lent(subject: Subject) -> None:
+    engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
+    journal = Journal(engine)
+    async with lent(engine) as loan:
+        stale, driver = loan.dbapi_connection, loan.driver_connection
+    journal.clear()
+    refuse(engine, lambda connection: connection is stale, DisconnectionError)
+
+    async with lent(engine) as loan:
+        fresh = loan.dbapi_connection
+        assert fresh is not stale
+        assert journal.names == [*REFUSED, "checkout"]
+        assert journal.connections("checkout") == [stale, fresh]
+        assert isinstance(journal.of("invalidate")[0].rest[1], DisconnectionError)
+    assert journal.names == [*REFUSED, "checkout", "reset", "checkin"]
+    await eventually(lambda: subject.is_closed(driver))
+    async with lent(engine) as loan:
+        assert loan.dbapi_connection is fresh
+
+
+async def test_the_listeners_after_the_refusing_one_see_only_the_new_connection(
+    subject: Subject,
+) -> None:
+    engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
+    async with lent(engine) as loan:
+        stale = loan.dbapi_connection
+    refuse(engine, lambda connection: connection is stale, DisconnectionError)
+    seen: list[Any] = []
+    event.listen(engine.sync_engine, "checkout", lambda connection, *_: seen.append(connection))
+    async with lent(engine) as loan:
+        assert seen == [loan.dbapi_connection]
+
+
+@pytest.mark.every_driver
+@pytest.mark.parametrize("error", [DisconnectionError, InvalidatePoolError])
+async def test_the_pool_gives_up_after_two_attempts(
+    subject: Subject, error: type[Exception]
+) -> None:
+    engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
+    journal = Journal(engine)
+    unwanted = True
+    refuse(engine, lambda _: unwanted, error)
+    with pytest.raises(InvalidRequestError, match="This connection is closed"):
+        await borrow(engine)
+    assert (journal.count("checkout"), journal.count("connect")) == (2, 3)
+    await eventually(lambda: pool_of(engine).checkedout() == 0)
+
+    unwanted = False
+    async with lent(engine):
+        assert pool_of(engine).checkedout() == 1
+
+
+async def test_refusing_the_pool_replaces_its_other_connections_too(subject: Subject) -> None:
+    engine = subject.engine(pool_size=3, max_overflow=0, pool_timeout=5)
+    loans = [await borrow(engine) for _ in range(3)]
+    stale = {loan.dbapi_connection for loan in loans}
+    first = loans[0].dbapi_connection
+    await give_back(*loans)
+    refuse(engine, lambda connection: connection is first, InvalidatePoolError)
+    loans = [await borrow(engine) for _ in range(3)]
+    assert not stale & {loan.dbapi_connection for loan in loans}
+    await give_back(*loans)
+    assert pool_of(engine).checkedout() == 0
+
+
+async def test_refusing_one_connection_leaves_the_others_alone(subject: Subject) -> None:
+    engine = subject.engine(pool_size=3, max_overflow=0, pool_timeout=5)
+    loans = [await borrow(engine) for _ in range(3)]
+    first, *others = (loan.dbapi_connection for loan in loans)
+    await give_back(*loans)
+    refuse(engine, lambda connection: connection is first, DisconnectionError)
+    loans = [await borrow(engine) for _ in range(3)]
+    now = {loan.dbapi_connection for loan in loans}
+    assert first not in now
+    assert now > set(others)
+    await give_back(*loans)
+
+
+@pytest.mark.every_driver
+async def test_a_reconnect_that_fails_is_raised_and_frees_the_slot(subject: Subject) -> None:
+    engine = subject.engine(pool_size=1, max_overflow=2, pool_timeout=5)
+    door = Door(engine)
+    async with lent(engine) as loan:
+        stale = loan.dbapi_connection
+    refuse(engine, lambda connection: connection is stale, DisconnectionError)
+    door.walled_up = True
+    with pytest.raises(WalledUpError):
+        await borrow(engine)
+    await eventually(lambda: pool_of(engine).checkedout() == 0)
+
+    door.walled_up = False
+    loans = [await borrow(engine) for _ in range(3)]
+    assert pool_of(engine).checkedout() == 3
+    await give_back(*loans)
+
+
+async def test_a_cancelled_reconnect_frees_the_slot(subject: Subject) -> None:
+    engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
+    door = Door(engine)
+    async with lent(engine) as loan:
+        stale = loan.dbapi_connection
+    refuse(engine, lambda connection: connection is stale, DisconnectionError)
+    door.shut()
+    task = asyncio.create_task(borrow(engine))
+    await eventually(lambda: door.arrivals == 2)
+    task.cancel()
+    door.open()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await eventually(lambda: pool_of(engine).checkedout() == 0)
+    async with lent(engine) as loan:
+        assert loan.dbapi_connection is not stale
+
+
+async def test_the_connection_of_another_process_is_left_alone_and_replaced(
+    subject: Subject,
+) -> None:
+    # SQLAlchemy's recipe for forked processes: forget the parent's connection, do not close it.
+    engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
+    process = os.getpid()
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def mark(_connection: Any, record: Any) -> None:
+        record.info["pid"] = process
+
+    @event.listens_for(engine.sync_engine, "checkout")
+    def look(_connection: Any, record: Any, proxy: Any) -> None:
+        if record.info["pid"] != process:
+            record.dbapi_connection = proxy.dbapi_connection = None
+            raise DisconnectionError
+
+    async with lent(engine) as loan:
+        parents = loan.driver_connection
+    process += 1
+    async with lent(engine) as loan:
+        assert loan.driver_connection is not parents
+        assert pool_of(engine).checkedout() == 1
+    assert not subject.is_closed(parents)
+    async with lent(engine) as loan:
+        assert loan.driver_connection is not parents
+    await subject.kill(parents)
+    await eventually(lambda: subject.is_closed(parents))

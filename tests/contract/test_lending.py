@@ -1,0 +1,282 @@
+"""Who is lent which connection, how many there may be, and how long a borrower waits."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from sqlalchemy import event, text
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from tests.contract.door import Door, WalledUpError
+from tests.contract.subject import Subject, ask, borrow, give_back, lent, numbers, pool_of
+from tests.eventually import eventually
+
+
+async def test_nothing_is_opened_before_it_is_asked_for(subject: Subject) -> None:
+    engine = subject.engine(pool_size=5)
+    door = Door(engine)
+    for _ in range(5):
+        async with lent(engine):
+            pass
+    assert door.arrivals == 1
+
+
+async def test_the_connection_that_rested_longest_is_lent_first(subject: Subject) -> None:
+    engine = subject.engine(pool_size=3, max_overflow=0)
+    loans = [await borrow(engine) for _ in range(3)]
+    one, two, three = (loan.dbapi_connection for loan in loans)
+    await give_back(*loans)
+    for turn in (one, two, three, one):
+        async with lent(engine) as loan:
+            assert loan.dbapi_connection is turn
+    async with lent(engine) as first, lent(engine) as second:
+        assert [first.dbapi_connection, second.dbapi_connection] == [two, three]
+
+
+async def test_with_use_lifo_the_connection_returned_last_is_lent_first(
+    subject: Subject,
+) -> None:
+    engine = subject.engine(pool_size=3, max_overflow=0, pool_use_lifo=True)
+    loans = [await borrow(engine) for _ in range(3)]
+    one, two, three = (loan.dbapi_connection for loan in loans)
+    await give_back(*loans)
+    for _ in range(3):
+        async with lent(engine) as loan:
+            assert loan.dbapi_connection is three
+    async with lent(engine) as last, lent(engine) as middle, lent(engine) as first:
+        lent_now = [loan.dbapi_connection for loan in (last, middle, first)]
+        assert lent_now == [three, two, one]
+
+
+@pytest.mark.every_driver
+async def test_a_borrower_waits_for_a_connection_to_come_back(subject: Subject) -> None:
+    engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
+    door = Door(engine)
+    loan = await borrow(engine)
+    connection = loan.dbapi_connection
+    waiter = asyncio.create_task(borrow(engine))
+    await asyncio.sleep(0.02)
+    assert not waiter.done()
+    await give_back(loan)
+    loan = await waiter
+    assert loan.dbapi_connection is connection
+    await give_back(loan)
+    assert door.arrivals == 1
+
+
+@pytest.mark.every_driver
+async def test_a_borrower_gives_up_after_pool_timeout(subject: Subject) -> None:
+    engine = subject.engine(pool_size=1, max_overflow=1, pool_timeout=0.05)
+    loans = [await borrow(engine), await borrow(engine)]
+    with pytest.raises(PoolTimeoutError):
+        await asyncio.create_task(borrow(engine))
+    assert pool_of(engine).checkedout() == 2
+    await give_back(*loans)
+    async with lent(engine):
+        assert pool_of(engine).checkedout() == 1
+
+
+async def test_a_timeout_of_nothing_does_not_wait(subject: Subject) -> None:
+    engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=0)
+    async with lent(engine) as loan:
+        connection = loan.dbapi_connection
+        with pytest.raises(PoolTimeoutError):
+            await asyncio.create_task(borrow(engine))
+    async with lent(engine) as loan:
+        assert loan.dbapi_connection is connection
+
+
+async def test_without_a_timeout_a_borrower_waits_on(subject: Subject) -> None:
+    engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=None)
+    loan = await borrow(engine)
+    waiter = asyncio.create_task(borrow(engine))
+    await asyncio.sleep(0.02)
+    assert not waiter.done()
+    await give_back(loan)
+    await give_back(await waiter)
+
+
+async def test_every_waiter_is_served_by_the_one_connection_in_the_order_of_asking(
+    subject: Subject,
+) -> None:
+    engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
+    door = Door(engine)
+    served: list[int] = []
+
+    async def wait(number: int) -> None:
+        async with lent(engine):
+            served.append(number)
+            await asyncio.sleep(0)
+
+    async with lent(engine):
+        tasks = [asyncio.create_task(wait(number)) for number in range(10)]
+        await asyncio.sleep(0.02)
+    await asyncio.gather(*tasks)
+    assert (served, door.arrivals) == (list(range(10)), 1)
+
+
+@pytest.mark.parametrize("options", [{"pool_size": 1, "max_overflow": -1}, {"pool_size": 0}])
+async def test_a_pool_without_a_limit_lends_as_many_as_are_asked_for(
+    subject: Subject, options: dict[str, Any]
+) -> None:
+    engine = subject.engine(pool_timeout=5, **options)
+    door = Door(engine)
+    loans = await asyncio.gather(*(borrow(engine) for _ in range(20)))
+    assert len({loan.dbapi_connection for loan in loans}) == 20
+    assert (door.arrivals, pool_of(engine).checkedout()) == (20, 20)
+    await give_back(*loans)
+    assert pool_of(engine).checkedout() == 0
+
+
+@pytest.mark.parametrize("overflow", [0, 42])
+async def test_a_pool_without_a_size_keeps_every_connection(
+    subject: Subject, overflow: int
+) -> None:
+    engine = subject.engine(pool_size=0, max_overflow=overflow)
+    door = Door(engine)
+    for _ in range(3):
+        loans = [await borrow(engine) for _ in range(5)]
+        assert numbers(engine) == (0, 0, 0, 5)
+        await give_back(*loans)
+        assert numbers(engine) == (0, 5, 0, 0)
+    assert door.arrivals == 5
+
+
+async def test_no_connection_is_in_two_hands_and_no_more_are_open_than_allowed(
+    subject: Subject,
+) -> None:
+    engine = subject.engine(pool_size=2, max_overflow=2, pool_timeout=10)
+    held: set[Any] = set()
+    most = 0
+
+    async def work(number: int) -> None:
+        nonlocal most
+        for _ in range(5):
+            async with lent(engine) as loan:
+                assert loan.dbapi_connection not in held
+                held.add(loan.dbapi_connection)
+                most = max(most, len(held))
+                await asyncio.sleep(0.0005 * (number % 3))
+                held.remove(loan.dbapi_connection)
+
+    await asyncio.gather(*(work(number) for number in range(20)))
+    assert most == 4
+    assert pool_of(engine).checkedout() == 0
+
+
+@pytest.mark.differs("overflow", only="stock")
+async def test_overflow_is_closed_at_check_in(subject: Subject) -> None:
+    engine = subject.engine(pool_size=1, max_overflow=2)
+    door = Door(engine)
+    for _ in range(3):
+        await give_back(*[await borrow(engine) for _ in range(3)])
+        assert numbers(engine) == (1, 1, 0, 0)
+    assert door.arrivals == 7
+
+
+@pytest.mark.differs("overflow", only="ours")
+async def test_overflow_is_kept_while_it_is_used(subject: Subject) -> None:
+    engine = subject.engine(pool_size=1, max_overflow=2)
+    door = Door(engine)
+    for _ in range(3):
+        await give_back(*[await borrow(engine) for _ in range(3)])
+        assert numbers(engine) == (1, 3, 2, 0)
+    assert door.arrivals == 3
+
+
+@pytest.mark.every_driver
+async def test_a_failing_connect_reaches_the_borrower_and_frees_the_slot(
+    subject: Subject,
+) -> None:
+    engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
+    door = Door(engine)
+    door.walled_up = True
+    for _ in range(3):
+        with pytest.raises(WalledUpError):
+            await borrow(engine)
+        assert pool_of(engine).checkedout() == 0
+    door.walled_up = False
+    async with lent(engine) as loan:
+        assert await ask(loan, "SELECT 1") == 1
+
+
+async def test_a_failing_connect_leaves_those_alone_who_have_a_connection(
+    subject: Subject,
+) -> None:
+    engine = subject.engine(pool_size=2, max_overflow=3, pool_timeout=5)
+    door = Door(engine)
+    loans = [await borrow(engine) for _ in range(3)]
+    assert pool_of(engine)._overflow == 1
+    door.walled_up = True
+    with pytest.raises(WalledUpError):
+        await borrow(engine)
+    assert pool_of(engine)._overflow == 1
+    assert [await ask(loan, "SELECT 1") for loan in loans] == [1, 1, 1]
+    door.walled_up = False
+    loans.append(await borrow(engine))
+    assert pool_of(engine).checkedout() == 4
+    await give_back(*loans)
+
+
+@pytest.mark.differs("waiters of a failed connect", only="ours")
+async def test_after_a_failing_connect_nobody_sleeps_beside_the_free_slot(
+    subject: Subject,
+) -> None:
+    engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=9)
+    door = Door(engine)
+    door.shut(1)
+    first = asyncio.create_task(borrow(engine))
+    await eventually(lambda: door.arrivals == 1)
+    second = asyncio.create_task(borrow(engine))
+    await asyncio.sleep(0.01)
+    door.open(into_a_wall=True)
+    async with asyncio.timeout(4):
+        outcomes = await asyncio.gather(first, second, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [WalledUpError] * 2
+    async with lent(engine):
+        assert pool_of(engine).checkedout() == 1
+
+
+async def test_a_hanging_connect_holds_up_one_borrower_and_no_more(subject: Subject) -> None:
+    engine = subject.engine(pool_size=1, max_overflow=3, pool_timeout=5)
+    door = Door(engine)
+    async with lent(engine):
+        door.shut(1)
+        tasks = [asyncio.create_task(borrow(engine))]
+        await eventually(lambda: door.arrivals == 2)
+        tasks += [asyncio.create_task(borrow(engine)) for _ in range(2)]
+        await eventually(lambda: sum(task.done() for task in tasks) == 2)
+        door.open()
+        await give_back(*await asyncio.gather(*tasks))
+    assert pool_of(engine).checkedout() == 0
+
+
+async def test_two_connects_are_under_way_at_once(subject: Subject) -> None:
+    engine = subject.engine(pool_size=2, pool_timeout=5)
+    async with lent(engine):
+        pass
+    await engine.dispose()
+    door = Door(engine)
+    door.shut()
+    tasks = [asyncio.create_task(borrow(engine)) for _ in range(2)]
+    await eventually(lambda: door.arrivals == 2)
+    door.open()
+    await give_back(*await asyncio.gather(*tasks))
+
+
+@pytest.mark.every_driver
+async def test_a_burst_is_served_completely(subject: Subject) -> None:
+    engine = subject.engine(pool_size=2, max_overflow=1, pool_timeout=10)
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def count(*_: object) -> None:
+        opened.append(pool_of(engine).checkedout())
+
+    opened: list[int] = []
+
+    async def select(number: int) -> Any:
+        async with engine.connect() as connection:
+            return (await connection.execute(text(f"SELECT {number}"))).scalar()
+
+    assert await asyncio.gather(*map(select, range(30))) == list(range(30))
+    assert max(opened) <= 3
+    assert pool_of(engine).checkedout() == 0
