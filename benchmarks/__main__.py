@@ -1,45 +1,43 @@
-"""``python -m benchmarks [NAME] [--json] [--short]``: run one benchmark, or all of them."""
+"""``python -m benchmarks [NAME] [--json] [--short]``: run one benchmark, or all of them.
+
+The exit status is 1 where a target was missed.
+"""
 
 import argparse
 import json
-from typing import Any
+import sys
+from collections.abc import Callable, Mapping
 
-from benchmarks import http_sessions
+from benchmarks import burst, fairness, http_sessions, overload, pool_cpu
+from benchmarks.result import Result
 from rich.console import Console
-from rich.table import Table
 
-BENCHMARKS = {"http_sessions": http_sessions}
+BENCHMARKS: Mapping[str, Callable[[bool], Result]] = {
+    "burst": burst.run,
+    "fairness": fairness.run,
+    "http_sessions": http_sessions.run,
+    "overload": overload.run,
+    "pool_cpu": pool_cpu.run,
+}
 
 
-def main() -> None:
-    """Run what the command line names and print it."""
+def main() -> int:
+    """Run what the command line names, print it, and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("name", nargs="?", choices=sorted(BENCHMARKS), help="one; all if left out")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--short", action="store_true", help="one short round, to see it work")
+    parser.add_argument("--short", action="store_true", help="a short run, to see it work")
     arguments = parser.parse_args()
-    rounds, seconds = (1, 0.5) if arguments.short else (5, 4.0)
     names = [arguments.name] if arguments.name else sorted(BENCHMARKS)
-    results = {name: BENCHMARKS[name].run(rounds, seconds) for name in names}
+    results = {name: BENCHMARKS[name](arguments.short) for name in names}
     if arguments.json:
-        print(json.dumps(results))  # noqa: T201 - the output
-        return
-    for name, result in results.items():
-        _print(name, result)
-
-
-def _print(name: str, result: dict[str, Any]) -> None:
-    table = Table(title=f"{name}: requests/s, {result['clients']} clients, medians")
-    for column in ("scenario", "tutorial", "penstock", "ratio", "range"):
-        table.add_column(column)
-    for scenario, figures in result["figures"].items():
-        speed = figures["requests_per_second"]
-        low, high = figures["ratio_range"]
-        table.add_row(
-            scenario, *(str(speed[p]) for p in speed), f"{figures['ratio']}", f"{low} to {high}"
-        )
-    Console().print(table)
+        every = {name: result.as_json() for name, result in results.items()}
+        print(json.dumps(every[arguments.name] if arguments.name else every))  # noqa: T201 - the output
+    else:
+        for result in results.values():
+            Console().print(*result.tables())
+    return 0 if all(result.ok for result in results.values()) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,11 +1,13 @@
 """Requests per second of one read and one write: Penstock's sessions against the tutorial's."""
 
 import asyncio
-import statistics
+from collections.abc import Callable
 from contextlib import ExitStack
 from random import Random
 from typing import Any
 
+from benchmarks.progress import progress
+from benchmarks.result import Result, median
 from benchmarks.service import serving
 from tests.servers.postgres import PostgresServer, postgres_server
 
@@ -15,28 +17,37 @@ __all__ = ["run"]
 
 PEERS = ("tutorial", "sessions")
 CLIENTS = 32
+LONG = (5, 4.0)
+SHORT = (1, 0.5)
 READ = Scenario((RequestKind("read", 1, lambda _: Request("/users/1")),))
 WRITE = Scenario((RequestKind("write", 1, lambda _: Request("/users", "POST", {"name": "ada"})),))
 SCENARIOS = {"read": READ, "write": WRITE}
 
 
-def run(rounds: int, seconds: float) -> dict[str, Any]:
+def run(short: bool) -> Result:
     """Measure both peers in turn, on one server.
 
     Args:
-        rounds: How often each peer has its turn; the medians of the rounds are compared.
-        seconds: Length of one turn.
+        short: Whether it is enough to see it work.
 
     Returns:
         Median requests per second by scenario and peer, and their ratios with the spread of the
-        rounds. It decides nothing: targets belong to the measures that have one.
+        rounds. Its targets belong to a later change: until then it compares and decides nothing.
     """
-    with postgres_server() as server, ExitStack() as stack:
+    rounds, seconds = SHORT if short else LONG
+    with (
+        postgres_server() as server,
+        ExitStack() as stack,
+        progress("http_sessions", len(SCENARIOS) * rounds) as advance,
+    ):
         urls = {peer: _serve(peer, server, stack) for peer in PEERS}
         figures = {
-            name: _measure(scenario, urls, rounds, seconds) for name, scenario in SCENARIOS.items()
+            f"{name}_requests_per_second": _measure(scenario, urls, rounds, seconds, advance)
+            for name, scenario in SCENARIOS.items()
         }
-    return {"clients": CLIENTS, "rounds": rounds, "seconds": seconds, "figures": figures}
+    return Result(
+        "http_sessions", {"clients": CLIENTS, "rounds": rounds, "seconds": seconds}, figures
+    )
 
 
 def _serve(peer: str, server: PostgresServer, stack: ExitStack) -> str:
@@ -47,16 +58,21 @@ def _serve(peer: str, server: PostgresServer, stack: ExitStack) -> str:
 
 
 def _measure(
-    scenario: Scenario, urls: dict[str, str], rounds: int, seconds: float
+    scenario: Scenario,
+    urls: dict[str, str],
+    rounds: int,
+    seconds: float,
+    advance: Callable[[], None],
 ) -> dict[str, Any]:
     turns: dict[str, list[float]] = {peer: [] for peer in urls}
     for _ in range(rounds):
         for peer, url in urls.items():
             turns[peer].append(_load(url, scenario, seconds))
+        advance()
     ratios = [ours / theirs for ours, theirs in zip(*(turns[p] for p in PEERS[::-1]), strict=True)]
     return {
-        "requests_per_second": {p: round(statistics.median(t)) for p, t in turns.items()},
-        "ratio": round(statistics.median(ratios), 2),
+        **{peer: median(speeds, 0) for peer, speeds in turns.items()},
+        "ratio": median(ratios, 2),
         "ratio_range": [round(min(ratios), 2), round(max(ratios), 2)],
     }
 

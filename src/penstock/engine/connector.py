@@ -1,12 +1,11 @@
 """The one way in which a network driver opens a connection: in time, or with an error that says."""
 
 import asyncio
-import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from penstock.engine.address import address_of
-from penstock.pool.failure import ConnectFailed, FailureReason, chain_of, reason_of
+from penstock.pool.failure import ConnectFailed, FailureReason, let_go, reason_of
 from penstock.settings import DatabaseSettings
 
 __all__ = ["Connector", "connect_failed"]
@@ -49,10 +48,10 @@ class Connector:
             async with limit:
                 return self._equipped(await self._connect(*args, **arguments))
         except Exception as error:
-            _let_go(error)
+            let_go(error)
             raise connect_failed(self._settings, error, timed_out=limit.expired()) from error
         except BaseException as error:
-            _let_go(error)
+            let_go(error)
             raise
 
     def _equipped(self, connection: Any) -> Any:
@@ -62,13 +61,6 @@ class Connector:
             self._discard(connection)
             raise
         return connection
-
-
-def _let_go(error: BaseException) -> None:
-    # The driver's frames, kept alive by the error, hold its half-open socket: psycopg closes that
-    # only when nobody holds it any more.
-    for link in chain_of(error):
-        traceback.clear_frames(link.__traceback__)
 
 
 def connect_failed(

@@ -99,7 +99,7 @@ class PenstockPool(LoopBoundPool):
         check_size(pool_size, max_overflow)
         self._timeout = timeout  # type: ignore[assignment]  # None is accepted there, too
         self.uses_lifo = use_lifo
-        self._settle(pool_size, max_overflow)
+        self._set_up(pool_size, max_overflow)
         self._notes_loans = self.policy.notes_loans
         self._trusted_for = -1.0 if self._pre_ping else self.policy.idle_before_ping
         """Seconds for which an idle connection is lent without a ping."""

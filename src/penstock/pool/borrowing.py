@@ -135,7 +135,7 @@ class Borrowing:
         if keeper.listeners.all:
             keeper.listeners.tell(CheckoutRefused(refusal.why, waited))
         if refusal.error is not None:
-            return refusal.error
+            return refusal.error.with_traceback(None)  # it would grow with every asker
         return keeper.refusal(refusal.why, waited)
 
     def _is_fit(self, slot: Slot) -> bool:
@@ -143,27 +143,34 @@ class Borrowing:
         if not record.pulse():
             self._give_up(record, DisconnectionError("The server has closed the connection"))
             return False
-        if record.fresh or not self._is_doubtful(slot):
-            return True
-        return self._answers_ping(record)
+        return not self._is_doubtful(slot) or self._answers_ping(record)
 
     def _is_doubtful(self, slot: Slot) -> bool:
         keeper = self._keeper
-        return keeper.pre_pings or monotonic() - slot.since >= keeper.policy.idle_before_ping
+        if keeper.pre_pings and not slot.content.fresh:
+            return True
+        return monotonic() - slot.since >= keeper.policy.idle_before_ping
 
     def _answers_ping(self, record: Record) -> bool:
         keeper = self._keeper
         try:
-            is_alive: bool = await_(keeper.upkeep.ping(record))
+            is_alive: bool = await_(keeper.upkeep.ping(record, self._patience_for_ping()))
         except BaseException as error:
             keeper.give_up(record, error)
             raise
-        if is_alive:
-            record.fresh = True  # SQLAlchemy, which would ping by itself, does not ping what is
-            return True
-        keeper.pool.logger.info("Ping of connection %r was not answered", record.dbapi_connection)
-        self._give_up(record, InvalidatePoolError("A ping was not answered"))
-        return False
+        # SQLAlchemy, which would ping by itself, does not ping what is fresh.
+        record.fresh = is_alive and keeper.pre_pings
+        if not is_alive:
+            keeper.pool.logger.info("Connection %r answered no ping", record.dbapi_connection)
+            self._give_up(record, InvalidatePoolError("A ping was not answered"))
+            keeper.distrust_idle()
+        return is_alive
+
+    def _patience_for_ping(self) -> float:
+        bound = self._keeper.policy.ping_timeout
+        if self._deadline <= self._asked_at:  # pool_timeout=0 is about waiting for others
+            return bound
+        return max(0.0, min(bound, self._deadline - monotonic()))
 
     def _give_up(self, record: Record, error: DisconnectionError) -> None:
         keeper = self._keeper

@@ -2,6 +2,7 @@
 
 import re
 import ssl
+import traceback
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 
@@ -9,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from penstock.errors import PenstockError
 
-__all__ = ["ConnectFailed", "FailureReason", "chain_of", "is_refused", "reason_of"]
+__all__ = ["ConnectFailed", "FailureReason", "chain_of", "is_refused", "let_go", "reason_of"]
 
 
 class FailureReason(StrEnum):
@@ -103,6 +104,15 @@ def reason_of(error: BaseException) -> FailureReason:
         if reason is not None:
             return reason
     return FailureReason.OTHER
+
+
+def let_go(error: BaseException) -> None:
+    """Clear the frames that an error keeps alive.
+
+    The driver's hold its half-open socket: psycopg closes that only when nobody holds it any more.
+    """
+    for link in chain_of(error):
+        traceback.clear_frames(link.__traceback__)
 
 
 def is_refused(error: BaseException) -> bool:

@@ -14,6 +14,7 @@ from sqlalchemy.util.concurrency import in_greenlet
 
 from penstock.pool.drivers import driver_of
 from penstock.pool.errors import LoanReclaimed, PoolClosed, PoolTimeout, refusal_error
+from penstock.pool.events import CheckedIn
 from penstock.pool.leaks import report_leaks
 from penstock.pool.record import Record
 from penstock.pool.refusal import Refused
@@ -103,6 +104,20 @@ class Keeper:
                 self.ledger.retire(slot, CloseReason.INVALID)
         self.carry_out()
 
+    def distrust_idle(self) -> None:
+        """Close what has been idle for so long that it would be pinged: one was found silent.
+
+        Each of them could cost the asker another ``ping_timeout``.
+        """
+        long_ago = monotonic() - self.policy.idle_before_ping
+        self._retire_idle(lambda slot: slot.since <= long_ago)
+
+    def _retire_idle(self, is_unfit: Callable[[Slot], bool]) -> None:
+        for slot in list(self.ledger):
+            if slot.state is IDLE and is_unfit(slot):
+                self.ledger.retire(slot, CloseReason.DEAD)
+        self.carry_out()
+
     def reconnected(self, record: Record) -> Any:
         """Return a connection for a lent record that has lost its own. Runs in a greenlet.
 
@@ -176,6 +191,8 @@ class Keeper:
         if slot.state is not LENT or slot.content is not record:
             return
         slot.loan = None
+        if self.listeners.all:
+            self.listeners.tell(CheckedIn(monotonic() - slot.lent_at))
         if record.dbapi_connection is not None:
             self.ledger.discard(slot, CloseReason.INVALID)
         elif record.repair:
@@ -210,6 +227,7 @@ class Keeper:
         self._timer = None
         try:
             now = monotonic()
+            self._retire_idle(lambda slot: not slot.content.pulse())
             self._schedule.run(now)
             report_leaks(self, now)
             self.carry_out()

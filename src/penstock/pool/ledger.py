@@ -67,14 +67,14 @@ class Ledger(Books):
         if refusal is not None:
             self.waiters.tally.turned_away += 1
             return refusal
-        can_be_opened = self.limit - len(self._slots) + self._opening
+        can_be_opened = max(0, self.limit - len(self._slots)) + self._opening
         refusal = self.waiters.join(waiter, len(self._queue) - can_be_opened, now)
         self.open_for_waiters(now)
         return refusal
 
     def wait_again(self, waiter: Waiter, arrived: float, now: float) -> None:
         """Queue up in front of all: what the asker was handed turned out to be broken."""
-        self.waiters.rejoin(waiter, arrived)
+        self.waiters.rejoin(waiter, arrived, now)
         self.open_for_waiters(now)
 
     def expire(self, waiter: Waiter) -> None:
@@ -136,9 +136,13 @@ class Ledger(Books):
         self._expect(slot, LENT, CHECKING, MENDING, CLOSING)
         if slot.state is CLOSING:
             self._closing -= 1
+        slot.state = CLOSING
         del self._slots[slot]
         self.tally.closed += 1
         self._watch()
+        refusal = self._turns_away(now)
+        if refusal is not None and refusal.error is not None:
+            self.waiters.refuse_all(refusal)
         self.open_for_waiters(now)
 
     def mend(self, slot: Slot) -> None:

@@ -78,3 +78,4 @@ class Backoff:
         self._failures = 0
         self.refused = False
         self.until = -math.inf
+        self.last_error = None

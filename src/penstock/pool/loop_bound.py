@@ -30,7 +30,7 @@ class LoopBoundPool(PoolNumbers):
 
     policy: PoolPolicy
 
-    def _settle(self, pool_size: int, max_overflow: int) -> None:
+    def _set_up(self, pool_size: int, max_overflow: int) -> None:
         self.listeners = Listeners()
         self._keep_books(pool_size, max_overflow)
         self._keeper: Keeper | None = None

@@ -53,11 +53,17 @@ class PoolPolicy:
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
             value = getattr(self, name)
-            if value is not None and not (_is_number(value) and least <= value):
+            if value is None and name in _OPTIONAL:
+                continue
+            if not (_is_number(value) and least <= value):
                 raise SettingsError(f"{name}={value!r}: a number of {least:g} or more is accepted")
+            if name in _WHOLE and value != int(value):
+                raise SettingsError(f"{name}={value!r}: a whole number is accepted")
         for name in _POSITIVE:
             value = getattr(self, name)
-            if value is not None and not (_is_number(value) and value > 0):
+            if value is None and name in _OPTIONAL:
+                continue
+            if not (_is_number(value) and value > 0):
                 raise SettingsError(f"{name}={value!r}: a number greater than 0 is accepted")
 
     def as_arguments(self) -> dict[str, object]:
@@ -93,6 +99,8 @@ def nested_checkout_policy(value: str) -> NestedCheckoutPolicy:
         raise SettingsError(f"nested_checkout={value!r}: one of {accepted} is accepted") from None
 
 
+_OPTIONAL = ("max_waiting", "codel_target", "leak_after")
+_WHOLE = ("min_idle", "max_waiting", "connects_at_once")
 _LEAST = {
     "min_idle": 0,
     "max_waiting": 0,

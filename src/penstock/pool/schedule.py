@@ -4,7 +4,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from penstock.pool.ledger import Ledger
-from penstock.pool.slot import IDLE, LENT, OPENING, CloseReason, Slot
+from penstock.pool.slot import CHECKING, CLOSING, IDLE, LENT, OPENING, CloseReason, Slot
 
 __all__ = ["Schedule", "UpkeepPolicy"]
 
@@ -60,18 +60,24 @@ class Schedule:
     def retire(self, now: float) -> None:
         """Replace what has lived its time: the new one is opened before the old one goes."""
         ledger = self._ledger
-        replacing = sum(slot.state is OPENING and slot.replaces is not None for slot in ledger)
+        if ledger.closed:
+            return
+        replaced = {slot.replaces for slot in ledger if slot.state is OPENING} - {None}
         due = [slot for slot in ledger if slot.retire_at <= now and slot.doomed is None]
-        due = [slot for slot in due if slot.state in (IDLE, LENT)]
+        due = [slot for slot in due if slot.state in (IDLE, LENT) and slot not in replaced]
         due.sort(key=lambda slot: slot.retire_at)
-        for slot in due[: REPLACEMENTS_AT_ONCE - replacing]:
-            if ledger.size and ledger.open > ledger.size:
+        staying = self._staying()
+        for slot in due[: REPLACEMENTS_AT_ONCE - len(replaced)]:
+            if ledger.size and staying > ledger.size:
                 ledger.retire(slot)
-            elif ledger.open >= ledger.limit:
+                staying -= 1
+            elif ledger.open < ledger.limit:
+                if ledger.opening < ledger.connects_at_once:
+                    ledger.order_open(now, for_upkeep=True, replaces=slot)
+            elif staying == ledger.open:  # nothing leaves: there will be no room for two
                 ledger.retire(slot)
+                staying -= 1
                 self._owed += 1
-            elif ledger.order_open(now, for_upkeep=True, replaces=slot):
-                slot.retire_at = slot.expires_at
 
     def shrink(self, now: float) -> None:
         """Close connections above the size that nobody needed for ``overflow_idle``."""
@@ -83,7 +89,7 @@ class Schedule:
         ledger.least_idle = ledger.idle
         if len(self._least_idle) < LOOKS_PER_WINDOW:
             return
-        surplus = min(*self._least_idle, ledger.open - ledger.size)
+        surplus = min(*self._least_idle, self._staying() - ledger.size) if ledger.size else 0
         if surplus > 0:
             for slot in self._idle()[:surplus]:
                 ledger.retire(slot, CloseReason.SURPLUS)
@@ -101,13 +107,23 @@ class Schedule:
     def fill(self, now: float) -> None:
         """Open what is missing for ``min_idle`` and for what was retired in advance."""
         ledger = self._ledger
+        if ledger.closed:
+            return
         most = ledger.size or ledger.limit
-        wanted = max(self._owed, self._policy.min_idle - ledger.idle - ledger.opening)
+        ready = ledger.count(IDLE, CHECKING) + ledger.opening
+        wanted = max(self._owed, self._policy.min_idle - ready)
         while wanted > 0 and ledger.open < most and ledger.opening < ledger.connects_at_once:
             if not ledger.order_open(now, for_upkeep=True):
                 return
             wanted -= 1
             self._owed = max(0, self._owed - 1)
+
+    def _staying(self) -> int:
+        """Number of slots that will still be there when all that is under way is done."""
+        return sum(
+            slot.state is not CLOSING and slot.doomed is None and slot.replaces is None
+            for slot in self._ledger
+        )
 
     def _idle(self) -> list[Slot]:
         idle = [slot for slot in self._ledger if slot.state is IDLE]

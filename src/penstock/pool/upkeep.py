@@ -20,7 +20,7 @@ from penstock.pool.events import (
     ConnectionOpened,
     OpeningFailed,
 )
-from penstock.pool.failure import ConnectFailed, FailureReason, is_refused
+from penstock.pool.failure import ConnectFailed, FailureReason, is_refused, let_go
 from penstock.pool.orders import Check, Close, Open
 from penstock.pool.record import Record
 from penstock.pool.slot import MENDING, CloseReason, Slot
@@ -143,6 +143,7 @@ class Upkeep:
         self._keeper.know(record, record.dbapi_connection)
 
     def _failed_to_open(self, slot: Slot, began: float, error: BaseException) -> None:
+        let_go(error)
         now = monotonic()
         record: Record = slot.content
         if record.dbapi_connection is not None:
@@ -272,7 +273,7 @@ class Upkeep:
         record: Record = slot.content
         is_alive = False
         try:
-            is_alive = record.pulse() and await self.ping(record)
+            is_alive = await self.ping(record, self._keeper.policy.ping_timeout)
         except Exception:
             _logger.debug("A ping failed", exc_info=True)
         finally:
@@ -282,18 +283,40 @@ class Upkeep:
                 self._keeper.ledger.discard(slot, CloseReason.DEAD)
             self._keeper.carry_out()
 
-    async def ping(self, record: Record) -> bool:
-        """Make one round trip within ``ping_timeout``; False where the connection is broken."""
-        keeper = self._keeper
+    async def ping(self, record: Record, seconds: float) -> bool:
+        """Make one round trip.
+
+        Args:
+            record: Whose connection is pinged.
+            seconds: The bound.
+
+        Returns:
+            False where no answer came in time, or the connection is broken.
+        """
+        keeper, connection = self._keeper, record.dbapi_connection
+        ping = keeper.loop.create_task(
+            greenlet_spawn(keeper.driver.ping, keeper.dialect, connection)
+        )
+        ping.add_done_callback(_heed)
         try:
-            async with asyncio.timeout(keeper.policy.ping_timeout):
-                return await greenlet_spawn(
-                    keeper.driver.ping, keeper.dialect, record.dbapi_connection
-                )
-        except TimeoutError:
-            return False
+            answered, _ = await asyncio.wait({ping}, timeout=seconds)
+        except BaseException:
+            ping.cancel()
+            raise
+        if answered:
+            return ping.result()
+        # First, for a driver that is cancelled would ask the silent server to cancel, and wait.
+        self._abandon(connection)
+        ping.cancel()
+        return False
 
     def _abandon(self, connection: Any) -> None:
         """Drop a connection that does not close: outside a greenlet this waits for nothing."""
         with contextlib.suppress(Exception):
             self._keeper.driver.abandon(self._keeper.dialect, connection)
+
+
+def _heed(task: "asyncio.Task[Any]") -> None:
+    # What became of a ping that nobody waits for any more is not worth a warning.
+    if not task.cancelled():
+        task.exception()

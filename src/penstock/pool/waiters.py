@@ -79,19 +79,21 @@ class Waiters:
         Returns:
             A refusal where there is no place.
         """
+        if not self.queue:
+            self._admission.busy(now)
         why = None if ahead < 0 else self._admission.refuses(ahead, waiter.deadline - now)
         if why is not None:
             self.tally.turned_away += 1
             return Refusal(why)
-        if not self.queue:
-            self._admission.busy(now)
         waiter.arrived = now
         self.queue[waiter] = None
         self.tally.queued += 1
         return None
 
-    def rejoin(self, waiter: Waiter, arrived: float) -> None:
+    def rejoin(self, waiter: Waiter, arrived: float, now: float) -> None:
         """Queue up in front of all, as somebody who has waited since ``arrived``."""
+        if not self.queue:
+            self._admission.busy(now)
         waiter.arrived = arrived
         self.queue[waiter] = None
         self.queue.move_to_end(waiter, last=False)

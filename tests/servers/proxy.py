@@ -1,0 +1,149 @@
+"""A TCP proxy before a server: it counts what passes, and fails on demand as a network does."""
+
+import asyncio
+import socket
+import struct
+from asyncio import StreamReader, StreamWriter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from sqlalchemy import make_url
+
+__all__ = ["Proxy", "proxy_before"]
+
+RESET = struct.pack("ii", 1, 0)
+"""For SO_LINGER: the peer is sent an RST, and nothing is waited for."""
+
+
+class Proxy:
+    """Stands before the server at an address, in the event loop of the test."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._address = host, port
+        self._deafens_newcomers = False
+        self.port = 0
+        self.links: dict[asyncio.Task[None], _Link] = {}
+        """Connections that are open, each with who looks after it."""
+        self.connects = 0
+        """Connections that clients opened, refused ones included."""
+        self.connecting = self.most_connecting = 0
+        """Connections that are kept waiting before the server hears of them."""
+        self.round_trips = 0
+        """How often a client spoke and was answered, in however many packets."""
+        self.delay = 0.0
+        """Seconds that each new connection is kept waiting."""
+        self.refusing = False
+        """Whether new connections are reset at once."""
+
+    def url(self, url: str) -> str:
+        """Return the URL of the same database through the proxy."""
+        return make_url(url).set(host="127.0.0.1", port=self.port).render_as_string(False)
+
+    def silence(self, *, newcomers: bool = False) -> None:
+        """Pass nothing on any more and leave all sockets open, as a firewall that forgot them.
+
+        Args:
+            newcomers: Whether new connections are met with silence, too.
+        """
+        self._deafens_newcomers = newcomers
+        for link in self.links.values():
+            link.audible.clear()
+
+    def heal(self) -> None:
+        """Serve again as a good network does; what was held back arrives now."""
+        self.delay, self.refusing, self._deafens_newcomers = 0.0, False, False
+        for link in self.links.values():
+            link.audible.set()
+
+    def cut(self) -> None:
+        """Reset every connection, on both sides."""
+        for link in self.links.values():
+            link.cut()
+
+    def admit(self, reader: StreamReader, writer: StreamWriter) -> None:
+        """Look after a new connection until its end."""
+        self.connects += 1
+        link = _Link(self, writer)
+        if self.refusing:
+            link.cut()
+            return
+        if self._deafens_newcomers:
+            link.audible.clear()
+        task = asyncio.create_task(self._serve(link, reader))
+        self.links[task] = link
+        task.add_done_callback(self.links.pop)
+
+    async def _serve(self, link: "_Link", from_client: StreamReader) -> None:
+        try:
+            await self._keep_waiting()
+            from_server, to_server = await asyncio.open_connection(*self._address)
+            link.writers.append(to_server)
+            await asyncio.gather(
+                link.pass_on(from_client, to_server, is_answer=False),
+                link.pass_on(from_server, link.writers[0], is_answer=True),
+            )
+            await link.closed()
+        except (OSError, asyncio.CancelledError):
+            link.cut()
+            await link.closed()
+
+    async def _keep_waiting(self) -> None:
+        self.connecting += 1
+        self.most_connecting = max(self.most_connecting, self.connecting)
+        try:
+            await asyncio.sleep(self.delay)
+        finally:
+            self.connecting -= 1
+
+    async def close(self) -> None:
+        """Cut every connection and return when nothing is left of them."""
+        self.refusing = True
+        for task in self.links:
+            task.cancel()
+        await asyncio.gather(*self.links, return_exceptions=True)
+
+
+class _Link:
+    """One client's connection, and the server's that belongs to it."""
+
+    def __init__(self, proxy: Proxy, to_client: StreamWriter) -> None:
+        self.proxy = proxy
+        self.writers = [to_client]
+        self.has_asked = False
+        self.audible = asyncio.Event()
+        self.audible.set()
+
+    async def pass_on(self, source: StreamReader, sink: StreamWriter, *, is_answer: bool) -> None:
+        with suppress(OSError):
+            while data := await source.read(65536):
+                await self.audible.wait()
+                self.proxy.round_trips += is_answer and self.has_asked
+                self.has_asked = not is_answer
+                sink.write(data)
+                await sink.drain()
+        await self.audible.wait()
+        sink.close()
+
+    def cut(self) -> None:
+        self.audible.set()
+        for writer in self.writers:
+            connected: socket.socket = writer.get_extra_info("socket")
+            if connected.fileno() >= 0:
+                connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            writer.transport.abort()
+
+    async def closed(self) -> None:
+        await asyncio.gather(*(each.wait_closed() for each in self.writers), return_exceptions=True)
+
+
+@asynccontextmanager
+async def proxy_before(host: str, port: int) -> AsyncIterator[Proxy]:
+    """Run a proxy before a server for a block, on a free port of the loopback interface."""
+    proxy = Proxy(host, port)
+    async with await asyncio.start_server(proxy.admit, "127.0.0.1", 0) as listener:
+        proxy.port = listener.sockets[0].getsockname()[1]
+        try:
+            yield proxy
+        finally:
+            listener.close()
+            await proxy.close()

@@ -1,0 +1,185 @@
+"""What a pool's books must say, kept beside them from what was done and what was answered."""
+
+import math
+from typing import TYPE_CHECKING
+
+from tests.unit.pool.askers import NOW, Asker
+
+from penstock.pool.ledger import Ledger, Tally
+from penstock.pool.orders import Check, Close, Open, Order
+from penstock.pool.refusal import Refusal, Refused
+from penstock.pool.slot import CHECKING, CLOSING, IDLE, LENT, OPENING, Slot, SlotState
+from penstock.pool.waiters import WaitersTally
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Customer", "Model"]
+
+OUT_OF_TURN = (Refused.WAITING, Refused.CONNECTING, Refused.SUSPENDED)
+"""Phases in which a deadline has passed, which happens to anybody in the queue."""
+
+
+class Customer(Asker):
+    """An asker that has the model check each answer.
+
+    Args:
+        model: Of the pool it asks.
+        deadline: When it gives up.
+    """
+
+    __slots__ = ("model",)
+
+    def __init__(self, model: "Model", deadline: float = math.inf) -> None:
+        super().__init__(deadline)
+        self.model = model
+
+    def accept(self, slot: Slot) -> bool:
+        """Take the slot, if it is this one's turn and nobody else has it."""
+        self.model.offered(self, slot)
+        return super().accept(slot)
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Take note, if it is this one's turn."""
+        self.model.refused(self, refusal)
+        super().refuse(refusal)
+
+
+class Model:
+    """Books of the simplest kind: who is where in the queue, and what is done with each slot.
+
+    Args:
+        ledger: The books to compare with.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.now = NOW
+        self.slots: dict[Slot, SlotState] = {}
+        """A slot that is given to the ledger to dispose of is ``IDLE`` meanwhile."""
+        self.queue: list[Customer] = []
+        self.customers: list[Customer] = []
+        self.to_do: list[Order] = []
+        self.opened: Slot | None = None
+        """The slot that is just being reported as open, which may be lent once at any age."""
+        self.slot_tally, self.tally = Tally(), WaitersTally()
+        self._most_open = 0.0
+
+    # What the ledger does.
+
+    def offered(self, customer: Customer, slot: Slot) -> None:
+        """Check that a slot that is handed over is free and young, and goes to the oldest."""
+        assert self.queue.pop(0) is customer
+        assert customer.answers == []
+        assert not self.ledger.suspended
+        if customer.gone:
+            self.tally.withdrawn += 1
+            return
+        self.tally.handed_over += 1
+        self.lent(slot)
+
+    def lent(self, slot: Slot) -> None:
+        """Check that a slot that is lent was free, and is fit to be lent."""
+        assert self.slots[slot] is IDLE
+        assert self._staying() <= self.ledger.limit
+        if slot is not self.opened:
+            assert self.now < slot.expires_at
+            assert slot.doomed is None
+        self.slots[slot] = LENT
+
+    def refused(self, customer: Customer, refusal: Refusal) -> None:
+        """Check that whoever is refused waits, and is the oldest unless its time was over."""
+        assert customer.answers == []
+        assert customer in self.queue
+        assert refusal.why in OUT_OF_TURN or self.queue[0] is customer
+        self.queue.remove(customer)
+        self.tally.refused += 1
+
+    def take_orders(self) -> None:
+        """Check that each new order is about a slot that the ledger may dispose of."""
+        while self.ledger.orders:
+            order = self.ledger.orders.popleft()
+            match order:
+                case Open(slot):
+                    assert slot not in self.slots
+                    self.slots[slot] = OPENING
+                case Close(slot):
+                    assert self.slots[slot] is IDLE
+                    self.slots[slot] = CLOSING
+                case Check(slot):
+                    assert self.slots[slot] is IDLE
+                    self.slots[slot] = CHECKING
+            self.to_do.append(order)
+
+    # What is done to the ledger.
+
+    def in_state(self, *states: SlotState) -> "Sequence[Slot]":
+        """Return the slots that the model knows in these states, oldest first."""
+        return [slot for slot, state in self.slots.items() if state in states]
+
+    def has_prospects(self) -> bool:
+        """Tell whether any slot has or will have a connection that can be lent."""
+        return self._staying() > 0
+
+    def _staying(self) -> int:
+        return sum(state is not CLOSING for state in self.slots.values())
+
+    def joined(self, customer: Customer, *, in_front: bool = False) -> None:
+        """Note a place in the queue."""
+        self.customers.append(customer)
+        self.queue.insert(0 if in_front else len(self.queue), customer)
+        self.tally.queued += 1
+
+    def gone(self, slot: Slot) -> Slot:
+        """Note that a connection is closed, or never was."""
+        if self.slots.pop(slot) is OPENING:
+            self.slot_tally.open_failures += 1
+        else:
+            self.slot_tally.closed += 1
+        return slot
+
+    def free(self, slot: Slot) -> Slot:
+        """Note that the ledger may dispose of the slot from now on."""
+        if self.slots[slot] is OPENING:
+            self.slot_tally.opened += 1
+            self.opened = slot
+        self.slots[slot] = IDLE
+        return slot
+
+    # What must hold after each step.
+
+    def compare(self) -> None:
+        """Check the books after a step."""
+        self.take_orders()
+        self.opened = None
+        ledger = self.ledger
+        assert {slot: slot.state for slot in ledger} == self.slots
+        assert list(ledger.waiters.queue) == self.queue
+        assert ledger.idle == len(self.in_state(IDLE))
+        assert ledger.opening == len(self.in_state(OPENING))
+        assert ledger.opening <= ledger.connects_at_once
+        assert not ledger.idle or not self.queue or ledger.suspended
+        assert not ledger.idle or not ledger.closed
+        self._check_tallies()
+        self._check_limit()
+        self._check_nobody_waits_in_vain()
+
+    def _check_tallies(self) -> None:
+        ledger, tally = self.ledger, self.ledger.waiters.tally
+        assert ledger.tally == self.slot_tally
+        assert ledger.tally.opened == ledger.tally.closed + ledger.open - ledger.opening
+        assert tally == self.tally
+        answered = tally.handed_over + tally.refused + tally.withdrawn
+        assert tally.queued == answered + len(self.queue)
+        assert all(len(customer.answers) <= 1 for customer in self.customers)
+
+    def _check_limit(self) -> None:
+        assert self.ledger.open <= max(self.ledger.limit, self._most_open)
+        assert self._staying() <= self.ledger.limit or not self.ledger.idle
+        self._most_open = self.ledger.open
+
+    def _check_nobody_waits_in_vain(self) -> None:
+        ledger = self.ledger
+        if ledger.suspended or self.now < ledger.backoff.until or ledger.open >= ledger.limit:
+            return
+        assert ledger.opening >= min(len(self.queue), ledger.connects_at_once)

@@ -1,0 +1,111 @@
+"""Why no connection was given: SQLAlchemy's classes, the phase, and the numbers."""
+
+import pytest
+from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeoutError
+
+from penstock.errors import PenstockError
+from penstock.pool.errors import (
+    LoanReclaimed,
+    NestedCheckout,
+    PoolClosed,
+    PoolFull,
+    PoolInAnotherLoop,
+    PoolSuspended,
+    PoolTimeout,
+    refusal_error,
+)
+from penstock.pool.refusal import Refused
+from penstock.pool.snapshot import PoolSnapshot
+
+SNAPSHOT = PoolSnapshot(
+    size=5, limit=7, checked_in=0, checked_out=6, overflow=2, opening=1, invalid=0, waiting=12
+)
+NUMBERS = "6 of 7 connections lent, 0 idle, 1 opening, 0 being closed or cleaned up, 12 waiting"
+WORDS = {
+    Refused.WAITING: (PoolTimeout, "every connection stayed lent"),
+    Refused.CONNECTING: (PoolTimeout, "no new connection was ready in time"),
+    Refused.SHED: (PoolTimeout, "codel_target"),
+    Refused.HOPELESS: (PoolTimeout, "its turn would have come too late"),
+    Refused.FULL: (PoolFull, "max_waiting"),
+    Refused.SUSPENDED: (PoolSuspended, "lending is suspended"),
+}
+ELSEWHERE = {Refused.CLOSED, Refused.FAILED, Refused.NESTED}
+"""What has an error without numbers, the driver's error, and one that shows both stacks."""
+
+
+def error_of(why: Refused, timeout: float | None = 30.0) -> PoolTimeout | PoolClosed:
+    return refusal_error(why, pool="orders", timeout=timeout, waited=1.2345, snapshot=SNAPSHOT)
+
+
+@pytest.mark.parametrize("kind", [PoolTimeout, PoolFull, PoolSuspended, NestedCheckout])
+def test_whoever_catches_sqlalchemys_timeout_catches_ours(kind: type[Exception]) -> None:
+    assert issubclass(kind, PoolTimeout)
+    assert issubclass(kind, SQLAlchemyTimeoutError)
+    assert issubclass(kind, PenstockError)
+
+
+@pytest.mark.parametrize("kind", [PoolClosed, PoolInAnotherLoop, LoanReclaimed])
+def test_a_misuse_is_one_of_sqlalchemys_invalid_requests(kind: type[Exception]) -> None:
+    assert issubclass(kind, InvalidRequestError)
+    assert issubclass(kind, PenstockError)
+    assert not issubclass(kind, SQLAlchemyTimeoutError)
+
+
+def test_every_phase_is_accounted_for() -> None:
+    assert set(WORDS) | ELSEWHERE == set(Refused)
+
+
+@pytest.mark.parametrize("why", WORDS)
+def test_each_phase_has_its_class_and_its_words(why: Refused) -> None:
+    kind, words = WORDS[why]
+
+    error = error_of(why)
+
+    assert type(error) is kind
+    assert isinstance(error, PoolTimeout)
+    assert error.phase is why
+    assert error.snapshot is SNAPSHOT
+    assert words in str(error)
+
+
+@pytest.mark.parametrize("why", WORDS)
+def test_each_message_names_the_pool_the_time_and_the_numbers(why: Refused) -> None:
+    message = str(error_of(why))
+
+    assert message.startswith("No connection from orders after 1.234 s (pool_timeout=30 s): ")
+    assert message.endswith(f"; {NUMBERS}")
+
+
+def test_no_two_phases_have_the_same_words() -> None:
+    assert len({str(error_of(why)) for why in WORDS}) == len(WORDS)
+
+
+def test_a_pool_without_timeout_says_so() -> None:
+    assert "(pool_timeout=none)" in str(error_of(Refused.SHED, timeout=None))
+
+
+def test_a_drained_pool_is_closed_not_late() -> None:
+    error = error_of(Refused.CLOSED)
+
+    assert type(error) is PoolClosed
+    assert str(error) == (
+        "No connection from orders: the pool was drained and lends nothing any more"
+    )
+
+
+def test_a_failing_connect_is_named_among_the_numbers() -> None:
+    snapshot = PoolSnapshot(1, 1, 0, 0, 0, last_open_error="OSError: no route to host")
+    error = refusal_error(
+        Refused.CONNECTING, pool="orders", timeout=0.5, waited=0.5, snapshot=snapshot
+    )
+
+    assert str(error).endswith("; the last attempt to connect failed: OSError: no route to host")
+
+
+def test_a_timeout_of_no_known_phase_was_waiting() -> None:
+    error = PoolTimeout("late")
+
+    assert str(error) == "late"
+    assert error.phase is Refused.WAITING
+    assert error.snapshot is None

@@ -1,0 +1,134 @@
+"""The books in the terms in which others read them."""
+
+import math
+
+import pytest
+from tests.unit.pool.askers import NOW, ask, carry_out, idle, lend, new_ledger
+
+from penstock.errors import SettingsError
+from penstock.pool.ledger import Ledger
+from penstock.pool.numbers import check_size, snapshot_of
+from penstock.pool.orders import Open
+from penstock.pool.slot import CloseReason, Slot
+from penstock.pool.snapshot import PoolSnapshot
+
+
+def fail(ledger: Ledger, error: Exception) -> None:
+    """Let the attempt fail that is ordered."""
+    order = ledger.orders.popleft()
+    assert isinstance(order, Open)
+    ledger.failed(order.slot, NOW, error, refused=False)
+
+
+def test_a_fresh_pool_has_nothing() -> None:
+    assert snapshot_of(new_ledger(3, 2)) == PoolSnapshot(
+        size=3, limit=5, checked_in=0, checked_out=0, overflow=0
+    )
+
+
+def test_every_slot_is_read_by_what_is_done_with_it() -> None:
+    ledger = new_ledger(6, 4)
+    slots = lend(ledger, 6)
+    ledger.mend(slots[0])
+    ledger.discard(slots[1], CloseReason.DEAD)
+    for slot in slots[2:4]:
+        ledger.give_back(slot, NOW)
+    ledger.order_check(slots[2])
+    ledger.order_open(NOW)
+
+    assert snapshot_of(ledger) == PoolSnapshot(
+        size=6,
+        limit=10,
+        checked_in=2,
+        checked_out=2,
+        overflow=1,
+        opening=1,
+        invalid=2,
+        opened_total=6,
+    )
+
+
+def test_those_who_wait_and_those_who_were_refused_are_counted() -> None:
+    ledger = new_ledger(1, 0)
+    lend(ledger, 1)
+    late, _, _ = ask(ledger), ask(ledger), ask(ledger)
+    ledger.expire(late)
+    ledger.close()
+    ask(ledger)
+
+    snapshot = snapshot_of(ledger)
+
+    assert snapshot.waiting == 2
+    assert snapshot.refused_total == 2
+    assert snapshot.closed
+
+
+def test_what_was_opened_and_closed_is_counted() -> None:
+    ledger = new_ledger(3, 0)
+    idle(ledger, 3)
+    ledger.dispose()
+    carry_out(ledger)
+
+    snapshot = snapshot_of(ledger)
+
+    assert (snapshot.opened_total, snapshot.closed_total) == (3, 3)
+
+
+def test_the_newest_failure_is_told_while_it_lasts() -> None:
+    ledger = new_ledger(1, 0)
+    ledger.order_open(NOW)
+    fail(ledger, OSError("no route to host"))
+
+    failing = snapshot_of(ledger)
+    ledger.order_open(NOW + 10)
+    carry_out(ledger, NOW + 10)
+
+    assert failing.last_open_error == "OSError: no route to host"
+    assert failing.open_failures_total == 1
+    assert snapshot_of(ledger).last_open_error is None
+    assert snapshot_of(ledger).open_failures_total == 1
+
+
+def test_a_suspended_pool_says_so() -> None:
+    ledger = new_ledger()
+    ledger.suspend()
+
+    assert snapshot_of(ledger).suspended
+
+
+@pytest.mark.parametrize(("size", "overflow"), [(0, 10), (5, -1)])
+def test_a_pool_without_limit_has_limit_0(size: int, overflow: int) -> None:
+    ledger = new_ledger(size, overflow)
+    slots: list[Slot] = lend(ledger, 12)
+
+    snapshot = snapshot_of(ledger)
+
+    assert ledger.limit == math.inf
+    assert (snapshot.limit, snapshot.checked_out, snapshot.utilisation) == (0, len(slots), 0.0)
+    assert str(snapshot).startswith("12 of any number connections lent")
+
+
+def test_the_utilisation_is_the_lent_share_of_the_limit() -> None:
+    ledger = new_ledger(3, 1)
+    lend(ledger, 3)
+
+    assert snapshot_of(ledger).utilisation == 0.75
+
+
+@pytest.mark.parametrize(("size", "overflow"), [(0, 0), (5, -1), (1, 0), (100, 100)])
+def test_a_size_is_accepted(size: int, overflow: int) -> None:
+    check_size(size, overflow)
+
+
+@pytest.mark.parametrize(
+    ("size", "overflow", "message"),
+    [
+        (-1, 0, "pool_size=-1: 0 (no limit) or more is accepted"),
+        (1, -2, "max_overflow=-2: -1 (no limit) or more is accepted"),
+    ],
+)
+def test_a_wrong_size_is_refused_by_name(size: int, overflow: int, message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        check_size(size, overflow)
+
+    assert str(caught.value) == message

@@ -1,0 +1,266 @@
+"""What the operator does to a pool at run time: resize, suspend, dispose, close."""
+
+import math
+
+from tests.unit.pool.askers import NOW, ask, carry_out, idle, lend, new_ledger, orders
+
+from penstock.pool.ledger import Tally
+from penstock.pool.orders import Close, Open
+from penstock.pool.refusal import Refused
+from penstock.pool.slot import CHECKING, CLOSING, IDLE, LENT, CloseReason
+
+# Resizing.
+
+
+def test_a_smaller_pool_closes_its_idle_surplus_at_once() -> None:
+    ledger = new_ledger(5)
+    slots = idle(ledger, 5)
+
+    ledger.resize(2, 0, NOW)
+
+    assert orders(ledger) == [Close(slot, CloseReason.SURPLUS) for slot in slots[:3]]
+    assert (ledger.idle, ledger.limit) == (2, 2)
+
+
+def test_a_smaller_pool_closes_what_is_lent_as_it_comes_back() -> None:
+    ledger = new_ledger(3)
+    first, second, third = lend(ledger, 3)
+    waiting = ask(ledger)
+    ledger.resize(1, 0, NOW)
+
+    for slot in (first, second):
+        ledger.give_back(slot, NOW)
+        assert orders(ledger) == [Close(slot, CloseReason.SURPLUS)]
+    ledger.give_back(third, NOW)
+
+    assert waiting.slot is third
+    ledger.vacate(first, NOW)
+    ledger.vacate(second, NOW)
+    assert (ledger.open, orders(ledger)) == (1, [])
+
+
+def test_a_connection_that_opens_in_a_pool_made_smaller_is_closed() -> None:
+    ledger = new_ledger(2)
+    [lent] = lend(ledger, 1)
+    waiting = ask(ledger)
+    ledger.resize(1, 0, NOW)
+
+    carry_out(ledger)
+    assert (ledger.open, waiting.answers) == (1, [])
+
+    ledger.give_back(lent, NOW)
+    assert waiting.slot is lent
+
+
+def test_a_larger_pool_opens_for_those_who_wait() -> None:
+    ledger = new_ledger(1)
+    lend(ledger, 1)
+    first, second = ask(ledger), ask(ledger)
+
+    ledger.resize(1, 1, NOW)
+    carry_out(ledger)
+
+    assert first.slot
+    assert second.answers == []
+
+
+def test_a_pool_that_was_made_smaller_and_larger_again_keeps_what_comes_back() -> None:
+    ledger = new_ledger(2)
+    slots = lend(ledger, 2)
+    ledger.resize(1, 0, NOW)
+    ledger.resize(2, 0, NOW)
+
+    for slot in slots:
+        ledger.give_back(slot, NOW)
+
+    assert (ledger.idle, orders(ledger)) == (2, [])
+
+
+def test_a_pool_of_size_0_or_overflow_minus_1_has_no_limit() -> None:
+    ledger = new_ledger(1)
+    ledger.resize(0, 5, NOW)
+    assert ledger.limit == math.inf
+    ledger.resize(5, -1, NOW)
+    assert ledger.limit == math.inf
+
+
+# Suspending.
+
+
+def test_a_suspended_pool_takes_back_and_lends_nothing() -> None:
+    ledger = new_ledger(2)
+    [slot] = lend(ledger, 1)
+    ledger.suspend()
+
+    waiting = ask(ledger)
+    ledger.give_back(slot, NOW)
+
+    assert slot.state is IDLE
+    assert waiting.answers == []
+    assert orders(ledger) == []
+
+
+def test_what_was_being_opened_when_a_pool_was_suspended_is_kept() -> None:
+    ledger = new_ledger(1)
+    waiting = ask(ledger)
+    ledger.suspend()
+
+    carry_out(ledger)
+    assert (ledger.idle, waiting.answers) == (1, [])
+
+    ledger.resume(NOW)
+    assert waiting.slot.state is LENT
+
+
+def test_a_resumed_pool_serves_the_oldest_first_and_opens_for_the_others() -> None:
+    ledger = new_ledger(3)
+    slots = idle(ledger, 2)
+    ledger.suspend()
+    askers = [ask(ledger) for _ in range(4)]
+
+    ledger.resume(NOW)
+    assert [asker.slot for asker in askers[:2]] == slots
+
+    carry_out(ledger)
+    assert askers[2].slot not in slots
+    assert askers[3].answers == []
+
+
+def test_a_resumed_pool_lends_nothing_that_has_expired_meanwhile() -> None:
+    ledger = new_ledger(1, recycle=60.0)
+    [old] = idle(ledger, 1)
+    ledger.suspend()
+    waiting = ask(ledger)
+
+    ledger.resume(NOW + 60)
+    assert (old.state, waiting.answers) == (CLOSING, [])
+
+    carry_out(ledger, NOW + 60)
+    assert waiting.slot is not old
+
+
+# Disposing.
+
+
+def test_disposing_closes_what_is_idle_now_and_the_rest_as_it_comes_back() -> None:
+    ledger = new_ledger(4)
+    resting, checked, lent, mended = lend(ledger, 4)
+    for slot in (resting, checked):
+        ledger.give_back(slot, NOW)
+    ledger.order_check(checked)
+    ledger.mend(mended)
+    orders(ledger)
+
+    ledger.dispose()
+    assert orders(ledger) == [Close(resting, CloseReason.DISPOSED)]
+
+    ledger.restore(checked, NOW)
+    ledger.give_back(lent, NOW)
+    ledger.restore(mended, NOW)
+    assert orders(ledger) == [Close(slot, CloseReason.DISPOSED) for slot in (checked, lent, mended)]
+
+
+def test_a_connection_being_opened_when_a_pool_was_disposed_of_is_lent_once() -> None:
+    ledger = new_ledger(1)
+    waiting, next_one = ask(ledger), ask(ledger)
+    ledger.dispose()
+    carry_out(ledger)
+    slot = waiting.slot
+
+    ledger.give_back(slot, NOW)
+
+    assert next_one.answers == []
+    assert orders(ledger) == [Close(slot, CloseReason.DISPOSED)]
+
+
+def test_a_connection_being_opened_for_nobody_when_a_pool_was_disposed_of_is_closed() -> None:
+    ledger = new_ledger(1)
+    ledger.order_open(NOW, for_upkeep=True)
+    ledger.dispose()
+
+    carry_out(ledger)
+
+    assert ledger.open == 0
+    assert ledger.tally == Tally(opened=1, closed=1)
+
+
+def test_a_pool_that_was_disposed_of_can_be_used_again() -> None:
+    ledger = new_ledger(2)
+    old = idle(ledger, 2)
+    ledger.dispose()
+    carry_out(ledger)
+
+    new = idle(ledger, 2)
+
+    assert not set(old) & set(new)
+    assert ledger.idle == 2
+
+
+# Closing.
+
+
+def test_a_closed_pool_turns_everybody_away() -> None:
+    ledger = new_ledger(2)
+    idle(ledger, 2)
+    ledger.close()
+
+    assert ask(ledger).why is Refused.CLOSED
+    assert ledger.idle == 0
+    assert len(orders(ledger)) == 2
+
+
+def test_who_waited_before_a_pool_was_closed_is_served() -> None:
+    ledger = new_ledger(2)
+    [slot] = lend(ledger, 1)
+    second, third = ask(ledger), ask(ledger)
+    ledger.close()
+    carry_out(ledger)
+    assert second.slot
+
+    ledger.give_back(slot, NOW)
+    assert third.slot is slot
+
+    ledger.give_back(third.slot, NOW)
+    assert orders(ledger) == [Close(slot, CloseReason.DISPOSED)]
+
+
+def test_who_was_handed_something_broken_by_a_closed_pool_is_served() -> None:
+    ledger = new_ledger(1)
+    [slot] = lend(ledger, 1)
+    waiting = ask(ledger)
+    ledger.close()
+    ledger.vacate(slot, NOW)
+
+    assert [type(order) for order in ledger.orders] == [Open]
+    carry_out(ledger)
+    assert waiting.slot
+
+
+def test_a_closed_pool_ends_empty() -> None:
+    ledger = new_ledger(4, 1)
+    slots = lend(ledger, 4)
+    ledger.give_back(slots[0], NOW)
+    ledger.order_check(slots[0])
+    ledger.order_open(NOW, for_upkeep=True)
+    ledger.mend(slots[1])
+    ledger.close()
+
+    ledger.restore(slots[1], NOW)
+    for slot in slots[2:]:
+        ledger.give_back(slot, NOW)
+    assert ledger.count(CHECKING) == 1
+    carry_out(ledger)
+
+    assert ledger.open == 0
+    assert ledger.tally == Tally(opened=5, closed=5)
+
+
+def test_a_closed_pool_that_was_suspended_lends_nothing_when_it_is_resumed() -> None:
+    ledger = new_ledger(1)
+    idle(ledger, 1)
+    ledger.suspend()
+    ledger.close()
+    ledger.resume(NOW)
+
+    assert ledger.borrow(NOW) is None
+    assert ask(ledger).why is Refused.CLOSED
