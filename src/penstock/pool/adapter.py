@@ -145,7 +145,7 @@ class PenstockPool(LoopBoundPool):
     def _get_slowly(
         self, slot: Slot | None, asked_at: float, task: "asyncio.Task[Any] | None"
     ) -> Record:
-        self._here.wake()
+        self._here.timers.wake()
         slot = Borrowing(self._here, asked_at).slot(slot)
         record: Record = slot.content
         slot.loan = Loan(task, record.info) if self._notes_loans else task

@@ -1,16 +1,14 @@
 """Who may wait, and who is told at once that waiting is of no use."""
 
-import math
+from collections import deque
 from dataclasses import dataclass
 
 from penstock.pool.refusal import Refused
 
 __all__ = ["Admission", "AdmissionPolicy"]
 
-PACE_WEIGHT = 0.1
-"""Share of the newest interval in the smoothed one: about the last twenty count."""
-PACE_SAMPLES = 10
-"""Hand-overs within one busy period before its pace says anything."""
+PACE_SAMPLES = 32
+"""Hand-overs from which the pace of the queue is told: enough that one late one says little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,30 +31,21 @@ class AdmissionPolicy:
 class Admission:
     """Applies a policy to one queue; times in seconds, on the caller's clock."""
 
-    __slots__ = (
-        "_handed_over_at",
-        "_interval_end",
-        "_overloaded",
-        "_pace",
-        "_samples",
-        "_shortest",
-        "policy",
-    )
+    __slots__ = ("_good_at", "_handed_over_at", "policy")
 
     def __init__(self, policy: AdmissionPolicy) -> None:
         self.policy = policy
-        self._overloaded = False
-        self._shortest = 0.0
-        self._interval_end = -math.inf
-        self._pace = 0.0
-        self._samples = 0
-        self._handed_over_at = 0.0
+        self._good_at = 0.0
+        """When a waiter was last served within the target, or nobody waited."""
+        self._handed_over_at: deque[float] = deque(maxlen=PACE_SAMPLES)
+        """The newest hand-overs since the queue began to fill."""
 
-    def refuses(self, waiting: float, patience: float) -> Refused | None:
+    def refuses(self, waiting: float, now: float, patience: float) -> Refused | None:
         """Tell whether somebody who asks now is turned away.
 
         Args:
             waiting: How many wait already.
+            now: The time.
             patience: Seconds until the asker gives up.
 
         Returns:
@@ -66,15 +55,16 @@ class Admission:
         most = self.policy.max_waiting
         if most is not None and waiting >= most:
             return Refused.FULL
-        if self._samples >= PACE_SAMPLES and (waiting + 1) * self._pace > patience:
-            return Refused.HOPELESS
+        if len(self._handed_over_at) == PACE_SAMPLES:
+            pace = (now - self._handed_over_at[0]) / (PACE_SAMPLES - 1)
+            if (waiting + 1) * pace > patience:
+                return Refused.HOPELESS
         return None
 
     def busy(self, now: float) -> None:
         """Note that the queue was empty and now begins to fill."""
-        self._shortest = 0.0
-        self._samples = 0
-        self._handed_over_at = now
+        self._good_at = now
+        self._handed_over_at.clear()
 
     def sheds(self, waited: float, now: float) -> bool:
         """Tell whether the oldest waiter, whose turn it is, is shed instead.
@@ -86,20 +76,11 @@ class Admission:
         target = self.policy.codel_target
         if target is None:
             return False
-        if now >= self._interval_end:
-            self._overloaded = self._shortest > target
-            self._shortest = waited
-            self._interval_end = now + self.policy.codel_interval
-        elif waited < self._shortest:
-            self._shortest = waited
-        return self._overloaded and waited > 2 * target
+        if waited <= target:
+            self._good_at = now
+            return False
+        return now - self._good_at > self.policy.codel_interval and waited > 2 * target
 
     def handed_over(self, now: float) -> None:
         """Note that a waiter got a connection, from which the pace of the queue is learnt."""
-        interval = now - self._handed_over_at
-        self._handed_over_at = now
-        self._samples += 1
-        if self._samples == 1:
-            self._pace = interval
-        else:
-            self._pace += PACE_WEIGHT * (interval - self._pace)
+        self._handed_over_at.append(now)

@@ -93,7 +93,7 @@ class Borrowing:
             self._queue_up(waiter, now)
         self._waited = True
         keeper.carry_out()
-        keeper.retry_in_time()
+        keeper.timers.retry_in_time()
         answer = self._answer(waiter, now)
         if isinstance(answer, Refusal):
             raise self._error(answer)

@@ -2,10 +2,8 @@
 
 import asyncio
 import contextlib
-import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
-from contextvars import Context
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -15,20 +13,17 @@ from sqlalchemy.util.concurrency import in_greenlet
 from penstock.pool.drivers import driver_of
 from penstock.pool.errors import LoanReclaimed, PoolClosed, PoolTimeout, refusal_error
 from penstock.pool.events import CheckedIn
-from penstock.pool.leaks import report_leaks
 from penstock.pool.record import Record
 from penstock.pool.refusal import Refused
 from penstock.pool.schedule import Schedule
 from penstock.pool.slot import CHECKING, IDLE, LENT, CloseReason, Slot
+from penstock.pool.timers import Timers
 from penstock.pool.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from penstock.pool.loop_bound import LoopBoundPool
 
 __all__ = ["Keeper"]
-
-TICK = 1.0
-"""Seconds between two looks at what upkeep is due, while there is anything to look after."""
 
 
 class Keeper:
@@ -53,10 +48,9 @@ class Keeper:
         """Returned without a connection: the garbage collector may do that at any moment, amid
         the ledger's own work or in another thread, so that it is looked at later."""
         self._schedule = Schedule(self.ledger, self.policy.upkeep)
+        self.timers = Timers(self, self._schedule)
         self._records: dict[int, Record] = {}
         """By the identity of the connection, of which the record keeps a reference."""
-        self._timer: asyncio.TimerHandle | None = None
-        self._retry_timer: asyncio.TimerHandle | None = None
         self._drained = asyncio.Event()
 
     # Which connection is whose.
@@ -111,6 +105,10 @@ class Keeper:
         """
         long_ago = monotonic() - self.policy.idle_before_ping
         self._retire_idle(lambda slot: slot.since <= long_ago)
+
+    def retire_dead(self) -> None:
+        """Close what is idle and has been closed by the server, before anybody asks for it."""
+        self._retire_idle(lambda slot: not slot.content.pulse())
 
     def _retire_idle(self, is_unfit: Callable[[Slot], bool]) -> None:
         for slot in list(self.ledger):
@@ -213,42 +211,6 @@ class Keeper:
         if self.ledger.closed and not self.ledger.open:
             self._drained.set()
 
-    def wake(self) -> None:
-        """See to it that upkeep is looked at regularly."""
-        self._schedule.resting = self.ledger.closed
-        self._set_timer()
-
-    def _set_timer(self) -> None:
-        if self._timer is None:
-            self._timer = self.loop.call_later(TICK, _tick, weakref.ref(self), context=Context())
-
-    def tick(self) -> None:
-        """Do what is due, and come again while there is anything to look after."""
-        self._timer = None
-        try:
-            now = monotonic()
-            self._retire_idle(lambda slot: not slot.content.pulse())
-            self._schedule.run(now)
-            report_leaks(self, now)
-            self.carry_out()
-        finally:
-            fills = self.policy.min_idle and not self._schedule.resting
-            if self.ledger.open or self.ledger.waiters or fills:
-                self._set_timer()
-
-    def retry_in_time(self) -> None:
-        """See to it that those who wait are served when the next attempt to connect may be made."""
-        delay = self.ledger.backoff.until - monotonic()
-        if delay > 0 and self._retry_timer is None:
-            self._retry_timer = self.loop.call_later(delay, self._retry, context=Context())
-
-    def _retry(self) -> None:
-        self._retry_timer = None
-        self.ledger.open_for_waiters(monotonic())
-        self.carry_out()
-        if self.ledger.waiters:
-            self.retry_in_time()
-
     def in_loop(self, work: Callable[[], object]) -> None:
         """Have something done by the loop soon, from any thread; nothing if it has ended."""
         with contextlib.suppress(RuntimeError):
@@ -262,7 +224,7 @@ class Keeper:
 
     async def prefill(self) -> None:
         """Open connections until ``min_idle`` are ready, or an attempt fails."""
-        self.wake()
+        self.timers.wake()
         failures = self.ledger.tally.open_failures
         while self.ledger.tally.open_failures == failures:
             self._schedule.fill(monotonic())
@@ -302,9 +264,3 @@ class Keeper:
 
 def _never() -> bool:
     return False
-
-
-def _tick(keeper: "weakref.ref[Keeper]") -> None:
-    # Only this timer is left when nobody uses the pool any more: it must not keep it alive.
-    if (living := keeper()) is not None:
-        living.tick()

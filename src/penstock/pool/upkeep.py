@@ -1,12 +1,8 @@
 """The work that the ledger orders: opening, closing, mending and pinging, each in its own task."""
 
 import asyncio
-import contextlib
 import logging
-import os
-import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Coroutine
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -14,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.pool.base import PoolResetState
 from sqlalchemy.util import greenlet_spawn
 
+from penstock.pool.closing import abandon, shut
 from penstock.pool.events import (
     ConnectionClosed,
     ConnectionMended,
@@ -32,8 +29,6 @@ __all__ = ["Upkeep"]
 
 _logger = logging.getLogger("penstock.pool")
 
-CLOSE_TIMEOUT = 5.0
-"""Seconds for the server to end a connection's process; then the socket is dropped."""
 MEND_TIMEOUT = 5.0
 """Seconds for the server to acknowledge a cancelled query and roll back; then it is closed."""
 PREPARE_TIMEOUT = 5.0
@@ -147,7 +142,7 @@ class Upkeep:
         now = monotonic()
         record: Record = slot.content
         if record.dbapi_connection is not None:
-            self._abandon(record.dbapi_connection)
+            abandon(self._keeper, record.dbapi_connection)
             self._keeper.forget(record)
             record.dbapi_connection = None
         self._spare.append(record)
@@ -156,7 +151,7 @@ class Upkeep:
         self._keeper.ledger.failed(slot, now, error, refused=is_refused(error))
         self._keeper.carry_out()
         if self._keeper.ledger.waiters:
-            self._keeper.retry_in_time()
+            self._keeper.timers.retry_in_time()
 
     async def _prepare(self, record: Record, old: Record) -> None:
         keeper = self._keeper
@@ -177,7 +172,7 @@ class Upkeep:
         self._keeper.forget(record)
         self._keeper.pool.logger.info("Connection %r is closed: %s", connection, why)
         try:
-            await self._shut(connection, partial(record.shut, terminate=why in _BROKEN))
+            await shut(self._keeper, connection, partial(record.shut, terminate=why in _BROKEN))
         finally:
             record.dbapi_connection = None
             self.vacate(slot, why)
@@ -185,36 +180,11 @@ class Upkeep:
     async def _drop(self, record: Record, connection: Any) -> None:
         """Close what is no longer the record's."""
         try:
-            await self._shut(connection, partial(self._keeper.pool.close_now, connection))
+            await shut(self._keeper, connection, partial(self._keeper.pool.close_now, connection))
         finally:
             record.repair = False
             if record.slot.state is MENDING:
                 self.vacate(record.slot, CloseReason.INVALID)
-
-    async def _shut(self, connection: Any, close: Callable[[], None]) -> None:
-        try:
-            async with asyncio.timeout(CLOSE_TIMEOUT), self._seen_off(connection):
-                await greenlet_spawn(close)
-        except Exception:
-            _logger.debug("A connection did not close in time or properly", exc_info=True)
-            self._abandon(connection)
-        except BaseException:
-            self._abandon(connection)
-            raise
-
-    @asynccontextmanager
-    async def _seen_off(self, connection: Any) -> AsyncIterator[None]:
-        """Wait, once the block has closed the connection, until the server has hung up, too."""
-        number = self._keeper.driver.own_socket(connection)
-        if number is None:
-            yield
-            return
-        with socket.socket(fileno=os.dup(number)) as copy:
-            copy.setblocking(False)
-            yield
-            with contextlib.suppress(OSError):
-                while await self._keeper.loop.sock_recv(copy, 4096):
-                    pass
 
     def vacate(self, slot: Slot, why: CloseReason) -> None:
         """Give the slot back, whose connection is closed or has gone elsewhere."""
@@ -306,14 +276,9 @@ class Upkeep:
         if answered:
             return ping.result()
         # First, for a driver that is cancelled would ask the silent server to cancel, and wait.
-        self._abandon(connection)
+        abandon(self._keeper, connection)
         ping.cancel()
         return False
-
-    def _abandon(self, connection: Any) -> None:
-        """Drop a connection that does not close: outside a greenlet this waits for nothing."""
-        with contextlib.suppress(Exception):
-            self._keeper.driver.abandon(self._keeper.dialect, connection)
 
 
 def _heed(task: "asyncio.Task[Any]") -> None:

@@ -81,7 +81,7 @@ class Waiters:
         """
         if not self.queue:
             self._admission.busy(now)
-        why = None if ahead < 0 else self._admission.refuses(ahead, waiter.deadline - now)
+        why = None if ahead < 0 else self._admission.refuses(ahead, now, waiter.deadline - now)
         if why is not None:
             self.tally.turned_away += 1
             return Refusal(why)

@@ -81,7 +81,7 @@ async def test_a_process_forked_within_a_task_leaves_the_connections_alone(
     child = os.fork()
     if child == 0:
         os._exit(_in_the_child(engine, backend))
-    _, status = os.waitpid(child, 0)
+    _, status = os.waitpid(child, 0)  # noqa: ASYNC222 - nothing else runs in this test
     assert os.waitstatus_to_exitcode(status) == 0
     assert await backend_of(engine) == backend
     await engine.dispose()

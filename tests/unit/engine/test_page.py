@@ -5,11 +5,11 @@ from typing import get_args
 
 import pytest
 
-from penstock.pool import FailureReason
 from penstock.engine.driver import EXTRAS
 from penstock.engine.keepalive import INTERVAL, PROBES, USER_TIMEOUT
 from penstock.engine.postgresql import POOLERS
 from penstock.engine.sqlite import PRAGMAS
+from penstock.pool import FailureReason
 from penstock.settings import Driver, Proxy, TlsMode
 
 PAGE = (Path(__file__).parents[3] / "docs" / "engine.md").read_text(encoding="utf-8")

@@ -276,6 +276,6 @@ def test_the_books_are_right_whatever_happens() -> None:
     run_state_machine_as_test(
         LedgerMachine,
         settings=settings(
-            max_examples=150, stateful_step_count=50, deadline=None, derandomize=True
+            max_examples=400, stateful_step_count=50, deadline=None, derandomize=True
         ),
     )

@@ -36,7 +36,8 @@ TROUBLE = {
     "the_pool_is_disposed_of_or_closed": 0.2,
     "everybody_is_served_in_the_end": 0.1,
 }
-DETAILS: dict[str, Callable[[Random], dict[str, object]]] = {
+Say = Callable[[Random], dict[str, object]]
+DETAILS: dict[str, Say] = {
     "somebody_asks": lambda random: {"patience": random.choice([0.05, 1.0, 30.0, float("inf")])},
     "a_mending_ends": lambda random: {"number": 0, "mended": random.random() < 0.7},
     "a_connect_fails": lambda random: {"number": 0, "refused": random.random() < 0.3},
@@ -73,6 +74,10 @@ def machine_of(random: Random) -> LedgerMachine:
     return machine
 
 
+def _any_number(random: Random) -> dict[str, object]:
+    return {"number": random.randrange(100)}
+
+
 @pytest.mark.parametrize("trouble", [0.1, 1.0, 4.0])
 @pytest.mark.parametrize("seed", range(10))
 def test_the_books_are_right_on_a_long_walk(seed: int, trouble: float) -> None:
@@ -82,7 +87,7 @@ def test_the_books_are_right_on_a_long_walk(seed: int, trouble: float) -> None:
     weights = [*REGULAR.values(), *(weight * trouble for weight in TROUBLE.values())]
 
     for name in random.choices(names, weights, k=STEPS):
-        say = DETAILS.get(name, lambda random: {"number": random.randrange(100)})
+        say: Say = DETAILS.get(name, _any_number)
         with contextlib.suppress(NothingThereError):
             getattr(machine, name)(**say(random))
         machine.model.compare()

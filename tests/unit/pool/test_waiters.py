@@ -122,7 +122,7 @@ def test_a_waiter_whose_turn_comes_too_late_is_shed_and_the_next_is_served() -> 
     policy = AdmissionPolicy(codel_target=0.005, codel_interval=0.1)
     askers = [Asker() for _ in range(3)]
     waiters = queue_of(*askers[:2], policy=policy)
-    waiters.hand_over(Slot(NOW), NOW + 0.2)
+    waiters.hand_over(Slot(NOW), NOW + 0.09)
     join(waiters, askers[2], NOW + 0.3)
 
     assert waiters.hand_over(Slot(NOW), NOW + 0.305)
