@@ -10,6 +10,7 @@ from sqlalchemy.pool import Pool, PoolProxiedConnection
 
 from penstock.pool.borrowing import Borrowing
 from penstock.pool.events import CheckedIn, CheckedOut
+from penstock.pool.hangups import LOOK_EVERY
 from penstock.pool.loans import Loan
 from penstock.pool.loop_bound import LoopBoundPool
 from penstock.pool.numbers import check_size
@@ -18,11 +19,6 @@ from penstock.pool.record import Record
 from penstock.pool.slot import Slot
 
 __all__ = ["PenstockPool"]
-
-
-JUST_NOW = 0.001
-"""Seconds of idleness within which only the event loop is asked whether the server has hung up: it
-cannot have been away for long, so that asking the kernel, too, would be for nothing."""
 
 
 class PenstockPool(LoopBoundPool):
@@ -103,7 +99,6 @@ class PenstockPool(LoopBoundPool):
         self._notes_loans = self.policy.notes_loans
         self._trusted_for = -1.0 if self._pre_ping else self.policy.idle_before_ping
         """Seconds for which an idle connection is lent without a ping."""
-        self._just_now = -1.0 if self._pre_ping else JUST_NOW
 
     _sqla_logger_namespace = "sqlalchemy.pool.PenstockPool"
     """Below the name by which SQLAlchemy's documentation has people set the level."""
@@ -130,12 +125,11 @@ class PenstockPool(LoopBoundPool):
         slot = self._borrow(now)
         if slot is not None:
             record: Record = slot.content
-            idle = now - slot.since
-            if idle < self._just_now:
-                is_fit = not record.is_closed()
-            else:
-                is_fit = idle < self._trusted_for and record.pulse()
-            if is_fit:
+            hangups = self._hangups
+            if now - hangups.looked_at > LOOK_EVERY:
+                hangups.look(now)
+            is_trusted = now - slot.since < self._trusted_for
+            if is_trusted and not record.hung_up and not record.is_closed():
                 slot.loan = Loan(task, record.info) if self._notes_loans else task
                 if self.listeners.all:
                     self.listeners.tell(CheckedOut(0.0))

@@ -140,7 +140,7 @@ class Borrowing:
 
     def _is_fit(self, slot: Slot) -> bool:
         record: Record = slot.content
-        if not record.pulse():
+        if not self._keeper.lives(record):
             self._give_up(record, DisconnectionError("The server has closed the connection"))
             return False
         return not self._is_doubtful(slot) or self._answers_ping(record)

@@ -49,7 +49,7 @@ def abandon(keeper: "Keeper", connection: Any) -> None:
 
 @asynccontextmanager
 async def _seen_off(keeper: "Keeper", connection: Any) -> AsyncIterator[None]:
-    number = keeper.driver.own_socket(connection)
+    number = keeper.driver.sees_off(connection)
     if number is None:
         yield
         return

@@ -1,15 +1,12 @@
 """What the pool has to know of each driver: whether a connection lives, and how one is saved."""
 
 import contextlib
-import select
 from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy.util import await_
 
 __all__ = ["Driver", "driver_of"]
-
-Pulse = Callable[[], bool]
 
 STATEMENTS = 20
 """Statements prepared on a connection that replaces another: those it used most recently."""
@@ -21,25 +18,25 @@ class Driver:
     can_mend = False
     """Whether a connection can be used again after its query was cancelled."""
 
-    def signs_of_life(self, connection: Any) -> tuple[Pulse, Pulse]:  # noqa: ARG002 - others need it
-        """Return two functions that tell without a round trip how the connection is.
+    def is_closed(self, connection: Any) -> Callable[[], bool]:  # noqa: ARG002 - others need it
+        """Return what tells, without a round trip, whether the driver knows it to be closed.
 
         Args:
             connection: SQLAlchemy's adapter around the driver's connection.
-
-        Returns:
-            Whether the driver knows it to be closed; and whether it lives as far as the driver and
-            this machine's kernel know.
         """
-        return _never, _always
+        return _never
 
-    def own_socket(self, connection: Any) -> int | None:  # noqa: ARG002 - others need it
+    def fileno(self, connection: Any) -> int | None:  # noqa: ARG002 - others need it
+        """Return the number of the connection's socket; None where it has none."""
+        return None
+
+    def sees_off(self, connection: Any) -> int | None:
         """Return the number of the socket whose end is to be awaited after the close.
 
         Returns:
             None where closing waits by itself until the server has hung up, or has no socket.
         """
-        return None
+        return None if self.is_closed(connection)() else self.fileno(connection)
 
     def ping(self, dialect: Any, connection: Any) -> bool:
         """Make one round trip; False where the connection is broken. Runs in a greenlet."""
@@ -67,10 +64,17 @@ class Asyncpg(Driver):
 
     can_mend = True
 
-    def signs_of_life(self, connection: Any) -> tuple[Pulse, Pulse]:
+    def is_closed(self, connection: Any) -> Callable[[], bool]:
         """As the base class says."""
-        transport = connection.driver_connection._transport  # noqa: SLF001 - no other way to it
-        return _signs_of_life(transport.is_closing, transport.get_extra_info("socket").fileno())
+        return connection.driver_connection._transport.is_closing  # type: ignore[no-any-return]  # noqa: SLF001 - untyped, and no other way to it
+
+    def fileno(self, connection: Any) -> int | None:
+        """As the base class says."""
+        return _number_of(connection.driver_connection._transport)  # noqa: SLF001 - as above
+
+    def sees_off(self, connection: Any) -> int | None:  # noqa: ARG002 - its close waits by itself
+        """As the base class says."""
+        return None
 
     def ping(self, dialect: Any, connection: Any) -> bool:
         """As the base class says."""
@@ -108,15 +112,14 @@ class Psycopg(Driver):
 
     can_mend = True
 
-    def signs_of_life(self, connection: Any) -> tuple[Pulse, Pulse]:
+    def is_closed(self, connection: Any) -> Callable[[], bool]:
         """As the base class says."""
         driver = connection.driver_connection
-        return _signs_of_life(lambda: driver.closed, driver.fileno())
+        return lambda: driver.closed
 
-    def own_socket(self, connection: Any) -> int | None:
+    def fileno(self, connection: Any) -> int | None:
         """As the base class says."""
-        driver = connection.driver_connection
-        return None if driver.closed else driver.fileno()
+        return connection.driver_connection.fileno()  # type: ignore[no-any-return]  # untyped
 
     def mend(self, connection: Any) -> bool:
         """As the base class says."""
@@ -145,19 +148,15 @@ class Aiosqlite(Driver):
 class Mysql(Driver):
     """aiomysql and asyncmy: they close a connection whose query is cancelled."""
 
-    def signs_of_life(self, connection: Any) -> tuple[Pulse, Pulse]:
+    def is_closed(self, connection: Any) -> Callable[[], bool]:
         """As the base class says."""
         transport = self._transport(connection)
-        if transport is None:
-            return super().signs_of_life(connection)
-        return _signs_of_life(transport.is_closing, transport.get_extra_info("socket").fileno())
+        return _never if transport is None else transport.is_closing
 
-    def own_socket(self, connection: Any) -> int | None:
+    def fileno(self, connection: Any) -> int | None:
         """As the base class says."""
         transport = self._transport(connection)
-        if transport is None or transport.is_closing():
-            return None
-        return transport.get_extra_info("socket").fileno()  # type: ignore[no-any-return]  # untyped
+        return None if transport is None else _number_of(transport)
 
     @staticmethod
     def _transport(connection: Any) -> Any:
@@ -202,23 +201,10 @@ def driver_of(dialect: Any) -> Driver:
     return _DRIVERS.get(getattr(dialect, "driver", ""), Driver)()
 
 
-def _always() -> bool:
-    return True
-
-
 def _never() -> bool:
     return False
 
 
-def _signs_of_life(is_closed: Callable[[], bool], fileno: int) -> tuple[Pulse, Pulse]:
-    if not hasattr(select, "POLLRDHUP"):  # not Linux: what is unread is not seen
-        return is_closed, lambda: not is_closed()
-    poller = select.poll()
-    poller.register(fileno, select.POLLRDHUP)
-    poll = poller.poll
-
-    def lives() -> bool:
-        # In this order: the number of a closed socket may be another socket's by now.
-        return not (is_closed() or poll(0))
-
-    return is_closed, lives
+def _number_of(transport: Any) -> int:
+    number: int = transport.get_extra_info("socket").fileno()
+    return number

@@ -13,6 +13,7 @@ from sqlalchemy.util.concurrency import in_greenlet
 from penstock.pool.drivers import driver_of
 from penstock.pool.errors import LoanReclaimed, PoolClosed, PoolTimeout, refusal_error
 from penstock.pool.events import CheckedIn
+from penstock.pool.hangups import Hangups
 from penstock.pool.record import Record
 from penstock.pool.refusal import Refused
 from penstock.pool.schedule import Schedule
@@ -43,6 +44,7 @@ class Keeper:
         self.dialect = pool._dialect  # noqa: SLF001 - the base class's
         self.pre_pings = pool._pre_ping  # noqa: SLF001 - as above
         self.driver = driver_of(self.dialect)
+        self.hangups = Hangups()
         self.upkeep = Upkeep(self)
         self.lost: deque[Record] = deque()
         """Returned without a connection: the garbage collector may do that at any moment, amid
@@ -58,14 +60,21 @@ class Keeper:
     def know(self, record: Record, connection: Any) -> None:
         """Remember that the record holds the connection."""
         record.known = connection
-        record.is_closed, record.pulse = self.driver.signs_of_life(connection)
+        record.is_closed = self.driver.is_closed(connection)
+        self.hangups.watch(record, self.driver.fileno(connection))
         self._records[id(connection)] = record
 
     def forget(self, record: Record) -> None:
         """Forget the record's connection, which is no longer the pool's."""
         self._records.pop(id(record.known), None)
         record.known = None
-        record.is_closed = record.pulse = _never
+        record.is_closed = _not_to_be_used
+        self.hangups.forget(record)
+
+    def lives(self, record: Record) -> bool:
+        """Tell without a round trip whether the record's connection is still open."""
+        self.hangups.look(monotonic())
+        return not (record.hung_up or record.is_closed())
 
     def close_later(self, connection: Any) -> bool:
         """Have a connection closed whose slot counts until then; False if it is not known."""
@@ -80,7 +89,7 @@ class Keeper:
     def mends(self, record: Record) -> bool:
         """Have the record's connection mended after a cancellation; False if it cannot be."""
         connection = record.dbapi_connection
-        if not self.driver.can_mend or record.known is not connection or not record.pulse():
+        if not self.driver.can_mend or record.known is not connection or not self.lives(record):
             return False
         self.forget(record)
         self.upkeep.take_down(record, connection, mend=True)
@@ -108,7 +117,7 @@ class Keeper:
 
     def retire_dead(self) -> None:
         """Close what is idle and has been closed by the server, before anybody asks for it."""
-        self._retire_idle(lambda slot: not slot.content.pulse())
+        self._retire_idle(lambda slot: not self.lives(slot.content))
 
     def _retire_idle(self, is_unfit: Callable[[Slot], bool]) -> None:
         for slot in list(self.ledger):
@@ -262,5 +271,5 @@ class Keeper:
                 self.driver.abandon(self.dialect, record.known)
 
 
-def _never() -> bool:
-    return False
+def _not_to_be_used() -> bool:
+    return True

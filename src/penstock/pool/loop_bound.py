@@ -95,7 +95,9 @@ class LoopBoundPool(PoolNumbers):
         self._loop = loop
         self._thread = get_ident()
         self._keeper = Keeper(self, loop)
+        # Looked up once, as above.
         self._lost = self._keeper.lost
+        self._hangups = self._keeper.hangups
 
     def _collect(self) -> None:
         if self._lost:

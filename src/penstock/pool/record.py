@@ -1,11 +1,11 @@
 """SQLAlchemy's record of one connection, for a pool that closes and mends in the background."""
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.pool.base import _ConnectionRecord
 
-from penstock.pool.drivers import Pulse
 from penstock.pool.slot import CloseReason, Slot
 
 if TYPE_CHECKING:
@@ -23,8 +23,11 @@ class Record(_ConnectionRecord):
 
     slot: Slot
     """Its place in the ledger; of no meaning while it holds no connection."""
-    is_closed: Pulse
-    pulse: Pulse
+    is_closed: Callable[[], bool]
+    """Whether the driver knows the connection to be closed."""
+    hung_up = False
+    """Whether the kernel knows that the server has closed it."""
+    fileno: int | None = None
     known: Any = None
     """The connection by which the pool knows the record, until that is closed or given away."""
     is_orphan = False

@@ -4,6 +4,7 @@ import math
 
 from tests.unit.pool.askers import NOW, ask, carry_out, idle, lend, new_ledger, orders
 
+from penstock.pool.admission import PACE_SAMPLES, AdmissionPolicy
 from penstock.pool.ledger import Tally
 from penstock.pool.orders import Close, Open
 from penstock.pool.refusal import Refused
@@ -137,6 +138,32 @@ def test_a_resumed_pool_lends_nothing_that_has_expired_meanwhile() -> None:
 
     carry_out(ledger, NOW + 60)
     assert waiting.slot is not old
+
+
+def test_who_waited_while_lending_was_suspended_is_not_shed_for_it() -> None:
+    ledger = new_ledger(1, admission=AdmissionPolicy(codel_target=0.005))
+    [slot] = idle(ledger, 1)
+    ledger.suspend()
+    waiting = ask(ledger)
+
+    ledger.resume(NOW + 5)
+
+    assert waiting.slot is slot
+
+
+def test_the_time_of_a_suspension_is_not_the_pace_of_the_queue() -> None:
+    ledger = new_ledger(1)
+    [slot] = lend(ledger, 1)
+    for _ in range(PACE_SAMPLES + 1):
+        ask(ledger)
+    for _ in range(PACE_SAMPLES):
+        ledger.give_back(slot, NOW)
+    ledger.suspend()
+    ledger.resume(NOW + 60)
+
+    patient = ask(ledger, NOW + 60, deadline=NOW + 62)
+
+    assert patient.answers == []
 
 
 # Disposing.

@@ -83,8 +83,11 @@ def test_none_is_refused_where_nothing_can_be_off(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_a_fraction_is_refused_where_things_are_counted(name: str) -> None:
-    assert refusal_of(name, 2.5).startswith(f"{name}=2.5: ")
+@pytest.mark.parametrize("value", [2.5, math.inf])
+def test_what_is_no_whole_number_is_refused_where_things_are_counted(
+    name: str, value: float
+) -> None:
+    assert refusal_of(name, value).startswith(f"{name}={value!r}: ")
 
 
 def test_a_policy_is_frozen() -> None:

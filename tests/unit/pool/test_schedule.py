@@ -1,4 +1,4 @@
-"""Upkeep: replacing, shrinking, pinging and filling, when each of them is due."""
+"""Replacing what has lived its time: the new connection first, and few at once."""
 
 import pytest
 from tests.unit.pool.askers import NOW, carry_out, idle, lend, new_ledger, orders
@@ -9,14 +9,11 @@ from penstock.pool.schedule import REPLACEMENTS_AT_ONCE, Schedule, UpkeepPolicy
 from penstock.pool.slot import CLOSING, IDLE, OPENING, CloseReason, Slot
 
 NO = ConnectionError("no")
-NEVER = 1e9
 
 
-def upkeep(
-    ledger: Ledger, *, min_idle: int = 0, overflow_idle: float = NEVER, keepalive: float = 0
-) -> Schedule:
-    """Return a schedule that does only what it is told to."""
-    return Schedule(ledger, UpkeepPolicy(min_idle, overflow_idle, keepalive))
+def upkeep(ledger: Ledger, keepalive: float = 0) -> Schedule:
+    """Return a schedule that closes no overflow, and pings only if it is told to."""
+    return Schedule(ledger, UpkeepPolicy(overflow_idle=1e9, keepalive=keepalive))
 
 
 def opened_by(ledger: Ledger) -> list[Slot]:
@@ -33,9 +30,6 @@ def run(schedule: Schedule, ledger: Ledger, start: float, end: float) -> None:
     for second in range(int(end - start) + 1):
         schedule.run(start + second)
         carry_out(ledger, start + second)
-
-
-# Replacing.
 
 
 def test_nothing_is_replaced_before_its_time() -> None:
@@ -142,6 +136,20 @@ def test_without_room_the_old_one_is_closed_first_and_made_up_for() -> None:
     assert ledger.open == 2
 
 
+def test_a_long_loan_that_is_due_does_not_keep_the_others_from_being_replaced() -> None:
+    ledger = new_ledger(2, 0, recycle=60.0)
+    long, other = lend(ledger, 2)
+    ledger.give_back(other, NOW)
+    schedule = upkeep(ledger)
+    long.retire_at = NOW + 50
+    schedule.run(NOW + 50)
+
+    other.retire_at = NOW + 55
+    schedule.run(NOW + 55)
+
+    assert orders(ledger) == [Close(other, CloseReason.LIFETIME)]
+
+
 def test_above_the_size_the_old_one_goes_without_a_replacement() -> None:
     ledger = new_ledger(1, 2, recycle=60.0)
     old = min(idle(ledger, 3), key=lambda slot: slot.retire_at)
@@ -181,90 +189,6 @@ def test_a_slot_gets_one_replacement_however_long_that_takes() -> None:
     schedule.run(old.expires_at + 1)
 
     assert orders(ledger) == []
-
-
-# Shrinking.
-
-
-def test_overflow_that_nobody_needs_is_closed_after_overflow_idle() -> None:
-    ledger = new_ledger(2, 3)
-    idle(ledger, 5)
-    schedule = upkeep(ledger, overflow_idle=60.0)
-
-    run(schedule, ledger, NOW, NOW + 59)
-    assert ledger.open == 5
-
-    run(schedule, ledger, NOW + 60, NOW + 60)
-    assert ledger.open == 2
-
-    run(schedule, ledger, NOW + 61, NOW + 600)
-    assert ledger.open == 2
-
-
-def test_overflow_that_is_needed_now_and_then_is_kept() -> None:
-    ledger = new_ledger(2, 3)
-    schedule = upkeep(ledger, overflow_idle=60.0)
-
-    for second in range(600):
-        if second % 20 == 0:
-            idle(ledger, 5, NOW + second)
-        run(schedule, ledger, NOW + second, NOW + second)
-
-    assert ledger.tally.opened == 5
-    assert ledger.tally.closed == 0
-
-
-def test_of_the_overflow_only_what_nobody_needed_is_closed() -> None:
-    ledger = new_ledger(2, 3)
-    idle(ledger, 5)
-    schedule = upkeep(ledger, overflow_idle=60.0)
-
-    for second in range(61):
-        if second == 20:
-            idle(ledger, 4, NOW + second)
-        run(schedule, ledger, NOW + second, NOW + second)
-
-    assert ledger.open == 4
-
-
-def test_what_has_been_idle_for_longest_goes_first() -> None:
-    ledger = new_ledger(2, 1)
-    first, second, third = idle(ledger, 3)
-    first.since = NOW + 1
-
-    run(upkeep(ledger, overflow_idle=60.0), ledger, NOW, NOW + 60)
-
-    assert set(ledger) == {first, third}
-    assert second.state is CLOSING
-
-
-def test_what_is_already_being_closed_does_not_count_as_overflow() -> None:
-    ledger = new_ledger(2, 2)
-    lost = idle(ledger, 4)[0]
-    ledger.retire(lost, CloseReason.DEAD)
-    orders(ledger)
-
-    run(upkeep(ledger, overflow_idle=60.0), ledger, NOW, NOW + 60)
-
-    assert ledger.idle == 2
-
-
-def test_a_pool_of_size_0_keeps_as_many_as_were_ever_wanted() -> None:
-    ledger = new_ledger(0)
-    idle(ledger, 7)
-
-    run(upkeep(ledger, overflow_idle=60.0), ledger, NOW, NOW + 600)
-
-    assert ledger.idle == 7
-
-
-def test_the_size_is_kept_however_long_it_is_idle() -> None:
-    ledger = new_ledger(3, 2)
-    idle(ledger, 3)
-
-    run(upkeep(ledger, overflow_idle=60.0), ledger, NOW, NOW + 600)
-
-    assert (ledger.idle, ledger.tally.closed) == (3, 0)
 
 
 @pytest.mark.parametrize("state", [OPENING, CLOSING])
