@@ -64,6 +64,10 @@ class Admission:
     def busy(self, now: float) -> None:
         """Note that the queue was empty and now begins to fill."""
         self._good_at = now
+        self.forget_pace()
+
+    def forget_pace(self) -> None:
+        """Let the pace be learnt anew."""
         self._handed_over_at.clear()
 
     def sheds(self, waited: float, now: float) -> bool:

@@ -173,11 +173,13 @@ class Ledger(Books):
     def suspend(self) -> None:
         """Lend nothing until ``resume``; askers wait, what is lent is taken back."""
         self.suspended = self._barred = True
+        self.waiters.forget_pace()
 
     def resume(self, now: float) -> None:
         """Lend again, to the oldest waiter first."""
         self.suspended = False
         self._barred = self.closed
+        self.waiters.begin_anew(now)
         while self._idle and self._queue:
             self._place(self._idle.popleft(), now)
         self.open_for_waiters(now)

@@ -57,7 +57,7 @@ class PoolPolicy:
                 continue
             if not (_is_number(value) and least <= value):
                 raise SettingsError(f"{name}={value!r}: a number of {least:g} or more is accepted")
-            if name in _WHOLE and value != int(value):
+            if name in _WHOLE and not float(value).is_integer():
                 raise SettingsError(f"{name}={value!r}: a whole number is accepted")
         for name in _POSITIVE:
             value = getattr(self, name)

@@ -74,7 +74,7 @@ class Schedule:
             elif ledger.open < ledger.limit:
                 if ledger.opening < ledger.connects_at_once:
                     ledger.order_open(now, for_upkeep=True, replaces=slot)
-            elif staying == ledger.open:  # nothing leaves: there will be no room for two
+            elif not self._is_room_coming():
                 ledger.retire(slot)
                 staying -= 1
                 self._owed += 1
@@ -117,6 +117,16 @@ class Schedule:
                 return
             wanted -= 1
             self._owed = max(0, self._owed - 1)
+
+    def _is_room_coming(self) -> bool:
+        """Tell whether it is better to wait until something that is under way is done.
+
+        In a pool without overflow one has to go first; the next goes when it has been closed.
+        """
+        ledger = self._ledger
+        if ledger.opening or ledger.count(CLOSING):
+            return True
+        return ledger.limit > ledger.size and self._staying() < ledger.open
 
     def _staying(self) -> int:
         """Number of slots that will still be there when all that is under way is done."""

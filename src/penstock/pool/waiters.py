@@ -99,6 +99,16 @@ class Waiters:
         self.queue.move_to_end(waiter, last=False)
         self.tally.queued += 1
 
+    def forget_pace(self) -> None:
+        """Call nobody's waiting hopeless by the pace so far: lending is suspended."""
+        self._admission.forget_pace()
+
+    def begin_anew(self, now: float) -> None:
+        """Judge nobody by the time that has passed: lending was suspended."""
+        self._admission.busy(now)
+        for waiter in self.queue:
+            waiter.arrived = now
+
     def withdraw(self, waiter: Waiter) -> bool:
         """Leave the queue; False where the answer has been given already."""
         if waiter not in self.queue:

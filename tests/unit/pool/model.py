@@ -102,6 +102,9 @@ class Model:
             match order:
                 case Open(slot):
                     assert slot not in self.slots
+                    assert self.now >= self.ledger.backoff.until
+                    assert slot.for_upkeep or not self.ledger.suspended
+                    assert not (slot.for_upkeep and self.ledger.closed)
                     self.slots[slot] = OPENING
                 case Close(slot):
                     assert self.slots[slot] is IDLE

@@ -1,4 +1,4 @@
-"""What the operator does to a pool at run time: resize, suspend, dispose, close."""
+"""What the operator does to a pool at run time: resize, suspend, dispose."""
 
 import math
 
@@ -6,9 +6,8 @@ from tests.unit.pool.askers import NOW, ask, carry_out, idle, lend, new_ledger, 
 
 from penstock.pool.admission import PACE_SAMPLES, AdmissionPolicy
 from penstock.pool.ledger import Tally
-from penstock.pool.orders import Close, Open
-from penstock.pool.refusal import Refused
-from penstock.pool.slot import CHECKING, CLOSING, IDLE, LENT, CloseReason
+from penstock.pool.orders import Close
+from penstock.pool.slot import CLOSING, IDLE, LENT, CloseReason
 
 # Resizing.
 
@@ -166,6 +165,18 @@ def test_the_time_of_a_suspension_is_not_the_pace_of_the_queue() -> None:
     assert patient.answers == []
 
 
+def test_nobody_is_told_that_a_suspended_queue_is_too_slow() -> None:
+    ledger = new_ledger(1)
+    [slot] = lend(ledger, 1)
+    for _ in range(PACE_SAMPLES + 1):
+        ask(ledger)
+    for _ in range(PACE_SAMPLES):
+        ledger.give_back(slot, NOW)
+    ledger.suspend()
+
+    assert ask(ledger, NOW + 60, deadline=NOW + 62).answers == []
+
+
 # Disposing.
 
 
@@ -221,73 +232,3 @@ def test_a_pool_that_was_disposed_of_can_be_used_again() -> None:
 
     assert not set(old) & set(new)
     assert ledger.idle == 2
-
-
-# Closing.
-
-
-def test_a_closed_pool_turns_everybody_away() -> None:
-    ledger = new_ledger(2)
-    idle(ledger, 2)
-    ledger.close()
-
-    assert ask(ledger).why is Refused.CLOSED
-    assert ledger.idle == 0
-    assert len(orders(ledger)) == 2
-
-
-def test_who_waited_before_a_pool_was_closed_is_served() -> None:
-    ledger = new_ledger(2)
-    [slot] = lend(ledger, 1)
-    second, third = ask(ledger), ask(ledger)
-    ledger.close()
-    carry_out(ledger)
-    assert second.slot
-
-    ledger.give_back(slot, NOW)
-    assert third.slot is slot
-
-    ledger.give_back(third.slot, NOW)
-    assert orders(ledger) == [Close(slot, CloseReason.DISPOSED)]
-
-
-def test_who_was_handed_something_broken_by_a_closed_pool_is_served() -> None:
-    ledger = new_ledger(1)
-    [slot] = lend(ledger, 1)
-    waiting = ask(ledger)
-    ledger.close()
-    ledger.vacate(slot, NOW)
-
-    assert [type(order) for order in ledger.orders] == [Open]
-    carry_out(ledger)
-    assert waiting.slot
-
-
-def test_a_closed_pool_ends_empty() -> None:
-    ledger = new_ledger(4, 1)
-    slots = lend(ledger, 4)
-    ledger.give_back(slots[0], NOW)
-    ledger.order_check(slots[0])
-    ledger.order_open(NOW, for_upkeep=True)
-    ledger.mend(slots[1])
-    ledger.close()
-
-    ledger.restore(slots[1], NOW)
-    for slot in slots[2:]:
-        ledger.give_back(slot, NOW)
-    assert ledger.count(CHECKING) == 1
-    carry_out(ledger)
-
-    assert ledger.open == 0
-    assert ledger.tally == Tally(opened=5, closed=5)
-
-
-def test_a_closed_pool_that_was_suspended_lends_nothing_when_it_is_resumed() -> None:
-    ledger = new_ledger(1)
-    idle(ledger, 1)
-    ledger.suspend()
-    ledger.close()
-    ledger.resume(NOW)
-
-    assert ledger.borrow(NOW) is None
-    assert ask(ledger).why is Refused.CLOSED

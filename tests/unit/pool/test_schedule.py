@@ -136,6 +136,31 @@ def test_without_room_the_old_one_is_closed_first_and_made_up_for() -> None:
     assert ledger.open == 2
 
 
+def test_without_room_one_leaves_at_a_time() -> None:
+    ledger = new_ledger(3, 0, recycle=60.0)
+    old = idle(ledger, 3)
+    schedule, due = upkeep(ledger), max(slot.retire_at for slot in old)
+
+    schedule.run(due)
+    schedule.run(due + 1)
+
+    assert ledger.count(CLOSING) == 1
+    assert ledger.idle == 2
+
+
+def test_what_was_made_up_for_is_not_made_up_for_again() -> None:
+    ledger = new_ledger(2, 0, recycle=60.0)
+    old = min(idle(ledger, 2), key=lambda slot: slot.retire_at)
+    schedule, due = upkeep(ledger), old.retire_at
+    run(schedule, ledger, due, due + 1)
+    [lost] = [slot for slot in ledger if slot.opened_at >= due]
+    ledger.retire(lost, CloseReason.DEAD)
+
+    run(schedule, ledger, due + 2, due + 3)
+
+    assert ledger.open == 1
+
+
 def test_a_long_loan_that_is_due_does_not_keep_the_others_from_being_replaced() -> None:
     ledger = new_ledger(2, 0, recycle=60.0)
     long, other = lend(ledger, 2)
@@ -157,6 +182,17 @@ def test_above_the_size_the_old_one_goes_without_a_replacement() -> None:
     upkeep(ledger).run(old.retire_at)
 
     assert orders(ledger) == [Close(old, CloseReason.LIFETIME)]
+
+
+def test_of_two_that_are_due_only_the_one_above_the_size_goes_without_a_replacement() -> None:
+    ledger = new_ledger(1, 2, recycle=60.0)
+    first, second = sorted(idle(ledger, 2), key=lambda slot: slot.retire_at)
+
+    upkeep(ledger).run(second.retire_at)
+
+    close, open_order = orders(ledger)
+    assert close == Close(first, CloseReason.LIFETIME)
+    assert open_order.slot.replaces is second
 
 
 def test_a_failing_replacement_keeps_the_old_one_until_it_expires() -> None:

@@ -59,6 +59,9 @@ def test_of_the_overflow_only_what_nobody_needed_is_closed() -> None:
 
     assert ledger.open == 4
 
+    run(schedule, ledger, NOW + 61, NOW + 79)
+    assert ledger.open == 4
+
 
 def test_what_has_been_idle_for_longest_goes_first() -> None:
     ledger = new_ledger(2, 1)

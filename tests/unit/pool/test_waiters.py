@@ -131,6 +131,17 @@ def test_a_waiter_whose_turn_comes_too_late_is_shed_and_the_next_is_served() -> 
     assert waiters.tally == WaitersTally(queued=3, handed_over=2, refused=1)
 
 
+def test_whoever_cannot_be_served_in_time_is_turned_away() -> None:
+    waiters = queue_of(*[Asker() for _ in range(PACE_SAMPLES + 2)])
+    now = NOW
+    for _ in range(PACE_SAMPLES):
+        now += 2.0
+        waiters.hand_over(Slot(now), now)
+
+    assert join(waiters, Asker(now + 5.9), now) is Refused.HOPELESS
+    assert join(waiters, Asker(now + 6.1), now) is None
+
+
 def test_the_first_of_a_busy_period_is_not_judged_by_the_pace_of_the_last_one() -> None:
     waiters = queue_of(*[Asker() for _ in range(PACE_SAMPLES)])
     for turn in range(PACE_SAMPLES):
