@@ -15,7 +15,7 @@ from penstock.pool.errors import LoanReclaimed, PoolClosed, PoolTimeout, refusal
 from penstock.pool.events import CheckedIn
 from penstock.pool.hangups import Hangups
 from penstock.pool.record import Record
-from penstock.pool.refusal import Refused
+from penstock.pool.refusal import Refusal, Refused
 from penstock.pool.schedule import Schedule
 from penstock.pool.slot import CHECKING, IDLE, LENT, CloseReason, Slot
 from penstock.pool.timers import Timers
@@ -251,10 +251,16 @@ class Keeper:
             async with asyncio.timeout(seconds):
                 await self._drained.wait()
         except TimeoutError:
-            why = f"The pool was drained, and waited for {seconds:g} s."
+            await self._take_back_all(f"The pool was drained, and waited for {seconds:g} s.")
+
+    async def _take_back_all(self, why: str) -> None:
+        # Again and again, for what was being opened may be lent meanwhile; each close is bounded.
+        while not self._drained.is_set():
+            self.ledger.waiters.refuse_all(Refusal(Refused.CLOSED))
             for slot in [slot for slot in self.ledger if slot.state is LENT]:
                 await self.reclaim(slot, why)
-            await self._drained.wait()  # each close and each mending has a bound of its own
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._drained.wait(), 0.05)
 
     def dispose(self) -> None:
         """Close what is idle, and the rest when it comes back; in a greenlet, wait for it."""

@@ -59,7 +59,10 @@ class Backoff:
         self.last_error: BaseException | None = None
 
     def failed(self, now: float, error: BaseException, *, refused: bool) -> None:
-        """Note a failed attempt."""
+        """Note a failed attempt; those that were made together count as one."""
+        if now < self.until and refused == self.refused:
+            self.last_error = error
+            return
         if refused != self.refused:
             self._failures = 0
         self.refused = refused

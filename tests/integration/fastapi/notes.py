@@ -1,7 +1,6 @@
 """The tables that the tests of sessions write to, and looks at them from outside the pool."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -78,13 +77,6 @@ async def out_of_service(url: str) -> AsyncIterator[None]:
         await connection.execute(f'ALTER DATABASE "{name}" WITH ALLOW_CONNECTIONS true')
     finally:
         await connection.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until ``condition`` holds, 20 seconds at most."""
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - what it looks at sets no event
-            await asyncio.sleep(0.02)
 
 
 async def look_at(url: str) -> Any:

@@ -7,7 +7,8 @@ import websockets
 from fastapi import BackgroundTasks, FastAPI, WebSocket
 from fastapi.responses import StreamingResponse
 from sqlalchemy import select, text
-from tests.integration.fastapi.notes import Note, Onlooker, until
+from tests.eventually import eventually
+from tests.integration.fastapi.notes import Note, Onlooker
 from tests.servers.web import client_of, serving
 
 from penstock import Database, SessionClosed
@@ -102,7 +103,7 @@ async def test_a_stream_whose_client_goes_away_returns_its_connection(
         async with client.stream("GET", "/export") as response:
             async for _ in response.aiter_bytes():
                 break
-        await until(lambda: database.pool.checked_out == 0)
+        await eventually(lambda: database.pool.checked_out == 0)
 
     assert await onlooker.backends("active") == 0
 

@@ -10,7 +10,8 @@ from fastapi import FastAPI, Response
 from sqlalchemy import text
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
-from tests.integration.fastapi.notes import Note, Onlooker, until
+from tests.eventually import eventually
+from tests.integration.fastapi.notes import Note, Onlooker
 from tests.servers.web import client_of
 
 from penstock import Database, SessionClosed
@@ -52,8 +53,8 @@ async def test_a_route_that_middleware_gave_up_on_does_not_commit(
 
     async with client_of(app) as client:
         assert (await client.post("/notes")).status_code == 504
-        await until(lambda: bool(ends))
-        await until(lambda: database.pool.checked_out == 0)
+        await eventually(lambda: bool(ends))
+        await eventually(lambda: database.pool.checked_out == 0)
 
     assert isinstance(ends[0], SessionClosed | asyncio.CancelledError)
     assert await onlooker.texts() == []
@@ -79,7 +80,7 @@ async def test_an_explicit_commit_after_the_504_is_refused(
 
     async with client_of(app) as client:
         assert (await client.post("/notes")).status_code == 504
-        await until(lambda: bool(refused))
+        await eventually(lambda: bool(refused))
 
     assert await onlooker.texts() == []
 
@@ -105,7 +106,7 @@ async def test_a_client_that_leaves_loses_its_answer_and_nothing_else(
     async with client_of(app) as client:
         with pytest.raises(httpx.ReadTimeout):
             await client.post("/notes", timeout=0.2)
-        await until(lambda: database.pool.checked_out == 0)
+        await eventually(lambda: database.pool.checked_out == 0)
 
     assert await onlooker.texts() == ["kept"]
     assert await onlooker.backends("idle in transaction") == 0
@@ -132,7 +133,7 @@ async def test_a_request_that_is_cancelled_rolls_back_and_returns_its_connection
         request.cancel()
         with pytest.raises(asyncio.CancelledError):
             await request
-        await until(lambda: database.pool.checked_out == 0)
+        await eventually(lambda: database.pool.checked_out == 0)
 
     assert await onlooker.texts() == []
 
@@ -152,7 +153,7 @@ async def test_a_statement_still_running_when_the_response_leaves_withdraws_it(
     async with client_of(app) as client:
         assert (await client.post("/notes")).status_code == 500
         await asyncio.gather(*strays, return_exceptions=True)
-        await until(lambda: database.pool.checked_out == 0)
+        await eventually(lambda: database.pool.checked_out == 0)
 
     assert await onlooker.texts() == []
 

@@ -5,24 +5,18 @@ import gc
 import os
 
 import pytest
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from tests.integration.pool.pools import backend
 
 from penstock import PenstockPool, PoolInAnotherLoop
-
-
-async def backend_of(engine: AsyncEngine) -> int:
-    async with engine.connect() as connection:
-        backend: int = await connection.scalar(text("SELECT pg_backend_pid()"))
-    return backend
 
 
 def test_another_loop_is_refused_with_the_remedy(database_url: str) -> None:
     engine = create_async_engine(database_url, poolclass=PenstockPool)
     with asyncio.Runner() as first, asyncio.Runner() as second:
-        first.run(backend_of(engine))
+        first.run(backend(engine))
         with pytest.raises(PoolInAnotherLoop, match=r"another event loop: await engine\.dispose"):
-            second.run(backend_of(engine))
+            second.run(backend(engine))
         first.run(engine.dispose())
 
 
@@ -33,14 +27,14 @@ def test_a_disposed_engine_may_be_used_by_another_loop(database_url: str) -> Non
 
 
 async def use_and_dispose(engine: AsyncEngine) -> None:
-    await backend_of(engine)
+    await backend(engine)
     await engine.dispose()
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # of the loop that ended with sockets open
 def test_dispose_helps_even_after_the_loop_has_ended(database_url: str) -> None:
     engine = create_async_engine(database_url, poolclass=PenstockPool)
-    asyncio.run(backend_of(engine))
+    asyncio.run(backend(engine))
     asyncio.run(engine.dispose())
     asyncio.run(use_and_dispose(engine))
     gc.collect()
@@ -50,24 +44,24 @@ def test_dispose_helps_even_after_the_loop_has_ended(database_url: str) -> None:
 def test_a_forked_process_opens_its_own_and_leaves_the_others_alone(database_url: str) -> None:
     engine = create_async_engine(database_url, poolclass=PenstockPool)
     with asyncio.Runner() as runner:
-        backend = runner.run(backend_of(engine))
+        process = runner.run(backend(engine))
         child = os.fork()
         if child == 0:
-            os._exit(_in_the_child(engine, backend))
+            os._exit(_in_the_child(engine, process))
         _, status = os.waitpid(child, 0)
         assert os.waitstatus_to_exitcode(status) == 0
-        assert runner.run(backend_of(engine)) == backend
+        assert runner.run(backend(engine)) == process
         runner.run(engine.dispose())
 
 
-def _in_the_child(engine: AsyncEngine, backend: int) -> int:
+def _in_the_child(engine: AsyncEngine, parents: int) -> int:
     async def use() -> int:
-        own = await backend_of(engine)
+        own = await backend(engine)
         await engine.dispose()
         return own
 
     try:
-        return 0 if asyncio.run(use()) != backend else 1
+        return 0 if asyncio.run(use()) != parents else 1
     except BaseException:  # noqa: BLE001 - pytest must not go on in the child
         return 2
 
@@ -77,11 +71,11 @@ async def test_a_process_forked_within_a_task_leaves_the_connections_alone(
     database_url: str,
 ) -> None:
     engine = create_async_engine(database_url, poolclass=PenstockPool)
-    backend = await backend_of(engine)
+    process = await backend(engine)
     child = os.fork()
     if child == 0:
-        os._exit(_in_the_child(engine, backend))
+        os._exit(_in_the_child(engine, process))
     _, status = os.waitpid(child, 0)  # noqa: ASYNC222 - nothing else runs in this test
     assert os.waitstatus_to_exitcode(status) == 0
-    assert await backend_of(engine) == backend
+    assert await backend(engine) == process
     await engine.dispose()

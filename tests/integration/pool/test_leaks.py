@@ -10,15 +10,11 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from tests.eventually import eventually
+from tests.integration.pool.pools import pool_of
 
 from penstock import Database, PenstockPool
 from penstock.pool.events import LoanLeaked, PoolEvent
 from penstock.pool.leak import LeakReport
-
-
-def pool_of(engine: AsyncEngine) -> PenstockPool:
-    assert isinstance(engine.pool, PenstockPool)
-    return engine.pool
 
 
 class Reports:

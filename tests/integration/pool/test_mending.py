@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from tests.adversity.backends import counting_backends
 from tests.eventually import eventually
+from tests.integration.pool.pools import backend, pool_of
 from tests.servers.postgres import PostgresServer
 
 from penstock import PenstockPool
@@ -24,17 +25,6 @@ async def engine(request: pytest.FixtureRequest, database_url: str) -> AsyncIter
     engine = create_async_engine(url, poolclass=PenstockPool, pool_size=1, max_overflow=0)
     yield engine
     await engine.dispose()
-
-
-def pool_of(engine: AsyncEngine) -> PenstockPool:
-    assert isinstance(engine.pool, PenstockPool)
-    return engine.pool
-
-
-async def backend_of(engine: AsyncEngine) -> int:
-    async with engine.connect() as connection:
-        backend: int = await connection.scalar(BACKEND)
-    return backend
 
 
 async def cancel_a_query(engine: AsyncEngine, **options: object) -> None:
@@ -56,10 +46,10 @@ async def cancel_a_query(engine: AsyncEngine, **options: object) -> None:
 
 
 async def test_the_same_connection_is_lent_again(engine: AsyncEngine) -> None:
-    backend = await backend_of(engine)
+    process = await backend(engine)
     for _ in range(3):
         await cancel_a_query(engine)
-        assert await backend_of(engine) == backend
+        assert await backend(engine) == process
     assert pool_of(engine).snapshot().closed_total == 0
 
 
@@ -84,10 +74,10 @@ async def test_reset_listeners_see_a_mended_connection(engine: AsyncEngine) -> N
         cursor.close()
         resets.append(True)
 
-    await backend_of(engine)
+    await backend(engine)
     before = len(resets)
     await cancel_a_query(engine)
-    await backend_of(engine)
+    await backend(engine)
     assert len(resets) >= before + 2  # the mended one and the one of backend_of
 
 
@@ -111,7 +101,7 @@ async def test_a_server_that_does_not_answer_the_cancellation_is_given_up(
         pytest.skip("freezes a process of the server, so it has to be one that the tests started")
     monkeypatch.setattr("penstock.pool.upkeep.MEND_TIMEOUT", 0.3)
     engine = create_async_engine(database_url, poolclass=PenstockPool, pool_size=1, max_overflow=0)
-    frozen = await backend_of(engine)
+    frozen = await backend(engine)
     task = asyncio.create_task(sleep_on_server(engine))
     await asyncio.sleep(0.1)
     os.kill(frozen, signal.SIGSTOP)
@@ -119,7 +109,7 @@ async def test_a_server_that_does_not_answer_the_cancellation_is_given_up(
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert await backend_of(engine) != frozen
+        assert await backend(engine) != frozen
     finally:
         os.kill(frozen, signal.SIGCONT)
     await engine.dispose()
@@ -133,14 +123,14 @@ async def sleep_on_server(engine: AsyncEngine) -> None:
 async def test_a_connection_killed_amid_its_cancelled_query_is_replaced(
     engine: AsyncEngine, postgres: PostgresServer
 ) -> None:
-    backend = await backend_of(engine)
+    process = await backend(engine)
     task = asyncio.create_task(sleep_on_server(engine))
     await asyncio.sleep(0.1)
     task.cancel()
-    postgres.execute(f"SELECT pg_terminate_backend({backend})")
+    postgres.execute(f"SELECT pg_terminate_backend({process})")
     with pytest.raises((asyncio.CancelledError, DBAPIError)):
         await task
-    assert await backend_of(engine) != backend
+    assert await backend(engine) != process
 
 
 async def test_disposing_waits_for_what_is_being_mended(engine: AsyncEngine) -> None:

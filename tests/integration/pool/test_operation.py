@@ -7,24 +7,13 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from tests.eventually import eventually
+from tests.integration.pool.pools import pool_of, use
 
 from penstock import PenstockPool, PoolClosed, PoolFull, PoolSuspended, SettingsError
 
 
 def engine_of(url: str, **settings: object) -> AsyncEngine:
     return create_async_engine(url, poolclass=PenstockPool, **settings)
-
-
-def pool_of(engine: AsyncEngine) -> PenstockPool:
-    assert isinstance(engine.pool, PenstockPool)
-    return engine.pool
-
-
-async def use(engine: AsyncEngine, until: asyncio.Event | None = None) -> None:
-    async with engine.connect() as connection:
-        await connection.execute(text("SELECT 1"))
-        if until is not None:
-            await until.wait()
 
 
 async def test_a_larger_pool_serves_those_who_wait(database_url: str) -> None:
@@ -149,4 +138,22 @@ async def test_draining_takes_back_by_force_what_does_not_come_back(database_url
     with pytest.raises(DBAPIError, match="closed"):
         await connection.execute(text("SELECT 1"))
     await connection.close()
+    await engine.dispose()
+
+
+async def test_draining_by_force_does_not_serve_those_who_still_wait(database_url: str) -> None:
+    engine = engine_of(database_url, pool_size=1, max_overflow=0)
+    never = asyncio.Event()
+    holder = asyncio.create_task(use(engine, never))
+    await eventually(lambda: pool_of(engine).snapshot().checked_out == 1)
+    waiter = asyncio.create_task(use(engine, never))
+    await eventually(lambda: pool_of(engine).snapshot().waiting == 1)
+
+    async with asyncio.timeout(10):
+        await pool_of(engine).drain(timeout=0.1)
+    with pytest.raises(PoolClosed):
+        await waiter
+    holder.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await holder
     await engine.dispose()
