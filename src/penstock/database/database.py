@@ -96,9 +96,11 @@ class Database:
         Args:
             timeout: Seconds to wait for what is lent, before it is taken back by force.
         """
-        if isinstance(self._engine.pool, PenstockPool):
-            await self._engine.pool.drain(timeout)
-        await self._engine.dispose()
+        try:
+            if isinstance(self._engine.pool, PenstockPool):
+                await self._engine.pool.drain(timeout)
+        finally:
+            await self._engine.dispose()
 
     async def __aenter__(self) -> Self:
         try:

@@ -78,10 +78,10 @@ class Keeper:
 
     def close_later(self, connection: Any) -> bool:
         """Have a connection closed whose slot counts until then; False if it is not known."""
-        record = self._records.pop(id(connection), None)
+        record = self._records.get(id(connection))
         if record is None or self.loop.is_closed():
             return False
-        record.known = None
+        self.forget(record)
         record.repair = True
         self.in_loop(lambda: self.upkeep.take_down(record, connection, mend=False))
         return True

@@ -201,6 +201,8 @@ class Upkeep:
         try:
             async with asyncio.timeout(MEND_TIMEOUT):
                 is_well = await greenlet_spawn(self._clean, record, connection, undo)
+            if is_well:
+                self._keeper.know(record, connection)
         except Exception:
             _logger.debug("A cancelled connection could not be saved", exc_info=True)
             is_well = False
@@ -208,6 +210,7 @@ class Upkeep:
             await self._drop(record, connection)
             raise
         if not is_well:
+            self._keeper.forget(record)
             await self._drop(record, connection)
             return
         self._mended(record, connection, monotonic() - began)
@@ -229,7 +232,6 @@ class Upkeep:
     def _mended(self, record: Record, connection: Any, seconds: float) -> None:
         keeper = self._keeper
         record.repair = False
-        keeper.know(record, connection)
         if keeper.listeners.all:
             keeper.listeners.tell(ConnectionMended(seconds))
         if record.slot.state is MENDING:

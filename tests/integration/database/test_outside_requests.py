@@ -1,5 +1,6 @@
 """Databases in scripts and workers, on each kind of server."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -151,3 +152,19 @@ async def test_serverless_has_no_budget_to_keep(database_url: str) -> None:
     async with database:
         assert database.pool.limit == 0
         assert database.pool.utilisation == 0.0
+
+
+async def test_a_close_that_is_cancelled_still_leaves_a_database_that_opens(
+    database_url: str,
+) -> None:
+    database = Database.from_url(database_url, environment="testing")
+    async with database.engine.connect() as connection:
+        await connection.execute(text("SELECT 1"))
+        closing = asyncio.create_task(database.close(timeout=30))
+        await asyncio.sleep(0.05)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+
+    await database.ping()
+    await database.close()

@@ -4,11 +4,13 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.util import await_
 from tests.adversity.backends import counting_backends
 from tests.eventually import eventually
 from tests.integration.pool.pools import backend, pool_of
@@ -138,3 +140,23 @@ async def test_disposing_waits_for_what_is_being_mended(engine: AsyncEngine) -> 
     pool = pool_of(engine)
     await engine.dispose()
     assert pool.ledger.open == 0
+
+
+async def test_a_connection_that_dies_as_the_last_step_of_mending_leaves_its_slot(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = await backend(engine)
+    died: list[bool] = []
+
+    def die(dbapi_connection: Any) -> None:
+        died.append(True)
+        await_(asyncio.sleep(0.05))  # the record has been returned by then
+        driver = dbapi_connection.driver_connection
+        driver.terminate() if hasattr(driver, "terminate") else driver.pgconn.finish()
+
+    # What undoes the borrower's execution options comes last.
+    monkeypatch.setattr(engine.dialect, "reset_isolation_level", die)
+    await cancel_a_query(engine, isolation_level="AUTOCOMMIT")
+    async with asyncio.timeout(10):
+        assert await backend(engine) != process
+    assert died == [True]
