@@ -10,6 +10,15 @@ from penstock.database import (
     SessionClosed,
 )
 from penstock.errors import PenstockError, SettingsError
+from penstock.express import (
+    ExpressError,
+    ParameterError,
+    Query,
+    QueryRefused,
+    Reader,
+    Writer,
+    query,
+)
 from penstock.findings import Finding, Severity
 from penstock.pool import (
     ConnectFailed,
@@ -32,9 +41,11 @@ __all__ = [
     "Database",
     "DatabaseSettings",
     "Environment",
+    "ExpressError",
     "Finding",
     "LoanReclaimed",
     "NestedCheckout",
+    "ParameterError",
     "PenstockError",
     "PenstockPool",
     "PoolClosed",
@@ -44,11 +55,16 @@ __all__ = [
     "PoolSuspended",
     "PoolTimeout",
     "Proxy",
+    "Query",
+    "QueryRefused",
     "ReadOnlyError",
     "ReadOnlySession",
+    "Reader",
     "SessionBusy",
     "SessionClosed",
     "SettingsError",
     "Severity",
     "SizePreset",
+    "Writer",
+    "query",
 ]

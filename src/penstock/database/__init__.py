@@ -3,13 +3,13 @@
 from penstock.database.database import Database
 from penstock.database.errors import (
     BudgetExceeded,
-    CommitOutcomeUnknown,
     ReadOnlyError,
     SessionBusy,
     SessionClosed,
 )
 from penstock.database.read_only import ReadOnlySession
 from penstock.database.unit import UnitOfWork
+from penstock.express import CommitOutcomeUnknown
 
 __all__ = [
     "BudgetExceeded",

@@ -3,7 +3,7 @@
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from penstock.database.errors import CommitOutcomeUnknown
+from penstock.express import CommitOutcomeUnknown
 
 __all__ = ["commit"]
 

@@ -13,7 +13,8 @@ from penstock.database.errors import BudgetExceeded
 from penstock.database.limits import server_limits
 from penstock.database.read_only import ReadOnlySession, reading_engine
 from penstock.database.unit import UnitOfWork
-from penstock.engine import build_engine, pool_snapshot
+from penstock.engine import Confinement, build_engine, confined_engine, pool_snapshot
+from penstock.express import DriverLane, Lane, Reader, SqlalchemyLane, Writer
 from penstock.planner import ConnectionBudget
 from penstock.pool import PenstockPool, PoolSnapshot
 from penstock.settings import BudgetPolicy, DatabaseSettings, settings_from_environment
@@ -37,8 +38,15 @@ class Database:
     def __init__(self, settings: DatabaseSettings) -> None:
         self.settings = settings
         self._engine = build_engine(settings)
+        self._confinement = Confinement(self._engine, settings)
+        self._confined = confined_engine(self._engine)
         self._reading = reading_engine(self._engine)
         self._make_unit = self._pooled_unit
+        self._lane = self._own_lane()
+        self.reader = Reader(self._lane)
+        """The express lane for what only reads."""
+        self.writer = Writer(self._lane)
+        """The express lane for what writes."""
 
     @classmethod
     def from_url(cls, url: str, **overrides: Any) -> Self:
@@ -138,14 +146,25 @@ class Database:
         Args:
             make: Called for each unit; None for the database's own way, by its pool.
         """
-        before, self._make_unit = self._make_unit, make or self._pooled_unit
+        before = self._make_unit, self.writer.lane
+        self._make_unit = make or self._pooled_unit
+        lane: Lane = self._lane if make is None else SqlalchemyLane(self.read, self.write)
+        self.reader.lane = self.writer.lane = lane
         try:
             yield
         finally:
-            self._make_unit = before
+            self._make_unit, lane = before
+            self.reader.lane = self.writer.lane = lane
 
     def _pooled_unit(self) -> UnitOfWork:
+        if self._confinement.is_possible():
+            return UnitOfWork(self._engine, self._confined, self._reading)
         return UnitOfWork(self._engine, self._reading)
+
+    def _own_lane(self) -> Lane:
+        if self.settings.driver == "asyncpg" and isinstance(self._engine.pool, PenstockPool):
+            return DriverLane(self._engine, self._confinement.is_possible)
+        return SqlalchemyLane(self.read, self.write)
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncSession]:

@@ -1,12 +1,11 @@
 """What can go wrong between a session and its caller, beyond what SQLAlchemy already names."""
 
-from sqlalchemy.exc import InvalidRequestError, SQLAlchemyError
+from sqlalchemy.exc import InvalidRequestError
 
 from penstock.errors import PenstockError
 
 __all__ = [
     "BudgetExceeded",
-    "CommitOutcomeUnknown",
     "ReadOnlyError",
     "SessionBusy",
     "SessionClosed",
@@ -17,13 +16,6 @@ class BudgetExceeded(PenstockError):  # noqa: N818 - it reads as what happened, 
     """The fleet may open more connections than the server can serve; nothing was started.
 
     Raised by :meth:`Database.open` only under ``budget="refuse"``.
-    """
-
-
-class CommitOutcomeUnknown(PenstockError, SQLAlchemyError):  # noqa: N818 - as above
-    """The COMMIT was sent and its answer was lost: the work may or may not have been saved.
-
-    It is never retried. Whoever asked has to look whether the work is there before asking again.
     """
 
 

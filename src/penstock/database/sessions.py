@@ -198,10 +198,11 @@ class ReadingSession(UnitSession):
     and needs no second connection.
     """
 
-    def __init__(self, source: SessionSource) -> None:
+    def __init__(self, source: SessionSource, streaming: SessionSource) -> None:
         super().__init__(source, ReadOnlySyncSession)
         self.writer: WritingSession | None = None
         self._source = source
+        self._streaming = streaming
         self._streams = False
         """A stream's rows arrive between statements: the connection stays until the unit ends."""
         self._failed = False
@@ -244,8 +245,17 @@ class ReadingSession(UnitSession):
 
     async def stream(self, *args: Any, **kwargs: Any) -> Any:
         """Execute a statement and stream its rows from a server-side cursor."""
-        self._streams = True
+        if not self._streams:
+            await self._begin_to_stream()
         return await super().stream(*args, **kwargs)
+
+    async def _begin_to_stream(self) -> None:
+        self.refuse_if_ended()
+        if self._streaming is not self._source and self.in_transaction() and not self.running:
+            # Its connection has no transaction, which a cursor of the server's needs.
+            await AsyncSession.rollback(self)
+        self._streams = True
+        self._source = self._streaming
 
 
 def _refuse_write(*_: object, **__: object) -> NoReturn:

@@ -15,13 +15,21 @@ class UnitOfWork:
         writing: Where the writing session gets its connection: an engine, or a connection in
             whose transaction it works by savepoints.
         reading: The same for the reading session.
+        streaming: The same for it while it streams, which takes a transaction; None for
+            ``reading``.
     """
 
-    __slots__ = ("_reader", "_reading", "_writer", "_writing")
+    __slots__ = ("_reader", "_reading", "_streaming", "_writer", "_writing")
 
-    def __init__(self, writing: SessionSource, reading: SessionSource) -> None:
+    def __init__(
+        self,
+        writing: SessionSource,
+        reading: SessionSource,
+        streaming: SessionSource | None = None,
+    ) -> None:
         self._writing = writing
         self._reading = reading
+        self._streaming = reading if streaming is None else streaming
         self._writer: WritingSession | None = None
         self._reader: ReadingSession | None = None
 
@@ -37,7 +45,7 @@ class UnitOfWork:
     def reader(self) -> ReadingSession:
         """The session that reads."""
         if self._reader is None:
-            self._reader = ReadingSession(self._reading)
+            self._reader = ReadingSession(self._reading, self._streaming)
             self._introduce()
         return self._reader
 

@@ -1,6 +1,7 @@
 """The SQLAlchemy engine: its pool, its drivers' settings, and what a failed connect says."""
 
 from penstock.engine.build import build_engine
+from penstock.engine.confinement import Confinement, confined_engine
 from penstock.engine.snapshot import pool_snapshot
 
-__all__ = ["build_engine", "pool_snapshot"]
+__all__ = ["Confinement", "build_engine", "confined_engine", "pool_snapshot"]

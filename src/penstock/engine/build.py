@@ -20,6 +20,10 @@ MARGIN = 5.0
 """Seconds by which the pool waits longer for a connection than the driver may take: the driver's
 limit is exact and its error says more; and what SQLAlchemy asks of a new connection adds to it."""
 
+TRUSTED_FOR = 0.5
+"""Seconds after its last use for which a connection is lent without a ping under
+``pool_pre_ping``; HikariCP's default, com.zaxxer.hikari.aliveBypassWindowMs."""
+
 # SQLAlchemy's StaticPool lends the one connection to all at once, so that one request's rollback
 # undoes what another has written, acknowledged or not. This lends it to one at a time, and nothing
 # but its own end replaces it: a ping that a busy event loop answers late would empty the database.
@@ -27,7 +31,6 @@ ONE_CONNECTION: Mapping[str, Any] = {
     "pool_size": 1,
     "max_overflow": 0,
     "pool_recycle": -1,
-    "pool_pre_ping": False,
     "min_idle": 0,
     "keepalive": 0,
     "idle_before_ping": math.inf,
@@ -78,18 +81,23 @@ def _queue(settings: DatabaseSettings) -> dict[str, Any]:
         "max_overflow": settings.max_overflow,
         "pool_timeout": settings.pool_timeout,
         "pool_recycle": settings.pool_recycle,
-        "pool_pre_ping": settings.pool_pre_ping,
         "min_idle": settings.min_idle,
         "max_waiting": settings.max_waiting,
         "codel_target": settings.codel_target,
         "codel_interval": settings.codel_interval,
         "overflow_idle": settings.overflow_idle,
         "keepalive": settings.keepalive,
-        "idle_before_ping": settings.idle_before_ping,
+        "idle_before_ping": _idle_before_ping(settings),
         "leak_after": settings.leak_after,
         "reclaim_leaks": settings.reclaim_leaks,
         "nested_checkout": settings.nested_checkout,
     }
+
+
+def _idle_before_ping(settings: DatabaseSettings) -> float:
+    if settings.pool_pre_ping:
+        return min(TRUSTED_FOR, settings.idle_before_ping)
+    return settings.idle_before_ping
 
 
 def _longest_connect(settings: DatabaseSettings) -> float:

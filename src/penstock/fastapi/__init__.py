@@ -2,11 +2,15 @@
 
 from penstock.fastapi.dependencies import (
     CurrentDatabase,
+    Reader,
     ReadSession,
+    Writer,
     WriteSession,
     current_database,
     read_session,
+    reader,
     write_session,
+    writer,
 )
 from penstock.fastapi.errors import Problem, handle_database_errors
 from penstock.fastapi.install import install
@@ -16,11 +20,15 @@ __all__ = [
     "CurrentDatabase",
     "Problem",
     "ReadSession",
+    "Reader",
     "SessionScope",
     "WriteSession",
+    "Writer",
     "current_database",
     "handle_database_errors",
     "install",
     "read_session",
+    "reader",
     "write_session",
+    "writer",
 ]

@@ -13,16 +13,21 @@ from fastapi import Depends
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.requests import HTTPConnection
 
+from penstock import express
 from penstock.database import Database, ReadOnlySession
 from penstock.fastapi.units import units_of
 
 __all__ = [
     "CurrentDatabase",
     "ReadSession",
+    "Reader",
     "WriteSession",
+    "Writer",
     "current_database",
     "read_session",
+    "reader",
     "write_session",
+    "writer",
 ]
 
 
@@ -71,6 +76,38 @@ def current_database(name: str = "default") -> Callable[[HTTPConnection], Awaita
     return dependency
 
 
+@cache
+def reader(name: str = "default") -> Callable[[HTTPConnection], Awaitable[express.Reader]]:
+    """Return the dependency that gives the express lane for what only reads.
+
+    Each of its statements is a transaction of its own, apart from the request's sessions.
+
+    Args:
+        name: The database's name in ``install(app, database, name=...)``.
+    """
+
+    async def dependency(connection: HTTPConnection) -> express.Reader:
+        return units_of(connection.scope).database(name).reader
+
+    return dependency
+
+
+@cache
+def writer(name: str = "default") -> Callable[[HTTPConnection], Awaitable[express.Writer]]:
+    """Return the dependency that gives the express lane for what writes.
+
+    Args:
+        name: The database's name in ``install(app, database, name=...)``.
+    """
+
+    async def dependency(connection: HTTPConnection) -> express.Writer:
+        return units_of(connection.scope).database(name).writer
+
+    return dependency
+
+
 WriteSession = Annotated[AsyncSession, Depends(write_session())]
 ReadSession = Annotated[ReadOnlySession, Depends(read_session())]
 CurrentDatabase = Annotated[Database, Depends(current_database())]
+Reader = Annotated[express.Reader, Depends(reader())]
+Writer = Annotated[express.Writer, Depends(writer())]

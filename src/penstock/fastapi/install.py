@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 
 from penstock.database import Database
 from penstock.errors import PenstockError
+from penstock.fastapi.collector import tune_collector
 from penstock.fastapi.errors import handle_database_errors, internal_error
 from penstock.fastapi.pool_log import PoolLog
 from penstock.fastapi.process_time import ProcessTime
@@ -35,6 +36,7 @@ def install(
     access: Callable[..., Any] | None = None,
     routes: bool = True,
     readiness_timeout: float = 2.0,
+    tune_gc: bool = True,
 ) -> None:
     """Give ``app`` its database.
 
@@ -50,9 +52,11 @@ def install(
         name: Tells several databases apart; the dependencies use ``default`` unless told.
         access: A dependency (as in ``Depends``) that refuses whoever may not see operational
             numbers. Without one they are shown in development and testing only. Only that of
-            the first ``install`` counts, as do the next two.
+            the first ``install`` counts, as do the next three.
         routes: Whether to add the operations routes.
         readiness_timeout: Seconds within which each database must answer ``/health/ready``.
+        tune_gc: Whether the garbage collector is told, once the application has started, that what
+            exists then will stay, and works less often; ``docs/express.md`` has the figures.
 
     Raises:
         PenstockError: ``name`` is taken, or the application has already started.
@@ -63,6 +67,8 @@ def install(
     if databases is None:
         databases = app.state.penstock = {}
         _install_once(app, databases)
+        if tune_gc:
+            _tune_when_started(app)
         if routes:
             app.include_router(health_routes(databases, readiness_timeout))
             if access is not None or is_open(database):
@@ -98,6 +104,18 @@ def _open_with_lifespan(app: FastAPI, database: Database) -> None:
         for mounted in _mounted_applications(app.routes):
             handle_database_errors(mounted)
         async with database, inner(application) as state:
+            yield state
+
+    app.router.lifespan_context = lifespan
+
+
+def _tune_when_started(app: FastAPI) -> None:
+    inner = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def lifespan(application: Any) -> AsyncIterator[Any]:
+        async with inner(application) as state:
+            tune_collector()
             yield state
 
     app.router.lifespan_context = lifespan

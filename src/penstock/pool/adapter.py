@@ -2,11 +2,14 @@
 
 import asyncio
 from asyncio import current_task
+from collections.abc import Callable, Coroutine
 from threading import get_ident
 from time import monotonic
 from typing import Any
 
+from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.pool import Pool, PoolProxiedConnection
+from sqlalchemy.util import await_
 
 from penstock.pool.borrowing import Borrowing
 from penstock.pool.events import CheckedIn, CheckedOut
@@ -16,7 +19,7 @@ from penstock.pool.loop_bound import LoopBoundPool
 from penstock.pool.numbers import check_size
 from penstock.pool.policy import PoolPolicy, nested_checkout_policy
 from penstock.pool.record import Record
-from penstock.pool.slot import Slot
+from penstock.pool.slot import LENT, Slot
 
 __all__ = ["PenstockPool"]
 
@@ -105,16 +108,51 @@ class PenstockPool(LoopBoundPool):
 
     # What SQLAlchemy calls.
 
-    def connect(self) -> PoolProxiedConnection:
-        """Lend a connection; its ``close()`` returns it. Runs in a greenlet."""
-        if self.dispatch.checkout or self._pre_ping:
-            return super().connect()
-        # What the base class does where nobody looks at the checkout, without looking for them.
-        loan = Record.checkout(self)
-        loan._counter = 1  # noqa: SLF001 - the base class's
-        return loan
+    def connect(self, *, to_read: bool = False) -> PoolProxiedConnection:
+        """Lend a connection; its ``close()`` returns it. Runs in a greenlet.
 
-    def _do_get(self) -> Record:
+        Args:
+            to_read: Whether each statement on it is to be a transaction of its own that the server
+                keeps read-only, which costs no round trip. Only where ``can_confine``.
+        """
+        if self.dispatch.checkout or self._pre_ping:
+            loan: Any = super().connect()
+        else:
+            # What the base class does where nobody looks, without looking for them.
+            loan = Record.checkout(self)
+            loan._counter = 1  # noqa: SLF001 - the base class's
+        record = loan._connection_record  # noqa: SLF001 - as above
+        if record.reads_only is not to_read:
+            record.confine(to_reading=to_read)
+        return loan  # type: ignore[no-any-return]  # the base class's
+
+    async def borrow(self, *, is_noted: bool = True) -> Record:
+        """Lend a connection to somebody who needs no greenlet; :meth:`give_back` takes it back.
+
+        Nobody is told who listens to SQLAlchemy's events of the pool: see :meth:`is_overheard`.
+
+        Args:
+            is_noted: Whether it is reported as a leak after ``leak_after``, which a loan for a
+                single statement cannot be.
+
+        Raises:
+            PoolTimeout: None was to be had within ``pool_timeout``.
+            PoolClosed: The pool lends nothing any more.
+            Exception: What the driver raised when a connection was opened.
+        """
+        lent = self._do_get(_as_it_is, is_noted)
+        return lent if lent.__class__ is Record else await lent  # type: ignore[misc]  # a coroutine
+
+    def is_overheard(self) -> bool:
+        """Tell whether somebody listens to what SQLAlchemy does at a checkout or a return."""
+        heard = self.dispatch
+        return bool(heard.checkout or heard.checkin or heard.reset)
+
+    def _do_get(
+        self,
+        wait: Callable[[Coroutine[Any, Any, Record]], Any] = await_,
+        is_noted: bool = True,
+    ) -> Record:
         task = current_task(self._loop)
         if task is None or get_ident() != self._thread:
             self._settle_in()
@@ -130,19 +168,28 @@ class PenstockPool(LoopBoundPool):
                 hangups.look(now)
             is_trusted = now - slot.since < self._trusted_for
             if is_trusted and not record.hung_up and not record.is_closed():
-                slot.loan = Loan(task, record.info) if self._notes_loans else task
+                slot.loan = Loan(task, record.info) if self._notes_loans and is_noted else task
                 if self.listeners.all:
                     self.listeners.tell(CheckedOut(0.0))
                 return record
-        return self._get_slowly(slot, now, task)
+        try:
+            return wait(self._get_slowly(slot, now, task, is_noted))  # type: ignore[no-any-return]  # above
+        except MissingGreenlet:
+            if slot is not None and slot.state is LENT:
+                self._give_back(slot, now)
+            raise
 
-    def _get_slowly(
-        self, slot: Slot | None, asked_at: float, task: "asyncio.Task[Any] | None"
+    async def _get_slowly(
+        self,
+        slot: Slot | None,
+        asked_at: float,
+        task: "asyncio.Task[Any] | None",
+        is_noted: bool,
     ) -> Record:
         self._here.timers.wake()
-        slot = Borrowing(self._here, asked_at).slot(slot)
+        slot = await Borrowing(self._here, asked_at).slot(slot)
         record: Record = slot.content
-        slot.loan = Loan(task, record.info) if self._notes_loans else task
+        slot.loan = Loan(task, record.info) if self._notes_loans and is_noted else task
         if self.listeners.all:
             self.listeners.tell(CheckedOut(monotonic() - asked_at))
         return record
@@ -160,7 +207,7 @@ class PenstockPool(LoopBoundPool):
         if self._orders:
             record.keeper.carry_out()
 
-    _return_conn = _do_return_conn  # type: ignore[assignment]  # as above
+    _return_conn = give_back = _do_return_conn  # type: ignore[assignment]  # as above
 
     def dispose(self) -> None:
         """Close the idle connections now, and each of the others when it is returned."""
@@ -244,3 +291,7 @@ class PenstockPool(LoopBoundPool):
         if not self._is_here():
             self._settle_in()
         await self._here.drain(timeout)
+
+
+def _as_it_is(work: Coroutine[Any, Any, Record]) -> Coroutine[Any, Any, Record]:
+    return work

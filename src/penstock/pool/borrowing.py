@@ -6,7 +6,6 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
-from sqlalchemy.util import await_
 
 from penstock.pool.events import CheckoutRefused
 from penstock.pool.leaks import refuse_nested_checkout
@@ -49,7 +48,7 @@ class AsyncWaiter(Waiter):
 
 
 class Borrowing:
-    """One task's way to a connection; everything here runs in its greenlet.
+    """One task's way to a connection.
 
     Args:
         keeper: Who looks after the pool.
@@ -65,7 +64,7 @@ class Borrowing:
         self._deadline = math.inf if timeout is None else asked_at + timeout
         self._waited = False
 
-    def slot(self, slot: Slot | None) -> Slot:
+    async def slot(self, slot: Slot | None) -> Slot:
         """Return a lent slot whose connection is fit for use.
 
         Args:
@@ -78,12 +77,12 @@ class Borrowing:
         """
         ledger = self._keeper.ledger
         while True:
-            slot = slot or ledger.borrow(monotonic()) or self._wait()
-            if self._is_fit(slot):
+            slot = slot or ledger.borrow(monotonic()) or await self._wait()
+            if await self._is_fit(slot):
                 return slot
             slot = None
 
-    def _wait(self) -> Slot:
+    async def _wait(self) -> Slot:
         keeper, now = self._keeper, monotonic()
         future = asyncio.get_running_loop().create_future()
         waiter = AsyncWaiter(future, self._deadline)
@@ -94,7 +93,7 @@ class Borrowing:
         self._waited = True
         keeper.carry_out()
         keeper.timers.retry_in_time()
-        answer = self._answer(waiter, now)
+        answer = await self._answer(waiter, now)
         if isinstance(answer, Refusal):
             raise self._error(answer)
         return answer
@@ -112,13 +111,13 @@ class Borrowing:
         if refusal is not None:
             raise self._error(refusal)
 
-    def _answer(self, waiter: AsyncWaiter, now: float) -> Slot | Refusal:
+    async def _answer(self, waiter: AsyncWaiter, now: float) -> Slot | Refusal:
         ledger, future = self._keeper.ledger, waiter.future
         timer = None
         if waiter.deadline < math.inf:
             timer = future.get_loop().call_later(waiter.deadline - now, ledger.expire, waiter)
         try:
-            return await_(future)
+            return await future
         except BaseException:
             if not ledger.waiters.withdraw(waiter) and future.done() and not future.cancelled():
                 answer = future.result()
@@ -138,12 +137,12 @@ class Borrowing:
             return refusal.error.with_traceback(None)  # it would grow with every asker
         return keeper.refusal(refusal.why, waited)
 
-    def _is_fit(self, slot: Slot) -> bool:
+    async def _is_fit(self, slot: Slot) -> bool:
         record: Record = slot.content
         if not self._keeper.lives(record):
             self._give_up(record, DisconnectionError("The server has closed the connection"))
             return False
-        return not self._is_doubtful(slot) or self._answers_ping(record)
+        return not self._is_doubtful(slot) or await self._answers_ping(record)
 
     def _is_doubtful(self, slot: Slot) -> bool:
         keeper = self._keeper
@@ -151,10 +150,10 @@ class Borrowing:
             return True
         return monotonic() - slot.since >= keeper.policy.idle_before_ping
 
-    def _answers_ping(self, record: Record) -> bool:
+    async def _answers_ping(self, record: Record) -> bool:
         keeper = self._keeper
         try:
-            is_alive: bool = await_(keeper.upkeep.ping(record, self._patience_for_ping()))
+            is_alive = await keeper.upkeep.ping(record, self._patience_for_ping())
         except BaseException as error:
             keeper.give_up(record, error)
             raise

@@ -6,7 +6,13 @@ from typing import Any
 
 from sqlalchemy.util import await_
 
+from penstock.pool.ahead import send_ahead
+
 __all__ = ["Driver", "driver_of"]
+
+CONFINE = "SET default_transaction_read_only = on"
+FREE = "RESET default_transaction_read_only"
+"""To what the connection began with: a role may be confined by its own settings."""
 
 STATEMENTS = 20
 """Statements prepared on a connection that replaces another: those it used most recently."""
@@ -17,6 +23,8 @@ class Driver:
 
     can_mend = False
     """Whether a connection can be used again after its query was cancelled."""
+    can_confine = False
+    """Whether a connection can be confined to reading without a round trip."""
 
     def is_closed(self, connection: Any) -> Callable[[], bool]:  # noqa: ARG002 - others need it
         """Return what tells, without a round trip, whether the driver knows it to be closed.
@@ -58,11 +66,23 @@ class Driver:
     def prepare(self, dialect: Any, connection: Any, statements: list[str]) -> None:
         """Prepare statements, so that no request has to. Runs in a greenlet."""
 
+    def confine(self, connection: Any, *, to_reading: bool) -> None:
+        """Have the server refuse whatever writes, outside a transaction, from now on; or not.
+
+        Without a round trip. While it is confined, each statement is a transaction of its own.
+
+        Args:
+            connection: SQLAlchemy's adapter around the driver's connection, at rest.
+            to_reading: False to lift it.
+        """
+        raise NotImplementedError
+
 
 class Asyncpg(Driver):
     """asyncpg: pinged in one round trip; it asks the server itself to cancel a query."""
 
     can_mend = True
+    can_confine = True
 
     def is_closed(self, connection: Any) -> Callable[[], bool]:
         """As the base class says."""
@@ -105,6 +125,11 @@ class Asyncpg(Driver):
         """As the base class says."""
         for statement in reversed(statements):
             await_(connection._prepare(statement, dialect._invalidate_schema_cache_asof))  # noqa: SLF001 - fills its cache
+
+    def confine(self, connection: Any, *, to_reading: bool) -> None:
+        """As the base class says."""
+        send_ahead(connection.driver_connection._transport, CONFINE if to_reading else FREE)  # noqa: SLF001 - as above
+        connection.autocommit = to_reading
 
 
 class Psycopg(Driver):

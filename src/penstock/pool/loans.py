@@ -17,8 +17,11 @@ __all__ = ["STATEMENT_KEY", "Loan", "borrower_route", "here", "task_of", "where"
 DEPTH = 8
 """Frames that are noted at a checkout, from the code that awaits SQLAlchemy outwards."""
 
-_NOT_THE_CALLERS = tuple(
-    str(Path(module.__file__).parent) for module in (asyncio, sqlalchemy) if module.__file__
+_ROOM = Path(__file__).parent
+_NOT_THE_CALLERS = (
+    *(str(Path(module.__file__).parent) for module in (asyncio, sqlalchemy) if module.__file__),
+    str(_ROOM),
+    str(_ROOM.parent / "express"),
 )
 """Where frames come from that tell nobody where the mistake is."""
 
@@ -59,7 +62,7 @@ def task_of(loan: Any) -> Any:
 
 def here() -> str:
     """Return where the running code is, as a traceback has it."""
-    return _text(reversed(_frames()))
+    return _text(reversed(_frames(3 * DEPTH)))
 
 
 def where(task: "asyncio.Task[Any] | None") -> str:
@@ -77,12 +80,12 @@ def _awaited(awaitable: Any) -> Iterator[FrameType]:
         awaitable = getattr(awaitable, "cr_await", None) or getattr(awaitable, "gi_yieldfrom", None)
 
 
-def _frames() -> list[tuple[CodeType, int]]:
+def _frames(depth: int = DEPTH) -> list[tuple[CodeType, int]]:
     # Inside a greenlet are SQLAlchemy's own frames; the caller's are those of the one around it.
     parent = greenlet.getcurrent().parent
     frame: FrameType | None = sys._getframe(2) if parent is None else parent.gr_frame  # noqa: SLF001 - ten times as fast as inspect
     frames = []
-    for _ in range(DEPTH):
+    for _ in range(depth):
         if frame is None:
             break
         frames.append((frame.f_code, frame.f_lineno))

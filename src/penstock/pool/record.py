@@ -27,6 +27,8 @@ class Record(_ConnectionRecord):
     """Whether the driver knows the connection to be closed."""
     hung_up = False
     """Whether the kernel knows that the server has closed it."""
+    reads_only = False
+    """Whether the server refuses writes on its connection, as the borrower before wanted it."""
     fileno: int | None = None
     known: Any = None
     """The connection by which the pool knows the record, until that is closed or given away."""
@@ -43,6 +45,11 @@ class Record(_ConnectionRecord):
         self.heard = keeper.pool.dispatch
         self.give_back = keeper.pool._return_conn  # noqa: SLF001 - the base class's
         super().__init__(keeper.pool, connect=False)
+
+    def confine(self, *, to_reading: bool) -> None:
+        """Have the server refuse writes from the next statement on, or accept them again."""
+        self.keeper.driver.confine(self.dbapi_connection, to_reading=to_reading)
+        self.reads_only = to_reading
 
     def get_connection(self) -> Any:
         """Return the connection, which the pool has just found fit; reconnect if it is gone."""

@@ -1,0 +1,71 @@
+"""Connections that read only, kept to it by the server at no round trip: where that may be."""
+
+import logging
+from functools import partial
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.util import await_
+
+from penstock.engine.postgresql import POOLERS
+from penstock.pool import PenstockPool
+from penstock.settings import DatabaseSettings
+
+__all__ = ["Confinement", "confined_engine"]
+
+_logger = logging.getLogger("penstock.engine")
+
+
+class Confinement:
+    """Whether connections may be confined to reading by a setting of their server session.
+
+    They may on asyncpg, with a pool of our own, and where each connection has a server session to
+    itself: a pooler would lend the session, confined, to somebody who writes. Whether one is in
+    between is asked of the first connection: a pooler makes up the process that it names.
+
+    Args:
+        engine: Not connected yet.
+        settings: Its database's; a ``proxy`` that pools rules it out.
+    """
+
+    def __init__(self, engine: AsyncEngine, settings: DatabaseSettings) -> None:
+        self._is_proven = False
+        if (
+            settings.driver == "asyncpg"
+            and settings.proxy not in POOLERS
+            and isinstance(engine.pool, PenstockPool)
+        ):
+            event.listen(engine.sync_engine, "first_connect", self._look)
+
+    def is_possible(self) -> bool:
+        """Tell whether it is known to be right; not before the first connection is open."""
+        return self._is_proven
+
+    def _look(self, connection: Any, _: Any) -> None:
+        driver = connection.driver_connection
+        process = await_(driver.fetchval("SELECT pg_backend_pid()"))
+        self._is_proven = process == driver.get_server_pid()
+        if not self._is_proven:
+            _logger.warning(
+                "A pooler stands between this service and PostgreSQL, and the setting proxy does "
+                "not say so: set it (proxy='pgbouncer', ...), or prepared statements will fail."
+            )
+
+
+def confined_engine(engine: AsyncEngine) -> AsyncEngine:
+    """Return ``engine``, over the same pool, with connections that are confined to reading.
+
+    Each statement is a transaction of its own: there is no BEGIN and no COMMIT.
+
+    Args:
+        engine: For whose connections :meth:`Confinement.is_possible` is true.
+    """
+    confined: Any = engine.sync_engine.execution_options()
+    # What Engine.connect() borrows with; there is no option for it.
+    confined.raw_connection = partial(_borrow_to_read, engine)
+    return AsyncEngine(confined)
+
+
+def _borrow_to_read(engine: AsyncEngine) -> Any:
+    return engine.pool.connect(to_read=True)  # type: ignore[call-arg]  # a PenstockPool

@@ -1,0 +1,28 @@
+"""The express lane: SQLAlchemy's statements, compiled once, at the driver's speed."""
+
+from penstock.express.driver_lane import DriverLane
+from penstock.express.errors import (
+    CommitOutcomeUnknown,
+    ExpressError,
+    ParameterError,
+    QueryRefused,
+)
+from penstock.express.lanes import Lane
+from penstock.express.query import Query, query
+from penstock.express.reader import Reader
+from penstock.express.sqlalchemy_lane import SqlalchemyLane
+from penstock.express.writer import Writer
+
+__all__ = [
+    "CommitOutcomeUnknown",
+    "DriverLane",
+    "ExpressError",
+    "Lane",
+    "ParameterError",
+    "Query",
+    "QueryRefused",
+    "Reader",
+    "SqlalchemyLane",
+    "Writer",
+    "query",
+]

@@ -1,0 +1,47 @@
+"""Statements that were not prepared: compiled once for each form, and found again by it."""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+from penstock.express.lanes import Call
+from penstock.express.query import Query, query
+
+__all__ = ["AdHocQueries"]
+
+SIZE = 500
+"""Forms that are kept, as many as SQLAlchemy's own cache keeps."""
+
+
+class AdHocQueries:
+    """The forms of statements that were seen, the one that was not used for longest dropped first.
+
+    Args:
+        size: How many are kept.
+    """
+
+    def __init__(self, size: int = SIZE) -> None:
+        self._size = size
+        self._queries: OrderedDict[Any, Query[Any]] = OrderedDict()
+
+    def call(self, statement: Any, values: Mapping[str, Any]) -> Call:
+        """Return a call of the query for a statement's form.
+
+        Args:
+            statement: What is to be run.
+            values: Of its named parameters.
+
+        Raises:
+            QueryRefused: As :func:`query` says.
+        """
+        form = getattr(statement, "_generate_cache_key", lambda: None)()
+        if form is None:
+            return Call(query(statement), values)
+        known = self._queries.get(form.key)
+        if known is None:
+            known = self._queries[form.key] = query(statement)
+            if len(self._queries) > self._size:
+                self._queries.popitem(last=False)
+        else:
+            self._queries.move_to_end(form.key)
+        return Call(known, values, (statement, form.bindparams))

@@ -1,0 +1,232 @@
+"""How a reader and a writer are asked: which results of which statement, and how soon."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, TypeVar, overload
+
+from sqlalchemy import Row, Select
+
+from penstock.express.adhoc import AdHocQueries
+from penstock.express.lanes import Call
+from penstock.express.query import Query, Statement
+from penstock.express.results import first, one, one_or_none, scalar
+
+__all__ = ["Asking"]
+
+_T = TypeVar("_T")
+Values = Mapping[str, Any] | None
+
+
+class Asking:
+    """What a reader and a writer have in common.
+
+    Every method takes a statement, or what ``query()`` made of one; the values of its parameters,
+    by name, as keywords or as one mapping; and ``timeout``, in seconds, for the whole of it, the
+    wait for a connection included.
+    """
+
+    def __init__(self) -> None:
+        self._adhoc = AdHocQueries()
+
+    async def _run(self, call: Call) -> list[Any]:
+        raise NotImplementedError
+
+    async def _results(
+        self, statement: Any, values: Values, named: dict[str, Any], seconds: float | None
+    ) -> list[Any]:
+        call = self._call(statement, values, named)
+        if seconds is None:
+            return await self._run(call)
+        async with asyncio.timeout(seconds):
+            return await self._run(call)
+
+    def _call(self, statement: Any, values: Values, named: dict[str, Any]) -> Call:
+        if values is not None:
+            named = {**values, **named}
+        if statement.__class__ is Query:
+            return Call(statement, named)
+        return self._adhoc.call(statement, named)
+
+    @overload
+    async def one(
+        self,
+        statement: Query[_T],
+        values: Values = None,
+        /,
+        *,
+        timeout: float | None = None,
+        **named: Any,
+    ) -> _T: ...
+    @overload
+    async def one(
+        self,
+        statement: Statement,
+        values: Values = None,
+        /,
+        *,
+        timeout: float | None = None,
+        **named: Any,
+    ) -> Any: ...
+
+    async def one(
+        self,
+        statement: Any,
+        values: Values = None,
+        /,
+        *,
+        timeout: float | None = None,
+        **named: Any,
+    ) -> Any:
+        """Return the only result.
+
+        Raises:
+            NoResultFound: There is none.
+            MultipleResultsFound: There is more than one.
+        """
+        return one(await self._results(statement, values, named, timeout))
+
+    @overload
+    async def one_or_none(
+        self,
+        statement: Query[_T],
+        values: Values = None,
+        /,
+        *,
+        timeout: float | None = None,
+        **named: Any,
+    ) -> _T | None: ...
+    @overload
+    async def one_or_none(
+        self,
+        statement: Statement,
+        values: Values = None,
+        /,
+        *,
+        timeout: float | None = None,
+        **named: Any,
+    ) -> Any: ...
+
+    async def one_or_none(
+        self,
+        statement: Any,
+        values: Values = None,
+        /,
+        *,
+        timeout: float | None = None,
+        **named: Any,
+    ) -> Any:
+        """Return the only result, or None.
+
+        Raises:
+            MultipleResultsFound: There is more than one.
+        """
+        return one_or_none(await self._results(statement, values, named, timeout))
+
+    @overload
+    async def first(
+        self,
+        statement: Query[_T],
+        values: Values = None,
+        /,
+        *,
+        timeout: float | None = None,
+        **named: Any,
+    ) -> _T | None: ...
+    @overload
+    async def first(
+        self,
+        statement: Statement,
+        values: Values = None,
+        /,
+        *,
+        timeout: float | None = None,
+        **named: Any,
+    ) -> Any: ...
+
+    async def first(
+        self,
+        statement: Any,
+        values: Values = None,
+        /,
+        *,
+        timeout: float | None = None,
+        **named: Any,
+    ) -> Any:
+        """Return the first result, or None. The server sends them all: use ``limit(1)``."""
+        return first(await self._results(statement, values, named, timeout))
+
+    @overload
+    async def scalar(
+        self,
+        statement: Query[Row[_T]],
+        values: Values = None,
+        /,
+        *,
+        timeout: float | None = None,
+        **named: Any,
+    ) -> _T | None: ...
+    @overload
+    async def scalar(
+        self,
+        statement: Select[_T],
+        values: Values = None,
+        /,
+        *,
+        timeout: float | None = None,
+        **named: Any,
+    ) -> _T | None: ...
+    @overload
+    async def scalar(
+        self,
+        statement: Query[Any] | Statement,
+        values: Values = None,
+        /,
+        *,
+        timeout: float | None = None,
+        **named: Any,
+    ) -> Any: ...
+
+    async def scalar(
+        self,
+        statement: Any,
+        values: Values = None,
+        /,
+        *,
+        timeout: float | None = None,
+        **named: Any,
+    ) -> Any:
+        """Return the first column of the first result, or None."""
+        return scalar(await self._results(statement, values, named, timeout))
+
+    @overload
+    async def all(
+        self,
+        statement: Query[_T],
+        values: Values = None,
+        /,
+        *,
+        timeout: float | None = None,
+        **named: Any,
+    ) -> list[_T]: ...
+    @overload
+    async def all(
+        self,
+        statement: Statement,
+        values: Values = None,
+        /,
+        *,
+        timeout: float | None = None,
+        **named: Any,
+    ) -> list[Any]: ...
+
+    async def all(
+        self,
+        statement: Any,
+        values: Values = None,
+        /,
+        *,
+        timeout: float | None = None,
+        **named: Any,
+    ) -> Any:
+        """Return all results."""
+        return await self._results(statement, values, named, timeout)

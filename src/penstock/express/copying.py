@@ -1,0 +1,134 @@
+"""Rows on their way into a table, in bulk."""
+
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from typing import Any, Self
+
+from sqlalchemy import Table, inspect
+from sqlalchemy.engine import Dialect
+from sqlalchemy.exc import NoInspectionAvailable
+
+from penstock.express.defaults import OtherValues
+from penstock.express.errors import ExpressError, ParameterError
+
+__all__ = ["Copying"]
+
+
+class Copying:
+    """Rows, and the table into which they go.
+
+    Args:
+        table: The table.
+        names: What each column's values are given under, by the column's key.
+        rows: The values by name.
+
+    Attributes:
+        columns: The keys of the columns that get a value, in order.
+    """
+
+    def __init__(
+        self, table: Table, names: Mapping[str, str], rows: AsyncIterator[Mapping[str, Any]]
+    ) -> None:
+        self.table = table
+        self._names = names
+        self._rows = rows
+        self._defaults: dict[str, Any] = {
+            column.key: column.default
+            for column in table.columns
+            if column.key not in names
+            and column.default is not None
+            and (column.default.is_scalar or column.default.is_callable)
+        }
+        self.columns: Sequence[str] = [*names, *self._defaults]
+
+    @classmethod
+    async def of(
+        cls, target: Any, rows: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]]
+    ) -> Self | None:
+        """Look at the first row for the columns that are given; None where there is no row.
+
+        Raises:
+            ExpressError: The target is no table.
+            ParameterError: The first row names what is no column.
+        """
+        table, keys = _columns(target)
+        given = _rows(rows)
+        first = await anext(given, None)
+        if first is None:
+            return None
+        if unknown := sorted(first.keys() - keys.keys()):
+            raise ParameterError(
+                f"unknown: {', '.join(unknown)}. {table} takes {', '.join(sorted(keys))}"
+            )
+        return cls(table, {keys[name]: name for name in first}, _again(first, given))
+
+    async def rows(self) -> AsyncIterator[dict[str, Any]]:
+        """Return the values of each row by the keys of their columns.
+
+        Raises:
+            ParameterError: A row has other names than the first.
+        """
+        names = set(self._names.values())
+        number = 0
+        async for row in self._rows:
+            number += 1
+            if row.keys() != names:
+                raise ParameterError(
+                    f"row {number} has {', '.join(sorted(row)) or 'no values'}, and the first row "
+                    f"{', '.join(sorted(names))}: all need the same; nothing is written"
+                )
+            values = {key: row[name] for key, name in self._names.items()}
+            for key, default in self._defaults.items():
+                values[key] = (
+                    default.arg(OtherValues(values)) if default.is_callable else default.arg
+                )
+            yield values
+
+    async def records(self, dialect: Dialect) -> AsyncIterator[tuple[Any, ...]]:
+        """Return each row as the driver has its values, in the order of the columns."""
+        processors = [
+            (key, self.table.c[key].type._cached_bind_processor(dialect))  # noqa: SLF001 - as SQLAlchemy's own compiler
+            for key in self.columns
+        ]
+        async for values in self.rows():
+            yield tuple(
+                [
+                    values[key] if convert is None else convert(values[key])
+                    for key, convert in processors
+                ]
+            )
+
+
+def _columns(target: Any) -> tuple[Table, dict[str, str]]:
+    """Return the table, and its columns' keys by the names that values are given under."""
+    if isinstance(target, Table):
+        return target, {column.key: column.key for column in target.columns}
+    try:
+        mapper = inspect(target).mapper
+    except (AttributeError, NoInspectionAvailable):
+        raise ExpressError(f"copy_in() takes a mapped class or a Table, not {target!r}") from None
+    if len(mapper.tables) > 1:
+        raise ExpressError(f"{target!r} is stored in several tables: copy into each by itself")
+    return mapper.local_table, {
+        attribute.key: attribute.columns[0].key
+        for attribute in mapper.column_attrs
+        if attribute.columns[0].table is mapper.local_table
+    }
+
+
+async def _rows(
+    rows: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]],
+) -> AsyncIterator[Mapping[str, Any]]:
+    if isinstance(rows, AsyncIterable):
+        async for row in rows:
+            yield row
+    else:
+        for row in rows:
+            yield row
+
+
+async def _again(
+    first: Mapping[str, Any], others: AsyncIterator[Mapping[str, Any]]
+) -> AsyncIterator[Mapping[str, Any]]:
+    yield first
+    async for row in others:
+        yield row

@@ -1,0 +1,57 @@
+"""The defaults that Python makes for columns which an INSERT or UPDATE leaves out."""
+
+from typing import Any
+
+from sqlalchemy.sql.compiler import SQLCompiler
+
+from penstock.express.errors import QueryRefused
+
+__all__ = ["Defaults", "OtherValues"]
+
+
+class Defaults:
+    """What a session would fill in for ``default=`` and ``onupdate=``.
+
+    Args:
+        compiled: The statement.
+
+    Raises:
+        QueryRefused: A default is to be fetched from the server by a statement of its own.
+    """
+
+    def __init__(self, compiled: SQLCompiler) -> None:
+        inserted, updated = compiled.insert_prefetch or (), compiled.update_prefetch or ()
+        described = [
+            *((column, column._default_description_tuple) for column in inserted),  # noqa: SLF001 - as SQLAlchemy's own execution, here and below
+            *((column, column._onupdate_description_tuple) for column in updated),  # noqa: SLF001
+        ]
+        self._columns = [
+            (column, compiled._within_exec_param_key_getter(column), *made[:3])  # noqa: SLF001
+            for column, made in described
+        ]
+        for column, _, _, is_scalar, is_callable in self._columns:
+            if not is_scalar and not is_callable:
+                raise QueryRefused(
+                    f"The default of {column} is fetched by a statement of its own: give the "
+                    "column a server_default, or write by a session."
+                )
+
+    def add_to(self, bound: dict[str, Any]) -> None:
+        """Add the defaults to the values of one row."""
+        for _, key, default, is_scalar, _ in self._columns:
+            bound[key] = default if is_scalar else default(OtherValues(bound))
+
+
+class OtherValues:
+    """What a default that looks at the row's other values is told.
+
+    Args:
+        parameters: The values, by the keys of their columns.
+    """
+
+    def __init__(self, parameters: dict[str, Any]) -> None:
+        self.current_parameters = parameters
+
+    def get_current_parameters(self, isolate_multiinsert_groups: bool = True) -> dict[str, Any]:  # noqa: ARG002 - as SQLAlchemy has it
+        """Return the values."""
+        return self.current_parameters

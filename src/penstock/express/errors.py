@@ -1,0 +1,26 @@
+"""What can go wrong in the express lane, beyond what SQLAlchemy already names."""
+
+from sqlalchemy.exc import InvalidRequestError, SQLAlchemyError
+
+from penstock.errors import PenstockError
+
+__all__ = ["CommitOutcomeUnknown", "ExpressError", "ParameterError", "QueryRefused"]
+
+
+class ExpressError(PenstockError, InvalidRequestError):
+    """The express lane was asked for what it does not do; nothing was sent."""
+
+
+class QueryRefused(ExpressError):  # noqa: N818 - it reads as what happened, like SQLAlchemy's
+    """A statement that the express lane cannot run as a session would; the message says why."""
+
+
+class ParameterError(ExpressError):
+    """Values that do not fit the statement: the message names what is missing or unknown."""
+
+
+class CommitOutcomeUnknown(PenstockError, SQLAlchemyError):  # noqa: N818 - as above
+    """The COMMIT was sent and its answer was lost: the work may or may not have been saved.
+
+    It is never retried. Whoever asked has to look whether the work is there before asking again.
+    """

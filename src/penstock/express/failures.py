@@ -1,0 +1,71 @@
+"""The driver's errors in SQLAlchemy's words, and what they say of the connection."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy.exc import DBAPIError, StatementError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+__all__ = ["is_lost", "was_interrupted", "worded"]
+
+_GONE = ("08", "57P01", "57P02", "57P03")
+"""SQLSTATEs with which the server ends a connection: connection exceptions, and its shutdown.
+
+https://www.postgresql.org/docs/current/errcodes-appendix.html
+"""
+
+
+def is_lost(connection: Any, error: BaseException) -> bool:
+    """Tell whether an error means that the connection is gone, and with it the answer.
+
+    Args:
+        connection: asyncpg's.
+        error: What it raised.
+    """
+    if not isinstance(error, Exception) or was_interrupted(error):
+        return False
+    sqlstate: str = getattr(error, "sqlstate", None) or ""
+    return sqlstate.startswith(_GONE) or isinstance(error, OSError) or connection.is_closed()
+
+
+def was_interrupted(error: BaseException) -> bool:
+    """Tell whether the driver has asked the server to cancel: somebody did not want to wait."""
+    return isinstance(error, asyncio.CancelledError | TimeoutError)
+
+
+def worded(
+    engine: AsyncEngine, adapter: Any, error: BaseException, sql: str, arguments: Sequence[Any]
+) -> BaseException:
+    """Return the error that a session would raise.
+
+    Args:
+        engine: Whose connection it was.
+        adapter: SQLAlchemy's, around the driver's connection.
+        error: What the driver raised, or the conversion of a value.
+        sql: What was sent.
+        arguments: With which values; shown only where the engine shows them.
+    """
+    if not isinstance(error, Exception) or isinstance(error, StatementError | TimeoutError):
+        return error
+    dialect = engine.dialect
+    base: Any = dialect.loaded_dbapi.Error
+    orig: Exception = error
+    try:
+        adapter._handle_exception(error)  # noqa: SLF001 - SQLAlchemy's own translation
+    except Exception as translated:  # noqa: BLE001 - that is how it answers
+        orig = translated
+    if not isinstance(orig, base):
+        return error
+    is_disconnect = dialect.is_disconnect(orig, adapter, None)
+    told: BaseException = DBAPIError.instance(
+        sql,
+        tuple(arguments),
+        orig,
+        base,
+        hide_parameters=engine.sync_engine.hide_parameters,
+        connection_invalidated=is_disconnect,
+        dialect=dialect,
+    )
+    told.__cause__ = orig
+    return told

@@ -1,0 +1,101 @@
+"""The two ways to run a statement: on the driver's connection, or through SQLAlchemy."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+from sqlalchemy import Table
+from sqlalchemy.engine import Dialect
+from sqlalchemy.sql.elements import BindParameter
+
+from penstock.express.query import Query
+
+__all__ = ["Batches", "Call", "Copy", "Lane", "ReadingLane"]
+
+Batches = AsyncIterator[list[Any]]
+"""Results, batch by batch."""
+
+
+class Call:
+    """One use of a query.
+
+    Args:
+        query: What is to be run.
+        values: Of its named parameters.
+        adhoc: The statement for which the query stands, and its bound values; None where the query
+            itself was asked for.
+    """
+
+    __slots__ = ("adhoc", "query", "values")
+
+    def __init__(
+        self,
+        query: Query[Any],
+        values: Mapping[str, Any],
+        adhoc: tuple[Any, Sequence[BindParameter[Any]]] | None = None,
+    ) -> None:
+        self.query = query
+        self.values = values
+        self.adhoc = adhoc
+
+    @property
+    def statement(self) -> Any:
+        """What is to be run, as it was given."""
+        return self.query.statement if self.adhoc is None else self.adhoc[0]
+
+    @property
+    def extracted(self) -> Sequence[BindParameter[Any]] | None:
+        """The bound values, where the query stands for another statement."""
+        return None if self.adhoc is None else self.adhoc[1]
+
+
+class Copy(Protocol):
+    """Rows on their way into a table, in bulk."""
+
+    table: Table
+    columns: Sequence[str]
+    """The keys of the columns that the rows have values for."""
+
+    def rows(self) -> AsyncIterator[dict[str, Any]]:
+        """Return the values of each row by the keys of their columns."""
+        ...
+
+    def records(self, dialect: Dialect) -> AsyncIterator[tuple[Any, ...]]:
+        """Return each row as the driver has its values, in the order of the columns."""
+        ...
+
+
+class ReadingLane(Protocol):
+    """A way to run statements that only read."""
+
+    async def read(self, call: Call) -> list[Any]:
+        """Run a statement as a transaction of its own, and return all of its results."""
+        ...
+
+    def stream(self, call: Call, batch: int) -> AbstractAsyncContextManager[Batches]:
+        """Give the results as the server makes them, ``batch`` rows at a time."""
+        ...
+
+    def snapshot(self) -> "AbstractAsyncContextManager[ReadingLane]":
+        """Give a lane whose statements all see the database as it was at the first of them."""
+        ...
+
+
+class Lane(ReadingLane, Protocol):
+    """A way to run statements on one database."""
+
+    async def write(self, call: Call) -> list[Any]:
+        """Run a statement as a transaction of its own, and return what it returns."""
+        ...
+
+    async def execute(self, call: Call) -> int:
+        """Run a statement as a transaction of its own, and return how many rows it wrote."""
+        ...
+
+    async def execute_many(self, query: Query[Any], rows: Sequence[Mapping[str, Any]]) -> None:
+        """Run a statement once for each row, all of them as one transaction."""
+        ...
+
+    async def copy(self, copy: Copy) -> int:
+        """Write rows in bulk, as one transaction, and return how many."""
+        ...

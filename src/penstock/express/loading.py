@@ -1,0 +1,120 @@
+"""SQLAlchemy's own loader of mapped classes, at work on rows that no session has fetched."""
+
+from collections.abc import Sequence
+from operator import itemgetter
+from typing import Any, Self
+
+from sqlalchemy.orm import Session, loading
+from sqlalchemy.orm.context import QueryContext
+from sqlalchemy.sql.compiler import SQLCompiler
+
+from penstock.express.cursor import Cursor
+from penstock.express.errors import QueryRefused
+
+__all__ = ["Loading"]
+
+
+class Loading:
+    """How a statement's mapped classes are loaded.
+
+    Args:
+        statement: As it was given.
+        state: What the ORM found out as it compiled the statement.
+        selected: The statement that the ORM loads from.
+        cursor: The columns of its result.
+
+    Attributes:
+        entities: What is selected: mapped classes, columns, bundles.
+        labels: Their names in a row.
+        extra: Other keys by which a row finds them.
+        getters: What makes each of them of one of the driver's rows; of no use for instances,
+            which need a session.
+    """
+
+    def __init__(self, statement: Any, state: Any, selected: Any, cursor: Cursor) -> None:
+        self.state = state
+        self.cursor = cursor
+        self.entities: Sequence[Any] = state._entities  # noqa: SLF001 - no public way to them
+        self._statement = statement
+        self._selected = selected
+        self.context = self._context(Session())
+        # As the ORM's own loader begins.
+        self.context.runid, self.context.post_load_paths = 0, {}
+        made = [e.row_processor(self.context, cursor.result()) for e in self.entities]
+        self.getters, labels, extra = zip(*made, strict=True)
+        self.labels, self.extra = list(labels), list(extra)
+        self.is_single = len(made) == 1 and self.entities[0].supports_single_entity
+        self.is_collected = bool(state.multi_row_eager_loaders)
+
+    @classmethod
+    def of(cls, statement: Any, compiled: SQLCompiler, cursor: Cursor) -> Self | None:
+        """Return how a statement is loaded; None where the ORM has no part in it."""
+        state: Any = compiled.compile_state
+        selected = getattr(state, "select_statement", statement)
+        state = getattr(state, "from_statement_ctx", None) or state
+        entities = getattr(state, "_entities", None)
+        if not entities or state.compile_options._is_star:  # noqa: SLF001 - as the ORM itself asks
+            return None
+        return cls(statement, state, selected, cursor)
+
+    def are_all_columns_in_order(self) -> bool:
+        """Tell whether the driver's rows are the results, value by value."""
+        if any(not isinstance(getter, itemgetter) for getter in self.getters):
+            return False
+        positions = tuple(range(self.cursor.width))
+        return tuple(getter(positions) for getter in self.getters) == positions
+
+    def refuse_further_statements(self) -> None:
+        """Refuse what is loaded by statements of its own.
+
+        Raises:
+            QueryRefused: It would take a session.
+        """
+        if self.context.post_load_paths or self._loads_by_subquery():
+            raise QueryRefused(
+                "It loads related objects by further statements (selectinload, subqueryload, "
+                "immediateload, polymorphic selectin, or lazy= of that kind on a relationship), "
+                "which takes a session: use joinedload, contains_eager or lazyload."
+            )
+
+    def _loads_by_subquery(self) -> bool:
+        # Known to the ORM only when rows come, unlike the others.
+        options = [
+            option
+            for key, option in self.state.attributes.items()
+            if isinstance(key, tuple) and key[0] == "loader"
+        ]
+        return any(_is_subquery(option.strategy) for option in options) or any(
+            self._context_option(entity, relationship) is None
+            and _is_subquery(relationship.strategy_key)
+            for entity in self.entities
+            if getattr(entity, "mapper", None) is not None
+            for relationship in entity.mapper.relationships
+        )
+
+    def _context_option(self, entity: Any, relationship: Any) -> Any:
+        return relationship._get_context_loader(self.context, entity.path)  # noqa: SLF001 - as the ORM asks
+
+    def load(self, rows: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Return the results of the rows, detached, as a session would have loaded them."""
+        session = Session()
+        result = loading.instances(self.cursor.result(rows), self._context(session))
+        if self.is_collected:
+            result = result.unique()
+        results = (result.scalars() if self.is_single else result).all()
+        session.expunge_all()
+        return list(results)
+
+    def _context(self, session: Session) -> QueryContext:
+        return QueryContext(
+            self.state,
+            self._selected,
+            self._statement,
+            {},
+            session,
+            QueryContext.default_load_options,
+        )
+
+
+def _is_subquery(strategy: Any) -> bool:
+    return dict(strategy or ()).get("lazy") == "subquery"

@@ -1,0 +1,114 @@
+"""A statement compiled for one dialect: its SQL, its parameters, and the shape of its result."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Insert
+from sqlalchemy.engine import Dialect
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.elements import BindParameter
+
+from penstock.express.parameters import FixedParameters, Parameters, VaryingParameters
+from penstock.express.shape import Shape, shape_of
+
+__all__ = ["Plan"]
+
+
+class Plan:
+    """What is done each time that a statement runs on one kind of database.
+
+    Args:
+        statement: What is to be run.
+        dialect: Whose SQL it is to be.
+        columns: What an ``insert()`` or ``update()`` without values sets; None for any other.
+
+    Attributes:
+        compiled: SQLAlchemy's compiled form.
+        parameters: What makes a call's values into the driver's.
+        shape: What makes the driver's rows into results; None until the statement has run once,
+            for only the server knows the types of its columns.
+    """
+
+    def __init__(
+        self, statement: Any, dialect: Dialect, columns: Sequence[str] | None = None
+    ) -> None:
+        self.statement = statement = _as_the_orm_runs_it(statement)
+        self.dialect = dialect
+        self._cache_key = statement._generate_cache_key()  # noqa: SLF001 - as SQLAlchemy's own cache
+        self._renamed = {} if columns is None else _column_keys(statement, columns)
+        self.compiled = self._compile(None if columns is None else list(self._renamed.values()))
+        self.parameters: Parameters = _parameters(self.compiled)
+        self._varying: VaryingParameters | None = None
+        self.shape: Shape | None = None
+
+    def _compile(self, column_keys: Sequence[str] | None, **arguments: Any) -> SQLCompiler:
+        compiled: SQLCompiler = self.statement.compile(
+            dialect=self.dialect,
+            cache_key=self._cache_key,
+            column_keys=column_keys,
+            **arguments,
+        )
+        return compiled
+
+    def bind(
+        self, values: Mapping[str, Any], extracted: Sequence[BindParameter[Any]] | None = None
+    ) -> tuple[str, Sequence[Any]]:
+        """Return the SQL and the driver's arguments for one call.
+
+        Args:
+            values: Of the named parameters, by name.
+            extracted: The bound values of another statement of the same form, where this one
+                stands for it.
+        """
+        if self._renamed:
+            values = {self._renamed.get(name, name): value for name, value in values.items()}
+        if extracted is None:
+            return self.parameters.bind(values)
+        if self._varying is None:
+            self._varying = VaryingParameters(self.compiled)
+        return self._varying.bind(values, extracted)
+
+    def learn(self, attributes: Sequence[Any]) -> Shape:
+        """Remember what the server says of the result's columns.
+
+        Args:
+            attributes: asyncpg's, each with a name and a type.
+        """
+        description = [(a.name, a.type.oid, None, None, None, None, None) for a in attributes]
+        self.shape = shape_of(self.statement, self.compiled, description)
+        return self.shape
+
+    def rehearse(self) -> None:
+        """Find out what the results would be, without a server.
+
+        Raises:
+            QueryRefused: Only a session can load them.
+        """
+        columns = self.compiled._result_columns  # noqa: SLF001 - no public way to them
+        description = [(c.name, None, None, None, None, None, None) for c in columns]
+        shape_of(self.statement, self.compiled, description, converts=False)
+
+
+def _as_the_orm_runs_it(statement: Any) -> Any:
+    plugin = statement._propagate_attrs.get("compile_state_plugin")  # noqa: SLF001 - as a session asks
+    if plugin == "orm" and isinstance(statement, Insert):
+        return statement._annotate({"dml_strategy": "orm"})  # noqa: SLF001 - as above
+    return statement
+
+
+def _parameters(compiled: SQLCompiler) -> Parameters:
+    varies = (
+        compiled.post_compile_params
+        or compiled.literal_execute_params
+        or compiled.insert_prefetch
+        or compiled.update_prefetch
+        or any(bind.callable for bind in compiled.bind_names)
+    )
+    return VaryingParameters(compiled) if varies else FixedParameters(compiled)
+
+
+def _column_keys(statement: Any, columns: Sequence[str]) -> dict[str, str]:
+    """Return the keys of the columns by the names that their values are given under."""
+    mapper = getattr(statement.entity_description.get("entity"), "__mapper__", None)
+    mapped = {} if mapper is None else mapper.column_attrs
+    return {name: mapped[name].columns[0].key if name in mapped else name for name in columns}

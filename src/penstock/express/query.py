@@ -1,0 +1,205 @@
+"""A statement that is compiled once, and everything about it that no database decides."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, TypeVarTuple, overload
+
+from sqlalchemy import (
+    CompoundSelect,
+    Delete,
+    Insert,
+    Row,
+    Select,
+    TextClause,
+    TextualSelect,
+    Update,
+    exists,
+    select,
+)
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import FromStatement, Mapper
+from sqlalchemy.sql import visitors
+from sqlalchemy.sql.dml import ReturningDelete, ReturningInsert, ReturningUpdate, UpdateBase
+from sqlalchemy.sql.elements import BindParameter
+
+from penstock.express.errors import ExpressError, ParameterError
+from penstock.express.plan import Plan
+from penstock.express.refusals import refuse_unfit
+
+__all__ = ["Query", "Statement", "as_query", "query"]
+
+_T_co = TypeVar("_T_co", covariant=True)
+_T = TypeVar("_T")
+_T1 = TypeVar("_T1")
+_T2 = TypeVar("_T2")
+_Ts = TypeVarTuple("_Ts")
+
+
+class Mapped(Protocol):
+    """What a declaratively mapped class has."""
+
+    __mapper__: ClassVar[Mapper[Any]]
+
+
+_M = TypeVar("_M", bound=Mapped)
+
+Statement = (
+    Select[*tuple[Any, ...]]
+    | CompoundSelect[*tuple[Any, ...]]
+    | TextualSelect
+    | TextClause
+    | FromStatement[*tuple[Any, ...]]
+    | UpdateBase
+)
+"""What the express lane takes."""
+
+
+class Query(Generic[_T_co]):
+    """A statement, compiled once for each kind of database that runs it; made by :func:`query`.
+
+    Args:
+        statement: What is to be run.
+
+    Attributes:
+        statement: As it was given.
+        writes: Whether it is an INSERT, UPDATE or DELETE.
+        required: Names of the parameters that every call has to give.
+        optional: Names of those that have a value of their own.
+        is_open: Whether its columns are named by the values, as ``insert(table)`` alone.
+    """
+
+    def __init__(self, statement: Statement) -> None:
+        self.statement = statement
+        self.writes = isinstance(statement, UpdateBase)
+        named = [bind for bind in _binds(statement) if not bind.unique]
+        self.required = frozenset(b.key for b in named if b.required)
+        self.optional = frozenset(b.key for b in named if not b.required)
+        self.is_open = _takes_columns(statement)
+        self._plans: dict[tuple[int, tuple[str, ...]], tuple[Dialect, Plan]] = {}
+        self._dialect: Dialect | None = None
+        self._plan: Plan | None = None
+        self._existence: Query[Any] | None = None
+
+    def __repr__(self) -> str:
+        return f"query({' '.join(str(self.statement).split())})"
+
+    def plan(self, dialect: Dialect, names: Iterable[str] = ()) -> Plan:
+        """Return the statement compiled for a dialect.
+
+        Args:
+            dialect: Whose SQL it is to be.
+            names: The parameters of the call: an open statement is another one for each set.
+        """
+        if dialect is self._dialect and self._plan is not None:
+            return self._plan
+        columns: tuple[str, ...] = ()
+        if self.is_open:
+            columns = tuple(name for name in names if name not in self.required | self.optional)
+        key = (id(dialect), columns)
+        if key not in self._plans:
+            plan = Plan(self.statement, dialect, columns if self.is_open else None)
+            self._plans[key] = dialect, plan
+        plan = self._plans[key][1]
+        if not self.is_open:
+            self._dialect, self._plan = dialect, plan
+        return plan
+
+    def existence(self) -> "Query[Any]":
+        """Return the query that tells whether this one has a result.
+
+        Raises:
+            ExpressError: This is no ``select()``.
+        """
+        if self._existence is None:
+            if not isinstance(self.statement, Select):
+                raise ExpressError(f"exists() takes a select(), and this is {self!r}")
+            self._existence = query(select(exists(self.statement)))
+        return self._existence
+
+    def check(self, values: Mapping[str, Any]) -> None:
+        """Hold the names of some values against the statement's parameters.
+
+        Raises:
+            ParameterError: Some are missing or unknown; the message names them.
+        """
+        missing = self.required - values.keys()
+        known = self.required | self.optional
+        unknown = set() if self.is_open else values.keys() - known
+        if missing or unknown:
+            raise ParameterError(
+                "; ".join(
+                    f"{what}: {', '.join(sorted(names))}"
+                    for what, names in (("missing parameters", missing), ("unknown", unknown))
+                    if names
+                )
+                + f". The statement takes {', '.join(sorted(known)) or 'none'}: {self!r}"
+            )
+
+
+@overload
+def query(statement: Select[_M]) -> Query[_M]: ...  # type: ignore[overload-overlap]  # the first that fits
+@overload
+def query(statement: Select[_T]) -> Query[Row[_T]]: ...
+@overload
+def query(statement: Select[_T1, _T2, *_Ts]) -> Query[Row[_T1, _T2, *_Ts]]: ...
+@overload
+def query(  # type: ignore[overload-overlap]  # as above
+    statement: ReturningInsert[_M] | ReturningUpdate[_M] | ReturningDelete[_M],
+) -> Query[_M]: ...
+@overload
+def query(
+    statement: ReturningInsert[_T] | ReturningUpdate[_T] | ReturningDelete[_T],
+) -> Query[Row[_T]]: ...
+@overload
+def query(
+    statement: ReturningInsert[_T1, _T2, *_Ts]
+    | ReturningUpdate[_T1, _T2, *_Ts]
+    | ReturningDelete[_T1, _T2, *_Ts],
+) -> Query[Row[_T1, _T2, *_Ts]]: ...
+@overload
+def query(statement: CompoundSelect[*_Ts]) -> Query[Row[*_Ts]]: ...
+@overload
+def query(
+    statement: TextClause | TextualSelect | FromStatement[*_Ts] | Insert | Update | Delete,
+) -> Query[Any]: ...
+
+
+def query(statement: Any) -> Query[Any]:
+    """Prepare a statement for the express lane, once, at import.
+
+    Args:
+        statement: A ``select()``, also of mapped classes, a ``union()``, a ``text()``, or an
+            ``insert()``, ``update()`` or ``delete()``. What differs from call to call is a named
+            ``bindparam("name")``; for ``text()``, ``:name``.
+
+    Returns:
+        What :class:`Reader` and :class:`Writer` run. One mapped class gives its instances,
+        detached; anything else gives rows.
+
+    Raises:
+        QueryRefused: The express lane cannot run it as a session would; the message says why.
+    """
+    refuse_unfit(statement)
+    return Query(statement)
+
+
+def as_query(statement: Any) -> Query[Any]:
+    """Return what :func:`query` made, or make it of an ad-hoc statement."""
+    return statement if isinstance(statement, Query) else query(statement)
+
+
+def _binds(statement: Any) -> Iterable[BindParameter[Any]]:
+    if isinstance(statement, FromStatement):
+        statement = statement.element
+    return [e for e in visitors.iterate(statement) if isinstance(e, BindParameter)]
+
+
+def _takes_columns(statement: Any) -> bool:
+    if not isinstance(statement, Insert | Update):
+        return False
+    given: Any = statement
+    return not (
+        given._values  # noqa: SLF001 - there is no public way to ask, in all four lines
+        or given._multi_values  # noqa: SLF001
+        or getattr(given, "_ordered_values", None)
+        or getattr(given, "select", None) is not None
+    )

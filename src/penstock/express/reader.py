@@ -1,0 +1,94 @@
+"""Reading in the express lane."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar, overload
+
+from sqlalchemy import Select
+
+from penstock.express.asking import Asking, Values
+from penstock.express.errors import ExpressError
+from penstock.express.lanes import Call, ReadingLane
+from penstock.express.query import Query, Statement, as_query
+from penstock.express.stream import Stream
+
+__all__ = ["Reader"]
+
+_T = TypeVar("_T")
+
+BATCH = 500
+"""Rows that a stream asks the server for at a time."""
+
+
+class Reader(Asking):
+    """Runs statements that only read, each as a transaction of its own in one round trip.
+
+    A read whose connection ends before any answer is repeated once. The server refuses what
+    writes. Results are SQLAlchemy's rows; for ``select(User)``, detached instances.
+
+    Args:
+        lane: How statements are run.
+    """
+
+    def __init__(self, lane: ReadingLane) -> None:
+        super().__init__()
+        self.lane = lane
+
+    async def _run(self, call: Call) -> list[Any]:
+        return await self.lane.read(call)
+
+    def _call(self, statement: Any, values: Values, named: dict[str, Any]) -> Call:
+        call = super()._call(statement, values, named)
+        if call.query.writes:
+            raise ExpressError(
+                f"A reader runs nothing that writes: give it to the writer. {call.query!r}"
+            )
+        return call
+
+    async def exists(
+        self,
+        statement: Query[Any] | Select[*tuple[Any, ...]],
+        values: Values = None,
+        /,
+        *,
+        timeout: float | None = None,
+        **named: Any,
+    ) -> bool:
+        """Tell whether a ``select()`` has a result; the server stops at the first."""
+        found = as_query(statement).existence()
+        return bool(await self.scalar(found, values, timeout=timeout, **named))
+
+    @overload
+    def stream(
+        self, statement: Query[_T], values: Values = None, /, *, batch: int = BATCH, **named: Any
+    ) -> Stream[_T]: ...
+    @overload
+    def stream(
+        self, statement: Statement, values: Values = None, /, *, batch: int = BATCH, **named: Any
+    ) -> Stream[Any]: ...
+
+    def stream(
+        self, statement: Any, values: Values = None, /, *, batch: int = BATCH, **named: Any
+    ) -> Stream[Any]:
+        """Return results as the server makes them, so that a million rows fit into memory.
+
+        It holds a connection and a transaction until it is left: ``async with reader.stream(...)
+        as rows: async for row in rows``. An ``async for`` over the stream itself does the same,
+        and lets go when the loop is over.
+
+        Args:
+            statement: As everywhere.
+            values: As everywhere.
+            batch: Rows that are asked for at a time; no more are kept in memory.
+            **named: As ``values``.
+        """
+        return Stream(self.lane, self._call(statement, values, named), batch)
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator["Reader"]:
+        """A reader whose statements all see the database as it was at the first of them.
+
+        They run one after another on one connection, in a transaction at REPEATABLE READ.
+        """
+        async with self.lane.snapshot() as lane:
+            yield Reader(lane)

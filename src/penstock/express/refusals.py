@@ -1,0 +1,87 @@
+"""What the express lane cannot run as a session would, told before anything is sent."""
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import CompoundSelect, Select, TextClause, TextualSelect
+from sqlalchemy.dialects.postgresql import asyncpg
+from sqlalchemy.exc import CompileError
+from sqlalchemy.orm import FromStatement, Mapper
+from sqlalchemy.sql.dml import UpdateBase
+
+from penstock.express.errors import QueryRefused
+from penstock.express.plan import Plan
+
+__all__ = ["refuse_unfit"]
+
+_KINDS = (Select, CompoundSelect, TextualSelect, TextClause, FromStatement, UpdateBase)
+
+# Execution options that change nothing here, by what they do to a session or a log.
+_HARMLESS = frozenset(
+    {
+        "autoflush",
+        "compiled_cache",
+        "dml_strategy",
+        "logging_token",
+        "populate_existing",
+        "render_nulls",
+        "synchronize_session",
+    }
+)
+
+
+def refuse_unfit(statement: Any) -> None:
+    """Refuse what cannot be run at all, whatever the database.
+
+    Raises:
+        QueryRefused: With the reason and what to do instead.
+    """
+    if not isinstance(statement, _KINDS):
+        raise QueryRefused(
+            f"{type(statement).__name__} is no statement for query(), which takes select(), union(), "
+            "insert(), update(), delete() and text(). A str goes into text(), a function or an "
+            "expression into select()."
+        )
+    for refuse in (_refuse_options, _refuse_tables, _refuse_return_defaults, _refuse_loading):
+        refuse(statement)
+
+
+def _refuse_options(statement: Any) -> None:
+    options: Mapping[str, Any] = statement.get_execution_options()
+    if strange := sorted(set(options) - _HARMLESS):
+        raise QueryRefused(
+            f"The execution options {', '.join(strange)} mean something to a session alone: run "
+            "the statement there, or leave them out."
+        )
+
+
+def _refuse_tables(statement: Any) -> None:
+    if not isinstance(statement, UpdateBase):
+        return
+    mapper = _mapper_of(statement)
+    if mapper is not None and len(mapper.tables) > 1 and not getattr(statement, "is_delete", False):
+        names = ", ".join(str(table) for table in mapper.tables)
+        raise QueryRefused(
+            f"{mapper.class_.__name__} is stored in several tables ({names}), which takes several "
+            "statements: write it by a session."
+        )
+
+
+def _mapper_of(statement: UpdateBase) -> Mapper[Any] | None:
+    entity = statement.entity_description.get("entity")
+    mapper: Mapper[Any] | None = getattr(entity, "__mapper__", None)
+    return mapper
+
+
+def _refuse_return_defaults(statement: Any) -> None:
+    if getattr(statement, "_return_defaults", False):
+        raise QueryRefused("return_defaults() fills a session's objects: use returning().")
+
+
+def _refuse_loading(statement: Any) -> None:
+    attributes: Mapping[str, Any] = getattr(statement, "_propagate_attrs", {})
+    if attributes.get("compile_state_plugin") == "orm" and not isinstance(statement, UpdateBase):
+        # Tried on no rows: SQLAlchemy's loader knows by itself what else it would have to fetch.
+        with contextlib.suppress(CompileError):  # as it may be another database's
+            Plan(statement, asyncpg.dialect()).rehearse()  # type: ignore[no-untyped-call]  # SQLAlchemy's

@@ -1,0 +1,157 @@
+"""The same statements through SQLAlchemy's sessions: slower, with the same results."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+from sqlalchemy import insert
+from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from penstock.express.lanes import Batches, Call, Copy, ReadingLane
+from penstock.express.query import Query
+
+__all__ = ["SqlalchemyLane"]
+
+Sessions = Callable[[], AbstractAsyncContextManager[Any]]
+"""Gives a session for the length of a block, committed or rolled back at its end."""
+
+ROWS_AT_ONCE = 1000
+"""Rows of a bulk write that go into one statement's execution."""
+
+
+class SqlalchemyLane:
+    """Each statement in a session of its own: for other drivers, and for work that is undone.
+
+    Args:
+        read: Gives sessions that only read.
+        write: Gives sessions that write.
+    """
+
+    def __init__(self, read: Sessions, write: Sessions) -> None:
+        self._read = read
+        self._write = write
+
+    async def read(self, call: Call) -> list[Any]:
+        """As the protocol says."""
+        async with self._read() as session:
+            return await _results(session, call)
+
+    async def write(self, call: Call) -> list[Any]:
+        """As the protocol says."""
+        async with self._write() as session:
+            return await _results(session, call)
+
+    async def execute(self, call: Call) -> int:
+        """As the protocol says."""
+        async with self._write() as session:
+            result = await _execute(session, call)
+            return max(0, getattr(result, "rowcount", 0))
+
+    async def execute_many(self, query: Query[Any], rows: Sequence[Mapping[str, Any]]) -> None:
+        """As the protocol says."""
+        for row in rows:
+            query.check(row)
+        async with self._write() as session:
+            await session.execute(query.statement, list(rows))
+
+    async def copy(self, copy: Copy) -> int:
+        """As the protocol says, by INSERT."""
+        count = 0
+        async with self._write() as session:
+            connection = await session.connection()
+            async for batch in _batches(copy.rows()):
+                count += len(batch)
+                await connection.execute(insert(copy.table), batch)
+        return count
+
+    @asynccontextmanager
+    async def stream(self, call: Call, batch: int) -> AsyncIterator[Batches]:
+        """As the protocol says."""
+        async with self._read() as session, _stream(session, call, batch) as batches:
+            yield batches
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[ReadingLane]:
+        """As the protocol says."""
+        async with self._read() as session:
+            await _freeze(session)
+            yield _SnapshotLane(session)
+
+
+class _SnapshotLane:
+    """Statements in one session's transaction.
+
+    Args:
+        session: At REPEATABLE READ.
+    """
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def read(self, call: Call) -> list[Any]:
+        return await _results(self._session, call)
+
+    @asynccontextmanager
+    async def stream(self, call: Call, batch: int) -> AsyncIterator[Batches]:
+        async with _stream(self._session, call, batch) as batches:
+            yield batches
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[ReadingLane]:
+        yield self
+
+
+async def _freeze(session: AsyncSession) -> None:
+    if isinstance(session.bind, AsyncConnection):
+        return  # within the one transaction of a test
+    connection = await session.connection()
+    if connection.dialect.name == "sqlite":
+        await connection.exec_driver_sql("BEGIN")
+    elif connection.dialect.name == "postgresql":
+        await connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+
+
+async def _execute(session: AsyncSession, call: Call) -> Any:
+    call.query.check(call.values)
+    return await session.execute(call.statement, dict(call.values))
+
+
+async def _results(session: AsyncSession, call: Call) -> list[Any]:
+    result = await _execute(session, call)
+    if not result.returns_rows:
+        raise InvalidRequestError(f"It returns no rows: use execute(). {call.query!r}")
+    if result._unique_filter_state is not None:  # noqa: SLF001 - no public way to ask, here and below
+        result = result.unique()
+    is_single = result._attributes.get("is_single_entity", False)  # noqa: SLF001
+    return list((result.scalars() if is_single else result).all())
+
+
+@asynccontextmanager
+async def _stream(session: AsyncSession, call: Call, batch: int) -> AsyncIterator[Batches]:
+    call.query.check(call.values)
+    options = {"yield_per": batch}
+    result = await session.stream(call.statement, dict(call.values), execution_options=options)
+    is_single = result._attributes.get("is_single_entity", False)  # noqa: SLF001 - as above
+
+    async def batches() -> AsyncGenerator[list[Any], None]:
+        async for part in (result.scalars() if is_single else result).partitions(batch):
+            yield list(part)
+
+    try:
+        yield batches()
+    finally:
+        await result.close()
+
+
+async def _batches(
+    rows: AsyncIterator[dict[str, Any]],
+) -> AsyncGenerator[list[dict[str, Any]], None]:
+    batch: list[dict[str, Any]] = []
+    async for row in rows:
+        batch.append(row)
+        if len(batch) == ROWS_AT_ONCE:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

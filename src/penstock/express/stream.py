@@ -1,0 +1,53 @@
+"""Results one after another, as the server makes them."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+from penstock.express.lanes import Batches, Call, ReadingLane
+
+__all__ = ["Stream"]
+
+_T = TypeVar("_T")
+
+
+class Stream(Generic[_T]):
+    """A statement's results, while they come; an ``async with``, or an ``async for``.
+
+    Args:
+        lane: How the statement is run.
+        call: The statement and its values.
+        batch: Rows that are asked for at a time.
+    """
+
+    def __init__(self, lane: ReadingLane, call: Call, batch: int) -> None:
+        self._lane = lane
+        self._call = call
+        self._batch = batch
+        self._opened: AbstractAsyncContextManager[Batches] | None = None
+
+    async def __aenter__(self) -> AsyncIterator[_T]:
+        self._opened = self._lane.stream(self._call, self._batch)
+        return _flat(await self._opened.__aenter__())
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            await opened.__aexit__(kind, error, traceback)
+
+    async def __aiter__(self) -> AsyncGenerator[_T, None]:
+        async with self as results:
+            async for result in results:
+                yield result
+
+
+async def _flat(batches: Batches) -> AsyncGenerator[Any, None]:
+    async for batch in batches:
+        for result in batch:
+            yield result

@@ -1,0 +1,91 @@
+"""Writing in the express lane."""
+
+import asyncio
+from collections.abc import AsyncIterable, Iterable, Mapping
+from typing import Any
+
+from penstock.express.asking import Asking, Values
+from penstock.express.copying import Copying
+from penstock.express.lanes import Call, Lane
+from penstock.express.query import Query, Statement, as_query
+
+__all__ = ["Writer"]
+
+
+class Writer(Asking):
+    """Runs statements that write, each as a transaction of its own in one round trip.
+
+    Nothing is ever repeated. What was sent without an answer is :class:`CommitOutcomeUnknown`.
+    ``one``, ``all`` and the others return what the statement's RETURNING gives.
+
+    Args:
+        lane: How statements are run.
+    """
+
+    def __init__(self, lane: Lane) -> None:
+        super().__init__()
+        self.lane = lane
+
+    async def _run(self, call: Call) -> list[Any]:
+        return await self.lane.write(call)
+
+    async def execute(
+        self,
+        statement: Query[Any] | Statement,
+        values: Values = None,
+        /,
+        *,
+        timeout: float | None = None,
+        **named: Any,
+    ) -> int:
+        """Run a statement and return how many rows it wrote.
+
+        An ``insert(User)`` or ``update(User)`` without values sets the attributes that are named.
+        """
+        call = self._call(statement, values, named)
+        async with asyncio.timeout(timeout):
+            return await self.lane.execute(call)
+
+    async def execute_many(
+        self,
+        statement: Query[Any] | Statement,
+        rows: Iterable[Mapping[str, Any]],
+        *,
+        timeout: float | None = None,
+    ) -> None:
+        """Run a statement once for each row, in one transaction: all of them, or none.
+
+        Args:
+            statement: Such as ``insert(User)``.
+            rows: The values for each; all with the same names.
+            timeout: Seconds for the whole of it; None for no limit but the driver's.
+
+        Raises:
+            ParameterError: A row's names do not fit; nothing is written.
+        """
+        async with asyncio.timeout(timeout):
+            await self.lane.execute_many(as_query(statement), list(rows))
+
+    async def copy_in(
+        self,
+        target: Any,
+        rows: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]],
+        *,
+        timeout: float | None = None,
+    ) -> int:
+        """Write rows in bulk by PostgreSQL's COPY, in one transaction, and return how many.
+
+        The rows are taken as they are sent, so that a generator of a million fits into memory.
+
+        Args:
+            target: A mapped class or a table.
+            rows: The values by attribute, or by column of a table; all with the same names.
+                What ``default=`` makes is added.
+            timeout: Seconds for the whole of it; None for no limit.
+
+        Raises:
+            ParameterError: A row's names do not fit; nothing is written.
+        """
+        async with asyncio.timeout(timeout):
+            copying = await Copying.of(target, rows)
+            return 0 if copying is None else await self.lane.copy(copying)
