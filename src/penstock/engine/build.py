@@ -76,6 +76,8 @@ def _pool(settings: DatabaseSettings, url: URL) -> dict[str, Any]:
 def _queue(settings: DatabaseSettings) -> dict[str, Any]:
     return {
         "poolclass": PenstockPool,
+        # The one used last is warm: its server process, its socket and what the caches hold of it.
+        "pool_use_lifo": True,
         "connect_timeout": _longest_connect(settings) + MARGIN,
         "pool_size": settings.pool_size,
         "max_overflow": settings.max_overflow,

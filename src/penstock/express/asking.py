@@ -1,7 +1,7 @@
 """How a reader and a writer are asked: which results of which statement, and how soon."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any, TypeVar, overload
 
 from sqlalchemy import Row, Select
@@ -28,17 +28,15 @@ class Asking:
     def __init__(self) -> None:
         self._adhoc = AdHocQueries()
 
-    async def _run(self, call: Call) -> list[Any]:
+    def _run(self, call: Call) -> Awaitable[list[Any]]:
         raise NotImplementedError
 
-    async def _results(
+    # No coroutine: each one more between a route and the driver costs as much as the ledger.
+    def _results(
         self, statement: Any, values: Values, named: dict[str, Any], seconds: float | None
-    ) -> list[Any]:
-        call = self._call(statement, values, named)
-        if seconds is None:
-            return await self._run(call)
-        async with asyncio.timeout(seconds):
-            return await self._run(call)
+    ) -> Awaitable[list[Any]]:
+        results = self._run(self._call(statement, values, named))
+        return results if seconds is None else _within(seconds, results)
 
     def _call(self, statement: Any, values: Values, named: dict[str, Any]) -> Call:
         if values is not None:
@@ -230,3 +228,8 @@ class Asking:
     ) -> Any:
         """Return all results."""
         return await self._results(statement, values, named, timeout)
+
+
+async def _within(seconds: float, results: Awaitable[list[Any]]) -> list[Any]:
+    async with asyncio.timeout(seconds):
+        return await results

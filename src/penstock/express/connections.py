@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from logging import INFO
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -44,6 +45,7 @@ class Connections:
         self.engine = engine
         self.is_confinable = is_confinable
         self._sync = engine.sync_engine
+        self._logger = engine.sync_engine.logger
 
     async def use(
         self, use: Use, plan: Any, sql: str, arguments: Sequence[Any], *, writes: bool
@@ -64,9 +66,11 @@ class Connections:
         pool: PenstockPool = self._sync.pool  # type: ignore[assignment]  # as lane_of has looked
         if pool.is_overheard():
             return await self._use_aloud(pool, use, plan, sql, arguments, writes=writes)
-        record = await pool.borrow(is_noted=False)
+        lent = pool.lend(is_noted=False)
+        record: Record = lent if lent.__class__ is Record else await lent  # type: ignore[misc]  # the one or the other
         try:
-            self._make_ready(record, sql, writes=writes)
+            if record.reads_only is writes or self._logger.isEnabledFor(INFO):
+                self._make_ready(record, sql, writes=writes)
             driver = record.dbapi_connection._connection  # type: ignore[union-attr]  # noqa: SLF001 - asyncpg's
             answer = await use(driver, plan, sql, arguments)
         except BaseException as error:
@@ -145,7 +149,8 @@ class Connections:
 
     async def _begin_once(self, sql: str, isolation: str | None) -> tuple[Record, Any]:
         pool: PenstockPool = self._sync.pool  # type: ignore[assignment]  # as above
-        record = await pool.borrow()
+        lent = pool.lend()
+        record: Record = lent if lent.__class__ is Record else await lent  # type: ignore[misc]  # as above
         try:
             record.info[STATEMENT_KEY] = sql
             driver: Any = record.dbapi_connection._connection  # type: ignore[union-attr]  # noqa: SLF001 - as above
@@ -162,8 +167,7 @@ class Connections:
     def _make_ready(self, record: Record, sql: str, *, writes: bool) -> None:
         if record.reads_only is writes and (writes or self.is_confinable()):
             record.confine(to_reading=not writes)
-        if self._sync._should_log_info():  # noqa: SLF001 - as SQLAlchemy's own connections ask
-            self._sync.logger.info(sql)
+        self._logger.info(sql)
 
     def _worded(
         self, record: Record, error: BaseException, sql: str, arguments: Sequence[Any]

@@ -1,7 +1,7 @@
 """Statements straight on asyncpg's connections, which the pool lends without a greenlet."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from penstock.express.errors import CommitOutcomeUnknown, ExpressError
 from penstock.express.lanes import Batches, Call, Copy, ReadingLane
 from penstock.express.plan import Plan
 from penstock.express.query import Query
+from penstock.express.shape import Shape
 
 __all__ = ["DriverLane"]
 
@@ -43,13 +44,19 @@ class DriverLane:
                 records = await self._connections.use(fetch, plan, sql, arguments, writes=False)
             except ConnectionLost as again:
                 raise again.error from again
-        return await self._results(plan, sql, records)
+        shape = plan.shape
+        if records and len(records[0]) != shape.width:  # type: ignore[union-attr]  # learnt
+            shape = await self._learn_anew(plan, sql)
+        return shape.results(records)  # type: ignore[union-attr]  # learnt
 
     async def write(self, call: Call) -> list[Any]:
         """As the protocol says."""
         plan, sql, arguments = _bound(call, self._dialect)
         records = await self._write(_fetch, plan, sql, arguments)
-        return await self._results(plan, sql, records)
+        shape = plan.shape
+        if records and len(records[0]) != shape.width:  # type: ignore[union-attr]  # learnt
+            shape = await self._learn_anew(plan, sql)
+        return shape.results(records)  # type: ignore[union-attr]  # learnt
 
     async def execute(self, call: Call) -> int:
         """As the protocol says."""
@@ -103,12 +110,10 @@ class DriverLane:
         except TimeoutError as error:
             raise CommitOutcomeUnknown(_UNKNOWN.format("it took too long")) from error
 
-    async def _results(self, plan: Plan, sql: str, records: Sequence[Any]) -> list[Any]:
-        shape = plan.shape
-        if shape is None or (records and len(records[0]) != shape.width):
-            # The table has changed under a statement that names no columns.
-            shape = await self._connections.use(_learn, plan, sql, (), writes=False)
-        return shape.results(records)
+    async def _learn_anew(self, plan: Plan, sql: str) -> Shape:
+        # The table has changed under a statement that names no columns.
+        shape: Shape = await self._connections.use(_learn, plan, sql, (), writes=False)
+        return shape
 
 
 _UNKNOWN = (
@@ -166,9 +171,14 @@ class _SnapshotLane:
         yield self
 
 
-async def _fetch(driver: Any, plan: Plan, sql: str, arguments: Sequence[Any]) -> Any:
+def _fetch(driver: Any, plan: Plan, sql: str, arguments: Sequence[Any]) -> Coroutine[Any, Any, Any]:
     if plan.shape is None:
-        await _learn(driver, plan, sql, ())
+        return _learn_and_fetch(driver, plan, sql, arguments)
+    return driver.fetch(sql, *arguments)  # type: ignore[no-any-return]  # untyped
+
+
+async def _learn_and_fetch(driver: Any, plan: Plan, sql: str, arguments: Sequence[Any]) -> Any:
+    await _learn(driver, plan, sql, ())
     return await driver.fetch(sql, *arguments)
 
 
@@ -204,10 +214,12 @@ async def _learn(driver: Any, plan: Plan, sql: str, _: Sequence[Any]) -> Any:
 def _bound(call: Call, dialect: Any) -> tuple[Plan, str, Sequence[Any]]:
     query, values = call.query, call.values
     plan = query.plan(dialect, values)
-    if len(values) != len(query.required):
+    if len(values) != query.count:
         query.check(values)
     try:
-        sql, arguments = plan.bind(values, call.extracted)
+        sql, arguments = (
+            plan.bind(values) if call.adhoc is None else plan.bind_adhoc(values, call.adhoc[1])
+        )
     except (KeyError, InvalidRequestError):
         query.check(values)
         raise

@@ -43,11 +43,6 @@ class Call:
         """What is to be run, as it was given."""
         return self.query.statement if self.adhoc is None else self.adhoc[0]
 
-    @property
-    def extracted(self) -> Sequence[BindParameter[Any]] | None:
-        """The bound values, where the query stands for another statement."""
-        return None if self.adhoc is None else self.adhoc[1]
-
 
 class Copy(Protocol):
     """Rows on their way into a table, in bulk."""

@@ -25,6 +25,7 @@ class Plan:
     Attributes:
         compiled: SQLAlchemy's compiled form.
         parameters: What makes a call's values into the driver's.
+        bind: Gives the SQL and the driver's arguments for the values of one call, by name.
         shape: What makes the driver's rows into results; None until the statement has run once,
             for only the server knows the types of its columns.
     """
@@ -35,9 +36,12 @@ class Plan:
         self.statement = statement = _as_the_orm_runs_it(statement)
         self.dialect = dialect
         self._cache_key = statement._generate_cache_key()  # noqa: SLF001 - as SQLAlchemy's own cache
-        self._renamed = {} if columns is None else _column_keys(statement, columns)
+        self._renamed: Mapping[str, str] = (
+            {} if columns is None else _column_keys(statement, columns)
+        )
         self.compiled = self._compile(None if columns is None else list(self._renamed.values()))
         self.parameters: Parameters = _parameters(self.compiled)
+        self.bind = self._bind_renamed if self._renamed else self.parameters.bind
         self._varying: VaryingParameters | None = None
         self.shape: Shape | None = None
 
@@ -50,23 +54,23 @@ class Plan:
         )
         return compiled
 
-    def bind(
-        self, values: Mapping[str, Any], extracted: Sequence[BindParameter[Any]] | None = None
+    def _bind_renamed(self, values: Mapping[str, Any]) -> tuple[str, Sequence[Any]]:
+        return self.parameters.bind({self._renamed.get(n, n): v for n, v in values.items()})
+
+    def bind_adhoc(
+        self, values: Mapping[str, Any], extracted: Sequence[BindParameter[Any]]
     ) -> tuple[str, Sequence[Any]]:
-        """Return the SQL and the driver's arguments for one call.
+        """Return the SQL and the arguments for another statement of the same form.
 
         Args:
-            values: Of the named parameters, by name.
-            extracted: The bound values of another statement of the same form, where this one
-                stands for it.
+            values: Of its named parameters, by name.
+            extracted: Its bound values.
         """
-        if self._renamed:
-            values = {self._renamed.get(name, name): value for name, value in values.items()}
-        if extracted is None:
-            return self.parameters.bind(values)
         if self._varying is None:
             self._varying = VaryingParameters(self.compiled)
-        return self._varying.bind(values, extracted)
+        return self._varying.bind(
+            {self._renamed.get(n, n): v for n, v in values.items()}, extracted
+        )
 
     def learn(self, attributes: Sequence[Any]) -> Shape:
         """Remember what the server says of the result's columns.

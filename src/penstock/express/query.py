@@ -63,6 +63,7 @@ class Query(Generic[_T_co]):
         statement: As it was given.
         writes: Whether it is an INSERT, UPDATE or DELETE.
         required: Names of the parameters that every call has to give.
+        count: How many these are.
         optional: Names of those that have a value of their own.
         is_open: Whether its columns are named by the values, as ``insert(table)`` alone.
     """
@@ -73,6 +74,7 @@ class Query(Generic[_T_co]):
         named = [bind for bind in _binds(statement) if not bind.unique]
         self.required = frozenset(b.key for b in named if b.required)
         self.optional = frozenset(b.key for b in named if not b.required)
+        self.count = len(self.required)
         self.is_open = _takes_columns(statement)
         self._plans: dict[tuple[int, tuple[str, ...]], tuple[Dialect, Plan]] = {}
         self._dialect: Dialect | None = None

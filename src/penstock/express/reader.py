@@ -1,6 +1,6 @@
 """Reading in the express lane."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar, overload
 
@@ -34,11 +34,10 @@ class Reader(Asking):
         super().__init__()
         self.lane = lane
 
-    async def _run(self, call: Call) -> list[Any]:
-        return await self.lane.read(call)
+    def _run(self, call: Call) -> Awaitable[list[Any]]:
+        return self.lane.read(self._reading(call))
 
-    def _call(self, statement: Any, values: Values, named: dict[str, Any]) -> Call:
-        call = super()._call(statement, values, named)
+    def _reading(self, call: Call) -> Call:
         if call.query.writes:
             raise ExpressError(
                 f"A reader runs nothing that writes: give it to the writer. {call.query!r}"
@@ -82,7 +81,7 @@ class Reader(Asking):
             batch: Rows that are asked for at a time; no more are kept in memory.
             **named: As ``values``.
         """
-        return Stream(self.lane, self._call(statement, values, named), batch)
+        return Stream(self.lane, self._reading(self._call(statement, values, named)), batch)
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator["Reader"]:

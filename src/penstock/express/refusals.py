@@ -39,7 +39,7 @@ def refuse_unfit(statement: Any) -> None:
     """
     if not isinstance(statement, _KINDS):
         raise QueryRefused(
-            f"{type(statement).__name__} is no statement for query(), which takes select(), union(), "
+            f"{type(statement).__name__} is no statement for query(). It takes select(), union(), "
             "insert(), update(), delete() and text(). A str goes into text(), a function or an "
             "expression into select()."
         )

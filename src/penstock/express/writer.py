@@ -1,7 +1,7 @@
 """Writing in the express lane."""
 
 import asyncio
-from collections.abc import AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Iterable, Mapping
 from typing import Any
 
 from penstock.express.asking import Asking, Values
@@ -26,8 +26,8 @@ class Writer(Asking):
         super().__init__()
         self.lane = lane
 
-    async def _run(self, call: Call) -> list[Any]:
-        return await self.lane.write(call)
+    def _run(self, call: Call) -> Awaitable[list[Any]]:
+        return self.lane.write(call)
 
     async def execute(
         self,

@@ -126,7 +126,7 @@ class PenstockPool(LoopBoundPool):
             record.confine(to_reading=to_read)
         return loan  # type: ignore[no-any-return]  # the base class's
 
-    async def borrow(self, *, is_noted: bool = True) -> Record:
+    def lend(self, *, is_noted: bool = True) -> "Record | Coroutine[Any, Any, Record]":
         """Lend a connection to somebody who needs no greenlet; :meth:`give_back` takes it back.
 
         Nobody is told who listens to SQLAlchemy's events of the pool: see :meth:`is_overheard`.
@@ -135,13 +135,15 @@ class PenstockPool(LoopBoundPool):
             is_noted: Whether it is reported as a leak after ``leak_after``, which a loan for a
                 single statement cannot be.
 
+        Returns:
+            The connection's record, or where none was at hand what is to be awaited for it.
+
         Raises:
-            PoolTimeout: None was to be had within ``pool_timeout``.
+            PoolTimeout: None was to be had within ``pool_timeout``; as what follows, awaited.
             PoolClosed: The pool lends nothing any more.
             Exception: What the driver raised when a connection was opened.
         """
-        lent = self._do_get(_as_it_is, is_noted)
-        return lent if lent.__class__ is Record else await lent  # type: ignore[misc]  # a coroutine
+        return self._do_get(_as_it_is, is_noted)
 
     def is_overheard(self) -> bool:
         """Tell whether somebody listens to what SQLAlchemy does at a checkout or a return."""
