@@ -86,6 +86,17 @@ class Database:
         """The pool's numbers at this moment."""
         return pool_snapshot(self._engine)
 
+    def is_busier_than(self, share: float) -> bool:
+        """Tell whether more than a share of the pool's limit is lent.
+
+        Args:
+            share: From 0.0 to 1.0.
+        """
+        pool = self._engine.pool
+        if isinstance(pool, PenstockPool) and pool.not_idle <= share * pool.ledger.limit:
+            return False  # without counting, as for nearly every request
+        return self.pool.utilisation > share
+
     async def open(self) -> None:
         """Connect, hold the fleet's wants against the server's limit, and fill ``min_idle``.
 

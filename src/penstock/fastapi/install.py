@@ -20,8 +20,8 @@ from penstock.fastapi.collector import tune_collector
 from penstock.fastapi.errors import handle_database_errors, internal_error
 from penstock.fastapi.pool_log import PoolLog
 from penstock.fastapi.process_time import ProcessTime
-from penstock.fastapi.routes import health_routes, is_open, pool_routes
-from penstock.fastapi.scope import SessionScope
+from penstock.fastapi.routes import add_health_routes, add_pool_routes, is_open
+from penstock.fastapi.scope import Observer, SessionScope
 
 __all__ = ["install"]
 
@@ -70,30 +70,31 @@ def install(
         if tune_gc:
             _tune_when_started(app)
         if routes:
-            app.include_router(health_routes(databases, readiness_timeout))
+            add_health_routes(app, databases, readiness_timeout)
             if access is not None or is_open(database):
-                app.include_router(pool_routes(databases, access))
+                add_pool_routes(app, databases, access)
     if name in databases:
         raise PenstockError(
             f"A database named {name!r} is already installed; give the second one another name: "
             f'install(app, database, name="...").'
         )
     databases[name] = database
-    app.add_middleware(PoolLog, database=database, name=name)
+    app.state.penstock_observers.append(PoolLog(database, name))
     _open_with_lifespan(app, database)
 
 
 def _install_once(app: FastAPI, databases: dict[str, Database]) -> None:
     build = app.build_middleware_stack
+    observers: list[Observer] = [ProcessTime()]
+    app.state.penstock_observers = observers
 
     def build_within_scope() -> ASGIApp:
-        return SessionScope(build(), databases, _error_answer(app))
+        return SessionScope(build(), databases, _error_answer(app), observers)
 
     # The scope must stand outside all middleware, also what is added later or stands outside
     # user middleware; there is no other place for that.
     app.build_middleware_stack = build_within_scope  # type: ignore[method-assign]  # see above
     handle_database_errors(app)
-    app.add_middleware(ProcessTime)
 
 
 def _open_with_lifespan(app: FastAPI, database: Database) -> None:

@@ -1,9 +1,9 @@
-"""Middleware: the pool's state beside each request in the log, and a warning when it runs short."""
+"""The pool's state beside each request in the log, and a warning when it runs short."""
 
 import logging
 from urllib.parse import quote
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Scope
 
 from penstock.database import Database
 from penstock.pool import PoolSnapshot
@@ -20,48 +20,42 @@ class PoolLog:
     ``utilisation_warning`` and not again before it fell below, so that a busy hour is one line.
 
     Args:
-        app: The application.
         database: Whose pool to look at.
         name: The database's name in ``install``, as the lines call it.
     """
 
-    def __init__(self, app: ASGIApp, database: Database, name: str) -> None:
-        self.app = app
+    def __init__(self, database: Database, name: str) -> None:
         self._database = database
         self._name = name
+        self._threshold = database.settings.utilisation_warning
         self._warned = False
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one ASGI connection."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
+    def __call__(self, scope: Scope, message: Message, arrived: float) -> None:  # noqa: ARG002 - as every observer
+        """Look at the start of a response.
 
-        async def logged_send(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                pool = self._database.pool
-                self._warn_when_short(pool)
-                self._describe(scope, message["status"], pool)
-            await send(message)
-
-        await self.app(scope, receive, logged_send)
-
-    def _warn_when_short(self, pool: PoolSnapshot) -> None:
-        short = pool.utilisation > self._database.settings.utilisation_warning
+        Args:
+            scope: Of the request.
+            message: The response's start.
+            arrived: When the request did.
+        """
+        short = self._database.is_busier_than(self._threshold)
         if short and not self._warned:
-            _logger.warning(
-                "pool %s: %d of %d connections are lent (%.0f %%). Requests will soon wait: raise "
-                "pool_size or max_overflow, or hold connections for a shorter time.",
-                self._name,
-                pool.checked_out,
-                pool.limit,
-                100 * pool.utilisation,
-            )
+            self._warn(self._database.pool)
         self._warned = short
+        if _logger.isEnabledFor(logging.INFO):
+            self._describe(scope, message["status"], self._database.pool)
+
+    def _warn(self, pool: PoolSnapshot) -> None:
+        _logger.warning(
+            "pool %s: %d of %d connections are lent (%.0f %%). Requests will soon wait: raise "
+            "pool_size or max_overflow, or hold connections for a shorter time.",
+            self._name,
+            pool.checked_out,
+            pool.limit,
+            100 * pool.utilisation,
+        )
 
     def _describe(self, scope: Scope, status: int, pool: PoolSnapshot) -> None:
-        if not _logger.isEnabledFor(logging.INFO):
-            return
         _logger.info(
             "%s %s %d pool=%s size=%d checked_in=%d checked_out=%d overflow=%d utilisation=%.0f%%",
             scope["method"],

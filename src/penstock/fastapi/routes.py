@@ -3,37 +3,42 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from enum import Enum
 from typing import Any
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import Depends, FastAPI, Response
 from sqlalchemy.exc import SQLAlchemyError
 
 from penstock.database import Database
 from penstock.errors import PenstockError
 from penstock.settings import Environment
 
-__all__ = ["health_routes", "is_open", "pool_routes"]
+__all__ = ["add_health_routes", "add_pool_routes", "is_open"]
 
 _logger = logging.getLogger(__name__)
 _NO_STORE = {"Cache-Control": "no-store"}
+_TAGS: list[str | Enum] = ["operations"]
+
+# The routes are the application's own: each request pays more for an included router in front of
+# those that it looks for.
 
 
-def health_routes(databases: Mapping[str, Database], timeout: float) -> APIRouter:
-    """Return ``/health/live``, ``/health/ready`` and ``/health``; none says anything secret.
+def add_health_routes(app: FastAPI, databases: Mapping[str, Database], timeout: float) -> None:
+    """Add ``/health/live``, ``/health/ready`` and ``/health``; none says anything secret.
 
     Args:
+        app: The application.
         databases: Every one of them has to answer for the service to be ready.
         timeout: Seconds within which each must.
     """
-    router = APIRouter(tags=["operations"])
 
-    @router.get("/health/live", summary="The process answers")
+    @app.get("/health/live", tags=_TAGS, summary="The process answers")
     async def live(response: Response) -> dict[str, str]:
         response.headers.update(_NO_STORE)
         return {"status": "ok"}
 
-    @router.get("/health", summary="The process and its databases answer")
-    @router.get("/health/ready", summary="Every database answers; 503 if not")
+    @app.get("/health", tags=_TAGS, summary="The process and its databases answer")
+    @app.get("/health/ready", tags=_TAGS, summary="Every database answers; 503 if not")
     async def ready(response: Response) -> dict[str, Any]:
         response.headers.update(_NO_STORE)
         answers = {name: await _answers(db, name, timeout) for name, db in databases.items()}
@@ -43,8 +48,6 @@ def health_routes(databases: Mapping[str, Database], timeout: float) -> APIRoute
             "status": "ok" if healthy else "unavailable",
             "databases": {name: "ok" if up else "unavailable" for name, up in answers.items()},
         }
-
-    return router
 
 
 async def _answers(database: Database, name: str, timeout: float) -> bool:  # noqa: ASYNC109 - config
@@ -56,18 +59,25 @@ async def _answers(database: Database, name: str, timeout: float) -> bool:  # no
     return True
 
 
-def pool_routes(databases: Mapping[str, Database], access: Callable[..., Any] | None) -> APIRouter:
-    """Return ``/pool-stats``: the numbers of this worker's pools.
+def add_pool_routes(
+    app: FastAPI, databases: Mapping[str, Database], access: Callable[..., Any] | None
+) -> None:
+    """Add ``/pool-stats``: the numbers of this worker's pools.
 
     Args:
+        app: The application.
         databases: Whose pools, by name.
         access: A dependency that refuses whoever may not look. With None everybody may, but
             sees only what :func:`is_open` says of each database.
     """
     guards = [] if access is None else [Depends(access)]
-    router = APIRouter(tags=["operations"], dependencies=guards)
 
-    @router.get("/pool-stats", summary="The numbers of this worker's pools")
+    @app.get(
+        "/pool-stats",
+        tags=_TAGS,
+        summary="The numbers of this worker's pools",
+        dependencies=guards,
+    )
     async def pool_stats(response: Response) -> dict[str, dict[str, bool | int | float]]:
         response.headers.update(_NO_STORE)
         return {
@@ -75,8 +85,6 @@ def pool_routes(databases: Mapping[str, Database], access: Callable[..., Any] | 
             for name, database in databases.items()
             if access is not None or is_open(database)
         }
-
-    return router
 
 
 def _stats(database: Database) -> dict[str, bool | int | float]:

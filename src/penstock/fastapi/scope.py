@@ -5,8 +5,9 @@ client will see, whoever made it: the route, an exception handler, or a middlewa
 the route. It passes only once the transaction is committed, or rolled back if it is an error.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from time import perf_counter
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,7 +17,7 @@ from penstock.database import Database
 from penstock.fastapi.units import SCOPE_KEY, WEBSOCKET_REFUSAL, RequestUnits
 from penstock.pool import borrower_route
 
-__all__ = ["ResponseReplaced", "SessionScope"]
+__all__ = ["Observer", "ResponseReplaced", "SessionScope"]
 
 _OF_THE_WITHDRAWN_RESPONSE = (
     b"accept-ranges",
@@ -34,6 +35,9 @@ _OF_THE_WITHDRAWN_RESPONSE = (
 """Headers that describe the response which is not sent; all others (CORS, request ids) stay."""
 
 AnswerError = Callable[[Request, Exception], Awaitable[Response]]
+Observer = Callable[[Scope, Message, float], None]
+"""Looks at a response's start: the request's scope, the message, and when the request arrived, by
+``time.perf_counter``."""
 
 
 class ResponseReplaced(Exception):  # noqa: N818 - it says what happened
@@ -50,14 +54,21 @@ class SessionScope:
         app: The application, with all of its middleware.
         databases: The installed databases by name; read anew for every request.
         answer_error: Makes the response for a COMMIT that failed.
+        observers: Look at each response as it starts, while the request still holds its
+            connection; also read anew. A middleware of their own would cost each request more.
     """
 
     def __init__(
-        self, app: ASGIApp, databases: Mapping[str, Database], answer_error: AnswerError
+        self,
+        app: ASGIApp,
+        databases: Mapping[str, Database],
+        answer_error: AnswerError,
+        observers: Sequence[Observer] = (),
     ) -> None:
         self.app = app
         self._databases = databases
         self._answer_error = answer_error
+        self._observers = observers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
@@ -65,7 +76,7 @@ class SessionScope:
             await self.app(scope, receive, send)
         elif SCOPE_KEY in scope:
             scope[SCOPE_KEY].add(self._databases)
-            await self.app(scope, receive, send)
+            await self._mounted(scope, receive, send)
         elif scope["type"] == "http":
             await self._request(scope, receive, send)
         else:
@@ -76,12 +87,15 @@ class SessionScope:
         units = scope[SCOPE_KEY] = RequestUnits(self._databases)
         borrower = borrower_route.set(partial(_route_of, scope))
         replaced = False
+        arrived = perf_counter()
 
         async def settled_send(message: Message) -> None:
             nonlocal replaced
             if replaced:
                 return
             if message["type"] == "http.response.start":
+                for observe in self._observers:
+                    observe(scope, message, arrived)
                 try:
                     await _settle(units, message["status"])
                 except Exception as error:
@@ -97,7 +111,18 @@ class SessionScope:
                 raise
         finally:
             borrower_route.reset(borrower)
-            await units.end("the request was over")
+            await _end(units, "the request was over")
+
+    async def _mounted(self, scope: Scope, receive: Receive, send: Send) -> None:
+        arrived = perf_counter()
+
+        async def observed_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                for observe in self._observers:
+                    observe(scope, message, arrived)
+            await send(message)
+
+        await self.app(scope, receive, observed_send)
 
     async def _replace(
         self, withdrawn: Message, request: Request, error: Exception, send: Send
@@ -119,7 +144,13 @@ def _route_of(scope: Scope) -> str:
 
 async def _settle(units: RequestUnits, status: int) -> None:
     try:
-        if status < 400:
+        if status < 400 and units.are_used:
             await units.commit()
     finally:
-        await units.end(f"its response ({status}) left")
+        await _end(units, f"its response ({status}) left")
+
+
+async def _end(units: RequestUnits, why: str) -> None:
+    units.refuse(why)
+    if units.are_used:
+        await units.end()

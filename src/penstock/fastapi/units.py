@@ -25,11 +25,12 @@ class RequestUnits:
         refusal: Why no session is to be had here; None where a response will end them.
     """
 
-    __slots__ = ("_databases", "_refusal", "_units")
+    __slots__ = ("_databases", "_refusal", "_units", "_why")
 
     def __init__(self, databases: Mapping[str, Database], refusal: str | None = None) -> None:
         self._databases = databases
         self._refusal = refusal
+        self._why = ""
         self._units: dict[str, UnitOfWork] = {}
 
     def database(self, name: str) -> Database:
@@ -75,18 +76,27 @@ class RequestUnits:
         for unit in units:
             await unit.commit()
 
-    async def end(self, why: str) -> None:
-        """Roll back what is open and close every session, each whatever becomes of the others.
+    @property
+    def are_used(self) -> bool:
+        """Whether there is any."""
+        return bool(self._units)
+
+    def refuse(self, why: str) -> None:
+        """Make no unit from now on.
 
         Args:
-            why: What ended them, to follow "This session ended when ...".
+            why: What has ended, to follow "No session is to be had any more: ...".
         """
+        self._why = self._why or why
         self._refusal = self._refusal or f"No session is to be had any more: {why}."
+
+    async def end(self) -> None:
+        """Roll back what is open and close every session, each whatever becomes of the others."""
         cancelled: BaseException | None = None
         while self._units:
             _, unit = self._units.popitem()
             try:
-                await unit.end(why)
+                await unit.end(self._why)
             except BaseException as error:  # noqa: BLE001 - raised once the others have ended too
                 cancelled = error
         if cancelled is not None:

@@ -102,6 +102,11 @@ class PoolNumbers(AsyncAdaptedQueuePool):
         """What messages call the pool."""
         return f"pool {self._orig_logging_name}" if self._orig_logging_name else "the pool"
 
+    @property
+    def not_idle(self) -> int:
+        """Connections that cannot be lent at the moment; no fewer than are lent."""
+        return self.ledger.open - self.ledger.idle
+
     def size(self) -> int:
         """Return ``pool_size``."""
         return self.ledger.size
