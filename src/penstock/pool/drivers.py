@@ -2,6 +2,8 @@
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from sqlalchemy.util import await_
@@ -16,6 +18,19 @@ FREE = "RESET default_transaction_read_only"
 
 STATEMENTS = 20
 """Statements prepared on a connection that replaces another: those it used most recently."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A statement that a connection has prepared.
+
+    Args:
+        text: Its SQL.
+        for_sessions: Whether SQLAlchemy keeps it, or the driver by itself.
+    """
+
+    text: str
+    for_sessions: bool
 
 
 class Driver:
@@ -59,11 +74,11 @@ class Driver:
         """Drop the connection without waiting for anything."""
         dialect.do_terminate(connection)
 
-    def statements(self, connection: Any) -> list[str]:  # noqa: ARG002 - others need it
+    def statements(self, connection: Any) -> list["Prepared"]:  # noqa: ARG002 - others need it
         """Return the statements that the connection has prepared, the most recent first."""
         return []
 
-    def prepare(self, dialect: Any, connection: Any, statements: list[str]) -> None:
+    def prepare(self, dialect: Any, connection: Any, statements: list["Prepared"]) -> None:
         """Prepare statements, so that no request has to. Runs in a greenlet."""
 
     def confine(self, connection: Any, *, to_reading: bool) -> None:
@@ -113,18 +128,24 @@ class Asyncpg(Driver):
         connection._transaction = None  # noqa: SLF001 - the adapter's, of the same transaction
         return not (driver.is_closed() or driver.is_in_transaction())
 
-    def statements(self, connection: Any) -> list[str]:
-        """As the base class says."""
+    def statements(self, connection: Any) -> list["Prepared"]:
+        """As the base class says: those of sessions, and those of who uses the driver itself."""
         cache = connection._prepared_statement_cache  # noqa: SLF001 - of which each use is counted
-        if not cache:
-            return []
-        uses = sorted(cache._data.values(), key=lambda item: -item[2][0])  # noqa: SLF001 - as above
-        return [statement for statement, _, _ in uses[:STATEMENTS]]
+        uses = sorted(cache._data.items(), key=lambda item: -item[1][2][0]) if cache else []  # noqa: SLF001 - as above
+        own = reversed(list(connection.driver_connection._stmt_cache.iter_statements()))  # noqa: SLF001 - the least recent first
+        return [
+            *(Prepared(text, for_sessions=True) for text, _ in uses[:STATEMENTS]),
+            *(Prepared(state.query, for_sessions=False) for state in islice(own, STATEMENTS)),
+        ]
 
-    def prepare(self, dialect: Any, connection: Any, statements: list[str]) -> None:
+    def prepare(self, dialect: Any, connection: Any, statements: list["Prepared"]) -> None:
         """As the base class says."""
         for statement in reversed(statements):
-            await_(connection._prepare(statement, dialect._invalidate_schema_cache_asof))  # noqa: SLF001 - fills its cache
+            if statement.for_sessions:
+                asof = dialect._invalidate_schema_cache_asof  # noqa: SLF001 - as its cursor asks
+                await_(connection._prepare(statement.text, asof))  # noqa: SLF001 - fills its cache
+            else:
+                await_(connection.driver_connection._get_statement(statement.text, None))  # noqa: SLF001 - prepare() would not cache it
 
     def confine(self, connection: Any, *, to_reading: bool) -> None:
         """As the base class says."""
