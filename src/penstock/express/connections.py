@@ -48,7 +48,7 @@ class Connections:
         self._logger = engine.sync_engine.logger
 
     async def use(
-        self, use: Use, plan: Any, sql: str, arguments: Sequence[Any], *, writes: bool
+        self, use: Use, plan: Any, sql: str, arguments: Sequence[Any], writes: bool
     ) -> Any:
         """Borrow a connection for one statement.
 

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import Select
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -34,14 +33,15 @@ class DriverLane:
     async def read(self, call: Call) -> list[Any]:
         """As the protocol says; repeated once where the connection ended without an answer."""
         plan, sql, arguments = _bound(call, self._dialect)
+        connections = self._connections
         fetch = _fetch
-        if not (self._connections.is_confinable() or isinstance(call.query.statement, Select)):
+        if not (call.query.only_selects or connections.is_confinable()):
             fetch = _fetch_read_only
         try:
-            records = await self._connections.use(fetch, plan, sql, arguments, writes=False)
+            records = await connections.use(fetch, plan, sql, arguments, False)
         except ConnectionLost:
             try:
-                records = await self._connections.use(fetch, plan, sql, arguments, writes=False)
+                records = await connections.use(fetch, plan, sql, arguments, False)
             except ConnectionLost as again:
                 raise again.error from again
         shape = plan.shape
@@ -104,7 +104,7 @@ class DriverLane:
 
     async def _write(self, use: Any, plan: Any, sql: str, arguments: Any) -> Any:
         try:
-            return await self._connections.use(use, plan, sql, arguments, writes=True)
+            return await self._connections.use(use, plan, sql, arguments, True)
         except ConnectionLost as lost:
             raise CommitOutcomeUnknown(_UNKNOWN.format("its connection ended")) from lost.error
         except TimeoutError as error:
@@ -112,7 +112,7 @@ class DriverLane:
 
     async def _learn_anew(self, plan: Plan, sql: str) -> Shape:
         # The table has changed under a statement that names no columns.
-        shape: Shape = await self._connections.use(_learn, plan, sql, (), writes=False)
+        shape: Shape = await self._connections.use(_learn, plan, sql, (), False)
         return shape
 
 

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
+from penstock import query
 from penstock.demo.users.model import User
 from penstock.demo.users.passwords import Passwords
 from penstock.demo.users.schemas import UserChanges, UserIn, UserOut
-from penstock.fastapi import ReadSession, WriteSession
+from penstock.fastapi import Reader, WriteSession
 
 __all__ = ["router"]
 
@@ -21,6 +22,15 @@ _LARGEST_BIGINT = 2**63 - 1
 LONGEST_PAGE = 100
 
 router = APIRouter(prefix="/users", tags=["users"])
+
+user_by_id = query(select(User).where(User.id == bindparam("user_id")))
+page_of_users = query(
+    select(User)
+    .where(User.is_active)
+    .order_by(User.id)
+    .offset(bindparam("skip"))
+    .limit(bindparam("limit"))
+)
 
 
 async def _passwords(request: Request) -> Passwords:
@@ -44,20 +54,18 @@ async def create_user(data: UserIn, passwords: Hashing, session: WriteSession) -
 
 @router.get("/", response_model=list[UserOut], summary="List active users")
 async def list_users(
-    session: ReadSession,
+    reader: Reader,
     skip: Annotated[int, Query(ge=0, le=_LARGEST_BIGINT)] = 0,
     limit: Annotated[int, Query(ge=1, description="A larger one counts as 100.")] = LONGEST_PAGE,
 ) -> Sequence[User]:
     """List active users by ascending id."""
-    page = select(User).where(User.is_active).order_by(User.id)
-    users = await session.scalars(page.offset(skip).limit(min(limit, LONGEST_PAGE)))
-    return users.all()
+    return await reader.all(page_of_users, skip=skip, limit=min(limit, LONGEST_PAGE))
 
 
 @router.get("/{user_id}", response_model=UserOut, summary="Show one user")
-async def get_user(user_id: UserId, session: ReadSession) -> User:
+async def get_user(user_id: UserId, reader: Reader) -> User:
     """Show one user, active or not."""
-    return await session.get_one(User, user_id)
+    return await reader.one(user_by_id, user_id=user_id)
 
 
 @router.patch("/{user_id}", response_model=UserOut, summary="Change a user")
