@@ -6,6 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, NoReturn, TypeAlias
 
+from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
     AsyncEngine,
@@ -229,6 +230,20 @@ class ReadingSession(UnitSession):
         failed, self._failed = self._failed, False
         await (AsyncSession.rollback(self) if failed else AsyncSession.commit(self))
 
+    async def _close(self) -> None:
+        if self._is_without_transaction():
+            # Nothing is to be said to the server: a task and a greenlet for it would cost more
+            # than the rest of closing.
+            self.sync_session.close()
+        else:
+            await super()._close()
+
+    def _is_without_transaction(self) -> bool:
+        transaction = self.sync_session.get_transaction()
+        if transaction is None or self._source is self._streaming or self.bind is not self._source:
+            return False
+        return all(map(_has_none_open, transaction.connections))
+
     def reads_in_writers_transaction(self) -> bool:
         """Say whether a statement is in progress on the writing session's connection."""
         return self.running > 0 and self.bind is not self._source
@@ -256,6 +271,14 @@ class ReadingSession(UnitSession):
             await AsyncSession.rollback(self)
         self._streams = True
         self._source = self._streaming
+
+
+def _has_none_open(connection: Connection) -> bool:
+    """Whether a connection of asyncpg's, confined to reading, has begun no transaction."""
+    if connection.invalidated or connection.closed:
+        return False
+    adapter = connection.connection.dbapi_connection
+    return getattr(adapter, "_transaction", adapter) is None
 
 
 def _refuse_write(*_: object, **__: object) -> NoReturn:

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 
 from penstock.database import Database
 from penstock.errors import PenstockError
-from penstock.fastapi.collector import tune_collector
+from penstock.fastapi.collector import tuned_collector
 from penstock.fastapi.errors import handle_database_errors, internal_error
 from penstock.fastapi.pool_log import PoolLog
 from penstock.fastapi.process_time import ProcessTime
@@ -116,8 +116,8 @@ def _tune_when_started(app: FastAPI) -> None:
     @asynccontextmanager
     async def lifespan(application: Any) -> AsyncIterator[Any]:
         async with inner(application) as state:
-            tune_collector()
-            yield state
+            with tuned_collector():
+                yield state
 
     app.router.lifespan_context = lifespan
 

@@ -1,0 +1,32 @@
+"""The garbage collector is told that what has started will stay, for as long as it does."""
+
+import gc
+
+import pytest
+from fastapi import FastAPI
+from tests.servers.web import client_of
+
+from penstock import Database
+from penstock.fastapi import install
+from penstock.fastapi.collector import THRESHOLDS
+
+State = tuple[tuple[int, int, int], bool]
+
+
+@pytest.mark.parametrize("tune_gc", [True, False])
+async def test_the_heap_is_frozen_while_the_application_runs(
+    database: Database, tune_gc: bool
+) -> None:
+    app = FastAPI()
+    install(app, database, tune_gc=tune_gc)
+    before, frozen = gc.get_threshold(), gc.get_freeze_count()
+
+    @app.get("/collector")
+    async def collector() -> State:
+        return gc.get_threshold(), gc.get_freeze_count() > frozen
+
+    async with client_of(app) as client:
+        thresholds, is_frozen = (await client.get("/collector")).json()
+
+    assert (tuple(thresholds), is_frozen) == ((THRESHOLDS if tune_gc else before), tune_gc)
+    assert (gc.get_threshold(), gc.get_freeze_count()) == (before, 0)

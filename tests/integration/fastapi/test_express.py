@@ -1,0 +1,95 @@
+"""The express lane in routes: its dependencies, its answers to errors, and beside sessions."""
+
+from typing import Annotated
+
+from fastapi import Depends, FastAPI
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import bindparam, insert, select, text
+from tests.integration.fastapi.notes import Note, Onlooker
+from tests.servers.web import client_of
+
+import penstock
+from penstock import Database, query
+from penstock.fastapi import Reader, Writer, WriteSession, install, reader
+
+BY_ID = query(select(Note).where(Note.id == bindparam("note_id")))
+NEW = query(insert(Note).values(text=bindparam("text")).returning(Note))
+
+
+class NoteOut(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+    id: int
+    text: str
+
+
+def add_routes(app: FastAPI) -> None:
+    @app.get("/notes/{note_id}", response_model=NoteOut)
+    async def read(note_id: int, reader: Reader) -> Note:
+        return await reader.one(BY_ID, note_id=note_id)
+
+    @app.post("/notes", status_code=201, response_model=NoteOut)
+    async def create(note: str, writer: Writer) -> Note:
+        return await writer.one(NEW, text=note)
+
+
+async def test_a_route_writes_and_reads(app: FastAPI, onlooker: Onlooker) -> None:
+    add_routes(app)
+    async with client_of(app) as client:
+        created = await client.post("/notes", params={"note": "hello"})
+        found = await client.get(f"/notes/{created.json()['id']}")
+
+    assert created.status_code == 201
+    assert found.json() == created.json()
+    assert await onlooker.texts() == ["hello"]
+
+
+async def test_what_is_missing_is_a_404_and_what_is_there_twice_a_409(app: FastAPI) -> None:
+    add_routes(app)
+    async with client_of(app) as client:
+        await client.post("/notes", params={"note": "once"})
+        twice = await client.post("/notes", params={"note": "once"})
+        missing = await client.get("/notes/99")
+
+    assert (twice.status_code, twice.json()["code"]) == (409, "unique_violation")
+    assert (missing.status_code, missing.json()["code"]) == (404, "not_found")
+
+
+async def test_a_second_database_has_its_own_lane(app: FastAPI, tables: str) -> None:
+    second = Database.from_url(tables, application_name="the second")
+    install(app, second, name="second")
+
+    @app.get("/name")
+    async def name(lane: Annotated[penstock.Reader, Depends(reader("second"))]) -> str:
+        return str(await lane.scalar(text("SHOW application_name")))
+
+    async with client_of(app) as client:
+        assert (await client.get("/name")).json() == "the second"
+
+
+async def test_an_override_takes_the_place_of_the_lane(app: FastAPI, lone: Database) -> None:
+    @app.get("/size")
+    async def size(lane: Reader) -> bool:
+        return lane is lone.reader
+
+    async def another() -> penstock.Reader:
+        return lone.reader
+
+    app.dependency_overrides[reader()] = another
+    async with client_of(app) as client:
+        assert (await client.get("/size")).json() is True
+
+
+async def test_a_statement_of_its_own_is_committed_whatever_becomes_of_the_session(
+    app: FastAPI, onlooker: Onlooker
+) -> None:
+    @app.post("/both")
+    async def both(session: WriteSession, writer: Writer) -> None:
+        await writer.execute(insert(Note), text="by itself")
+        session.add(Note(text="of the session"))
+        await session.flush()
+        raise ValueError
+
+    async with client_of(app) as client:
+        assert (await client.post("/both")).status_code == 500
+
+    assert await onlooker.texts() == ["by itself"]
