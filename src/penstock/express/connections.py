@@ -167,6 +167,8 @@ class Connections:
     def _make_ready(self, record: Record, sql: str, *, writes: bool) -> None:
         if record.reads_only is writes and (writes or self.is_confinable()):
             record.confine(to_reading=not writes)
+        elif record.reads_only:
+            record.stay_confined()
         self._logger.info(sql)
 
     def _worded(

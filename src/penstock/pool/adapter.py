@@ -125,8 +125,7 @@ class PenstockPool(LoopBoundPool):
         if record.reads_only is not to_read:
             record.confine(to_reading=to_read)
         elif to_read:
-            # A borrower's own isolation level has ended it.
-            record.dbapi_connection.autocommit = True
+            record.stay_confined()
         return loan  # type: ignore[no-any-return]  # the base class's
 
     def lend(self, *, is_noted: bool = True) -> "Record | Coroutine[Any, Any, Record]":

@@ -92,6 +92,10 @@ class Driver:
         """
         raise NotImplementedError
 
+    def is_confined(self, connection: Any) -> bool:
+        """Tell whether the server last said that the connection is confined to reading."""
+        raise NotImplementedError
+
 
 class Asyncpg(Driver):
     """asyncpg: pinged in one round trip; it asks the server itself to cancel a query."""
@@ -151,6 +155,11 @@ class Asyncpg(Driver):
         """As the base class says."""
         send_ahead(connection.driver_connection._transport, CONFINE if to_reading else FREE)  # noqa: SLF001 - as above
         connection.autocommit = to_reading
+
+    def is_confined(self, connection: Any) -> bool:
+        """As the base class says: servers tell since PostgreSQL 14."""
+        settings = connection.driver_connection.get_settings()
+        return getattr(settings, "default_transaction_read_only", "on") == "on"
 
 
 class Psycopg(Driver):

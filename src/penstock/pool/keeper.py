@@ -60,7 +60,6 @@ class Keeper:
     def know(self, record: Record, connection: Any) -> None:
         """Remember that the record holds the connection."""
         record.known = connection
-        record.reads_only = False
         record.is_closed = self.driver.is_closed(connection)
         self.hangups.watch(record, self.driver.fileno(connection))
         self._records[id(connection)] = record

@@ -51,6 +51,15 @@ class Record(_ConnectionRecord):
         self.keeper.driver.confine(self.dbapi_connection, to_reading=to_reading)
         self.reads_only = to_reading
 
+    def stay_confined(self) -> None:
+        """See to it that a connection which was confined before is so still."""
+        if self.heard.reset and not self.keeper.driver.is_confined(self.dbapi_connection):
+            # A listener has reset more than the transaction.
+            self.confine(to_reading=True)
+        else:
+            # A borrower's own isolation level may have ended it.
+            self.dbapi_connection.autocommit = True  # type: ignore[union-attr]  # asyncpg's adapter
+
     def get_connection(self) -> Any:
         """Return the connection, which the pool has just found fit; reconnect if it is gone."""
         connection = self.dbapi_connection

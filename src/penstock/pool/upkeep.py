@@ -135,6 +135,7 @@ class Upkeep:
                 f"connect_timeout={self._keeper.policy.connect_timeout:g} s",
                 FailureReason.TIMEOUT,
             ) from error
+        record.reads_only = False
         self._keeper.know(record, record.dbapi_connection)
 
     def _failed_to_open(self, slot: Slot, began: float, error: BaseException) -> None:
