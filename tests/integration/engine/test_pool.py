@@ -93,11 +93,12 @@ async def test_a_kept_connection_is_used_again(postgres: PostgresServer, databas
         assert backends(postgres, database_url) == [first] == [second]
 
 
-async def test_the_oldest_connection_is_lent_first(database_url: str) -> None:
+async def test_the_connection_used_last_is_lent_first(database_url: str) -> None:
     async with engine_on(database_url, pool_size=2, max_overflow=0) as engine:
         async with engine.connect() as one, engine.connect() as other:
-            first, second = [(await c.execute(text(PID))).scalar() for c in (one, other)]
-        assert {await scalar(engine, PID), await scalar(engine, PID)} == {first, second}
+            used_last = (await one.execute(text(PID))).scalar()
+            assert (await other.execute(text(PID))).scalar() != used_last
+        assert [await scalar(engine, PID), await scalar(engine, PID)] == [used_last] * 2
 
 
 async def test_pre_ping_replaces_a_backend_that_was_killed(
