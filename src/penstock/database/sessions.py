@@ -218,9 +218,18 @@ class ReadingSession(UnitSession):
     async def after_operation(self, *, failed: bool) -> None:
         """Let the connection go once the unit writes."""
         self._failed = self._failed or failed
+        if failed:
+            self._settle()
         if self.writer is not None and self.writer.began:
             await self.step_aside()
         await super().after_operation(failed=failed)
+
+    def _settle(self) -> None:
+        """Let go of the locks of a statement that failed before it ran; no transaction ends it."""
+        transaction = self.sync_session.get_transaction()
+        if transaction is not None and not self.running and self._is_without_transaction():
+            for connection in transaction.connections:
+                connection.connection._connection_record.settle()  # noqa: SLF001 - the pool's own
 
     async def step_aside(self) -> None:
         """Give the connection back for the writer; a read in progress does so when it is done."""

@@ -7,11 +7,12 @@ from typing import Any, TypeVar, overload
 from sqlalchemy import Row, Select
 
 from penstock.express.adhoc import AdHocQueries
+from penstock.express.errors import UNKNOWN, CommitOutcomeUnknown
 from penstock.express.lanes import Call
 from penstock.express.query import Query, Statement
 from penstock.express.results import first, one, one_or_none, scalar
 
-__all__ = ["Asking"]
+__all__ = ["Asking", "Values", "within"]
 
 _T = TypeVar("_T")
 Values = Mapping[str, Any] | None
@@ -36,7 +37,7 @@ class Asking:
         self, statement: Any, values: Values, named: dict[str, Any], seconds: float | None
     ) -> Awaitable[list[Any]]:
         results = self._run(self._call(statement, values, named))
-        return results if seconds is None else _within(seconds, results)
+        return results if seconds is None else within(seconds, results)
 
     def _call(self, statement: Any, values: Values, named: dict[str, Any]) -> Call:
         if values is not None:
@@ -230,6 +231,17 @@ class Asking:
         return await self._results(statement, values, named, timeout)
 
 
-async def _within(seconds: float, results: Awaitable[list[Any]]) -> list[Any]:
-    async with asyncio.timeout(seconds):
-        return await results
+async def within(seconds: float | None, results: Awaitable[_T]) -> _T:
+    """Wait for some results, no longer than for so many seconds.
+
+    Raises:
+        CommitOutcomeUnknown: The time was up when a write had been sent.
+        TimeoutError: The time was up before, or for a read.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            return await results
+    except TimeoutError as error:
+        if getattr(error.__cause__, "was_sent", False):
+            raise CommitOutcomeUnknown(UNKNOWN.format(f"within {seconds} s")) from error
+        raise

@@ -1,23 +1,26 @@
-"""The pool's connections in the express lane's hands: borrowed, used, and accounted for."""
+"""The pool's connections, borrowed for one statement or for a transaction that only reads."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from logging import INFO
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.util import greenlet_spawn
 
-from penstock.express.failures import is_lost, was_interrupted, worded
+from penstock.express.failures import is_lost, is_outdated, worded
+from penstock.express.loan import Loan, take_back
 from penstock.pool import PenstockPool
 from penstock.pool.loans import STATEMENT_KEY
 from penstock.pool.record import Record
 
-__all__ = ["ConnectionLost", "Connections"]
+__all__ = ["ConnectionLost", "Connections", "Run"]
 
 Use = Callable[[Any, Any, str, Any], Coroutine[Any, Any, Any]]
 """What is done: given asyncpg's connection, the plan, the SQL and its values."""
+Run = Callable[[Use, Any, str, Any], Coroutine[Any, Any, Any]]
+"""Does something on a connection that is borrowed already: given what, and the last three."""
 
 
 class ConnectionLost(Exception):  # noqa: N818 - it says what happened
@@ -32,6 +35,20 @@ class ConnectionLost(Exception):  # noqa: N818 - it says what happened
         self.error = error
 
 
+@dataclass(frozen=True)
+class _Work:
+    """What :meth:`Connections.use` is to do, where that takes more than it does by itself."""
+
+    use: Use
+    plan: Any
+    sql: str
+    arguments: Sequence[Any]
+    writes: bool
+
+    def on(self, driver: Any) -> Coroutine[Any, Any, Any]:
+        return self.use(driver, self.plan, self.sql, self.arguments)
+
+
 class Connections:
     """The pool's connections, as asyncpg has them.
 
@@ -42,8 +59,8 @@ class Connections:
     """
 
     def __init__(self, engine: AsyncEngine, is_confinable: Callable[[], bool]) -> None:
-        self.engine = engine
         self.is_confinable = is_confinable
+        self._engine = engine
         self._sync = engine.sync_engine
         self._logger = engine.sync_engine.logger
 
@@ -63,57 +80,59 @@ class Connections:
             ConnectionLost: The connection ended before it had answered.
             sqlalchemy.exc.DBAPIError: As a session would raise it.
         """
-        pool: PenstockPool = self._sync.pool  # type: ignore[assignment]  # as lane_of has looked
+        pool: PenstockPool = self._sync.pool  # type: ignore[assignment]  # as Database has looked
         if pool.is_overheard():
-            return await self._use_aloud(pool, use, plan, sql, arguments, writes=writes)
+            return await self._use_aloud(pool, _Work(use, plan, sql, arguments, writes))
         lent = pool.lend(is_noted=False)
         record: Record = lent if lent.__class__ is Record else await lent  # type: ignore[misc]  # the one or the other
+        adapter: Any = record.dbapi_connection
+        driver = adapter._connection  # noqa: SLF001 - asyncpg's; its property costs more
         try:
             if record.reads_only is writes or self._logger.isEnabledFor(INFO):
-                self._make_ready(record, sql, writes=writes)
-            driver = record.dbapi_connection._connection  # type: ignore[union-attr]  # noqa: SLF001 - asyncpg's
+                self._make_ready(record, sql, writes)
             answer = await use(driver, plan, sql, arguments)
-        except BaseException as error:
-            told = self._worded(record, error, sql, arguments)
-            _take_back(record, error, told)
-            if told is error:
-                raise
-            raise told from told.__cause__ or error
+        except BaseException as error:  # noqa: BLE001 - raised in other words
+            if is_outdated(driver, error, writes=writes):
+                work = _Work(use, plan, sql, arguments, writes)
+                return await self._use_anew(Loan(record), work)
+            was_taken = record.dbapi_connection is None
+            take_back(record, driver, error)
+            told = self._told(adapter, error, sql, arguments, writes)
+            if was_taken and isinstance(told, ConnectionLost):
+                told = told.error  # by the pool, which has no other one for who had this
+            raise told from told.__cause__
         pool.give_back(record)
         return answer
 
-    async def _use_aloud(
-        self,
-        pool: PenstockPool,
-        use: Use,
-        plan: Any,
-        sql: str,
-        arguments: Sequence[Any],
-        *,
-        writes: bool,
-    ) -> Any:
-        # Somebody listens to SQLAlchemy's checkouts and returns, so that these are made.
-        loan: Any = await greenlet_spawn(pool.connect)
-        record: Record = loan._connection_record  # noqa: SLF001 - SQLAlchemy's
+    async def _use_aloud(self, pool: PenstockPool, work: "_Work") -> Any:
+        loan = await Loan.of(pool)
         try:
-            self._make_ready(record, sql, writes=writes)
-            driver = record.dbapi_connection._connection  # type: ignore[union-attr]  # noqa: SLF001 - asyncpg's
-            return await use(driver, plan, sql, arguments)
-        except BaseException as error:
-            told = self._worded(record, error, sql, arguments)
-            if isinstance(told, ConnectionLost) or not isinstance(error, Exception):
-                loan.invalidate(error)
-            elif was_interrupted(error):
-                loan.invalidate(asyncio.CancelledError())
-            if told is error:
-                raise
-            raise told from told.__cause__ or error
-        finally:
-            await asyncio.shield(greenlet_spawn(loan.close))
+            self._make_ready(loan.record, work.sql, work.writes)
+            answer = await work.on(loan.driver)
+        except BaseException as error:  # noqa: BLE001 - as above
+            if is_outdated(loan.driver, error, writes=work.writes):
+                return await self._use_anew(loan, work)
+            await loan.take_back(error)
+            told = self._told(loan.adapter, error, work.sql, work.arguments, work.writes)
+            raise told from told.__cause__
+        await loan.give_back()
+        return answer
+
+    async def _use_anew(self, loan: Loan, work: "_Work") -> Any:
+        # A type was altered, or made anew under another number, and asyncpg knows the old one.
+        try:
+            await loan.driver.reload_schema_state()
+            answer = await work.on(loan.driver)
+        except BaseException as error:  # noqa: BLE001 - as above
+            await loan.take_back(error)
+            told = self._told(loan.adapter, error, work.sql, work.arguments, work.writes)
+            raise told from told.__cause__
+        await loan.give_back()
+        return answer
 
     @asynccontextmanager
-    async def transaction(self, sql: str, isolation: str | None = None) -> AsyncIterator[Any]:
-        """Borrow a connection for a read-only transaction, and give asyncpg's.
+    async def transaction(self, sql: str, isolation: str | None = None) -> AsyncIterator[Run]:
+        """Borrow a connection for a read-only transaction, and give what runs statements in it.
 
         Args:
             sql: What the transaction is for, for the log and the report of a leak.
@@ -122,22 +141,25 @@ class Connections:
         Raises:
             sqlalchemy.exc.DBAPIError: As a session would raise it.
         """
-        record, transaction = await self._begin(sql, isolation)
-        driver = record.dbapi_connection._connection  # type: ignore[union-attr]  # noqa: SLF001 - asyncpg's
-        try:
-            yield driver
-            await transaction.commit()
-        except BaseException as error:
-            told = self._worded(record, error, sql, ())
-            # Rolled back in the background: this task may be cancelled, or the statement running.
-            record.keeper.give_up(record, error if is_lost(driver, error) else _interruption())
-            told = told.error if isinstance(told, ConnectionLost) else told
-            if told is error:
-                raise
-            raise told from told.__cause__ or error
-        self._sync.pool.give_back(record)  # type: ignore[attr-defined]  # ours, as above
+        loan, transaction = await self._begin(sql, isolation)
 
-    async def _begin(self, sql: str, isolation: str | None) -> tuple[Record, Any]:
+        async def run(use: Use, plan: Any, text: str, arguments: Any) -> Any:
+            try:
+                return await use(loan.driver, plan, text, arguments)
+            except BaseException as error:  # noqa: BLE001 - raised in other words
+                told = self._worded(loan.adapter, error, text, arguments)
+                raise told from told.__cause__
+
+        try:
+            yield run
+            await transaction.commit()
+        except BaseException as error:  # noqa: BLE001 - raised in other words
+            await loan.take_back(error, amid_transaction=True)
+            told = self._worded(loan.adapter, error, sql, ())
+            raise told from told.__cause__
+        await loan.give_back()
+
+    async def _begin(self, sql: str, isolation: str | None) -> tuple[Loan, Any]:
         try:
             return await self._begin_once(sql, isolation)
         except ConnectionLost:
@@ -147,52 +169,35 @@ class Connections:
             except ConnectionLost as again:
                 raise again.error from again
 
-    async def _begin_once(self, sql: str, isolation: str | None) -> tuple[Record, Any]:
-        pool: PenstockPool = self._sync.pool  # type: ignore[assignment]  # as above
-        lent = pool.lend()
-        record: Record = lent if lent.__class__ is Record else await lent  # type: ignore[misc]  # as above
+    async def _begin_once(self, sql: str, isolation: str | None) -> tuple[Loan, Any]:
+        loan = await Loan.of(self._sync.pool)  # type: ignore[arg-type]  # as above
         try:
-            record.info[STATEMENT_KEY] = sql
-            driver: Any = record.dbapi_connection._connection  # type: ignore[union-attr]  # noqa: SLF001 - as above
-            transaction = driver.transaction(isolation=isolation, readonly=True)
+            loan.record.info[STATEMENT_KEY] = sql
+            self._logger.info(sql)
+            transaction = loan.driver.transaction(isolation=isolation, readonly=True)
             await transaction.start()
-        except BaseException as error:
-            told = self._worded(record, error, sql, ())
-            _take_back(record, error, told)
-            if told is error:
-                raise
-            raise told from told.__cause__ or error
-        return record, transaction
+        except BaseException as error:  # noqa: BLE001 - raised in other words
+            await loan.take_back(error, amid_transaction=True)
+            told = self._told(loan.adapter, error, sql, (), False)
+            raise told from told.__cause__
+        return loan, transaction
 
-    def _make_ready(self, record: Record, sql: str, *, writes: bool) -> None:
+    def _make_ready(self, record: Record, sql: str, writes: bool) -> None:
         if record.reads_only is writes and (writes or self.is_confinable()):
             record.confine(to_reading=not writes)
         elif record.reads_only:
             record.stay_confined()
         self._logger.info(sql)
 
-    def _worded(
-        self, record: Record, error: BaseException, sql: str, arguments: Sequence[Any]
+    def _told(
+        self, adapter: Any, error: BaseException, sql: str, arguments: Any, writes: bool
     ) -> BaseException:
-        adapter: Any = record.dbapi_connection
-        if adapter is None:  # taken away meanwhile
-            return error
-        told = worded(self.engine, adapter, error, sql, arguments)
+        if writes and isinstance(error, asyncio.CancelledError):
+            error.was_sent = True  # type: ignore[attr-defined]  # for whoever has set a limit
+        told = self._worded(adapter, error, sql, arguments)
         return ConnectionLost(told) if is_lost(adapter._connection, error) else told  # noqa: SLF001 - asyncpg's
 
-
-def _take_back(record: Record, error: BaseException, told: BaseException) -> None:
-    keeper = record.keeper
-    if record.dbapi_connection is None:
-        keeper.came_back_empty(record)
-    elif was_interrupted(error):
-        # It is cleaned up in the background, once the server has let go of the statement.
-        keeper.give_up(record, _interruption())
-    elif isinstance(told, ConnectionLost) or not isinstance(error, Exception):
-        keeper.give_up(record, error)
-    else:
-        keeper.pool._return_conn(record)  # noqa: SLF001 - the base class's name for giving back
-
-
-def _interruption() -> asyncio.CancelledError:
-    return asyncio.CancelledError()
+    def _worded(
+        self, adapter: Any, error: BaseException, sql: str, arguments: Any
+    ) -> BaseException:
+        return worded(self._engine, adapter, error, sql, arguments)

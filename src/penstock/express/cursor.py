@@ -23,6 +23,9 @@ class Cursor:
 
     Attributes:
         metadata: Where each column is, by name and by object.
+        names: As the server has them.
+        is_fixed: Whether the statement itself says what its columns are; if not, as with
+            ``SELECT *``, they are what the tables have at the moment.
         processors: What converts each of the driver's values; None where none has to be.
     """
 
@@ -34,6 +37,8 @@ class Cursor:
         processors = self.metadata._processors  # noqa: SLF001 - no public way to them
         self.processors = processors if any(processors) else None
         self.width = len(processors)
+        self.names = tuple(column[0] for column in description)
+        self.is_fixed = self.metadata._safe_for_cache  # noqa: SLF001 - as SQLAlchemy's own cache asks
 
     def result(self, rows: Iterable[Sequence[Any]] = ()) -> Any:
         """Return a result over rows whose values are converted."""

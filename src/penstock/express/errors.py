@@ -4,7 +4,13 @@ from sqlalchemy.exc import InvalidRequestError, SQLAlchemyError
 
 from penstock.errors import PenstockError
 
-__all__ = ["CommitOutcomeUnknown", "ExpressError", "ParameterError", "QueryRefused"]
+__all__ = ["UNKNOWN", "CommitOutcomeUnknown", "ExpressError", "ParameterError", "QueryRefused"]
+
+
+UNKNOWN = (
+    "The write was sent, and no answer came {}: it may or may not have been saved. Look for it "
+    "before repeating it."
+)
 
 
 class ExpressError(PenstockError, InvalidRequestError):

@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from asyncpg.exceptions import OutdatedSchemaCacheError
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-__all__ = ["is_lost", "was_interrupted", "worded"]
+__all__ = ["is_lost", "is_outdated", "was_interrupted", "worded"]
 
 _GONE = ("08", "57P01", "57P02", "57P03")
 """SQLSTATEs with which the server ends a connection: connection exceptions, and its shutdown.
@@ -32,6 +33,24 @@ def is_lost(connection: Any, error: BaseException) -> bool:
 def was_interrupted(error: BaseException) -> bool:
     """Tell whether the driver has asked the server to cancel: somebody did not want to wait."""
     return isinstance(error, asyncio.CancelledError | TimeoutError)
+
+
+def is_outdated(connection: Any, error: BaseException, *, writes: bool) -> bool:
+    """Tell whether a statement failed for what asyncpg knows of types, and may be sent again.
+
+    A type was altered, or dropped and made anew, while statements were prepared with the old one.
+
+    Args:
+        connection: asyncpg's.
+        error: What it raised.
+        writes: Whether the statement writes: then only if it has not run.
+    """
+    if not isinstance(error, Exception) or connection.is_in_transaction():
+        return False
+    if isinstance(error, OutdatedSchemaCacheError):  # found out when the answer was there
+        return not writes
+    is_internal = getattr(error, "sqlstate", None) == "XX000"
+    return is_internal and "cache lookup failed" in str(error)
 
 
 def worded(

@@ -28,6 +28,7 @@ class Plan:
         bind: Gives the SQL and the driver's arguments for the values of one call, by name.
         shape: What makes the driver's rows into results; None until the statement has run once,
             for only the server knows the types of its columns.
+        is_fixed: Whether that will do for every answer to come.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Plan:
         self.bind = self._bind_renamed if self._renamed else self.parameters.bind
         self._varying: VaryingParameters | None = None
         self.shape: Shape | None = None
+        self.is_fixed = False
 
     def _compile(self, column_keys: Sequence[str] | None, **arguments: Any) -> SQLCompiler:
         compiled: SQLCompiler = self.statement.compile(
@@ -79,8 +81,9 @@ class Plan:
             attributes: asyncpg's, each with a name and a type.
         """
         description = [(a.name, a.type.oid, None, None, None, None, None) for a in attributes]
-        self.shape = shape_of(self.statement, self.compiled, description)
-        return self.shape
+        self.shape = shape = shape_of(self.statement, self.compiled, description)
+        self.is_fixed = shape.cursor.is_fixed
+        return shape
 
     def rehearse(self) -> None:
         """Find out what the results would be, without a server.

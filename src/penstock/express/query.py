@@ -62,7 +62,6 @@ class Query(Generic[_T_co]):
     Attributes:
         statement: As it was given.
         writes: Whether it is an INSERT, UPDATE or DELETE.
-        only_selects: Whether it is a ``select()``, which writes only by what it calls.
         required: Names of the parameters that every call has to give.
         count: How many these are.
         optional: Names of those that have a value of their own.
@@ -72,7 +71,6 @@ class Query(Generic[_T_co]):
     def __init__(self, statement: Statement) -> None:
         self.statement = statement
         self.writes = isinstance(statement, UpdateBase)
-        self.only_selects = isinstance(statement, Select)
         named = [bind for bind in _binds(statement) if not bind.unique]
         self.required = frozenset(b.key for b in named if b.required)
         self.optional = frozenset(b.key for b in named if not b.required)

@@ -72,8 +72,8 @@ class Reader(Asking):
         """Return results as the server makes them, so that a million rows fit into memory.
 
         It holds a connection and a transaction until it is left: ``async with reader.stream(...)
-        as rows: async for row in rows``. An ``async for`` over the stream itself does the same,
-        and lets go when the loop is over.
+        as rows: async for row in rows``. An ``async for`` over the stream itself does the same, and
+        lets go at the loop's end; left by ``break``, when the garbage collector comes by.
 
         Args:
             statement: As everywhere.

@@ -17,8 +17,8 @@ __all__ = ["Shape", "shape_of"]
 class Shape(Protocol):
     """Makes results of the driver's rows."""
 
-    width: int
-    """How many columns the driver's rows have."""
+    cursor: Cursor
+    """The columns of the driver's rows."""
     is_single: bool
     """Whether a result is one instance and no row."""
     is_collected: bool
@@ -40,7 +40,7 @@ class RowShape:
     is_single = is_collected = False
 
     def __init__(self, metadata: Any, cursor: Cursor) -> None:
-        self.width = cursor.width
+        self.cursor = cursor
         self._metadata = metadata
         self._processors: Any = cursor.processors
         self._key_to_index = metadata._key_to_index  # noqa: SLF001 - what SQLAlchemy gives its rows
@@ -66,7 +66,7 @@ class EntityShape:
     def __init__(
         self, parts: EntityParts, metadata: Any, cursor: Cursor, *, is_single: bool
     ) -> None:
-        self.width = cursor.width
+        self.cursor = cursor
         self.is_single = is_single
         self._parts = parts
         self._metadata = metadata
@@ -92,7 +92,7 @@ class LoadedShape:
     """
 
     def __init__(self, loading: Loading, cursor: Cursor) -> None:
-        self.width = cursor.width
+        self.cursor = cursor
         self.is_single = loading.is_single
         self.is_collected = loading.is_collected
         self._loading = loading

@@ -1,10 +1,9 @@
 """Writing in the express lane."""
 
-import asyncio
 from collections.abc import AsyncIterable, Awaitable, Iterable, Mapping
 from typing import Any
 
-from penstock.express.asking import Asking, Values
+from penstock.express.asking import Asking, Values, within
 from penstock.express.copying import Copying
 from penstock.express.lanes import Call, Lane
 from penstock.express.query import Query, Statement, as_query
@@ -43,8 +42,7 @@ class Writer(Asking):
         An ``insert(User)`` or ``update(User)`` without values sets the attributes that are named.
         """
         call = self._call(statement, values, named)
-        async with asyncio.timeout(timeout):
-            return await self.lane.execute(call)
+        return await within(timeout, self.lane.execute(call))
 
     async def execute_many(
         self,
@@ -63,8 +61,7 @@ class Writer(Asking):
         Raises:
             ParameterError: A row's names do not fit; nothing is written.
         """
-        async with asyncio.timeout(timeout):
-            await self.lane.execute_many(as_query(statement), list(rows))
+        await within(timeout, self.lane.execute_many(as_query(statement), list(rows)))
 
     async def copy_in(
         self,
@@ -86,6 +83,8 @@ class Writer(Asking):
         Raises:
             ParameterError: A row's names do not fit; nothing is written.
         """
-        async with asyncio.timeout(timeout):
-            copying = await Copying.of(target, rows)
-            return 0 if copying is None else await self.lane.copy(copying)
+        return await within(timeout, self._copy(target, rows))
+
+    async def _copy(self, target: Any, rows: Any) -> int:
+        copying = await Copying.of(target, rows)
+        return 0 if copying is None else await self.lane.copy(copying)

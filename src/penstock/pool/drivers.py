@@ -92,6 +92,9 @@ class Driver:
         """
         raise NotImplementedError
 
+    def settle(self, connection: Any) -> None:
+        """Have the server end a statement that was begun and not gone on with, and its locks."""
+
     def is_confined(self, connection: Any) -> bool:
         """Tell whether the server last said that the connection is confined to reading."""
         raise NotImplementedError
@@ -155,6 +158,10 @@ class Asyncpg(Driver):
         """As the base class says."""
         send_ahead(connection.driver_connection._transport, CONFINE if to_reading else FREE)  # noqa: SLF001 - as above
         connection.autocommit = to_reading
+
+    def settle(self, connection: Any) -> None:
+        """As the base class says: asyncpg prepares, and then finds that it cannot send a value."""
+        send_ahead(connection.driver_connection._transport, "")  # noqa: SLF001 - as above
 
     def is_confined(self, connection: Any) -> bool:
         """As the base class says: servers tell since PostgreSQL 14."""

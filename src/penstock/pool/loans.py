@@ -1,6 +1,7 @@
 """Who has a connection: noted at the checkout in a microsecond or two, read when it matters."""
 
 import asyncio
+import contextlib
 import linecache
 import sys
 from collections.abc import Callable, Iterator
@@ -14,12 +15,13 @@ import sqlalchemy
 
 __all__ = ["STATEMENT_KEY", "Loan", "borrower_route", "here", "task_of", "where"]
 
-DEPTH = 8
+DEPTH = 16
 """Frames that are noted at a checkout, from the code that awaits SQLAlchemy outwards."""
 
 _ROOM = Path(__file__).parent
 _NOT_THE_CALLERS = (
     *(str(Path(module.__file__).parent) for module in (asyncio, sqlalchemy) if module.__file__),
+    contextlib.__file__,
     str(_ROOM),
     str(_ROOM.parent / "express"),
 )
@@ -62,7 +64,7 @@ def task_of(loan: Any) -> Any:
 
 def here() -> str:
     """Return where the running code is, as a traceback has it."""
-    return _text(reversed(_frames(3 * DEPTH)))
+    return _text(reversed(_frames(2 * DEPTH)))
 
 
 def where(task: "asyncio.Task[Any] | None") -> str:

@@ -60,6 +60,11 @@ class Record(_ConnectionRecord):
             # A borrower's own isolation level may have ended it.
             self.dbapi_connection.autocommit = True  # type: ignore[union-attr]  # asyncpg's adapter
 
+    def settle(self) -> None:
+        """Have the server end what a failed statement has left begun, outside a transaction."""
+        if self.dbapi_connection is not None and not self.is_closed():
+            self.keeper.driver.settle(self.dbapi_connection)
+
     def get_connection(self) -> Any:
         """Return the connection, which the pool has just found fit; reconnect if it is gone."""
         connection = self.dbapi_connection

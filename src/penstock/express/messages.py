@@ -1,0 +1,112 @@
+"""What is said to the server, by asyncpg, on a connection that is borrowed already.
+
+Each is given asyncpg's connection, the plan, the SQL and its values.
+"""
+
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+from sqlalchemy.engine import Dialect
+
+from penstock.express.lanes import Copy
+from penstock.express.plan import Plan
+from penstock.express.shape import Shape
+
+__all__ = [
+    "Answer",
+    "copy",
+    "execute",
+    "execute_many",
+    "fetch",
+    "fetch_more",
+    "fetch_read_only",
+    "learn",
+    "open_cursor",
+    "results",
+]
+
+
+class Answer:
+    """Records and their shape, where the next answer to the same statement may have another.
+
+    Args:
+        shape: What makes results of them.
+        records: asyncpg's.
+    """
+
+    def __init__(self, shape: Shape, records: Sequence[Any]) -> None:
+        self.shape = shape
+        self.records = records
+
+
+def results(plan: Plan, answer: Any) -> list[Any]:
+    """Return the results that an answer to :func:`fetch` holds."""
+    if answer.__class__ is Answer:
+        made: list[Any] = answer.shape.results(answer.records)
+        return made
+    return plan.shape.results(answer)  # type: ignore[union-attr]  # learnt by fetch()
+
+
+def fetch(driver: Any, plan: Plan, sql: str, arguments: Sequence[Any]) -> Coroutine[Any, Any, Any]:
+    """Run a statement and return its records."""
+    if plan.is_fixed:
+        return driver.fetch(sql, *arguments)  # type: ignore[no-any-return]  # untyped
+    return _fetch_and_look(driver, plan, sql, arguments)
+
+
+async def _fetch_and_look(driver: Any, plan: Plan, sql: str, arguments: Sequence[Any]) -> Answer:
+    shape: Shape = plan.shape or await learn(driver, plan, sql, ())
+    records = await driver.fetch(sql, *arguments)
+    if records and tuple(records[0].keys()) != shape.cursor.names:
+        # The table has changed, and asyncpg has prepared the statement anew. Where it keeps none,
+        # this asks the server again, which goes on waiting for a statement until it is given one.
+        shape = await learn(driver, plan, sql, ())
+        await driver.execute("SELECT")
+    return Answer(shape, records)
+
+
+async def fetch_read_only(driver: Any, plan: Plan, sql: str, arguments: Sequence[Any]) -> Any:
+    """Run a statement in a transaction that only reads, and return its records."""
+    async with driver.transaction(readonly=True):
+        return await fetch(driver, plan, sql, arguments)
+
+
+async def execute(driver: Any, _: Plan, sql: str, arguments: Sequence[Any]) -> Any:
+    """Run a statement and return the command's tag."""
+    return await driver.execute(sql, *arguments)
+
+
+async def execute_many(driver: Any, _: Plan, sql: str, arguments: Sequence[Any]) -> Any:
+    """Run a statement for each of several rows of values, as one transaction."""
+    return await driver.executemany(sql, arguments)
+
+
+async def copy(dialect: Dialect, driver: Any, rows: Copy, _: str, __: Sequence[Any]) -> Any:
+    """Write rows by COPY and return the command's tag."""
+    table = rows.table
+    return await driver.copy_records_to_table(
+        table.name,
+        schema_name=table.schema,
+        columns=[table.c[key].name for key in rows.columns],
+        records=rows.records(dialect),
+    )
+
+
+async def learn(driver: Any, plan: Plan, sql: str, _: Sequence[Any]) -> Shape:
+    """Have the server describe a statement's columns, and return what becomes of them."""
+    # It is in asyncpg's cache afterwards, from where the statement itself takes it.
+    prepared = await driver._get_statement(sql, None)  # noqa: SLF001 - prepare() would not cache it
+    return plan.learn(prepared._get_attributes() or ())  # noqa: SLF001 - as above
+
+
+async def open_cursor(driver: Any, _: Plan, sql: str, arguments: Sequence[Any]) -> Any:
+    """Open a cursor of the server's, within a transaction."""
+    if driver._stmt_cache.get_max_size():  # noqa: SLF001 - asyncpg tells nobody else
+        return await driver.cursor(sql, *arguments)
+    # Where it keeps no statements, behind a pooler, cursor() would leave a named one there.
+    return await (await driver.prepare(sql)).cursor(*arguments)
+
+
+async def fetch_more(_: Any, cursor: Any, __: str, count: Sequence[int]) -> Any:
+    """Return the next records of a cursor, so many as the one value says."""
+    return await cursor.fetch(*count)

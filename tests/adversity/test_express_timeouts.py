@@ -1,0 +1,223 @@
+"""Nobody in the express lane waits for longer than was agreed, whatever the server does."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from tests.eventually import eventually
+from tests.servers.postgres import PostgresServer
+from tests.servers.proxy import Proxy, proxy_before
+
+from penstock import CommitOutcomeUnknown, Database, PoolTimeout, query
+
+BACKEND = text("SELECT pg_backend_pid()")
+sleep = query(text("SELECT CAST('slept' AS text) FROM pg_sleep(60)"))
+slow_add = query(text("INSERT INTO notes SELECT 'slow' FROM pg_sleep(60)"))
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    async with Database.from_url(
+        database_url, environment="testing", pool_size=1, max_overflow=0
+    ) as database:
+        await database.writer.execute(text("CREATE TABLE notes (line text)"))
+        yield database
+
+
+async def read(database: Database) -> Any:
+    return await database.reader.scalar(sleep, timeout=0.1)
+
+
+async def write(database: Database) -> Any:
+    return await database.writer.execute(slow_add, timeout=0.1)
+
+
+async def write_and_return(database: Database) -> Any:
+    returning = text("INSERT INTO notes SELECT 'slow' FROM pg_sleep(60) RETURNING line")
+    return await database.writer.all(returning, timeout=0.1)
+
+
+async def write_many(database: Database) -> Any:
+    add = text("INSERT INTO notes SELECT :line FROM pg_sleep(60)")
+    return await database.writer.execute_many(add, [{"line": "slow"}] * 2, timeout=0.1)
+
+
+async def read_in_snapshot(database: Database) -> Any:
+    async with database.reader.snapshot() as moment:
+        await moment.scalar(BACKEND)
+        return await moment.scalar(sleep, timeout=0.1)
+
+
+async def stream(database: Database) -> None:
+    async with asyncio.timeout(0.1), database.reader.stream(sleep) as rows:
+        async for _ in rows:
+            pass
+
+
+Operation = Callable[[Database], Awaitable[Any]]
+
+
+def at_work(postgres: PostgresServer, database: Database) -> int:
+    name = database.engine.url.database
+    return len(
+        postgres.execute(
+            f"SELECT FROM pg_stat_activity WHERE datname = '{name}' AND state = 'active'"
+        )
+    )
+
+
+async def usable(database: Database) -> None:
+    await database.writer.execute(text("INSERT INTO notes VALUES ('used')"))
+    notes = await database.reader.all(text("SELECT line FROM notes"))
+    assert {row.line for row in notes} == {"used"}
+
+
+@pytest.mark.parametrize(
+    "operation", [read, write, write_and_return, write_many, read_in_snapshot, stream]
+)
+async def test_a_statement_that_takes_too_long_ends_on_the_server_as_well(
+    database: Database, postgres: PostgresServer, operation: Operation
+) -> None:
+    for _ in range(2):
+        with pytest.raises((TimeoutError, CommitOutcomeUnknown)):
+            await operation(database)
+        assert database.pool.checked_out == 0
+        await eventually(lambda: at_work(postgres, database) == 0)
+        await usable(database)
+    assert database.pool.opened_total == 1
+
+
+@pytest.mark.parametrize("operation", [write, write_and_return, write_many])
+async def test_a_write_that_its_callers_timeout_cuts_off_has_an_unknown_outcome(
+    database: Database, operation: Operation
+) -> None:
+    with pytest.raises(CommitOutcomeUnknown):
+        await operation(database)
+
+
+@pytest.mark.parametrize("operation", [read, write, write_and_return, write_many])
+async def test_the_wait_for_a_connection_is_part_of_the_time(
+    database: Database, operation: Operation
+) -> None:
+    async with database.engine.connect():
+        async with asyncio.timeout(10):  # pool_timeout is 30 s
+            with pytest.raises(TimeoutError):
+                await asyncio.create_task(_of(operation(database)))
+        assert database.pool.waiting == 0
+    await usable(database)
+
+
+async def _of(work: Awaitable[Any]) -> Any:
+    return await work
+
+
+async def test_a_pool_that_has_nothing_to_lend_says_so_to_reader_and_writer(
+    database_url: str,
+) -> None:
+    async with (
+        Database.from_url(
+            database_url, environment="testing", pool_size=1, max_overflow=0, pool_timeout=0.1
+        ) as database,
+        database.engine.connect(),
+    ):
+        for work in (database.reader.scalar(BACKEND), database.writer.execute(slow_add)):
+            with pytest.raises(PoolTimeout):
+                await asyncio.create_task(_of(work))
+
+
+@pytest.fixture
+async def impatient(database_url: str) -> AsyncIterator[Database]:
+    """A pool of one connection that waits a third of a second for a statement."""
+    async with Database.from_url(
+        database_url, environment="testing", pool_size=1, max_overflow=0, command_timeout=0.3
+    ) as database:
+        await database.writer.execute(text("CREATE TABLE notes (line text)"))
+        yield database
+
+
+async def test_the_drivers_limit_holds_without_a_timeout_of_the_callers(
+    impatient: Database, postgres: PostgresServer
+) -> None:
+    with pytest.raises(TimeoutError):
+        await impatient.reader.scalar(sleep)
+    with pytest.raises(CommitOutcomeUnknown):
+        await impatient.writer.execute(slow_add)
+    assert impatient.pool.checked_out == 0
+    await eventually(lambda: at_work(postgres, impatient) == 0)
+    await usable(impatient)
+    assert impatient.pool.opened_total == 1
+
+
+@contextmanager
+def frozen(backend: int) -> Iterator[None]:
+    """Let the server's process ``backend`` answer nothing for a block."""
+    os.kill(backend, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(backend, signal.SIGCONT)
+
+
+FROZEN: dict[str, tuple[Operation, type[BaseException]]] = {
+    "read": (lambda database: database.reader.scalar(BACKEND), TimeoutError),
+    "write": (lambda database: database.writer.execute(BACKEND), CommitOutcomeUnknown),
+    "many": (
+        lambda database: database.writer.execute_many(
+            text("INSERT INTO notes VALUES (:line)"), [{"line": "lost"}]
+        ),
+        CommitOutcomeUnknown,
+    ),
+}
+
+
+@pytest.mark.parametrize(("operation", "error"), FROZEN.values(), ids=FROZEN)
+async def test_a_frozen_server_is_waited_for_no_longer_than_the_drivers_limit(
+    impatient: Database,
+    postgres: PostgresServer,
+    operation: Operation,
+    error: type[BaseException],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if postgres.directory is None:
+        pytest.skip("freezes a process of the server, so it has to be one that the tests started")
+    monkeypatch.setattr("penstock.pool.upkeep.MEND_TIMEOUT", 0.3)
+    backend = int(await impatient.reader.scalar(BACKEND))
+    with frozen(backend):
+        async with asyncio.timeout(30):
+            with pytest.raises(error):
+                await operation(impatient)
+            assert impatient.pool.checked_out == 0
+            assert await impatient.reader.scalar(BACKEND) != backend
+    await impatient.writer.execute(text("INSERT INTO notes VALUES ('used')"))
+
+
+async def test_a_silent_network_is_waited_for_no_longer_than_the_callers_timeout(
+    postgres: PostgresServer, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.pool.upkeep.MEND_TIMEOUT", 0.3)
+    monkeypatch.setattr("penstock.pool.closing.CLOSE_TIMEOUT", 0.3)
+    async with (
+        proxy_before(postgres.host, postgres.port) as proxy,
+        Database.from_url(
+            proxy.url(database_url), environment="testing", pool_size=1, max_overflow=0
+        ) as database,
+    ):
+        await silenced(database, proxy)
+
+
+async def silenced(database: Database, proxy: Proxy) -> None:
+    await database.writer.execute(text("CREATE TABLE notes (line text)"))
+    for operation in (read, write, read_in_snapshot):
+        proxy.silence()
+        async with asyncio.timeout(20):
+            with pytest.raises((TimeoutError, CommitOutcomeUnknown)):
+                async with asyncio.timeout(0.2):
+                    await operation(database)
+            assert database.pool.checked_out == 0
+            await usable(database)  # over a new connection
+        proxy.heal()

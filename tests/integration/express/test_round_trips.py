@@ -1,0 +1,185 @@
+"""How often a service waits for the server: counted by a proxy, on both event loops, with TLS."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from itertools import product
+
+import pytest
+import uvloop
+from sqlalchemy import bindparam, insert, select, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from tests.servers.certificates import make_certificates
+from tests.servers.parts import require_part
+from tests.servers.postgres import PostgresServer, own_postgres, postgres_programs
+from tests.servers.process import ServerStartError
+from tests.servers.proxy import Proxy, proxy_before
+
+from penstock import Database, query
+
+
+class Base(DeclarativeBase):
+    """What the table belongs to."""
+
+
+class Note(Base):
+    """Something to be written and read."""
+
+    __tablename__ = "notes"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    line: Mapped[str]
+
+
+line_of = query(select(Note.line).where(Note.id == bindparam("note_id")))
+add = query(insert(Note).values(line=bindparam("line")))
+add_returning = query(insert(Note).values(line=bindparam("line")).returning(Note))
+
+
+async def express_read(database: Database) -> None:
+    assert await database.reader.scalar(line_of, note_id=1) == "first"
+
+
+async def express_text(database: Database) -> None:
+    assert await database.reader.scalar(text("SELECT line FROM notes WHERE id = 1")) == "first"
+
+
+async def session_read(database: Database) -> None:
+    async with database.read() as session:
+        assert await session.scalar(select(Note.line).where(Note.id == 1)) == "first"
+
+
+async def session_write(database: Database) -> None:
+    async with database.write() as session:
+        session.add(Note(line="by a session"))
+
+
+async def express_write(database: Database) -> None:
+    assert await database.writer.execute(add, line="express") == 1
+
+
+async def express_write_returning(database: Database) -> None:
+    assert (await database.writer.one(add_returning, line="express")).line == "express"
+
+
+async def express_write_many(database: Database) -> None:
+    await database.writer.execute_many(add, [{"line": str(number)} for number in range(10)])
+
+
+Operation = Callable[[Database], Awaitable[None]]
+
+ROUND_TRIPS: dict[Operation, int] = {
+    express_read: 1,
+    express_text: 1,
+    session_read: 1,
+    session_write: 3,
+    express_write: 1,
+    express_write_returning: 1,
+    express_write_many: 1,
+}
+
+
+@asynccontextmanager
+async def one_connection(
+    host: str, port: int, url: str, **settings: object
+) -> AsyncIterator[tuple[Database, Proxy]]:
+    """Give a pool of one connection through a proxy, and a table with one note."""
+    async with (
+        proxy_before(host, port) as proxy,
+        Database.from_url(
+            proxy.url(url), environment="testing", pool_size=1, max_overflow=0, **settings
+        ) as database,
+    ):
+        async with database.engine.begin() as connection:
+            await connection.run_sync(Base.metadata.drop_all)
+            await connection.run_sync(Base.metadata.create_all)
+        await database.writer.execute(add, line="first")
+        for operation in ROUND_TRIPS:  # each statement is prepared once
+            await operation(database)
+        yield database, proxy
+
+
+async def spent(database: Database, proxy: Proxy, operation: Operation) -> int:
+    before = proxy.round_trips
+    await operation(database)
+    await asyncio.sleep(0)
+    return proxy.round_trips - before
+
+
+async def count_all_orders(host: str, port: int, url: str, **settings: object) -> None:
+    """Run every operation after every other, and hold the round trips of each to its number."""
+    async with one_connection(host, port, url, **settings) as (database, proxy):
+        counted = {}
+        for before, operation in product(ROUND_TRIPS, repeat=2):
+            await before(database)
+            counted[before.__name__, operation.__name__] = await spent(database, proxy, operation)
+        assert counted == {
+            (before.__name__, operation.__name__): ROUND_TRIPS[operation]
+            for before, operation in product(ROUND_TRIPS, repeat=2)
+        }
+        assert proxy.connects == 1
+
+
+async def test_every_operation_costs_the_same_in_every_order(
+    postgres: PostgresServer, database_url: str
+) -> None:
+    await count_all_orders(postgres.host, postgres.port, database_url)
+
+
+def test_every_operation_costs_the_same_on_uvloop(
+    postgres: PostgresServer, database_url: str
+) -> None:
+    work = count_all_orders(postgres.host, postgres.port, database_url)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(work)
+
+
+async def test_a_snapshot_begins_and_ends_with_a_round_trip_each(
+    postgres: PostgresServer, database_url: str
+) -> None:
+    async def snapshot(database: Database) -> None:
+        async with database.reader.snapshot() as moment:
+            assert await moment.scalar(line_of, note_id=1) == "first"
+            assert await moment.scalar(line_of, note_id=1) == "first"
+
+    async with one_connection(postgres.host, postgres.port, database_url) as (database, proxy):
+        for before in ROUND_TRIPS:
+            await before(database)
+            assert await spent(database, proxy, snapshot) == 4
+
+
+async def test_what_is_asked_at_once_waits_for_its_turn_and_costs_no_more(
+    postgres: PostgresServer, database_url: str
+) -> None:
+    async def all_at_once(database: Database) -> None:
+        await asyncio.gather(*(operation(database) for operation in list(ROUND_TRIPS) * 5))
+
+    async with one_connection(postgres.host, postgres.port, database_url) as (database, proxy):
+        assert await spent(database, proxy, all_at_once) == 5 * sum(ROUND_TRIPS.values())
+
+
+@pytest.fixture(scope="module")
+def server_with_tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    certificates = make_certificates(tmp_path_factory.mktemp("certificates"))
+    programs = postgres_programs()
+    require_part("PostgreSQL", present=programs, remedy="set TEST_POSTGRES_BIN")
+    assert programs is not None
+    settings = {"ssl": "on", "ssl_cert_file": "../server.pem", "ssl_key_file": "../server.key"}
+    files = {"server.pem": certificates.certificate, "server.key": certificates.key}
+    try:
+        with own_postgres(programs, settings, files) as server:
+            yield server
+    except ServerStartError as error:
+        if "SSL is not supported by this build" not in str(error):
+            raise
+        # CI runs everything a second time on a PostgreSQL that was built with OpenSSL.
+        pytest.skip("this PostgreSQL was built without OpenSSL")
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_encryption_costs_no_round_trip(
+    server_with_tls: PostgresServer, loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    server = server_with_tls
+    work = count_all_orders(server.host, server.port, server.url(), tls="require")
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(work)

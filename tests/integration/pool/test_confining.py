@@ -1,0 +1,285 @@
+"""A connection is confined to reading in front of its next statement, and freed the same way."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import event, make_url, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from tests.eventually import eventually
+from tests.integration.pool.pools import MakeEngine, kill, pool_of
+from tests.servers.postgres import PostgresServer
+from tests.servers.proxy import Proxy
+
+from penstock import PenstockPool
+from penstock.engine import confined_engine
+
+DEFAULT = text("SHOW default_transaction_read_only")
+INSERT = text("INSERT INTO notes VALUES ('written')")
+COUNT = text("SELECT count(*) FROM notes")
+
+
+@pytest.fixture
+async def engine(make_engine: MakeEngine) -> AsyncEngine:
+    """A pool of one connection, and an empty table."""
+    engine = make_engine(pool_size=1, max_overflow=0)
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE notes (line text)"))
+    return engine
+
+
+async def read(engine: AsyncEngine) -> None:
+    async with confined_engine(engine).connect() as connection:
+        assert await connection.scalar(DEFAULT) == "on"
+
+
+async def write(engine: AsyncEngine) -> None:
+    async with engine.begin() as connection:
+        assert await connection.scalar(DEFAULT) == "off"
+        await connection.execute(INSERT)
+
+
+async def write_in_autocommit(engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        assert await connection.scalar(DEFAULT) == "off"
+        await connection.execute(INSERT)
+
+
+async def roll_back(engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        await connection.execute(INSERT)
+
+
+async def borrow_to_read(engine: AsyncEngine) -> None:
+    async with confined_engine(engine).connect():
+        pass
+
+
+async def borrow(engine: AsyncEngine) -> None:
+    async with engine.connect():
+        pass
+
+
+async def read_repeatably(engine: AsyncEngine) -> None:
+    async with confined_engine(engine).connect() as connection:
+        await connection.execution_options(isolation_level="REPEATABLE READ")
+        assert await connection.scalar(DEFAULT) == "on"
+
+
+async def cancel_a_read(engine: AsyncEngine) -> None:
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05), confined_engine(engine).connect() as connection:
+            await connection.execute(text("SELECT pg_sleep(30)"))
+
+
+async def cancel_a_repeatable_read(engine: AsyncEngine) -> None:
+    async def sleep() -> None:
+        async with confined_engine(engine).connect() as connection:
+            await connection.execution_options(isolation_level="REPEATABLE READ")
+            await connection.execute(text("SELECT pg_sleep(30)"))
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(sleep(), 0.05)
+
+
+async def fail_to_read(engine: AsyncEngine) -> None:
+    with pytest.raises(DBAPIError, match="read-only transaction"):
+        async with confined_engine(engine).connect() as connection:
+            await connection.execute(INSERT)
+
+
+async def rows(engine: AsyncEngine) -> int:
+    async with engine.connect() as connection:
+        return int(await connection.scalar(COUNT))
+
+
+Use = Callable[[AsyncEngine], Awaitable[None]]
+BEFORE: list[Use] = [
+    read,
+    borrow_to_read,
+    read_repeatably,
+    cancel_a_read,
+    cancel_a_repeatable_read,
+    fail_to_read,
+    write,
+    write_in_autocommit,
+    roll_back,
+    borrow,
+]
+
+
+@pytest.mark.parametrize("before", BEFORE)
+@pytest.mark.parametrize("use", [read, write, write_in_autocommit, fail_to_read])
+async def test_whoever_had_the_connection_before_changes_nothing(
+    engine: AsyncEngine, before: Use, use: Use
+) -> None:
+    await before(engine)
+    await use(engine)
+    await before(engine)
+    await use(engine)
+    assert pool_of(engine).snapshot().opened_total == 1
+
+
+@pytest.mark.parametrize("before", BEFORE)
+async def test_what_an_engines_user_does_not_commit_is_not_saved(
+    engine: AsyncEngine, before: Use
+) -> None:
+    await before(engine)
+    saved = await rows(engine)
+    await before(engine)
+    more = await rows(engine) - saved
+    await before(engine)
+    await roll_back(engine)
+    assert await rows(engine) == saved + 2 * more
+
+
+async def test_many_confinements_may_be_sent_before_any_statement(
+    engine: AsyncEngine, proxy: Proxy
+) -> None:
+    await write(engine)
+    proxy.silence()
+    for _ in range(20):  # none waits for an answer
+        await borrow_to_read(engine)
+        await borrow(engine)
+    proxy.heal()
+    await read(engine)
+    await write(engine)
+    assert await rows(engine) == 2
+    assert proxy.connects == 1
+
+
+async def test_a_reader_needs_one_round_trip(engine: AsyncEngine, proxy: Proxy) -> None:
+    for before in (read, write, roll_back):
+        await before(engine)
+        await read(engine)
+        await before(engine)
+        spent = proxy.round_trips
+        await read(engine)
+        assert proxy.round_trips - spent == 1
+
+
+async def test_the_roles_own_default_is_kept(
+    engine: AsyncEngine, database_url: str, postgres: PostgresServer
+) -> None:
+    role = make_url(database_url).username
+    postgres.execute(f"ALTER ROLE {role} SET default_transaction_read_only = on")
+    careful = create_async_engine(database_url, poolclass=PenstockPool, pool_size=1, max_overflow=0)
+    for _ in range(2):
+        await read(careful)
+        async with careful.connect() as connection:
+            assert await connection.scalar(DEFAULT) == "on"
+            with pytest.raises(DBAPIError, match="read-only transaction"):
+                await connection.execute(INSERT)
+    await careful.dispose()
+
+
+async def test_a_connection_that_dies_with_a_confinement_in_flight_is_replaced(
+    engine: AsyncEngine, proxy: Proxy
+) -> None:
+    await write(engine)
+    proxy.silence()
+    await borrow_to_read(engine)
+    proxy.cut()
+    await eventually(lambda: not proxy.links)
+    for use in (read, write):
+        await use(engine)
+    assert proxy.connects == 2
+
+
+async def test_a_backend_killed_with_a_confinement_in_flight_is_replaced(
+    engine: AsyncEngine, postgres: PostgresServer, proxy: Proxy
+) -> None:
+    async with engine.connect() as connection:
+        process = int(await connection.scalar(text("SELECT pg_backend_pid()")))
+    await borrow_to_read(engine)
+    kill(postgres, process)
+    await eventually(lambda: not proxy.links)
+    for use in (write, read):
+        await use(engine)
+    assert proxy.connects == 2
+
+
+async def test_a_confinement_that_the_server_refuses_costs_the_connection(
+    engine: AsyncEngine, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await write(engine)
+    with monkeypatch.context() as patch:
+        patch.setattr("penstock.pool.drivers.CONFINE", "SET what_does_not_exist = on")
+        with pytest.raises(DBAPIError) as raised:
+            await read(engine)
+    assert raised.value.connection_invalidated
+    for use in (read, write):
+        await use(engine)
+    assert proxy.connects == 2
+
+
+async def test_a_statements_own_error_reaches_its_caller_alone(engine: AsyncEngine) -> None:
+    for _ in range(2):
+        await write(engine)
+        with pytest.raises(DBAPIError, match="division by zero"):
+            async with confined_engine(engine).connect() as connection:
+                await connection.execute(text("SELECT 1/0"))
+    await read(engine)
+    assert pool_of(engine).snapshot().opened_total == 1
+
+
+@pytest.fixture
+async def heard(engine: AsyncEngine) -> AsyncIterator[list[str]]:
+    """What is notified to the pool's one connection."""
+    heard: list[str] = []
+    async with engine.connect() as connection:
+        driver = await driver_of(connection)
+        await driver.add_listener("news", lambda *news: heard.append(news[3]))
+    yield heard
+    async with engine.connect() as connection:
+        await (await driver_of(connection)).reset()
+
+
+async def driver_of(connection: AsyncConnection) -> Any:
+    return (await connection.get_raw_connection()).driver_connection
+
+
+async def test_notifications_that_come_with_the_answer_reach_the_driver(
+    engine: AsyncEngine, heard: list[str], postgres: PostgresServer, proxy: Proxy
+) -> None:
+    name = make_url(str(engine.url)).database or ""
+    proxy.silence()
+    await borrow_to_read(engine)
+    for number in range(3):
+        postgres.execute(f"NOTIFY news, '{number}'", name)
+    proxy.heal()
+    await read(engine)
+    await eventually(lambda: heard == ["0", "1", "2"])
+    await write(engine)
+
+
+async def test_a_parameters_new_value_that_comes_with_the_answer_reaches_the_driver(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "penstock.pool.drivers.CONFINE",
+        "SET default_transaction_read_only = on; SET application_name = 'changed'",
+    )
+    async with engine.connect() as connection:
+        driver = await driver_of(connection)
+    assert driver.get_settings().application_name != "changed"
+    await read(engine)
+    assert driver.get_settings().application_name == "changed"
+
+
+async def test_a_reset_listener_that_forgets_all_settings_frees_no_reader(
+    engine: AsyncEngine,
+) -> None:
+    @event.listens_for(engine.sync_engine, "reset")
+    def forget(dbapi_connection: Any, record: object, state: object) -> None:
+        cursor = dbapi_connection.cursor()
+        cursor.execute("RESET ALL")
+        cursor.close()
+
+    for _ in range(2):
+        await read(engine)
+        await fail_to_read(engine)
+        await write(engine)
