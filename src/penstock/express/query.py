@@ -69,7 +69,7 @@ class Query(Generic[_T_co]):
     """
 
     def __init__(self, statement: Statement) -> None:
-        self.statement = statement
+        self.statement: Any = statement
         self.writes = isinstance(statement, UpdateBase)
         named = [bind for bind in _binds(statement) if not bind.unique]
         self.required = frozenset(b.key for b in named if b.required)
