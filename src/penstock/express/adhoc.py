@@ -6,6 +6,7 @@ from typing import Any
 
 from penstock.express.lanes import Call
 from penstock.express.query import Query, query
+from penstock.express.refusals import refuse_options
 
 __all__ = ["AdHocQueries"]
 
@@ -38,6 +39,8 @@ class AdHocQueries:
         if form is None:
             return Call(query(statement), values)
         known = self._queries.get(form.key)
+        if known is not None:
+            refuse_options(statement)  # which are no part of its form
         if known is None:
             known = self._queries[form.key] = query(statement)
             if len(self._queries) > self._size:

@@ -9,12 +9,13 @@ from sqlalchemy import Row, Select
 from penstock.express.adhoc import AdHocQueries
 from penstock.express.errors import UNKNOWN, CommitOutcomeUnknown
 from penstock.express.lanes import Call
-from penstock.express.query import Query, Statement
+from penstock.express.query import Mapped, Query, Statement
 from penstock.express.results import first, one, one_or_none, scalar
 
 __all__ = ["Asking", "Values", "within"]
 
 _T = TypeVar("_T")
+_M = TypeVar("_M", bound=Mapped)
 Values = Mapping[str, Any] | None
 
 
@@ -157,13 +158,23 @@ class Asking:
     @overload
     async def scalar(
         self,
-        statement: Query[Row[_T]],
+        statement: Query[Row[_T, *tuple[Any, ...]]],
         values: Values = None,
         /,
         *,
         timeout: float | None = None,
         **named: Any,
     ) -> _T | None: ...
+    @overload
+    async def scalar(
+        self,
+        statement: Query[_M],
+        values: Values = None,
+        /,
+        *,
+        timeout: float | None = None,
+        **named: Any,
+    ) -> _M | None: ...
     @overload
     async def scalar(
         self,

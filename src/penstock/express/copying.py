@@ -31,6 +31,7 @@ class Copying:
         self.table = table
         self._names = names
         self._rows = rows
+        self._refuse_expressions(names)
         self._defaults: dict[str, Any] = {
             column.key: column.default
             for column in table.columns
@@ -39,6 +40,20 @@ class Copying:
             and (column.default.is_scalar or column.default.is_callable)
         }
         self.columns: Sequence[str] = [*names, *self._defaults]
+
+    def _refuse_expressions(self, names: Mapping[str, str]) -> None:
+        missing = [
+            column.key
+            for column in self.table.columns
+            if column.key not in names
+            and column.default is not None
+            and not (column.default.is_scalar or column.default.is_callable)
+        ]
+        if missing:
+            raise ExpressError(
+                f"COPY computes no default= of {', '.join(missing)}: give the values, or make it a "
+                "server_default="
+            )
 
     @classmethod
     async def of(

@@ -32,7 +32,8 @@ class Cursor:
     def __init__(
         self, compiled: SQLCompiler, description: Description, *, converts: bool = True
     ) -> None:
-        parent: Any = _Parent(_Context(compiled, converts))
+        self._context = _Context(compiled, converts)
+        parent: Any = _Parent(self._context)
         self.metadata = CursorResultMetaData(parent, description)
         processors = self.metadata._processors  # noqa: SLF001 - no public way to them
         self.processors = processors if any(processors) else None
@@ -42,7 +43,9 @@ class Cursor:
 
     def result(self, rows: Iterable[Sequence[Any]] = ()) -> Any:
         """Return a result over rows whose values are converted."""
-        return IteratorResult(self.metadata, iter(rows))
+        result: Any = IteratorResult(self.metadata, iter(rows))
+        result.context = self._context  # the ORM's loader asks whether rows come from a cursor
+        return result
 
 
 class _Parent:
@@ -53,6 +56,7 @@ class _Parent:
 class _Context:
     """What the metadata asks of an execution."""
 
+    _is_server_side = False
     _translate_colname = None
     root_connection = None
 

@@ -20,6 +20,7 @@ class Defaults:
     """
 
     def __init__(self, compiled: SQLCompiler) -> None:
+        self._state: Any = compiled.compile_state
         inserted, updated = compiled.insert_prefetch or (), compiled.update_prefetch or ()
         described = [
             *((column, column._default_description_tuple) for column in inserted),  # noqa: SLF001 - as SQLAlchemy's own execution, here and below
@@ -38,8 +39,8 @@ class Defaults:
 
     def add_to(self, bound: dict[str, Any]) -> None:
         """Add the defaults to the values of one row."""
-        for _, key, default, is_scalar, _ in self._columns:
-            bound[key] = default if is_scalar else default(OtherValues(bound))
+        for column, key, default, is_scalar, _ in self._columns:
+            bound[key] = default if is_scalar else default(OtherValues(bound, column, self._state))
 
 
 class OtherValues:
@@ -47,11 +48,21 @@ class OtherValues:
 
     Args:
         parameters: The values, by the keys of their columns.
+        column: Whose default it is.
+        state: What SQLAlchemy knows of the statement; None where it has but one row.
     """
 
-    def __init__(self, parameters: dict[str, Any]) -> None:
+    def __init__(self, parameters: dict[str, Any], column: Any = None, state: Any = None) -> None:
         self.current_parameters = parameters
+        self.current_column = column
+        self._has_rows = getattr(state, "_has_multi_parameters", False)
+        self._keys = list(state._dict_parameters) if self._has_rows else []  # noqa: SLF001 - as above
 
-    def get_current_parameters(self, isolate_multiinsert_groups: bool = True) -> dict[str, Any]:  # noqa: ARG002 - as SQLAlchemy has it
-        """Return the values."""
-        return self.current_parameters
+    def get_current_parameters(self, isolate_multiinsert_groups: bool = True) -> dict[str, Any]:
+        """Return the values: of the same row alone, where the statement has several."""
+        if not (self._has_rows and isolate_multiinsert_groups):
+            return self.current_parameters
+        column = self.current_column
+        row = column.index + 1 if column._is_multiparam_column else 0  # noqa: SLF001 - as above
+        values = {key: self.current_parameters.get(f"{key}_m{row}") for key in map(str, self._keys)}
+        return {key: value for key, value in values.items() if key != str(column.key)}

@@ -74,6 +74,9 @@ class EntityParts:
     @classmethod
     def of(cls, loading: Loading) -> Self | None:
         """Return the parts of a statement; None where only the ORM's own loader will do."""
+        classes = [entity.mapper._identity_class for entity in loading.mapped]  # noqa: SLF001 - as below
+        if len(set(classes)) < len(classes):
+            return None  # an instance may be in two parts of a row
         parts = []
         for entity, getter in zip(loading.entities, loading.getters, strict=True):
             part = getter if isinstance(getter, itemgetter) else _entity(entity, loading)
@@ -99,8 +102,10 @@ def _part(part: Any, row: Sequence[Any], made: _Made) -> Any:
 
 
 def _entity(entity: Any, loading: Loading) -> Entity | None:
-    mapper = getattr(entity, "mapper", None)
-    if mapper is None or mapper.polymorphic_map or mapper.class_manager.dispatch.load:
+    if entity not in loading.mapped:
+        return None
+    mapper = entity.mapper
+    if mapper.polymorphic_map or mapper.class_manager.dispatch.load:
         return None
     if loading.context.propagated_loader_options or loading.is_collected:
         return None

@@ -25,6 +25,7 @@ class Loading:
 
     Attributes:
         entities: What is selected: mapped classes, columns, bundles.
+        mapped: The mapped classes among them.
         labels: Their names in a row.
         extra: Other keys by which a row finds them.
         getters: What makes each of them of one of the driver's rows; of no use for instances,
@@ -35,6 +36,7 @@ class Loading:
         self.state = state
         self.cursor = cursor
         self.entities: Sequence[Any] = state._entities  # noqa: SLF001 - no public way to them
+        self.mapped = [entity for entity in self.entities if hasattr(entity, "path")]
         self._statement = statement
         self._selected = selected
         self.context = self._context(Session())
@@ -70,7 +72,11 @@ class Loading:
         Raises:
             QueryRefused: It would take a session.
         """
-        if self.context.post_load_paths or self._loads_by_subquery():
+        if (
+            self.context.post_load_paths
+            or self._loads_by_subquery()
+            or self._loads_subclasses_apart()
+        ):
             raise QueryRefused(
                 "It loads related objects by further statements (selectinload, subqueryload, "
                 "immediateload, polymorphic selectin, or lazy= of that kind on a relationship), "
@@ -79,18 +85,31 @@ class Loading:
 
     def _loads_by_subquery(self) -> bool:
         # Known to the ORM only when rows come, unlike the others.
-        options = [
+        return any(_is_subquery(option.strategy) for option in self._options()) or any(
+            self._context_option(entity, relationship) is None
+            and _is_subquery(relationship.strategy_key)
+            for entity in self.mapped
+            for relationship in entity.mapper.relationships
+        )
+
+    def _loads_subclasses_apart(self) -> bool:
+        # Known only when the first instance of a subclass comes.
+        return any(
+            dict(option.strategy or ()).get("selectinload_polymorphic")
+            for option in self._options()
+        ) or any(
+            subclass.polymorphic_load == "selectin"
+            for entity in self.mapped
+            for subclass in entity.mapper.self_and_descendants
+            if subclass is not entity.mapper
+        )
+
+    def _options(self) -> list[Any]:
+        return [
             option
             for key, option in self.state.attributes.items()
             if isinstance(key, tuple) and key[0] == "loader"
         ]
-        return any(_is_subquery(option.strategy) for option in options) or any(
-            self._context_option(entity, relationship) is None
-            and _is_subquery(relationship.strategy_key)
-            for entity in self.entities
-            if getattr(entity, "mapper", None) is not None
-            for relationship in entity.mapper.relationships
-        )
 
     def _context_option(self, entity: Any, relationship: Any) -> Any:
         return relationship._get_context_loader(self.context, entity.path)  # noqa: SLF001 - as the ORM asks

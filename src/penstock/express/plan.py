@@ -11,7 +11,7 @@ from sqlalchemy.sql.elements import BindParameter
 from penstock.express.parameters import FixedParameters, Parameters, VaryingParameters
 from penstock.express.shape import Shape, shape_of
 
-__all__ = ["Plan"]
+__all__ = ["Plan", "column_keys"]
 
 
 class Plan:
@@ -38,7 +38,7 @@ class Plan:
         self.dialect = dialect
         self._cache_key = statement._generate_cache_key()  # noqa: SLF001 - as SQLAlchemy's own cache
         self._renamed: Mapping[str, str] = (
-            {} if columns is None else _column_keys(statement, columns)
+            {} if columns is None else column_keys(statement, columns)
         )
         self.compiled = self._compile(None if columns is None else list(self._renamed.values()))
         self.parameters: Parameters = _parameters(self.compiled)
@@ -114,7 +114,7 @@ def _parameters(compiled: SQLCompiler) -> Parameters:
     return VaryingParameters(compiled) if varies else FixedParameters(compiled)
 
 
-def _column_keys(statement: Any, columns: Sequence[str]) -> dict[str, str]:
+def column_keys(statement: Any, columns: Sequence[str]) -> dict[str, str]:
     """Return the keys of the columns by the names that their values are given under."""
     mapper = getattr(statement.entity_description.get("entity"), "__mapper__", None)
     mapped = {} if mapper is None else mapper.column_attrs

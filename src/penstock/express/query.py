@@ -19,13 +19,13 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import FromStatement, Mapper
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.dml import ReturningDelete, ReturningInsert, ReturningUpdate, UpdateBase
-from sqlalchemy.sql.elements import BindParameter
+from sqlalchemy.sql.elements import BindParameter, ClauseElement
 
 from penstock.express.errors import ExpressError, ParameterError
 from penstock.express.plan import Plan
-from penstock.express.refusals import refuse_unfit
+from penstock.express.refusals import is_open, refuse_unfit
 
-__all__ = ["Query", "Statement", "as_query", "query"]
+__all__ = ["Mapped", "Query", "Statement", "as_query", "query"]
 
 _T_co = TypeVar("_T_co", covariant=True)
 _T = TypeVar("_T")
@@ -75,7 +75,7 @@ class Query(Generic[_T_co]):
         self.required = frozenset(b.key for b in named if b.required)
         self.optional = frozenset(b.key for b in named if not b.required)
         self.count = len(self.required)
-        self.is_open = _takes_columns(statement)
+        self.is_open = is_open(statement)
         self._plans: dict[tuple[int, tuple[str, ...]], tuple[Dialect, Plan]] = {}
         self._dialect: Dialect | None = None
         self._plan: Plan | None = None
@@ -192,16 +192,14 @@ def as_query(statement: Any) -> Query[Any]:
 def _binds(statement: Any) -> Iterable[BindParameter[Any]]:
     if isinstance(statement, FromStatement):
         statement = statement.element
-    return [e for e in visitors.iterate(statement) if isinstance(e, BindParameter)]
+    parts = [statement, *_in_options(statement)]
+    return [e for part in parts for e in visitors.iterate(part) if isinstance(e, BindParameter)]
 
 
-def _takes_columns(statement: Any) -> bool:
-    if not isinstance(statement, Insert | Update):
-        return False
-    given: Any = statement
-    return not (
-        given._values  # noqa: SLF001 - there is no public way to ask, in all four lines
-        or given._multi_values  # noqa: SLF001
-        or getattr(given, "_ordered_values", None)
-        or getattr(given, "select", None) is not None
-    )
+def _in_options(statement: Any) -> Iterable[ClauseElement]:
+    """Return the expressions within ``with_expression()`` and ``with_loader_criteria()``."""
+    for option in getattr(statement, "_with_options", ()):
+        expressions = [getattr(option, "where_criteria", None)]
+        for element in getattr(option, "context", ()):
+            expressions += element._extra_criteria  # noqa: SLF001 - no public way to them
+        yield from (e for e in expressions if isinstance(e, ClauseElement))

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import CompoundSelect, Select, TextClause, TextualSelect
+from sqlalchemy import CompoundSelect, Insert, Select, TextClause, TextualSelect, Update
 from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.exc import CompileError
 from sqlalchemy.orm import FromStatement, Mapper
@@ -13,7 +13,7 @@ from sqlalchemy.sql.dml import UpdateBase
 from penstock.express.errors import QueryRefused
 from penstock.express.plan import Plan
 
-__all__ = ["refuse_unfit"]
+__all__ = ["is_open", "refuse_options", "refuse_unfit"]
 
 _KINDS = (Select, CompoundSelect, TextualSelect, TextClause, FromStatement, UpdateBase)
 
@@ -43,11 +43,16 @@ def refuse_unfit(statement: Any) -> None:
             "insert(), update(), delete() and text(). A str goes into text(), a function or an "
             "expression into select()."
         )
-    for refuse in (_refuse_options, _refuse_tables, _refuse_return_defaults, _refuse_loading):
+    for refuse in (refuse_options, _refuse_tables, _refuse_return_defaults, _refuse_loading):
         refuse(statement)
 
 
-def _refuse_options(statement: Any) -> None:
+def refuse_options(statement: Any) -> None:
+    """Refuse execution options that only a session understands.
+
+    Raises:
+        QueryRefused: It has some.
+    """
     options: Mapping[str, Any] = statement.get_execution_options()
     if strange := sorted(set(options) - _HARMLESS):
         raise QueryRefused(
@@ -60,12 +65,21 @@ def _refuse_tables(statement: Any) -> None:
     if not isinstance(statement, UpdateBase):
         return
     mapper = _mapper_of(statement)
+    if mapper is not None and _changes_all(statement):
+        raise QueryRefused(
+            f"update({mapper.class_.__name__}) says neither which rows to change nor how: a "
+            "session would go by primary key. Name the rows by where()."
+        )
     if mapper is not None and len(mapper.tables) > 1 and not getattr(statement, "is_delete", False):
         names = ", ".join(str(table) for table in mapper.tables)
         raise QueryRefused(
             f"{mapper.class_.__name__} is stored in several tables ({names}), which takes several "
             "statements: write it by a session."
         )
+
+
+def _changes_all(statement: Any) -> bool:
+    return isinstance(statement, Update) and is_open(statement) and statement.whereclause is None
 
 
 def _mapper_of(statement: UpdateBase) -> Mapper[Any] | None:
@@ -77,6 +91,19 @@ def _mapper_of(statement: UpdateBase) -> Mapper[Any] | None:
 def _refuse_return_defaults(statement: Any) -> None:
     if getattr(statement, "_return_defaults", False):
         raise QueryRefused("return_defaults() fills a session's objects: use returning().")
+
+
+def is_open(statement: Any) -> bool:
+    """Tell whether a statement's columns are named by the values, as in ``insert(table)`` alone."""
+    if not isinstance(statement, Insert | Update):
+        return False
+    given: Any = statement
+    return not (
+        given._values  # noqa: SLF001 - there is no public way to ask, in all four lines
+        or given._multi_values  # noqa: SLF001
+        or getattr(given, "_ordered_values", None)
+        or getattr(given, "select", None) is not None
+    )
 
 
 def _refuse_loading(statement: Any) -> None:

@@ -5,10 +5,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from sqlalchemy import insert
-from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from penstock.express.lanes import Batches, Call, Copy, ReadingLane
+from penstock.express.plan import column_keys
 from penstock.express.query import Query
 
 __all__ = ["SqlalchemyLane"]
@@ -16,6 +16,8 @@ __all__ = ["SqlalchemyLane"]
 Sessions = Callable[[], AbstractAsyncContextManager[Any]]
 """Gives a session for the length of a block, committed or rolled back at its end."""
 
+_OPTIONS = {"render_nulls": True}
+"""A None that is given is NULL, and not the column's default."""
 ROWS_AT_ONCE = 1000
 """Rows of a bulk write that go into one statement's execution."""
 
@@ -45,7 +47,9 @@ class SqlalchemyLane:
     async def execute(self, call: Call) -> int:
         """As the protocol says."""
         async with self._write() as session:
-            result = await _execute(session, call)
+            result = await _execute(session, call, preserve_rowcount=True)
+            if call.query.is_open and call.statement.is_insert:
+                return 1  # of which a session says nothing
             return max(0, getattr(result, "rowcount", 0))
 
     async def execute_many(self, query: Query[Any], rows: Sequence[Mapping[str, Any]]) -> None:
@@ -53,7 +57,7 @@ class SqlalchemyLane:
         for row in rows:
             query.check(row)
         async with self._write() as session:
-            await session.execute(query.statement, list(rows))
+            await session.execute(query.statement, list(rows), execution_options=_OPTIONS)
 
     async def copy(self, copy: Copy) -> int:
         """As the protocol says, by INSERT."""
@@ -112,19 +116,26 @@ async def _freeze(session: AsyncSession) -> None:
         await connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
 
 
-async def _execute(session: AsyncSession, call: Call) -> Any:
+async def _execute(session: AsyncSession, call: Call, **options: Any) -> Any:
     call.query.check(call.values)
-    return await session.execute(call.statement, dict(call.values))
+    values = dict(call.values)
+    if call.query.is_open and call.statement.is_update:
+        # A session takes them by attribute for an INSERT, and by column for an UPDATE.
+        keys = column_keys(call.statement, list(values))
+        values = {keys[name]: value for name, value in values.items()}
+    elif call.query.writes and call.statement.is_insert and not call.query.is_open:
+        options["dml_strategy"] = "orm"  # which counts the rows
+    return await session.execute(call.statement, values, execution_options=_OPTIONS | options)
 
 
 async def _results(session: AsyncSession, call: Call) -> list[Any]:
     result = await _execute(session, call)
-    if not result.returns_rows:
-        raise InvalidRequestError(f"It returns no rows: use execute(). {call.query!r}")
     if result._unique_filter_state is not None:  # noqa: SLF001 - no public way to ask, here and below
         result = result.unique()
     is_single = result._attributes.get("is_single_entity", False)  # noqa: SLF001
-    return list((result.scalars() if is_single else result).all())
+    results = list((result.scalars() if is_single else result).all())
+    session.expunge_all()
+    return results
 
 
 @asynccontextmanager
@@ -136,6 +147,7 @@ async def _stream(session: AsyncSession, call: Call, batch: int) -> AsyncIterato
 
     async def batches() -> AsyncGenerator[list[Any], None]:
         async for part in (result.scalars() if is_single else result).partitions(batch):
+            session.expunge_all()
             yield list(part)
 
     try:

@@ -5,6 +5,7 @@ from typing import Any
 
 from penstock.express.asking import Asking, Values, within
 from penstock.express.copying import Copying
+from penstock.express.errors import ExpressError
 from penstock.express.lanes import Call, Lane
 from penstock.express.query import Query, Statement, as_query
 
@@ -26,6 +27,11 @@ class Writer(Asking):
         self.lane = lane
 
     def _run(self, call: Call) -> Awaitable[list[Any]]:
+        statement = call.query.statement
+        if call.query.writes and not statement._returning:  # noqa: SLF001 - no public way to ask
+            raise ExpressError(
+                f"It returns nothing: add returning(), or use execute(). {call.query!r}"
+            )
         return self.lane.write(call)
 
     async def execute(

@@ -1,0 +1,73 @@
+"""The same statement asked of a session and of the express lane."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Row, inspect
+from sqlalchemy.exc import NoInspectionAvailable
+from sqlalchemy.orm import InstanceState
+
+from penstock import Database
+
+__all__ = ["by_session", "picture"]
+
+
+async def by_session(
+    database: Database, statement: Any, values: Mapping[str, Any] | None = None
+) -> list[Any]:
+    """Return what a session gives for a statement: rows, or instances that it has expunged.
+
+    Args:
+        database: Whose session.
+        statement: What is asked.
+        values: Of its parameters.
+    """
+    async with database.write() as session:
+        result: Any = await session.execute(statement, dict(values or {}))
+        if result._unique_filter_state is not None:
+            result = result.unique()
+        is_single = result._attributes.get("is_single_entity", False)
+        results = list((result.scalars() if is_single else result).all())
+        session.expunge_all()
+    return results
+
+
+def picture(thing: Any, seen: dict[int, int] | None = None) -> Any:
+    """Return all that can be seen of a result, of its instances' states and of what they refer to.
+
+    Args:
+        thing: Results, a row, an instance, or a value.
+        seen: Instances that were met before, by ``id()``: where the same one comes again, the
+            pictures show which it was.
+    """
+    seen = {} if seen is None else seen
+    if isinstance(thing, Row):
+        parts = [picture(part, seen) for part in thing]
+        return "row", thing._fields, [str(key) for key in thing._mapping], parts
+    if isinstance(thing, list | tuple):
+        return type(thing), [picture(part, seen) for part in thing]
+    try:
+        state: Any = inspect(thing)
+    except NoInspectionAvailable:
+        return type(thing), thing
+    if not isinstance(state, InstanceState):
+        return type(thing), thing
+    if id(thing) in seen:
+        return "seen", seen[id(thing)]
+    seen[id(thing)] = len(seen)
+    return {
+        "class": type(thing),
+        "key": state.key,
+        "identity": state.identity,
+        "unloaded": state.unloaded,
+        "expired": (state.expired, state.expired_attributes),
+        "kind": (state.detached, state.persistent, state.transient, state.pending),
+        "modified": (state.modified, state.committed_state),
+        "callables": sorted(state.callables),
+        "options": len(state.load_options),
+        "values": {
+            name: picture(value, seen)
+            for name, value in state.dict.items()
+            if name != "_sa_instance_state"
+        },
+    }

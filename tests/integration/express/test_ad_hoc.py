@@ -1,0 +1,100 @@
+"""Statements that were not prepared: known again by their form, each with its own values."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from sqlalchemy import bindparam, insert, literal, select, update
+from sqlalchemy.orm import with_loader_criteria
+from tests.integration.express.answers import by_session
+from tests.integration.express.reads import ids
+from tests.integration.express.shop import Base, Item, Stock, fill
+
+from penstock import Database, QueryRefused, query
+from penstock.express.adhoc import SIZE
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def database(module_url: str) -> AsyncIterator[Database]:
+    async with Database.from_url(module_url, environment="testing") as database:
+        async with database.engine.begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+        yield database
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def filled(database: Database) -> Database:
+    await fill(database)
+    return database
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+async def test_statements_of_one_form_keep_their_own_values(filled: Database, size: int) -> None:
+    for number in range(1, 5):
+        found = await filled.reader.all(
+            select(Item.id, literal(number * size))
+            .where(Item.id.in_(range(number, number + size)), Item.price > number)
+            .order_by(Item.id)
+            .limit(size)
+        )
+        expected = [(n, number * size) for n in range(number, min(number + size, 5))]
+        assert found == expected
+
+
+async def test_written_statements_of_one_form_keep_their_own_values(filled: Database) -> None:
+    for number in range(1, 5):
+        await filled.writer.execute(update(Item).where(Item.id == number).values(price=number * 7))
+        await filled.writer.execute(insert(Stock).values(item_id=number, place="p", pieces=number))
+        row = await filled.writer.one(
+            insert(Item).values(name=f"new {number}").returning(Item.name)
+        )
+        assert row == (f"new {number}",)
+        assert await filled.reader.exists(
+            select(Stock).where(Stock.item_id == number, Stock.place == "p")
+        )
+
+    assert await filled.reader.all(select(Item.price).where(Item.id < 5).order_by(Item.id)) == [
+        (7,),
+        (14,),
+        (21,),
+        (28,),
+    ]
+    assert not await filled.reader.exists(select(Item).where(Item.id == 99))
+
+
+async def test_defaults_of_parameters_belong_to_their_own_statement(filled: Database) -> None:
+    for number in (1, 2, 3):
+        statement = ids.where(Item.id == bindparam("id", number))
+        assert await filled.reader.all(statement) == [(number,)]
+        assert await filled.reader.all(statement, id=4) == [(4,)]
+
+
+async def test_criteria_of_one_form_keep_their_own_values(filled: Database) -> None:
+    for number in (1, 2, 3):
+        statement = ids.options(with_loader_criteria(Item, Item.id > number))
+        found = await filled.reader.all(statement)
+        assert found == await by_session(filled, statement)
+
+
+async def test_forms_are_not_kept_without_end(filled: Database) -> None:
+    for number in range(SIZE + 50):
+        statement = select(literal(number).label(f"x{number}"))
+        assert await filled.reader.scalar(statement) == number
+
+    assert len(filled.reader._adhoc._queries) <= SIZE
+
+
+@pytest.mark.parametrize("option", ["yield_per", "stream_results"])
+async def test_options_of_a_session_are_refused_also_for_a_form_that_is_known(
+    filled: Database, option: str
+) -> None:
+    statement = select(Item.id, Item.price)
+    await filled.reader.all(statement)
+    strange = statement.execution_options(**{option: 5})
+
+    with pytest.raises(QueryRefused, match=option):
+        query(strange)
+    with pytest.raises(QueryRefused, match=option):
+        await filled.reader.all(strange)
