@@ -174,7 +174,8 @@ class Database:
 
     def _own_lane(self) -> Lane:
         if self.settings.driver == "asyncpg" and isinstance(self._engine.pool, PenstockPool):
-            return DriverLane(self._engine, self._confinement.is_possible)
+            limit = self.settings.command_timeout
+            return DriverLane(self._engine, self._confinement.is_possible, limit)
         return SqlalchemyLane(self.read, self.write)
 
     @asynccontextmanager

@@ -1,16 +1,16 @@
 """How a reader and a writer are asked: which results of which statement, and how soon."""
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Coroutine, Mapping
 from typing import Any, TypeVar, overload
 
 from sqlalchemy import Row, Select
 
 from penstock.express.adhoc import AdHocQueries
 from penstock.express.errors import UNKNOWN, CommitOutcomeUnknown
-from penstock.express.lanes import Call
+from penstock.express.lanes import Call, Pick
 from penstock.express.query import Mapped, Query, Statement
-from penstock.express.results import first, one, one_or_none, scalar
+from penstock.express.results import every, first, one, one_or_none, scalar
 
 __all__ = ["Asking", "Values", "within"]
 
@@ -30,15 +30,21 @@ class Asking:
     def __init__(self) -> None:
         self._adhoc = AdHocQueries()
 
-    def _run(self, call: Call) -> Awaitable[list[Any]]:
+    def _run(self, call: Call, pick: Pick) -> Coroutine[Any, Any, Any]:
         raise NotImplementedError
 
-    # No coroutine: each one more between a route and the driver costs as much as the ledger.
-    def _results(
-        self, statement: Any, values: Values, named: dict[str, Any], seconds: float | None
-    ) -> Awaitable[list[Any]]:
-        results = self._run(self._call(statement, values, named))
-        return results if seconds is None else within(seconds, results)
+    # No coroutine, as what follows: each one more between a route and the driver costs as much as
+    # the ledger.
+    def _ask(
+        self,
+        statement: Any,
+        values: Values,
+        named: dict[str, Any],
+        seconds: float | None,
+        pick: Pick,
+    ) -> Coroutine[Any, Any, Any]:
+        answer = self._run(self._call(statement, values, named), pick)
+        return answer if seconds is None else within(seconds, answer)
 
     def _call(self, statement: Any, values: Values, named: dict[str, Any]) -> Call:
         if values is not None:
@@ -48,7 +54,7 @@ class Asking:
         return self._adhoc.call(statement, named)
 
     @overload
-    async def one(
+    def one(
         self,
         statement: Query[_T],
         values: Values = None,
@@ -56,9 +62,9 @@ class Asking:
         *,
         timeout: float | None = None,
         **named: Any,
-    ) -> _T: ...
+    ) -> Coroutine[Any, Any, _T]: ...
     @overload
-    async def one(
+    def one(
         self,
         statement: Statement,
         values: Values = None,
@@ -66,9 +72,9 @@ class Asking:
         *,
         timeout: float | None = None,
         **named: Any,
-    ) -> Any: ...
+    ) -> Coroutine[Any, Any, Any]: ...
 
-    async def one(
+    def one(
         self,
         statement: Any,
         values: Values = None,
@@ -76,17 +82,17 @@ class Asking:
         *,
         timeout: float | None = None,
         **named: Any,
-    ) -> Any:
+    ) -> Coroutine[Any, Any, Any]:
         """Return the only result.
 
         Raises:
             NoResultFound: There is none.
             MultipleResultsFound: There is more than one.
         """
-        return one(await self._results(statement, values, named, timeout))
+        return self._ask(statement, values, named, timeout, one)
 
     @overload
-    async def one_or_none(
+    def one_or_none(
         self,
         statement: Query[_T],
         values: Values = None,
@@ -94,9 +100,9 @@ class Asking:
         *,
         timeout: float | None = None,
         **named: Any,
-    ) -> _T | None: ...
+    ) -> Coroutine[Any, Any, _T | None]: ...
     @overload
-    async def one_or_none(
+    def one_or_none(
         self,
         statement: Statement,
         values: Values = None,
@@ -104,9 +110,9 @@ class Asking:
         *,
         timeout: float | None = None,
         **named: Any,
-    ) -> Any: ...
+    ) -> Coroutine[Any, Any, Any]: ...
 
-    async def one_or_none(
+    def one_or_none(
         self,
         statement: Any,
         values: Values = None,
@@ -114,16 +120,16 @@ class Asking:
         *,
         timeout: float | None = None,
         **named: Any,
-    ) -> Any:
+    ) -> Coroutine[Any, Any, Any]:
         """Return the only result, or None.
 
         Raises:
             MultipleResultsFound: There is more than one.
         """
-        return one_or_none(await self._results(statement, values, named, timeout))
+        return self._ask(statement, values, named, timeout, one_or_none)
 
     @overload
-    async def first(
+    def first(
         self,
         statement: Query[_T],
         values: Values = None,
@@ -131,9 +137,9 @@ class Asking:
         *,
         timeout: float | None = None,
         **named: Any,
-    ) -> _T | None: ...
+    ) -> Coroutine[Any, Any, _T | None]: ...
     @overload
-    async def first(
+    def first(
         self,
         statement: Statement,
         values: Values = None,
@@ -141,9 +147,9 @@ class Asking:
         *,
         timeout: float | None = None,
         **named: Any,
-    ) -> Any: ...
+    ) -> Coroutine[Any, Any, Any]: ...
 
-    async def first(
+    def first(
         self,
         statement: Any,
         values: Values = None,
@@ -151,12 +157,12 @@ class Asking:
         *,
         timeout: float | None = None,
         **named: Any,
-    ) -> Any:
+    ) -> Coroutine[Any, Any, Any]:
         """Return the first result, or None. The server sends them all: use ``limit(1)``."""
-        return first(await self._results(statement, values, named, timeout))
+        return self._ask(statement, values, named, timeout, first)
 
     @overload
-    async def scalar(
+    def scalar(
         self,
         statement: Query[Row[_T, *tuple[Any, ...]]],
         values: Values = None,
@@ -164,9 +170,9 @@ class Asking:
         *,
         timeout: float | None = None,
         **named: Any,
-    ) -> _T | None: ...
+    ) -> Coroutine[Any, Any, _T | None]: ...
     @overload
-    async def scalar(
+    def scalar(
         self,
         statement: Query[_M],
         values: Values = None,
@@ -174,9 +180,9 @@ class Asking:
         *,
         timeout: float | None = None,
         **named: Any,
-    ) -> _M | None: ...
+    ) -> Coroutine[Any, Any, _M | None]: ...
     @overload
-    async def scalar(
+    def scalar(
         self,
         statement: Select[_T],
         values: Values = None,
@@ -184,9 +190,9 @@ class Asking:
         *,
         timeout: float | None = None,
         **named: Any,
-    ) -> _T | None: ...
+    ) -> Coroutine[Any, Any, _T | None]: ...
     @overload
-    async def scalar(
+    def scalar(
         self,
         statement: Query[Any] | Statement,
         values: Values = None,
@@ -194,9 +200,9 @@ class Asking:
         *,
         timeout: float | None = None,
         **named: Any,
-    ) -> Any: ...
+    ) -> Coroutine[Any, Any, Any]: ...
 
-    async def scalar(
+    def scalar(
         self,
         statement: Any,
         values: Values = None,
@@ -204,12 +210,12 @@ class Asking:
         *,
         timeout: float | None = None,
         **named: Any,
-    ) -> Any:
+    ) -> Coroutine[Any, Any, Any]:
         """Return the first column of the first result, or None."""
-        return scalar(await self._results(statement, values, named, timeout))
+        return self._ask(statement, values, named, timeout, scalar)
 
     @overload
-    async def all(
+    def all(
         self,
         statement: Query[_T],
         values: Values = None,
@@ -217,9 +223,9 @@ class Asking:
         *,
         timeout: float | None = None,
         **named: Any,
-    ) -> list[_T]: ...
+    ) -> Coroutine[Any, Any, list[_T]]: ...
     @overload
-    async def all(
+    def all(
         self,
         statement: Statement,
         values: Values = None,
@@ -227,9 +233,9 @@ class Asking:
         *,
         timeout: float | None = None,
         **named: Any,
-    ) -> list[Any]: ...
+    ) -> Coroutine[Any, Any, list[Any]]: ...
 
-    async def all(
+    def all(
         self,
         statement: Any,
         values: Values = None,
@@ -237,9 +243,9 @@ class Asking:
         *,
         timeout: float | None = None,
         **named: Any,
-    ) -> Any:
+    ) -> Coroutine[Any, Any, Any]:
         """Return all results."""
-        return await self._results(statement, values, named, timeout)
+        return self._ask(statement, values, named, timeout, every)
 
 
 async def within(seconds: float | None, results: Awaitable[_T]) -> _T:

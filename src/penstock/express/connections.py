@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from penstock.express.failures import is_lost, is_outdated, worded
 from penstock.express.loan import Loan, take_back
+from penstock.express.patience import Patience
 from penstock.pool import PenstockPool
 from penstock.pool.loans import STATEMENT_KEY
 from penstock.pool.record import Record
@@ -56,10 +57,15 @@ class Connections:
         engine: Whose pool it is; SQLAlchemy's asyncpg dialect below.
         is_confinable: Tells whether a connection may be confined to reading for its session: not
             where a pooler hands the server's sessions around.
+        command_timeout: Seconds that a statement may take; the driver's own limit is the same.
     """
 
-    def __init__(self, engine: AsyncEngine, is_confinable: Callable[[], bool]) -> None:
+    def __init__(
+        self, engine: AsyncEngine, is_confinable: Callable[[], bool], command_timeout: float
+    ) -> None:
         self.is_confinable = is_confinable
+        self._patience = Patience(command_timeout)
+        self._running = self._patience.running
         self._engine = engine
         self._sync = engine.sync_engine
         self._logger = engine.sync_engine.logger
@@ -81,17 +87,27 @@ class Connections:
             sqlalchemy.exc.DBAPIError: As a session would raise it.
         """
         pool: PenstockPool = self._sync.pool  # type: ignore[assignment]  # as Database has looked
-        if pool.is_overheard():
-            return await self._use_aloud(pool, _Work(use, plan, sql, arguments, writes))
+        patience = self._patience
+        if pool.is_overheard() or patience.leaves_it_to_the_driver:
+            return await self._use_otherwise(pool, _Work(use, plan, sql, arguments, writes))
         lent = pool.lend(is_noted=False)
         record: Record = lent if lent.__class__ is Record else await lent  # type: ignore[misc]  # the one or the other
         adapter: Any = record.dbapi_connection
         driver = adapter._connection  # noqa: SLF001 - asyncpg's; its property costs more
+        # Written out, for each read pays for a call: Patience watches instead of the driver.
+        running, limited = self._running, driver._config  # noqa: SLF001 - where its limit is
+        if not running:
+            patience.watch()
+        running.add(record)
+        driver._config = patience.unlimited or patience.without_limit(limited)  # noqa: SLF001 - as above
         try:
             if record.reads_only is writes or self._logger.isEnabledFor(INFO):
                 self._make_ready(record, sql, writes)
             answer = await use(driver, plan, sql, arguments)
-        except BaseException as error:  # noqa: BLE001 - raised in other words
+        except BaseException as cause:  # noqa: BLE001 - raised in other words
+            running.discard(record)
+            driver._config = limited  # noqa: SLF001 - as above
+            error = patience.explained(record, cause)
             if is_outdated(driver, error, writes=writes):
                 work = _Work(use, plan, sql, arguments, writes)
                 return await self._use_anew(Loan(record), work)
@@ -101,11 +117,13 @@ class Connections:
             if was_taken and isinstance(told, ConnectionLost):
                 told = told.error  # by the pool, which has no other one for who had this
             raise told from told.__cause__
+        running.discard(record)
+        driver._config = limited  # noqa: SLF001 - as above
         pool.give_back(record)
         return answer
 
-    async def _use_aloud(self, pool: PenstockPool, work: "_Work") -> Any:
-        loan = await Loan.of(pool)
+    async def _use_otherwise(self, pool: PenstockPool, work: "_Work") -> Any:
+        loan = await Loan.of(pool, is_noted=False)
         try:
             self._make_ready(loan.record, work.sql, work.writes)
             answer = await work.on(loan.driver)

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from penstock.express import messages
 from penstock.express.connections import ConnectionLost, Connections, Run
 from penstock.express.errors import UNKNOWN, CommitOutcomeUnknown, ExpressError
-from penstock.express.lanes import Batches, Call, Copy, ReadingLane
+from penstock.express.lanes import Batches, Call, Copy, Pick, ReadingLane
 from penstock.express.plan import Plan
 from penstock.express.query import Query
 from penstock.express.shape import Shape
@@ -26,14 +26,17 @@ class DriverLane:
 
     Args:
         engine: On asyncpg, with a :class:`PenstockPool`.
-        is_confinable: As for :class:`Connections`.
+        is_confinable: As for :class:`Connections`, as is the last.
+        command_timeout: As above.
     """
 
-    def __init__(self, engine: AsyncEngine, is_confinable: Callable[[], bool]) -> None:
-        self._connections = Connections(engine, is_confinable)
+    def __init__(
+        self, engine: AsyncEngine, is_confinable: Callable[[], bool], command_timeout: float
+    ) -> None:
+        self._connections = Connections(engine, is_confinable, command_timeout)
         self._dialect = engine.dialect
 
-    async def read(self, call: Call) -> list[Any]:
+    async def read(self, call: Call, pick: Pick) -> Any:
         """As the protocol says; repeated once where the connection ended without an answer."""
         plan, sql, arguments = _bound(call, self._dialect)
         connections = self._connections
@@ -45,12 +48,13 @@ class DriverLane:
                 answer = await connections.use(fetch, plan, sql, arguments, False)
             except ConnectionLost as again:
                 raise again.error from again
-        return messages.results(plan, answer)
+        return pick(messages.results(plan, answer))
 
-    async def write(self, call: Call) -> list[Any]:
+    async def write(self, call: Call, pick: Pick) -> Any:
         """As the protocol says."""
         plan, sql, arguments = _bound(call, self._dialect)
-        return messages.results(plan, await self._write(messages.fetch, plan, sql, arguments))
+        answer = await self._write(messages.fetch, plan, sql, arguments)
+        return pick(messages.results(plan, answer))
 
     async def execute(self, call: Call) -> int:
         """As the protocol says."""
@@ -120,11 +124,11 @@ class _SnapshotLane:
         self._turn = asyncio.Lock()
         """A connection answers one statement at a time."""
 
-    async def read(self, call: Call) -> list[Any]:
+    async def read(self, call: Call, pick: Pick) -> Any:
         plan, sql, arguments = _bound(call, self._dialect)
         async with self._turn:
             answer = await self._run(messages.fetch, plan, sql, arguments)
-        return messages.results(plan, answer)
+        return pick(messages.results(plan, answer))
 
     @asynccontextmanager
     async def stream(self, call: Call, batch: int) -> AsyncIterator[Batches]:

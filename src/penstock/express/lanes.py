@@ -1,6 +1,6 @@
 """The two ways to run a statement: on the driver's connection, or through SQLAlchemy."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
@@ -10,10 +10,12 @@ from sqlalchemy.sql.elements import BindParameter
 
 from penstock.express.query import Query
 
-__all__ = ["Batches", "Call", "Copy", "Lane", "ReadingLane"]
+__all__ = ["Batches", "Call", "Copy", "Lane", "Pick", "ReadingLane"]
 
 Batches = AsyncIterator[list[Any]]
 """Results, batch by batch."""
+Pick = Callable[[list[Any]], Any]
+"""Takes what was asked for out of all results."""
 
 
 class Call:
@@ -63,8 +65,8 @@ class Copy(Protocol):
 class ReadingLane(Protocol):
     """A way to run statements that only read."""
 
-    async def read(self, call: Call) -> list[Any]:
-        """Run a statement as a transaction of its own, and return all of its results."""
+    async def read(self, call: Call, pick: Pick) -> Any:
+        """Run a statement as a transaction of its own, and return what is wanted of its results."""
         ...
 
     def stream(self, call: Call, batch: int) -> AbstractAsyncContextManager[Batches]:
@@ -79,8 +81,8 @@ class ReadingLane(Protocol):
 class Lane(ReadingLane, Protocol):
     """A way to run statements on one database."""
 
-    async def write(self, call: Call) -> list[Any]:
-        """Run a statement as a transaction of its own, and return what it returns."""
+    async def write(self, call: Call, pick: Pick) -> Any:
+        """Run a statement as a transaction of its own, and return what is wanted of the same."""
         ...
 
     async def execute(self, call: Call) -> int:

@@ -33,8 +33,12 @@ class Loan:
         self._checkout = checkout
 
     @classmethod
-    async def of(cls, pool: PenstockPool) -> Self:
+    async def of(cls, pool: PenstockPool, *, is_noted: bool = True) -> Self:
         """Borrow a connection.
+
+        Args:
+            pool: Whose.
+            is_noted: As for ``PenstockPool.lend``.
 
         Raises:
             PoolTimeout: None was to be had.
@@ -42,7 +46,7 @@ class Loan:
         if pool.is_overheard():
             checkout: Any = await greenlet_spawn(pool.connect)
             return cls(checkout._connection_record, checkout)  # noqa: SLF001 - SQLAlchemy's
-        lent = pool.lend()
+        lent = pool.lend(is_noted=is_noted)
         return cls(lent if lent.__class__ is Record else await lent)  # type: ignore[misc]  # the one or the other
 
     async def give_back(self) -> None:

@@ -1,6 +1,6 @@
 """Reading in the express lane."""
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar, overload
 
@@ -8,7 +8,7 @@ from sqlalchemy import Select
 
 from penstock.express.asking import Asking, Values
 from penstock.express.errors import ExpressError
-from penstock.express.lanes import Call, ReadingLane
+from penstock.express.lanes import Call, Pick, ReadingLane
 from penstock.express.query import Query, Statement, as_query
 from penstock.express.stream import Stream
 
@@ -34,8 +34,8 @@ class Reader(Asking):
         super().__init__()
         self.lane = lane
 
-    def _run(self, call: Call) -> Awaitable[list[Any]]:
-        return self.lane.read(self._reading(call))
+    def _run(self, call: Call, pick: Pick) -> Coroutine[Any, Any, Any]:
+        return self.lane.read(self._reading(call), pick)
 
     def _reading(self, call: Call) -> Call:
         if call.query.writes:

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Row
 from sqlalchemy.exc import MultipleResultsFound, NoResultFound
 
-__all__ = ["first", "one", "one_or_none", "scalar"]
+__all__ = ["every", "first", "one", "one_or_none", "scalar"]
 
 
 def one(results: Sequence[Any]) -> Any:
@@ -41,3 +41,8 @@ def scalar(results: Sequence[Any]) -> Any:
     """Return the first value of the first result, or None; an instance is a value by itself."""
     found = first(results)
     return found[0] if isinstance(found, Row) else found
+
+
+def every(results: Sequence[Any]) -> Any:
+    """Return all results."""
+    return results

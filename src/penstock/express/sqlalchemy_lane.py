@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from penstock.express.lanes import Batches, Call, Copy, ReadingLane
+from penstock.express.lanes import Batches, Call, Copy, Pick, ReadingLane
 from penstock.express.plan import column_keys
 from penstock.express.query import Query
 
@@ -34,15 +34,15 @@ class SqlalchemyLane:
         self._read = read
         self._write = write
 
-    async def read(self, call: Call) -> list[Any]:
+    async def read(self, call: Call, pick: Pick) -> Any:
         """As the protocol says."""
         async with self._read() as session:
-            return await _results(session, call)
+            return pick(await _results(session, call))
 
-    async def write(self, call: Call) -> list[Any]:
+    async def write(self, call: Call, pick: Pick) -> Any:
         """As the protocol says."""
         async with self._write() as session:
-            return await _results(session, call)
+            return pick(await _results(session, call))
 
     async def execute(self, call: Call) -> int:
         """As the protocol says."""
@@ -93,8 +93,8 @@ class _SnapshotLane:
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
-    async def read(self, call: Call) -> list[Any]:
-        return await _results(self._session, call)
+    async def read(self, call: Call, pick: Pick) -> Any:
+        return pick(await _results(self._session, call))
 
     @asynccontextmanager
     async def stream(self, call: Call, batch: int) -> AsyncIterator[Batches]:

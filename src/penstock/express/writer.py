@@ -1,12 +1,12 @@
 """Writing in the express lane."""
 
-from collections.abc import AsyncIterable, Awaitable, Iterable, Mapping
+from collections.abc import AsyncIterable, Coroutine, Iterable, Mapping
 from typing import Any
 
 from penstock.express.asking import Asking, Values, within
 from penstock.express.copying import Copying
 from penstock.express.errors import ExpressError
-from penstock.express.lanes import Call, Lane
+from penstock.express.lanes import Call, Lane, Pick
 from penstock.express.query import Query, Statement, as_query
 
 __all__ = ["Writer"]
@@ -26,13 +26,13 @@ class Writer(Asking):
         super().__init__()
         self.lane = lane
 
-    def _run(self, call: Call) -> Awaitable[list[Any]]:
+    def _run(self, call: Call, pick: Pick) -> Coroutine[Any, Any, Any]:
         statement = call.query.statement
         if call.query.writes and not statement._returning:  # noqa: SLF001 - no public way to ask
             raise ExpressError(
                 f"It returns nothing: add returning(), or use execute(). {call.query!r}"
             )
-        return self.lane.write(call)
+        return self.lane.write(call, pick)
 
     async def execute(
         self,
