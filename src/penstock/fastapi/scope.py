@@ -34,6 +34,9 @@ _OF_THE_WITHDRAWN_RESPONSE = (
 )
 """Headers that describe the response which is not sent; all others (CORS, request ids) stay."""
 
+_LEFT = "its response left"
+_OVER = "the request was over"
+
 AnswerError = Callable[[Request, Exception], Awaitable[Response]]
 Observer = Callable[[Scope, Message, float], None]
 """Looks at a response's start: the request's scope, the message, and when the request arrived, by
@@ -97,7 +100,10 @@ class SessionScope:
                 for observe in self._observers:
                     observe(scope, message, arrived)
                 try:
-                    await _settle(units, message["status"])
+                    if units.are_used:
+                        await _settle(units, message["status"])
+                    else:
+                        units.refuse(_LEFT)
                 except Exception as error:
                     replaced = True
                     await self._replace(message, Request(scope, receive), error, send)
@@ -111,7 +117,9 @@ class SessionScope:
                 raise
         finally:
             borrower_route.reset(borrower)
-            await _end(units, "the request was over")
+            units.refuse(_OVER)
+            if units.are_used:
+                await units.end()
 
     async def _mounted(self, scope: Scope, receive: Receive, send: Send) -> None:
         arrived = perf_counter()
@@ -144,13 +152,8 @@ def _route_of(scope: Scope) -> str:
 
 async def _settle(units: RequestUnits, status: int) -> None:
     try:
-        if status < 400 and units.are_used:
+        if status < 400:
             await units.commit()
     finally:
-        await _end(units, f"its response ({status}) left")
-
-
-async def _end(units: RequestUnits, why: str) -> None:
-    units.refuse(why)
-    if units.are_used:
+        units.refuse(f"its response ({status}) left")
         await units.end()

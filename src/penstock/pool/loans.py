@@ -15,7 +15,7 @@ import sqlalchemy
 
 __all__ = ["STATEMENT_KEY", "Loan", "borrower_route", "here", "task_of", "where"]
 
-DEPTH = 16
+DEPTH = 8
 """Frames that are noted at a checkout, from the code that awaits SQLAlchemy outwards."""
 
 _ROOM = Path(__file__).parent
@@ -64,7 +64,7 @@ def task_of(loan: Any) -> Any:
 
 def here() -> str:
     """Return where the running code is, as a traceback has it."""
-    return _text(reversed(_frames(2 * DEPTH)))
+    return _text(reversed(_frames(4 * DEPTH)))
 
 
 def where(task: "asyncio.Task[Any] | None") -> str:
@@ -84,8 +84,11 @@ def _awaited(awaitable: Any) -> Iterator[FrameType]:
 
 def _frames(depth: int = DEPTH) -> list[tuple[CodeType, int]]:
     # Inside a greenlet are SQLAlchemy's own frames; the caller's are those of the one around it.
+    # Where there is none, the pool's and the express lane's come first.
     parent = greenlet.getcurrent().parent
-    frame: FrameType | None = sys._getframe(2) if parent is None else parent.gr_frame  # noqa: SLF001 - ten times as fast as inspect
+    frame: FrameType | None = parent and parent.gr_frame
+    if parent is None:
+        frame, depth = sys._getframe(2), 2 * depth  # noqa: SLF001 - ten times as fast as inspect
     frames = []
     for _ in range(depth):
         if frame is None:
