@@ -15,8 +15,8 @@ test: setup                   ## every test that this machine can run
 check: setup                  ## lint, format, types, imports
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
-bench: setup                  ## every benchmark, side by side
-	$(BIN)/python -m benchmarks
+bench: setup                  ## every benchmark, side by side, into benchmarks/results/ too
+	$(BIN)/python -m benchmarks --results benchmarks/results
 
 docs: setup                   ## build the documentation into site/
 	$(BIN)/zensical build --strict --clean

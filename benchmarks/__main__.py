@@ -1,4 +1,4 @@
-"""``python -m benchmarks [NAME] [--json] [--short]``: run one benchmark, or all of them.
+"""``python -m benchmarks [NAME] [--json] [--short] [--results DIRECTORY]``: run one or all.
 
 The exit status is 1 where a target was missed.
 """
@@ -7,17 +7,36 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
-from benchmarks import burst, fairness, http_sessions, overload, pool_cpu
+from benchmarks import (
+    burst,
+    collector,
+    fairness,
+    http_read,
+    http_write,
+    lane_cpu,
+    overload,
+    pool_cpu,
+    roundtrips,
+    techempower,
+)
+from benchmarks.machine import machine
+from benchmarks.report import write_report
 from benchmarks.result import Result
 from rich.console import Console
 
 BENCHMARKS: Mapping[str, Callable[[bool], Result]] = {
     "burst": burst.run,
     "fairness": fairness.run,
-    "http_sessions": http_sessions.run,
+    "gc": collector.run,
+    "http_read": http_read.run,
+    "http_write": http_write.run,
+    "lane_cpu": lane_cpu.run,
     "overload": overload.run,
     "pool_cpu": pool_cpu.run,
+    "roundtrips": roundtrips.run,
+    "techempower": techempower.run,
 }
 
 
@@ -27,6 +46,7 @@ def main() -> int:
     parser.add_argument("name", nargs="?", choices=sorted(BENCHMARKS), help="one; all if left out")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--short", action="store_true", help="a short run, to see it work")
+    parser.add_argument("--results", type=Path, help="a directory for results.json, report.html")
     arguments = parser.parse_args()
     names = [arguments.name] if arguments.name else sorted(BENCHMARKS)
     results = {name: BENCHMARKS[name](arguments.short) for name in names}
@@ -36,6 +56,9 @@ def main() -> int:
     else:
         for result in results.values():
             Console().print(*result.tables())
+    if arguments.results:
+        written = write_report(results, machine(), arguments.results)
+        Console(stderr=True).print("written:", *map(str, written))
     return 0 if all(result.ok for result in results.values()) else 1
 
 

@@ -1,51 +1,101 @@
-"""One peer as a process: uvicorn with one worker, on a port of its own."""
+"""Peers as processes of their own, from outside."""
 
 import os
-import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 
-__all__ = ["serving"]
+from benchmarks.peer_app import CPU_SECONDS
 
-SECONDS_TO_START = 30.0
+__all__ = ["Peer", "Service", "serving"]
+
+SECONDS_TO_START = 60.0
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One way to write the service.
+
+    Args:
+        module: Its module in ``benchmarks.peers``.
+        tune_gc: Whether Python's garbage collector gets Penstock's setting: ``on`` where
+            Penstock is installed, ``off`` nowhere, ``all`` here too, whoever it is.
+        environment: More variables of its environment.
+    """
+
+    module: str
+    tune_gc: str = "on"
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running peer.
+
+    Args:
+        url: Where it answers.
+    """
+
+    url: str
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU time that its process has used so far."""
+        with urllib.request.urlopen(self.url + CPU_SECONDS, timeout=SECONDS_TO_START) as answer:  # noqa: S310 - loopback
+            return float(answer.read())
 
 
 @contextmanager
-def serving(module: str, database_url: str) -> Iterator[str]:
-    """Serve ``module:app`` on ``database_url`` for the length of a block.
+def serving(peers: Mapping[str, Peer], database_url: str) -> Iterator[dict[str, Service]]:
+    """Serve peers on one database for the length of a block.
+
+    Args:
+        peers: Whom, by name.
+        database_url: For asyncpg.
 
     Yields:
-        The base URL.
+        The services by name; all of them have started.
 
     Raises:
-        RuntimeError: It did not answer in time; its own output says why.
+        RuntimeError: One did not start in time; its own output says why.
     """
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "uvicorn", f"{module}:app", "--port", str(port)]
-    command += ["--log-level", "warning", "--loop", "uvloop", "--http", "httptools"]
-    environment = os.environ | {"DATABASE_URL": database_url, "ENVIRONMENT": "production"}
-    process = subprocess.Popen(command, env=environment)  # noqa: S603 - our own modules
-    try:
-        _wait_for(f"http://127.0.0.1:{port}/openapi.json", process)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
+    with ExitStack() as stack:
+        processes = {
+            name: stack.enter_context(_process(peer, database_url)) for name, peer in peers.items()
+        }
+        services = {name: _started(name, process) for name, process in processes.items()}
+        yield services
+        for process in processes.values():
+            process.terminate()  # all at once: each is then only waited for
 
 
-def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + SECONDS_TO_START
-    while time.monotonic() < deadline and process.poll() is None:
+@contextmanager
+def _process(peer: Peer, database_url: str) -> Iterator["subprocess.Popen[str]"]:
+    environment = os.environ | {
+        "PEER": f"benchmarks.peers.{peer.module}",
+        "DATABASE_URL": database_url,
+        "ENVIRONMENT": "production",
+        "TUNE_GC": peer.tune_gc,
+        **peer.environment,
+    }
+    command = [sys.executable, "-m", "benchmarks.peer_app"]
+    with subprocess.Popen(  # noqa: S603 - our own modules
+        command, env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
-            urllib.request.urlopen(url, timeout=1).close()  # noqa: S310 - loopback
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.05)
-        else:
-            return
-    raise RuntimeError(f"{url} did not answer")
+            yield process
+        finally:
+            process.terminate()
+
+
+def _started(name: str, process: "subprocess.Popen[str]") -> Service:
+    port = process.stdout.readline().strip() if process.stdout else ""
+    service = Service(f"http://127.0.0.1:{port}")
+    try:
+        service.cpu_seconds()  # answered once the application has started
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        raise RuntimeError(f"{name} did not start; its own output says why") from error
+    return service

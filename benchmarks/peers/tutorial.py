@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
 
-from benchmarks.peers.users import Model, User, UserIn, UserOut
+from benchmarks.peers.users import User, UserIn, UserOut
 from fastapi import Depends, FastAPI, HTTPException
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
@@ -33,9 +33,7 @@ async def get_db() -> AsyncIterator[AsyncSession]:
 
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-    """Make the table."""
-    async with engine.begin() as connection:
-        await connection.run_sync(Model.metadata.create_all)
+    """Close the engine at the end."""
     yield
     await engine.dispose()
 
@@ -46,7 +44,7 @@ app = FastAPI(lifespan=lifespan)
 @app.get("/users/{user_id}", response_model=UserOut)
 async def get_user(user_id: int, session: Annotated[AsyncSession, Depends(get_db)]) -> User:
     """Read one user."""
-    user = await session.scalar(select(User).where(User.id == user_id))
+    user = await session.scalar(select(User).where(User.id == user_id, User.is_active))
     if user is None:
         raise HTTPException(404)
     return user
@@ -55,7 +53,7 @@ async def get_user(user_id: int, session: Annotated[AsyncSession, Depends(get_db
 @app.post("/users", response_model=UserOut, status_code=201)
 async def create_user(data: UserIn, session: Annotated[AsyncSession, Depends(get_db)]) -> User:
     """Write one user."""
-    user = User(name=data.name)
+    user = User(email=data.email, username=data.username)
     session.add(user)
     await session.flush()
     await session.refresh(user)

@@ -1,6 +1,9 @@
 """What every peer reads and writes."""
 
+from datetime import datetime
+
 from pydantic import BaseModel, ConfigDict
+from sqlalchemy import DateTime, func, true
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -13,13 +16,17 @@ class User(Model):
 
     __tablename__ = "users"
     id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str]
+    email: Mapped[str] = mapped_column(unique=True)
+    username: Mapped[str] = mapped_column(unique=True)
+    is_active: Mapped[bool] = mapped_column(server_default=true())
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
 
 
 class UserIn(BaseModel):
     """A user to be."""
 
-    name: str
+    email: str
+    username: str
 
 
 class UserOut(BaseModel):
@@ -27,4 +34,7 @@ class UserOut(BaseModel):
 
     model_config = ConfigDict(from_attributes=True)
     id: int
-    name: str
+    email: str
+    username: str
+    is_active: bool
+    created_at: datetime

@@ -43,7 +43,11 @@ class Asking:
         seconds: float | None,
         pick: Pick,
     ) -> Coroutine[Any, Any, Any]:
-        answer = self._run(self._call(statement, values, named), pick)
+        if statement.__class__ is Query and values is None:
+            call = Call(statement, named)
+        else:
+            call = self._call(statement, values, named)
+        answer = self._run(call, pick)
         return answer if seconds is None else within(seconds, answer)
 
     def _call(self, statement: Any, values: Values, named: dict[str, Any]) -> Call:

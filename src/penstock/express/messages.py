@@ -50,7 +50,8 @@ def results(plan: Plan, answer: Any) -> list[Any]:
 def fetch(driver: Any, plan: Plan, sql: str, arguments: Sequence[Any]) -> Coroutine[Any, Any, Any]:
     """Run a statement and return its records."""
     if plan.is_fixed:
-        return driver.fetch(sql, *arguments)  # type: ignore[no-any-return]  # untyped
+        # What fetch() does, one coroutine less.
+        return driver._execute(sql, arguments, 0, None)  # type: ignore[no-any-return]  # noqa: SLF001 - as above
     return _fetch_and_look(driver, plan, sql, arguments)
 
 

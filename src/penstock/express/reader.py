@@ -35,14 +35,9 @@ class Reader(Asking):
         self.lane = lane
 
     def _run(self, call: Call, pick: Pick) -> Coroutine[Any, Any, Any]:
-        return self.lane.read(self._reading(call), pick)
-
-    def _reading(self, call: Call) -> Call:
         if call.query.writes:
-            raise ExpressError(
-                f"A reader runs nothing that writes: give it to the writer. {call.query!r}"
-            )
-        return call
+            raise _refusal(call)
+        return self.lane.read(call, pick)
 
     async def exists(
         self,
@@ -81,7 +76,10 @@ class Reader(Asking):
             batch: Rows that are asked for at a time; no more are kept in memory.
             **named: As ``values``.
         """
-        return Stream(self.lane, self._reading(self._call(statement, values, named)), batch)
+        call = self._call(statement, values, named)
+        if call.query.writes:
+            raise _refusal(call)
+        return Stream(self.lane, call, batch)
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator["Reader"]:
@@ -91,3 +89,7 @@ class Reader(Asking):
         """
         async with self.lane.snapshot() as lane:
             yield Reader(lane)
+
+
+def _refusal(call: Call) -> ExpressError:
+    return ExpressError(f"A reader runs nothing that writes: give it to the writer. {call.query!r}")

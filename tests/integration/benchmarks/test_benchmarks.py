@@ -8,12 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmarks.techempower import TRAFFICS
 
 ROOT = Path(__file__).parents[3]
 TARGETS = {
     "burst": {"connects_after_first_burst"},
     "fairness": {"busiest_over_idlest"},
-    "http_sessions": set(),
+    "gc": set(),
+    "http_read": {
+        "express_times_tutorial",
+        "express_orm_times_tutorial",
+        "express_times_asyncpg_by_hand",
+        "express_times_no_database",
+        "sessions_times_tutorial",
+        "express_p99_over_tutorial",
+    },
+    "http_write": {"sessions_times_tutorial", "express_times_tutorial"},
+    "lane_cpu": {"reader_over_bare_connection", "reader_over_asyncpg_pool"},
     "overload": {"goodput_share", "p99_ms", "seconds_until_healthy"},
     "pool_cpu": {
         "loan_us_over_stock",
@@ -22,6 +33,8 @@ TARGETS = {
         "ledger_hand_off_10000_over_10",
         "pool_hand_off_10000_over_10",
     },
+    "roundtrips": {"express_read", "sessions_read", "sessions_write", "express_write"},
+    "techempower": set(),
 }
 
 
@@ -73,3 +86,41 @@ def test_an_overloaded_pool_refuses_instead_of_leaving_clients_to_give_up() -> N
 
     assert figures["refused"]["penstock"] > 0
     assert figures["failed"]["penstock"] == figures["left_errors"]["penstock"] == 0
+
+
+def test_round_trips_are_exact() -> None:
+    figures = short_run("roundtrips")["figures"]
+
+    # Nearly so: it commits after its response, and the next request may take another connection.
+    assert round(figures["read"]["tutorial"]) == 6
+    assert round(figures["write"]["tutorial"]) == 7
+    assert figures["read"]["asyncpg_by_hand"] == figures["write"]["asyncpg_by_hand"] == 2
+    assert figures["read"]["express"] == figures["write"]["express"] == 1
+    assert figures["read"]["sessions"] == 1
+    assert figures["write"]["sessions"] == 3
+
+
+@pytest.mark.parametrize("name", ["http_read", "http_write"])
+def test_the_table_says_which_peers_are_faster_than_the_express_lane(name: str) -> None:
+    figures = short_run(name)["figures"]
+
+    faster = {peer for peer, ratio in figures["times_express"].items() if ratio > 1}
+    assert {peer for peer, beats in figures["beats_express"].items() if beats == "yes"} == faster
+    assert figures["beats_express"].keys() == figures["requests_per_second"].keys()
+
+
+def test_reads_are_measured_with_the_setting_of_the_collector_for_everybody_too() -> None:
+    (figures,) = short_run("http_read")["beside"].values()
+
+    assert {"tutorial", "asyncpg_by_hand", "express"} <= figures["requests_per_second"].keys()
+
+
+@pytest.mark.parametrize("name", ["gc", "http_read", "http_write", "techempower"])
+def test_each_rate_lies_within_its_range(name: str) -> None:
+    figures = short_run(name)["figures"]
+    rates = ["requests_per_second"] if "requests_per_second" in figures else TRAFFICS
+
+    for rate in rates:
+        for peer, median in figures[rate].items():
+            least, greatest = figures[f"{rate}_range"][peer]
+            assert 0 < least <= median <= greatest

@@ -1,0 +1,114 @@
+"""Loading a server from a process of its own, and what one turn of it showed."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from penstock.load.recording import nearest_rank
+
+__all__ = ["CLIENTS", "Driver", "Load", "Traffic", "http_driver"]
+
+CLIENTS = 32
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """The requests of a closed loop.
+
+    Args:
+        path: Path and query; ``ID`` in it becomes a random id from 1 to 10,000.
+        method: HTTP method, in capitals.
+        body: JSON, ``NEW`` in it becoming a name that no other request has; empty for none.
+    """
+
+    path: str
+    method: str = "GET"
+    body: str = ""
+
+
+@dataclass(frozen=True)
+class Load:
+    """One turn.
+
+    Args:
+        sent: Requests, those of the warm-up included.
+        elapsed: Seconds, those of the warm-up included.
+        requests_per_second: Answers per second, after the warm-up.
+        p50_ms: Median latency.
+        p99_ms: Latency that 99 % did not exceed.
+        driver_share: Share of one core that the client's own process used.
+    """
+
+    sent: int
+    elapsed: float
+    requests_per_second: float
+    p50_ms: float
+    p99_ms: float
+    driver_share: float
+
+
+class Driver:
+    """The client's process.
+
+    Args:
+        process: Which takes an order a line and answers it by a line.
+    """
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._process = process
+        self._turns = 0
+
+    def load(self, url: str, traffic: Traffic, seconds: float, warm_up: float) -> Load:
+        """Keep 32 requests under way.
+
+        Args:
+            url: Base URL of the server.
+            traffic: What to ask for.
+            seconds: For how long to measure, or longer until there are 32 answers.
+            warm_up: Seconds of the same load before.
+
+        Raises:
+            RuntimeError: Not every request succeeded.
+        """
+        self._turns += 1
+        order = {"url": url, "seconds": seconds, "warm_up": warm_up, **asdict(traffic)}
+        answer = self._ask(json.dumps({**order, "clients": CLIENTS, "seed": self._turns}))
+        milliseconds = sorted(answer["milliseconds"])
+        if answer["errors"]:
+            raise RuntimeError(f"{traffic.method} {url}{traffic.path}: {answer['errors']}")
+        return Load(
+            sent=answer["sent"],
+            elapsed=answer["elapsed"],
+            requests_per_second=len(milliseconds) / answer["seconds"],
+            p50_ms=nearest_rank(milliseconds, 50),
+            p99_ms=nearest_rank(milliseconds, 99),
+            driver_share=answer["core_share"],
+        )
+
+    def _ask(self, order: str) -> dict[str, Any]:
+        if self._process.stdin is None or self._process.stdout is None:
+            raise RuntimeError("the driver has no pipes")
+        self._process.stdin.write(order + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("the driver ended; its own output says why")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+@contextmanager
+def http_driver() -> Iterator[Driver]:
+    """Run the client's process for the length of a block."""
+    command = [sys.executable, "-m", "benchmarks.http_driver"]
+    with subprocess.Popen(  # noqa: S603 - our own module
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield Driver(process)
+        finally:
+            process.communicate()

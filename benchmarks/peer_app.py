@@ -1,0 +1,64 @@
+"""One peer as a process: ``python -m benchmarks.peer_app``.
+
+It is uvicorn with one worker, on a port that the system chooses and standard output tells.
+"""
+
+import importlib
+import os
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from penstock.fastapi.collector import tuned_collector
+
+__all__ = ["CPU_SECONDS", "main"]
+
+CPU_SECONDS = "/cpu-seconds"
+
+
+def main() -> None:
+    """Serve the application of the module that ``PEER`` names, until a signal ends it.
+
+    With ``TUNE_GC=all`` the collector gets Penstock's setting, whoever it is.
+    """
+    config = uvicorn.Config(
+        _make_app(), loop="uvloop", http="httptools", log_level="warning", access_log=False
+    )
+    with socket.create_server(("127.0.0.1", 0), backlog=config.backlog) as listener:
+        sys.stdout.write(f"{listener.getsockname()[1]}\n")
+        sys.stdout.flush()
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _make_app() -> FastAPI:
+    app: FastAPI = importlib.import_module(os.environ["PEER"]).app
+    app.add_api_route(CPU_SECONDS, _cpu_seconds, include_in_schema=False)
+    if os.environ.get("TUNE_GC") == "all":
+        _tune_after_start(app)
+    return app
+
+
+async def _cpu_seconds() -> float:
+    return time.process_time()
+
+
+def _tune_after_start(app: FastAPI) -> None:
+    inner = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def lifespan(application: Any) -> AsyncIterator[Any]:
+        async with inner(application) as state:
+            with tuned_collector():
+                yield state
+
+    app.router.lifespan_context = lifespan
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""How often a request speaks to the database and waits for its answer."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import httpx
+from benchmarks import http_read
+from benchmarks.dataset import users_database
+from benchmarks.progress import progress
+from benchmarks.result import Result, Target
+from benchmarks.service import Peer, Service, serving
+from tests.servers.postgres import PostgresServer, postgres_server
+from tests.servers.proxy import Proxy, proxy_before
+
+__all__ = ["PEERS", "run"]
+
+PEERS = tuple(peer for peer in http_read.PEERS if peer != "no_database")
+KINDS = ("read", "write")
+# No connection is opened ahead of need: that would be counted too, and is no request's.
+ONE_BY_ONE = {"DATABASE_MIN_IDLE": "0"}
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Requests of one kind that are counted, and those before, for every connection to be warm."""
+
+    requests: int
+    warm_up: int
+
+
+LONG = Lengths(requests=100, warm_up=200)
+SHORT = Lengths(requests=10, warm_up=150)
+
+
+def run(short: bool) -> Result:
+    """Send each peer one request after the other, a counting proxy before its database.
+
+    Args:
+        short: Whether it is enough to see it work.
+
+    Returns:
+        Round trips per request, by kind and peer.
+    """
+    lengths = SHORT if short else LONG
+    with (
+        postgres_server() as server,
+        users_database(server) as url,
+        progress("roundtrips", len(PEERS) * len(KINDS)) as advance,
+    ):
+        counted = asyncio.run(_measure(server, url, lengths, advance))
+    figures = {kind: {peer: counted[peer][kind] for peer in PEERS} for kind in KINDS}
+    return Result(
+        "roundtrips",
+        {"requests": lengths.requests, "warm_up": lengths.warm_up},
+        figures,
+        {
+            "express_read": _exactly(figures["read"]["express"], 1),
+            "sessions_read": _exactly(figures["read"]["sessions"], 1),
+            "sessions_write": _exactly(figures["write"]["sessions"], 3),
+            "express_write": _exactly(figures["write"]["express"], 1),
+        },
+        charts=KINDS,
+    )
+
+
+def _exactly(measured: float, wanted: int) -> Target:
+    return Target(measured, at_most=wanted, at_least=wanted)
+
+
+async def _measure(
+    server: PostgresServer, url: str, lengths: Lengths, advance: Callable[[], None]
+) -> dict[str, Mapping[str, float]]:
+    counted: dict[str, Mapping[str, float]] = {}
+
+    async def count(peer: str) -> None:
+        async with _behind_proxy(peer, server, url) as (proxy, service):
+            counted[peer] = await _count(proxy, service, lengths, advance)
+
+    async with asyncio.TaskGroup() as group:
+        for peer in PEERS:
+            group.create_task(count(peer))
+    return counted
+
+
+@asynccontextmanager
+async def _behind_proxy(
+    peer: str, server: PostgresServer, url: str
+) -> AsyncIterator[tuple[Proxy, Service]]:
+    async with proxy_before(server.host, server.port) as proxy:
+        with ExitStack() as stack:
+            starting = serving({peer: Peer(peer, environment=ONE_BY_ONE)}, proxy.url(url))
+            # In a thread: the peer connects through the proxy, which is of this event loop.
+            services = await asyncio.to_thread(stack.enter_context, starting)
+            try:
+                yield proxy, services[peer]
+            finally:
+                await asyncio.to_thread(stack.close)
+
+
+async def _count(
+    proxy: Proxy, service: Service, lengths: Lengths, advance: Callable[[], None]
+) -> dict[str, float]:
+    counted = {}
+    async with httpx.AsyncClient(base_url=service.url, timeout=30, trust_env=False) as client:
+        for kind in KINDS:
+            await _send(client, kind, range(lengths.warm_up))
+            await _quiet(proxy)
+            before = proxy.round_trips
+            last = lengths.warm_up + lengths.requests
+            await _send(client, kind, range(lengths.warm_up, last))
+            await _quiet(proxy)
+            counted[kind] = (proxy.round_trips - before) / lengths.requests
+            advance()
+    return counted
+
+
+async def _send(client: httpx.AsyncClient, kind: str, numbers: range) -> None:
+    for number in numbers:
+        if kind == "read":
+            answer = await client.get(f"/users/{number + 1}")
+        else:
+            name = f"{client.base_url.port}-{number}"
+            user = {"email": f"{name}@example.com", "username": name}
+            answer = await client.post("/users", json=user)
+        answer.raise_for_status()
+
+
+async def _quiet(proxy: Proxy) -> None:
+    """Wait for what a peer does after its response, such as a COMMIT."""
+    before = -1
+    while before < proxy.round_trips:
+        before = proxy.round_trips
+        await asyncio.sleep(0.05)

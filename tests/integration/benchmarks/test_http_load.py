@@ -1,0 +1,96 @@
+"""The HTTP client of the benchmarks against servers that do not make it easy."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+from benchmarks.http_load import CLIENTS, Traffic, http_driver
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n12\r\n\r\n345678"
+"""Its body has what ends a head."""
+FAILURE = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"
+
+
+@contextmanager
+def server(handle: Callable[[socket.socket, bytes], None]) -> Iterator[tuple[str, list[bytes]]]:
+    requests: list[bytes] = []
+
+    def serve(connection: socket.socket) -> None:
+        with connection, suppress(ConnectionError):
+            while request := connection.recv(65536):
+                requests.append(request)
+                handle(connection, request)
+
+    def accept() -> None:
+        for _ in range(CLIENTS):
+            connection, _address = listener.accept()
+            threading.Thread(target=serve, args=(connection,), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0), backlog=CLIENTS) as listener:
+        thread = threading.Thread(target=accept)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", requests
+        thread.join(10)
+
+
+def in_pieces(connection: socket.socket, request: bytes) -> None:
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for place in range(0, len(ANSWER), 7):
+        connection.sendall(ANSWER[place : place + 7])
+
+
+def test_an_answer_may_come_in_pieces() -> None:
+    with server(in_pieces) as (url, requests), http_driver() as driver:
+        load = driver.load(url, Traffic("/users/ID"), 0.2, 0.1)
+
+    assert load.sent == len(requests) >= CLIENTS
+    assert 0 < load.p50_ms <= load.p99_ms
+    assert load.requests_per_second > 0
+
+
+def test_ids_vary_and_every_row_has_a_name_of_its_own() -> None:
+    write = Traffic("/users", "POST", '{"name": "NEW"}')
+
+    with http_driver() as driver:
+        with server(in_pieces) as (url, reads):
+            driver.load(url, Traffic("/users/ID"), 0.2, 0.0)
+        with server(in_pieces) as (url, writes):
+            driver.load(url, write, 0.2, 0.0)
+
+    assert all(read.startswith(b"GET /users/") for read in reads)
+    assert len(set(reads)) > len(reads) / 2
+    assert all(request.startswith(b"POST /users ") for request in writes)
+    assert len(set(writes)) == len(writes)
+
+
+def test_a_turn_lasts_until_there_are_enough_answers() -> None:
+    def slowly(connection: socket.socket, request: bytes) -> None:
+        time.sleep(0.05)
+        connection.sendall(ANSWER)
+
+    with server(slowly) as (url, _), http_driver() as driver:
+        load = driver.load(url, Traffic("/"), 0.001, 0.0)
+
+    assert load.sent >= CLIENTS
+    assert load.requests_per_second > 0
+
+
+def test_a_failed_request_is_an_error_that_names_it() -> None:
+    with (
+        server(lambda connection, _: connection.sendall(FAILURE)) as (url, _),
+        http_driver() as driver,
+        pytest.raises(RuntimeError, match="'503'"),
+    ):
+        driver.load(url, Traffic("/users/1"), 0.2, 0.0)
+
+
+def test_a_server_that_hangs_up_is_an_error() -> None:
+    with (
+        server(lambda connection, _: connection.shutdown(socket.SHUT_RDWR)) as (url, _),
+        http_driver() as driver,
+        pytest.raises(RuntimeError, match="connection lost"),
+    ):
+        driver.load(url, Traffic("/users/1"), 0.2, 0.0)
