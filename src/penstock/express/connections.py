@@ -94,33 +94,40 @@ class Connections:
         record: Record = lent if lent.__class__ is Record else await lent  # type: ignore[misc]  # the one or the other
         adapter: Any = record.dbapi_connection
         driver = adapter._connection  # noqa: SLF001 - asyncpg's; its property costs more
-        # Written out, for each read pays for a call: Patience watches instead of the driver.
         running, limited = self._running, driver._config  # noqa: SLF001 - where its limit is
-        if not running:
-            patience.watch()
-        running.add(record)
-        driver._config = patience.unlimited or patience.without_limit(limited)  # noqa: SLF001 - as above
         try:
+            # Written out, for each read pays for a call: Patience watches in the driver's place.
+            if not running:
+                patience.watch()
+            running.add(record)
+            driver._config = patience.unlimited or patience.without_limit(limited)  # noqa: SLF001 - as above
             if record.reads_only is writes or self._logger.isEnabledFor(INFO):
                 self._make_ready(record, sql, writes)
             answer = await use(driver, plan, sql, arguments)
-        except BaseException as cause:  # noqa: BLE001 - raised in other words
+        except BaseException as error:  # noqa: BLE001 - raised in other words
             running.discard(record)
             driver._config = limited  # noqa: SLF001 - as above
-            error = patience.explained(record, cause)
-            if is_outdated(driver, error, writes=writes):
-                work = _Work(use, plan, sql, arguments, writes)
-                return await self._use_anew(Loan(record), work)
-            was_taken = record.dbapi_connection is None
-            take_back(record, driver, error)
-            told = self._told(adapter, error, sql, arguments, writes)
-            if was_taken and isinstance(told, ConnectionLost):
-                told = told.error  # by the pool, which has no other one for who had this
-            raise told from told.__cause__
+            work = _Work(use, plan, sql, arguments, writes)
+            return await self._recovered(record, adapter, work, error)
         running.discard(record)
         driver._config = limited  # noqa: SLF001 - as above
         pool.give_back(record)
         return answer
+
+    async def _recovered(
+        self, record: Record, adapter: Any, work: "_Work", cause: BaseException
+    ) -> Any:
+        """Return the answer to a second try, or raise what a session would."""
+        driver = adapter._connection  # noqa: SLF001 - asyncpg's
+        error = self._patience.explained(record, cause)
+        if is_outdated(driver, error, writes=work.writes):
+            return await self._use_anew(Loan(record), work)
+        was_taken = record.dbapi_connection is None
+        take_back(record, driver, error)
+        told = self._told(adapter, error, work)
+        if was_taken and isinstance(told, ConnectionLost):
+            told = told.error  # by the pool, which has no other one for who had this
+        raise told from told.__cause__
 
     async def _use_otherwise(self, pool: PenstockPool, work: "_Work") -> Any:
         loan = await Loan.of(pool, is_noted=False)
@@ -131,7 +138,7 @@ class Connections:
             if is_outdated(loan.driver, error, writes=work.writes):
                 return await self._use_anew(loan, work)
             await loan.take_back(error)
-            told = self._told(loan.adapter, error, work.sql, work.arguments, work.writes)
+            told = self._told(loan.adapter, error, work)
             raise told from told.__cause__
         await loan.give_back()
         return answer
@@ -143,7 +150,7 @@ class Connections:
             answer = await work.on(loan.driver)
         except BaseException as error:  # noqa: BLE001 - as above
             await loan.take_back(error)
-            told = self._told(loan.adapter, error, work.sql, work.arguments, work.writes)
+            told = self._told(loan.adapter, error, work)
             raise told from told.__cause__
         await loan.give_back()
         return answer
@@ -194,9 +201,11 @@ class Connections:
             self._logger.info(sql)
             transaction = loan.driver.transaction(isolation=isolation, readonly=True)
             await transaction.start()
-        except BaseException as error:  # noqa: BLE001 - raised in other words
+        except BaseException as error:
             await loan.take_back(error, amid_transaction=True)
-            told = self._told(loan.adapter, error, sql, (), False)
+            told = self._worded(loan.adapter, error, sql, ())
+            if is_lost(loan.driver, error):
+                raise ConnectionLost(told) from error
             raise told from told.__cause__
         return loan, transaction
 
@@ -207,12 +216,10 @@ class Connections:
             record.stay_confined()
         self._logger.info(sql)
 
-    def _told(
-        self, adapter: Any, error: BaseException, sql: str, arguments: Any, writes: bool
-    ) -> BaseException:
-        if writes and isinstance(error, asyncio.CancelledError):
+    def _told(self, adapter: Any, error: BaseException, work: "_Work") -> BaseException:
+        if work.writes and isinstance(error, asyncio.CancelledError):
             error.was_sent = True  # type: ignore[attr-defined]  # for whoever has set a limit
-        told = self._worded(adapter, error, sql, arguments)
+        told = self._worded(adapter, error, work.sql, work.arguments)
         return ConnectionLost(told) if is_lost(adapter._connection, error) else told  # noqa: SLF001 - asyncpg's
 
     def _worded(

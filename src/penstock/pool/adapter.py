@@ -118,8 +118,7 @@ class PenstockPool(LoopBoundPool):
         if self.dispatch.checkout or self._pre_ping:
             loan: Any = super().connect()
         else:
-            # What the base class does where nobody looks, without looking for them.
-            loan = Record.checkout(self)
+            loan = Record.checkout(self)  # as the base class, where nobody looks
             loan._counter = 1  # noqa: SLF001 - the base class's
         record = loan._connection_record  # noqa: SLF001 - as above
         if record.reads_only is not to_read:
@@ -129,9 +128,9 @@ class PenstockPool(LoopBoundPool):
         return loan  # type: ignore[no-any-return]  # the base class's
 
     def lend(self, *, is_noted: bool = True) -> "Record | Coroutine[Any, Any, Record]":
-        """Lend a connection to somebody who needs no greenlet; :meth:`give_back` takes it back.
+        """Lend a connection without a greenlet and without SQLAlchemy's events of the pool.
 
-        Nobody is told who listens to SQLAlchemy's events of the pool: see :meth:`is_overheard`.
+        It goes back by :meth:`give_back`; :meth:`is_overheard` tells who would miss the events.
 
         Args:
             is_noted: Whether it is reported as a leak after ``leak_after``, which a loan for a
