@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks.http_load import Driver, Load, Traffic, http_driver
+from benchmarks.http_load import Driver, Load, Traffic
 from benchmarks.result import Figures, Ratio, Target, median
 from benchmarks.service import Peer, Service, serving
 
@@ -145,8 +145,9 @@ def contest(
     turns: dict[str, dict[str, list[Turn]]] = {
         traffic: {peer: [] for peer in peers} for traffic in traffics
     }
+    driver = Driver()
     for _ in range(lengths.generations):
-        with serving(peers, database_url) as services, http_driver() as driver:
+        with serving(peers, database_url) as services:
             for service in services.values():
                 for traffic in traffics.values():
                     driver.load(service.url, traffic, lengths.warm_up, 0.0)

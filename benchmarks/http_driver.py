@@ -1,7 +1,7 @@
 """The HTTP client that loads the peers: ``python -m benchmarks.http_driver``, its own process.
 
-It reads an order a line, as JSON, and answers each by a line with what it measured. Its clients
-are bare protocols: an HTTP library would cost more than the servers that are measured.
+It reads one order, as JSON, and answers with what it measured. Its clients are bare protocols: an
+HTTP library would cost more than the servers that are measured.
 """
 
 import asyncio
@@ -166,12 +166,10 @@ async def load(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Carry out one order after the other until there is none."""
+    """Carry out one order."""
     gc.freeze()
     gc.disable()  # its pauses would be taken for the server's
-    for line in sys.stdin:
-        sys.stdout.write(json.dumps(uvloop.run(load(json.loads(line)))) + "\n")
-        sys.stdout.flush()
+    json.dump(uvloop.run(load(json.load(sys.stdin))), sys.stdout)
 
 
 if __name__ == "__main__":

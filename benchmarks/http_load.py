@@ -3,16 +3,16 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from penstock.load.recording import nearest_rank
 
-__all__ = ["CLIENTS", "Driver", "Load", "Traffic", "http_driver"]
+__all__ = ["CLIENTS", "Driver", "Load", "Traffic"]
 
 CLIENTS = 32
+PATIENCE = 90.0
+"""Seconds that a turn may take longer than it should, the start of its process included."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,9 @@ class Load:
 
 
 class Driver:
-    """The client's process.
+    """The client, whose every turn is a process of its own."""
 
-    Args:
-        process: Which takes an order a line and answers it by a line.
-    """
-
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
-        self._process = process
+    def __init__(self) -> None:
         self._turns = 0
 
     def load(self, url: str, traffic: Traffic, seconds: float, warm_up: float) -> Load:
@@ -76,7 +71,7 @@ class Driver:
         """
         self._turns += 1
         order = {"url": url, "seconds": seconds, "warm_up": warm_up, **asdict(traffic)}
-        answer = self._ask(json.dumps({**order, "clients": CLIENTS, "seed": self._turns}))
+        answer = self._ask({**order, "clients": CLIENTS, "seed": self._turns})
         milliseconds = sorted(answer["milliseconds"])
         if answer["errors"]:
             raise RuntimeError(f"{traffic.method} {url}{traffic.path}: {answer['errors']}")
@@ -89,26 +84,14 @@ class Driver:
             driver_share=answer["core_share"],
         )
 
-    def _ask(self, order: str) -> dict[str, Any]:
-        if self._process.stdin is None or self._process.stdout is None:
-            raise RuntimeError("the driver has no pipes")
-        self._process.stdin.write(order + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError("the driver ended; its own output says why")
-        answer: dict[str, Any] = json.loads(line)
+    def _ask(self, order: dict[str, Any]) -> dict[str, Any]:
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.http_driver"],
+            input=json.dumps(order),
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+            timeout=order["seconds"] + order["warm_up"] + PATIENCE,
+        )
+        answer: dict[str, Any] = json.loads(done.stdout)
         return answer
-
-
-@contextmanager
-def http_driver() -> Iterator[Driver]:
-    """Run the client's process for the length of a block."""
-    command = [sys.executable, "-m", "benchmarks.http_driver"]
-    with subprocess.Popen(  # noqa: S603 - our own module
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            yield Driver(process)
-        finally:
-            process.communicate()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import pytest
-from benchmarks.http_load import CLIENTS, Traffic, http_driver
+from benchmarks.http_load import CLIENTS, Driver, Traffic
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n12\r\n\r\n345678"
 """Its body has what ends a head."""
@@ -43,8 +43,8 @@ def in_pieces(connection: socket.socket, request: bytes) -> None:
 
 
 def test_an_answer_may_come_in_pieces() -> None:
-    with server(in_pieces) as (url, requests), http_driver() as driver:
-        load = driver.load(url, Traffic("/users/ID"), 0.2, 0.1)
+    with server(in_pieces) as (url, requests):
+        load = Driver().load(url, Traffic("/users/ID"), 0.2, 0.1)
 
     assert load.sent == len(requests) >= CLIENTS
     assert 0 < load.p50_ms <= load.p99_ms
@@ -54,11 +54,11 @@ def test_an_answer_may_come_in_pieces() -> None:
 def test_ids_vary_and_every_row_has_a_name_of_its_own() -> None:
     write = Traffic("/users", "POST", '{"name": "NEW"}')
 
-    with http_driver() as driver:
-        with server(in_pieces) as (url, reads):
-            driver.load(url, Traffic("/users/ID"), 0.2, 0.0)
-        with server(in_pieces) as (url, writes):
-            driver.load(url, write, 0.2, 0.0)
+    driver = Driver()
+    with server(in_pieces) as (url, reads):
+        driver.load(url, Traffic("/users/ID"), 0.2, 0.0)
+    with server(in_pieces) as (url, writes):
+        driver.load(url, write, 0.2, 0.0)
 
     assert all(read.startswith(b"GET /users/") for read in reads)
     assert len(set(reads)) > len(reads) / 2
@@ -71,8 +71,8 @@ def test_a_turn_lasts_until_there_are_enough_answers() -> None:
         time.sleep(0.05)
         connection.sendall(ANSWER)
 
-    with server(slowly) as (url, _), http_driver() as driver:
-        load = driver.load(url, Traffic("/"), 0.001, 0.0)
+    with server(slowly) as (url, _):
+        load = Driver().load(url, Traffic("/"), 0.001, 0.0)
 
     assert load.sent >= CLIENTS
     assert load.requests_per_second > 0
@@ -81,16 +81,14 @@ def test_a_turn_lasts_until_there_are_enough_answers() -> None:
 def test_a_failed_request_is_an_error_that_names_it() -> None:
     with (
         server(lambda connection, _: connection.sendall(FAILURE)) as (url, _),
-        http_driver() as driver,
         pytest.raises(RuntimeError, match="'503'"),
     ):
-        driver.load(url, Traffic("/users/1"), 0.2, 0.0)
+        Driver().load(url, Traffic("/users/1"), 0.2, 0.0)
 
 
 def test_a_server_that_hangs_up_is_an_error() -> None:
     with (
         server(lambda connection, _: connection.shutdown(socket.SHUT_RDWR)) as (url, _),
-        http_driver() as driver,
         pytest.raises(RuntimeError, match="connection lost"),
     ):
-        driver.load(url, Traffic("/users/1"), 0.2, 0.0)
+        Driver().load(url, Traffic("/users/1"), 0.2, 0.0)
