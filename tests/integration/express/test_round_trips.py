@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from itertools import product
+from typing import Any
 
 import pytest
 import uvloop
 from sqlalchemy import bindparam, insert, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from tests.eventually import eventually
 from tests.servers.certificates import make_certificates
 from tests.servers.parts import require_part
 from tests.servers.postgres import PostgresServer, own_postgres, postgres_programs
@@ -80,13 +82,17 @@ ROUND_TRIPS: dict[Operation, int] = {
 
 @asynccontextmanager
 async def one_connection(
-    host: str, port: int, url: str, **settings: object
+    host: str, port: int, url: str, *, max_overflow: int = 0, **settings: Any
 ) -> AsyncIterator[tuple[Database, Proxy]]:
     """Give a pool of one connection through a proxy, and a table with one note."""
     async with (
         proxy_before(host, port) as proxy,
         Database.from_url(
-            proxy.url(url), environment="testing", pool_size=1, max_overflow=0, **settings
+            proxy.url(url),
+            environment="testing",
+            pool_size=1,
+            max_overflow=max_overflow,
+            **settings,
         ) as database,
     ):
         async with database.engine.begin() as connection:
@@ -105,7 +111,7 @@ async def spent(database: Database, proxy: Proxy, operation: Operation) -> int:
     return proxy.round_trips - before
 
 
-async def count_all_orders(host: str, port: int, url: str, **settings: object) -> None:
+async def count_all_orders(host: str, port: int, url: str, **settings: Any) -> None:
     """Run every operation after every other, and hold the round trips of each to its number."""
     async with one_connection(host, port, url, **settings) as (database, proxy):
         counted = {}
@@ -155,6 +161,22 @@ async def test_what_is_asked_at_once_waits_for_its_turn_and_costs_no_more(
 
     async with one_connection(postgres.host, postgres.port, database_url) as (database, proxy):
         assert await spent(database, proxy, all_at_once) == 5 * sum(ROUND_TRIPS.values())
+
+
+async def test_a_connection_that_replaces_another_has_prepared_its_statements(
+    postgres: PostgresServer, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.pool.timers.TICK", 0.02)
+    there = postgres.host, postgres.port, database_url
+    async with one_connection(*there, max_overflow=1) as (database, proxy):
+        pool: Any = database.engine.pool
+        for slot in pool.ledger:
+            slot.retire_at = 0.0
+        await eventually(lambda: database.pool.closed_total == 1 and database.pool.checked_in == 1)
+
+        counted = {each: await spent(database, proxy, each) for each in ROUND_TRIPS}
+        assert counted == ROUND_TRIPS
+        assert proxy.connects == 2
 
 
 @pytest.fixture(scope="module")
