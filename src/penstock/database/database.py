@@ -92,7 +92,7 @@ class Database:
         Args:
             share: From 0.0 to 1.0.
         """
-        pool = self._engine.pool
+        pool = self._engine.sync_engine.pool
         if isinstance(pool, PenstockPool) and pool.not_idle <= share * pool.ledger.limit:
             return False  # without counting, as for nearly every request
         return self.pool.utilisation > share

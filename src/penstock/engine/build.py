@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, event, make_url
+from sqlalchemy import URL, Engine, event, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -110,6 +110,13 @@ def _longest_connect(settings: DatabaseSettings) -> float:
 def _note_statements(engine: Engine) -> None:
     """Let the pool's report of a leak have the last statement, without its values."""
 
-    @event.listens_for(engine, "before_cursor_execute")
-    def note(connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
-        connection.connection.info[STATEMENT_KEY] = statement
+    # The dialect's events: with a listener to any of its own, an engine takes a slower path.
+    @event.listens_for(engine, "do_execute")
+    @event.listens_for(engine, "do_executemany")
+    def note(_cursor: Any, statement: str, _parameters: Any, context: Any) -> None:
+        record = context.root_connection.connection._connection_record  # noqa: SLF001 - set at once
+        record.info[STATEMENT_KEY] = statement
+
+    @event.listens_for(engine, "do_execute_no_params")
+    def note_bare(cursor: Any, statement: str, context: Any) -> None:
+        note(cursor, statement, (), context)

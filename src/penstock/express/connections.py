@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from logging import INFO
 from typing import Any
 
+from asyncpg.exceptions import OutdatedSchemaCacheError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from penstock.express.failures import is_lost, is_outdated, worded
@@ -122,6 +123,8 @@ class Connections:
         error = self._patience.explained(record, cause)
         if is_outdated(driver, error, writes=work.writes):
             return await self._use_anew(Loan(record), work)
+        if isinstance(error, OutdatedSchemaCacheError):
+            await driver.reload_schema_state()  # for the borrower after this
         was_taken = record.dbapi_connection is None
         take_back(record, driver, error)
         told = self._told(adapter, error, work)
@@ -144,7 +147,7 @@ class Connections:
         return answer
 
     async def _use_anew(self, loan: Loan, work: "_Work") -> Any:
-        # A type was altered, or made anew under another number, and asyncpg knows the old one.
+        # asyncpg knows a table or a type as it was before.
         try:
             await loan.driver.reload_schema_state()
             answer = await work.on(loan.driver)

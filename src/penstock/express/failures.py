@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from asyncpg.exceptions import OutdatedSchemaCacheError
+from asyncpg.exceptions import InvalidCachedStatementError, OutdatedSchemaCacheError
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -38,7 +38,8 @@ def was_interrupted(error: BaseException) -> bool:
 def is_outdated(connection: Any, error: BaseException, *, writes: bool) -> bool:
     """Tell whether a statement failed for what asyncpg knows of types, and may be sent again.
 
-    A type was altered, or dropped and made anew, while statements were prepared with the old one.
+    A table or a type was altered, or dropped and made anew, while statements were prepared with
+    the old one.
 
     Args:
         connection: asyncpg's.
@@ -49,6 +50,8 @@ def is_outdated(connection: Any, error: BaseException, *, writes: bool) -> bool:
         return False
     if isinstance(error, OutdatedSchemaCacheError):  # found out when the answer was there
         return not writes
+    if isinstance(error, InvalidCachedStatementError):  # said before it would have run
+        return True
     is_internal = getattr(error, "sqlstate", None) == "XX000"
     return is_internal and "cache lookup failed" in str(error)
 

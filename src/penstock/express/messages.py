@@ -48,10 +48,17 @@ def results(plan: Plan, answer: Any) -> list[Any]:
 
 
 def fetch(driver: Any, plan: Plan, sql: str, arguments: Sequence[Any]) -> Coroutine[Any, Any, Any]:
-    """Run a statement and return its records."""
+    """Run a statement and return its records.
+
+    Where what asyncpg knows is outdated, it says so; ``Connections`` sends the statement again.
+    """
     if plan.is_fixed:
-        # What fetch() does, one coroutine less.
-        return driver._execute(sql, arguments, 0, None)  # type: ignore[no-any-return]  # noqa: SLF001 - as above
+        # What fetch() does, four coroutines less where the statement is prepared already.
+        protocol = driver._protocol  # noqa: SLF001 - asyncpg's, as what follows
+        prepared = driver._stmt_cache.get((sql, protocol.get_record_class(), False))  # noqa: SLF001
+        if prepared is None or driver._query_loggers:  # noqa: SLF001
+            return driver._execute(sql, arguments, 0, None)  # type: ignore[no-any-return]  # noqa: SLF001
+        return protocol.bind_execute(prepared, arguments, "", 0, False, None)  # type: ignore[no-any-return]
     return _fetch_and_look(driver, plan, sql, arguments)
 
 

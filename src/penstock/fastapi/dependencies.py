@@ -7,7 +7,8 @@ For one name each is one object, the key for ``app.dependency_overrides``.
 
 from collections.abc import Awaitable, Callable
 from functools import cache
-from typing import Annotated
+from inspect import signature
+from typing import Annotated, Any
 
 from fastapi import Depends
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -106,8 +107,12 @@ def writer(name: str = "default") -> Callable[[HTTPConnection], Awaitable[expres
     return dependency
 
 
-WriteSession = Annotated[AsyncSession, Depends(write_session())]
-ReadSession = Annotated[ReadOnlySession, Depends(read_session())]
-CurrentDatabase = Annotated[Database, Depends(current_database())]
-Reader = Annotated[express.Reader, Depends(reader())]
-Writer = Annotated[express.Writer, Depends(writer())]
+# A scope means nothing to a dependency that has no end; told, FastAPI need not find that out for
+# each request. Before 0.121 it knows none.
+_SCOPE: Any = {"scope": "request"} if "scope" in signature(Depends).parameters else {}
+
+WriteSession = Annotated[AsyncSession, Depends(write_session(), **_SCOPE)]
+ReadSession = Annotated[ReadOnlySession, Depends(read_session(), **_SCOPE)]
+CurrentDatabase = Annotated[Database, Depends(current_database(), **_SCOPE)]
+Reader = Annotated[express.Reader, Depends(reader(), **_SCOPE)]
+Writer = Annotated[express.Writer, Depends(writer(), **_SCOPE)]

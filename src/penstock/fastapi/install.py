@@ -20,7 +20,7 @@ from penstock.fastapi.collector import tuned_collector
 from penstock.fastapi.errors import handle_database_errors, internal_error
 from penstock.fastapi.pool_log import PoolLog
 from penstock.fastapi.process_time import ProcessTime
-from penstock.fastapi.routes import add_health_routes, add_pool_routes, is_open
+from penstock.fastapi.routes import add_health_routes, add_pool_routes, is_open, let_others_first
 from penstock.fastapi.scope import Observer, SessionScope
 
 __all__ = ["install"]
@@ -104,6 +104,7 @@ def _open_with_lifespan(app: FastAPI, database: Database) -> None:
     async def lifespan(application: Any) -> AsyncIterator[Any]:
         for mounted in _mounted_applications(app.routes):
             handle_database_errors(mounted)
+        let_others_first(app)
         async with database, inner(application) as state:
             yield state
 

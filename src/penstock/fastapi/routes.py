@@ -8,21 +8,21 @@ from typing import Any
 from fastapi import Depends, FastAPI, Response
 from fastapi.routing import APIRoute
 from sqlalchemy.exc import SQLAlchemyError
-from starlette.routing import Match
+from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
 from penstock.database import Database
 from penstock.errors import PenstockError
 from penstock.settings import Environment
 
-__all__ = ["add_health_routes", "add_pool_routes", "is_open"]
+__all__ = ["add_health_routes", "add_pool_routes", "is_open", "let_others_first"]
 
 _logger = logging.getLogger(__name__)
 _NO_STORE = {"Cache-Control": "no-store"}
 
 
 class OperationsRoute(APIRoute):
-    """A route in front of the application's own, which costs their requests next to nothing."""
+    """A route that costs the requests of others next to nothing where it is asked before them."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Look at the path's end before its whole."""
@@ -36,6 +36,26 @@ def _add(app: FastAPI, path: str, endpoint: Callable[..., Any], **arguments: Any
     app.router.add_api_route(
         path, endpoint, tags=["operations"], route_class_override=OperationsRoute, **arguments
     )
+
+
+def let_others_first(app: FastAPI) -> None:
+    """Put the operations routes behind all others, whose requests then never come by them.
+
+    One that would be hidden there, as by a page for every path, stays where it is.
+
+    Args:
+        app: The application, with all of its routes.
+    """
+    routes = app.router.routes
+    own = [route for route in routes if isinstance(route, OperationsRoute)]
+    others = [route for route in routes if not isinstance(route, OperationsRoute)]
+    hidden = [route for route in own if any(_answers_for(route.path, by) for by in others)]
+    routes[:] = [*hidden, *others, *(route for route in own if route not in hidden)]
+
+
+def _answers_for(path: str, route: BaseRoute) -> bool:
+    scope = {"type": "http", "method": "GET", "path": path, "root_path": "", "headers": []}
+    return route.matches(scope)[0] is not Match.NONE
 
 
 def add_health_routes(app: FastAPI, databases: Mapping[str, Database], timeout: float) -> None:

@@ -73,18 +73,17 @@ class SessionScope:
         self._answer_error = answer_error
         self._observers = observers
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one ASGI connection."""
         if scope["type"] == "lifespan":
-            await self.app(scope, receive, send)
-        elif SCOPE_KEY in scope:
+            return self.app(scope, receive, send)
+        if SCOPE_KEY in scope:
             scope[SCOPE_KEY].add(self._databases)
-            await self._mounted(scope, receive, send)
-        elif scope["type"] == "http":
-            await self._request(scope, receive, send)
-        else:
-            scope[SCOPE_KEY] = RequestUnits(self._databases, WEBSOCKET_REFUSAL)
-            await self.app(scope, receive, send)
+            return self._mounted(scope, receive, send)
+        if scope["type"] == "http":
+            return self._request(scope, receive, send)
+        scope[SCOPE_KEY] = RequestUnits(self._databases, WEBSOCKET_REFUSAL)
+        return self.app(scope, receive, send)
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
         units = scope[SCOPE_KEY] = RequestUnits(self._databases)
@@ -92,22 +91,24 @@ class SessionScope:
         replaced = False
         arrived = perf_counter()
 
-        async def settled_send(message: Message) -> None:
-            nonlocal replaced
-            if replaced:
-                return
-            if message["type"] == "http.response.start":
+        # No coroutine where nothing is to be settled: each costs every request.
+        def settled_send(message: Message) -> Awaitable[None]:
+            if message["type"] == "http.response.start" and not replaced:
                 for observe in self._observers:
                     observe(scope, message, arrived)
-                try:
-                    if units.are_used:
-                        await _settle(units, message["status"])
-                    else:
-                        units.refuse(_LEFT)
-                except Exception as error:
-                    replaced = True
-                    await self._replace(message, Request(scope, receive), error, send)
-                    raise ResponseReplaced from error
+                if units.are_used:
+                    return settle_and_send(message)
+                units.refuse(_LEFT)
+            return _dropped() if replaced else send(message)
+
+        async def settle_and_send(message: Message) -> None:
+            nonlocal replaced
+            try:
+                await _settle(units, message["status"])
+            except Exception as error:
+                replaced = True
+                await self._replace(message, Request(scope, receive), error, send)
+                raise ResponseReplaced from error
             await send(message)
 
         try:
@@ -124,11 +125,11 @@ class SessionScope:
     async def _mounted(self, scope: Scope, receive: Receive, send: Send) -> None:
         arrived = perf_counter()
 
-        async def observed_send(message: Message) -> None:
+        def observed_send(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 for observe in self._observers:
                     observe(scope, message, arrived)
-            await send(message)
+            return send(message)
 
         await self.app(scope, receive, observed_send)
 
@@ -142,6 +143,10 @@ class SessionScope:
             if not name.lower().startswith(_OF_THE_WITHDRAWN_RESPONSE)
         ]
         await response(request.scope, request.receive, send)
+
+
+async def _dropped() -> None:
+    """Send nothing of a response that has given way to another."""
 
 
 def _route_of(scope: Scope) -> str:

@@ -25,12 +25,13 @@ class RequestUnits:
         refusal: Why no session is to be had here; None where a response will end them.
     """
 
-    __slots__ = ("_databases", "_refusal", "_units", "_why")
+    __slots__ = ("_databases", "_ended", "_refusal", "_units")
 
     def __init__(self, databases: Mapping[str, Database], refusal: str | None = None) -> None:
         self._databases = databases
         self._refusal = refusal
-        self._why = ""
+        self._ended = ""
+        """What has ended, once something has."""
         self._units: dict[str, UnitOfWork] = {}
 
     def database(self, name: str) -> Database:
@@ -54,6 +55,8 @@ class RequestUnits:
             database = self.database(name)
             if self._refusal is not None:
                 raise SessionClosed(self._refusal)
+            if self._ended:
+                raise SessionClosed(f"No session is to be had any more: {self._ended}.")
             self._units[name] = database.unit()
         return self._units[name]
 
@@ -87,8 +90,7 @@ class RequestUnits:
         Args:
             why: What has ended, to follow "No session is to be had any more: ...".
         """
-        self._why = self._why or why
-        self._refusal = self._refusal or f"No session is to be had any more: {why}."
+        self._ended = self._ended or why
 
     async def end(self) -> None:
         """Roll back what is open and close every session, each whatever becomes of the others."""
@@ -96,7 +98,7 @@ class RequestUnits:
         while self._units:
             _, unit = self._units.popitem()
             try:
-                await unit.end(self._why)
+                await unit.end(self._ended)
             except BaseException as error:  # noqa: BLE001 - raised once the others have ended too
                 cancelled = error
         if cancelled is not None:

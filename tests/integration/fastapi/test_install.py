@@ -13,6 +13,7 @@ from tests.servers.web import client_of, serving
 
 from penstock import Database, PenstockError
 from penstock.fastapi import ReadSession, WriteSession, install, read_session
+from penstock.fastapi.routes import OperationsRoute
 
 
 async def test_the_database_is_open_throughout_the_applications_own_lifespan(
@@ -182,6 +183,39 @@ async def test_production_shows_the_pool_only_to_those_who_have_access(tables: s
         assert (await client.get("/pool-stats")).status_code == 401
         assert (await client.get("/pool-stats?token=right")).status_code == 200
         assert (await client.get("/health/live")).status_code == 200
+
+
+async def test_requests_of_the_application_never_come_by_the_operations_routes(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    matches = OperationsRoute.matches
+
+    def noted(route: OperationsRoute, scope: Any) -> Any:
+        asked.append(route.path)
+        return matches(route, scope)
+
+    monkeypatch.setattr(OperationsRoute, "matches", noted)
+
+    @app.get("/words/{word}")
+    async def read(word: str) -> str:
+        return word
+
+    async with client_of(app) as client:
+        assert (await client.get("/words/one")).status_code == 200
+        assert not asked
+        assert (await client.get("/health/live")).json() == {"status": "ok"}
+        assert asked
+
+
+async def test_a_page_for_every_path_hides_no_operations_route(app: FastAPI) -> None:
+    @app.get("/{path:path}")
+    async def page(path: str) -> str:
+        return path
+
+    async with client_of(app) as client:
+        assert (await client.get("/health/live")).json() == {"status": "ok"}
+        assert (await client.get("/elsewhere")).json() == "elsewhere"
 
 
 async def test_each_response_carries_its_process_time(app: FastAPI) -> None:
