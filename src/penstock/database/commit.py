@@ -1,5 +1,7 @@
 """COMMIT, and whether its failure says what became of the work."""
 
+from time import monotonic
+
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -15,16 +17,20 @@ https://www.postgresql.org/docs/current/errcodes-appendix.html
 _STATEMENT_COMPLETION_UNKNOWN = "40003"
 
 
-def commit(session: Session) -> None:
+def commit(session: Session) -> float:
     """Flush ``session`` and commit its transaction.
 
     A failure of the flush is raised as it is: nothing has been committed then.
+
+    Returns:
+        Seconds that the COMMIT took.
 
     Raises:
         CommitOutcomeUnknown: The COMMIT left and no answer came back.
         sqlalchemy.exc.DBAPIError: The server refused the COMMIT; the work is rolled back.
     """
     session.flush()
+    began = monotonic()
     try:
         session.commit()
     except Exception as error:
@@ -34,6 +40,7 @@ def commit(session: Session) -> None:
                 "Look for it before repeating it."
             ) from error
         raise
+    return monotonic() - began
 
 
 def _outcome_is_unknown(error: Exception) -> bool:

@@ -4,20 +4,24 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from penstock.database.errors import BudgetExceeded
 from penstock.database.limits import server_limits
 from penstock.database.read_only import ReadOnlySession, reading_engine
+from penstock.database.server_numbers import server_numbers
 from penstock.database.unit import UnitOfWork
 from penstock.engine import Confinement, build_engine, confined_engine, pool_snapshot
 from penstock.express import DriverLane, Lane, Reader, SqlalchemyLane, Writer
 from penstock.planner import ConnectionBudget
 from penstock.pool import PenstockPool, PoolSnapshot
 from penstock.settings import BudgetPolicy, DatabaseSettings, settings_from_environment
+from penstock.telemetry import Telemetry
 
 __all__ = ["Database"]
 
@@ -42,6 +46,10 @@ class Database:
         self._confined = confined_engine(self._engine)
         self._reading = reading_engine(self._engine)
         self._make_unit = self._pooled_unit
+        self.telemetry = Telemetry(_identity(settings), settings.telemetry_dir)
+        """What is counted, of all workers of this machine."""
+        if settings.driver == "asyncpg" and isinstance(self._engine.pool, PenstockPool):
+            self.telemetry.ask_server = partial(server_numbers, self._engine)
         self._lane = self._own_lane()
         self.reader = Reader(self._lane)
         """The express lane for what only reads."""
@@ -104,10 +112,13 @@ class Database:
             ConnectFailed: The server cannot be reached; the message says why.
             BudgetExceeded: The fleet may want too many connections, under ``budget="refuse"``.
         """
+        pool = self._engine.pool
+        if isinstance(pool, PenstockPool) and self.settings.telemetry:
+            self.telemetry.start(pool)
         async with self._engine.connect() as connection:
             await self._check_budget(connection)
-        if isinstance(self._engine.pool, PenstockPool):
-            await self._engine.pool.prefill()
+        if isinstance(pool, PenstockPool):
+            await pool.prefill()
 
     async def close(self, timeout: float = 10.0) -> None:  # noqa: ASYNC109 - a bound, for callers
         """Lend nothing any more and close every connection. The database may be opened again.
@@ -119,6 +130,7 @@ class Database:
             if isinstance(self._engine.pool, PenstockPool):
                 await self._engine.pool.drain(timeout)
         finally:
+            self.telemetry.stop()
             await self._engine.dispose()
 
     async def __aenter__(self) -> Self:
@@ -169,8 +181,8 @@ class Database:
 
     def _pooled_unit(self) -> UnitOfWork:
         if self._confinement.is_possible():
-            return UnitOfWork(self._engine, self._confined, self._reading)
-        return UnitOfWork(self._engine, self._reading)
+            return UnitOfWork(self._engine, self._confined, self._reading, self.telemetry.committed)
+        return UnitOfWork(self._engine, self._reading, committed=self.telemetry.committed)
 
     def _own_lane(self) -> Lane:
         if self.settings.driver == "asyncpg" and isinstance(self._engine.pool, PenstockPool):
@@ -226,3 +238,8 @@ class Database:
         if settings.budget is BudgetPolicy.REFUSE:
             raise BudgetExceeded(str(finding))
         _logger.warning("%s", finding)
+
+
+def _identity(settings: DatabaseSettings) -> str:
+    url = make_url(settings.url.get_secret_value())
+    return f"{settings.application_name} {url.render_as_string(hide_password=True)}"

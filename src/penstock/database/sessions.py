@@ -180,14 +180,13 @@ class WritingSession(UnitSession):
             return None
         return next(iter(transaction.connections), None)
 
-    async def commit(self) -> None:
-        """Flush and commit.
+    async def commit(self) -> float:  # type: ignore[override]  # None is all that others expect
+        """Flush and commit; :func:`penstock.database.commit.commit` says what it may raise.
 
-        Raises:
-            CommitOutcomeUnknown: The COMMIT was sent and its answer lost.
-            sqlalchemy.exc.DBAPIError: The server refused; the work is rolled back.
+        Returns:
+            Seconds that the COMMIT took.
         """
-        await self.run_sync(commit)
+        return await self.run_sync(commit)
 
 
 class ReadingSession(UnitSession):

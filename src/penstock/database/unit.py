@@ -1,5 +1,7 @@
 """A unit of work: the sessions of one request, or of one ``async with``, on one database."""
 
+from collections.abc import Callable
+
 from penstock.database.errors import SessionBusy
 from penstock.database.sessions import ReadingSession, SessionSource, WritingSession
 
@@ -17,16 +19,19 @@ class UnitOfWork:
         reading: The same for the reading session.
         streaming: The same for it while it streams, which takes a transaction; None for
             ``reading``.
+        committed: Told how many seconds each COMMIT took.
     """
 
-    __slots__ = ("_reader", "_reading", "_streaming", "_writer", "_writing")
+    __slots__ = ("_committed", "_reader", "_reading", "_streaming", "_writer", "_writing")
 
     def __init__(
         self,
         writing: SessionSource,
         reading: SessionSource,
         streaming: SessionSource | None = None,
+        committed: Callable[[float], None] | None = None,
     ) -> None:
+        self._committed = committed
         self._writing = writing
         self._reading = reading
         self._streaming = reading if streaming is None else streaming
@@ -82,7 +87,9 @@ class UnitOfWork:
             sqlalchemy.exc.DBAPIError: The server refused; the work is rolled back.
         """
         if self._writer is not None and self._writer.in_transaction():
-            await self._writer.commit()
+            seconds = await self._writer.commit()
+            if self._committed is not None:
+                self._committed(seconds)
 
     async def end(self, why: str) -> None:
         """Roll back what is open and close both sessions for good.

@@ -79,6 +79,7 @@ def install(
             f'install(app, database, name="...").'
         )
     databases[name] = database
+    database.telemetry.name = name
     app.state.penstock_observers.append(PoolLog(database, name))
     _open_with_lifespan(app, database)
 

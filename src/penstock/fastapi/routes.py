@@ -15,7 +15,7 @@ from penstock.database import Database
 from penstock.errors import PenstockError
 from penstock.settings import Environment
 
-__all__ = ["add_health_routes", "add_pool_routes", "is_open", "let_others_first"]
+__all__ = ["add", "add_health_routes", "add_pool_routes", "is_open", "let_others_first"]
 
 _logger = logging.getLogger(__name__)
 _NO_STORE = {"Cache-Control": "no-store"}
@@ -31,7 +31,15 @@ class OperationsRoute(APIRoute):
         return super().matches(scope)
 
 
-def _add(app: FastAPI, path: str, endpoint: Callable[..., Any], **arguments: Any) -> None:
+def add(app: FastAPI, path: str, endpoint: Callable[..., Any], **arguments: Any) -> None:
+    """Add a GET route for whoever operates the service.
+
+    Args:
+        app: The application.
+        path: Where.
+        endpoint: What answers.
+        **arguments: As ``add_api_route`` has them.
+    """
     # To the application's own router: one that is included costs each request more.
     app.router.add_api_route(
         path, endpoint, tags=["operations"], route_class_override=OperationsRoute, **arguments
@@ -81,9 +89,9 @@ def add_health_routes(app: FastAPI, databases: Mapping[str, Database], timeout: 
             "databases": {name: "ok" if up else "unavailable" for name, up in answers.items()},
         }
 
-    _add(app, "/health/live", live, summary="The process answers")
-    _add(app, "/health/ready", ready, summary="Every database answers; 503 if not")
-    _add(app, "/health", ready, summary="The process and its databases answer")
+    add(app, "/health/live", live, summary="The process answers")
+    add(app, "/health/ready", ready, summary="Every database answers; 503 if not")
+    add(app, "/health", ready, summary="The process and its databases answer")
 
 
 async def _answers(database: Database, name: str, timeout: float) -> bool:  # noqa: ASYNC109 - config
@@ -116,7 +124,7 @@ def add_pool_routes(
             if access is not None or is_open(database)
         }
 
-    _add(
+    add(
         app,
         "/pool-stats",
         pool_stats,

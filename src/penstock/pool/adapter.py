@@ -12,7 +12,6 @@ from sqlalchemy.pool import Pool, PoolProxiedConnection
 from sqlalchemy.util import await_
 
 from penstock.pool.borrowing import Borrowing
-from penstock.pool.events import CheckedIn, CheckedOut
 from penstock.pool.hangups import LOOK_EVERY
 from penstock.pool.loans import Loan
 from penstock.pool.loop_bound import LoopBoundPool
@@ -173,7 +172,7 @@ class PenstockPool(LoopBoundPool):
             if is_trusted and not record.hung_up and not record.is_closed():
                 slot.loan = Loan(task, record.info) if self._notes_loans and is_noted else task
                 if self.listeners.all:
-                    self.listeners.tell(CheckedOut(0.0))
+                    self.listeners.lent_at_once()
                 return record
         try:
             return wait(self._get_slowly(slot, now, task, is_noted))  # type: ignore[no-any-return]  # above
@@ -193,8 +192,8 @@ class PenstockPool(LoopBoundPool):
         slot = await Borrowing(self._here, asked_at).slot(slot)
         record: Record = slot.content
         slot.loan = Loan(task, record.info) if self._notes_loans and is_noted else task
-        if self.listeners.all:
-            self.listeners.tell(CheckedOut(monotonic() - asked_at))
+        if self.listeners.are_there:
+            self.listeners.waited(monotonic() - asked_at)
         return record
 
     def _do_return_conn(self, record: Record) -> None:  # type: ignore[override]  # all are ours
@@ -204,8 +203,8 @@ class PenstockPool(LoopBoundPool):
         now = monotonic()
         slot = record.slot
         slot.loan = None
-        if self.listeners.all:
-            self.listeners.tell(CheckedIn(now - slot.lent_at))
+        if (listeners := self.listeners).are_there:
+            listeners.returned(now - slot.lent_at)
         self._give_back(slot, now)
         if self._orders:
             record.keeper.carry_out()

@@ -120,6 +120,15 @@ class Books:
         while self._opening < wanted and self.order_open(now):
             pass
 
+    def spare(self) -> Slot | None:
+        """Take out the connection that was idle for longest, for a question of the pool's own."""
+        if self.suspended or not self._idle:
+            return None
+        slot = min(self._idle, key=lambda idle: idle.since)
+        self._idle.remove(slot)
+        slot.state = CHECKING
+        return slot
+
     def order_check(self, slot: Slot) -> None:
         """Have an idle slot's connection pinged."""
         self._idle.remove(slot)

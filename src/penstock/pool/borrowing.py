@@ -131,7 +131,7 @@ class Borrowing:
 
     def _error(self, refusal: Refusal) -> BaseException:
         keeper, waited = self._keeper, monotonic() - self._asked_at
-        if keeper.listeners.all:
+        if keeper.listeners.are_there:
             keeper.listeners.tell(CheckoutRefused(refusal.why, waited))
         if refusal.error is not None:
             return refusal.error.with_traceback(None)  # it would grow with every asker

@@ -17,8 +17,10 @@ __all__ = [
     "ConnectionOpened",
     "Listeners",
     "LoanLeaked",
+    "Meter",
     "NestedCheckoutSeen",
     "OpeningFailed",
+    "Pinged",
     "PoolEvent",
     "PoolListener",
 ]
@@ -74,6 +76,19 @@ class ConnectionMended:
     """
 
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pinged:
+    """A connection was asked for a sign of life.
+
+    Args:
+        seconds: What it took to hear from the server, or to give it up.
+        is_alive: Whether it answered in time.
+    """
+
+    seconds: float
+    is_alive: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +151,7 @@ PoolEvent = (
     | LoanLeaked
     | NestedCheckoutSeen
     | OpeningFailed
+    | Pinged
 )
 
 
@@ -146,27 +162,82 @@ class PoolListener(Protocol):
         """Take note of an event; what it raises is logged and goes no further."""
 
 
+class Meter(Protocol):
+    """The one who counts loans, told without an event for each of them."""
+
+    def waited(self, seconds: float, /) -> None:
+        """Take note of a loan that had to be waited for."""
+
+    def returned(self, held: float, /) -> None:
+        """Take note of a connection that came back after so many seconds."""
+
+    def __call__(self, event: PoolEvent, /) -> None:
+        """Take note of what is no loan and no return."""
+
+
 class Listeners:
     """Those who listen to one pool; the same object goes on to the pool that replaces it."""
 
-    __slots__ = ("all",)
+    __slots__ = ("all", "are_there", "meter")
 
     def __init__(self) -> None:
         self.all: tuple[PoolListener, ...] = ()
-        """Looked at before an event is made, which nobody may want."""
+        """Looked at before the event of a loan or a return is made, which nobody may want."""
+        self.meter: Meter | None = None
+        self.are_there = False
+        """Looked at before any other event is made: whether there is a listener or a meter."""
 
     def add(self, listener: PoolListener) -> None:
         """Call ``listener`` with every event from now on."""
         self.all += (listener,)
+        self._look()
 
     def remove(self, listener: PoolListener) -> None:
         """Call ``listener`` no more; nothing where it was not called before."""
         self.all = tuple(known for known in self.all if known != listener)
+        self._look()
+
+    def measure_by(self, meter: Meter | None) -> None:
+        """Have loans counted by ``meter``; None for nobody."""
+        self.meter = meter
+        self._look()
+
+    def _look(self) -> None:
+        self.are_there = bool(self.all) or self.meter is not None
 
     def tell(self, event: PoolEvent) -> None:
         """Tell everybody; a listener that fails is logged and harms nobody."""
         for listener in self.all:
-            try:
-                listener(event)
-            except Exception:
-                _logger.exception("A pool listener failed on %s", type(event).__name__)
+            _tell(listener, event)
+        if self.meter is not None:
+            _tell(self.meter, event)
+
+    # Loans, which the meter counts by itself.
+
+    def lent_at_once(self) -> None:
+        """Tell of a loan of what was idle; the meter knows it from the return."""
+        self._tell_of_loan(CheckedOut(0.0))
+
+    def waited(self, seconds: float) -> None:
+        """Tell of a loan that had to be waited for."""
+        if self.meter is not None:
+            self.meter.waited(seconds)
+        self._tell_of_loan(CheckedOut(seconds))
+
+    def returned(self, held: float) -> None:
+        """Tell of a connection that came back after so many seconds."""
+        if self.meter is not None:
+            self.meter.returned(held)
+        if self.all:
+            self._tell_of_loan(CheckedIn(held))
+
+    def _tell_of_loan(self, event: CheckedIn | CheckedOut) -> None:
+        for listener in self.all:
+            _tell(listener, event)
+
+
+def _tell(listener: PoolListener, event: PoolEvent) -> None:
+    try:
+        listener(event)
+    except Exception:
+        _logger.exception("A pool listener failed on %s", type(event).__name__)

@@ -3,16 +3,15 @@
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy.util import await_, greenlet_spawn
 from sqlalchemy.util.concurrency import in_greenlet
 
 from penstock.pool.drivers import driver_of
 from penstock.pool.errors import LoanReclaimed, PoolClosed, PoolTimeout, refusal_error
-from penstock.pool.events import CheckedIn
 from penstock.pool.hangups import Hangups
 from penstock.pool.record import Record
 from penstock.pool.refusal import Refusal, Refused
@@ -24,7 +23,10 @@ from penstock.pool.upkeep import Upkeep
 if TYPE_CHECKING:
     from penstock.pool.loop_bound import LoopBoundPool
 
-__all__ = ["Keeper"]
+__all__ = ["Keeper", "Question"]
+
+T = TypeVar("T")
+Question = Callable[[Any], Awaitable[T]]
 
 
 class Keeper:
@@ -198,8 +200,8 @@ class Keeper:
         if slot.state is not LENT or slot.content is not record:
             return
         slot.loan = None
-        if self.listeners.all:
-            self.listeners.tell(CheckedIn(monotonic() - slot.lent_at))
+        if self.listeners.are_there:
+            self.listeners.returned(monotonic() - slot.lent_at)
         if record.dbapi_connection is not None:
             self.ledger.discard(slot, CloseReason.INVALID)
         elif record.repair:
@@ -228,6 +230,21 @@ class Keeper:
     def in_background(self, work: Coroutine[Any, Any, None]) -> None:
         """Have something done in a task of its own."""
         self.upkeep.start(work, "reclaim")
+
+    async def ask(self, question: Question[T], seconds: float) -> T | None:
+        """As ``PenstockPool.ask`` says."""
+        slot = self.ledger.spare()
+        if slot is None:
+            return None
+        try:
+            answer = await asyncio.wait_for(question(slot.content.dbapi_connection), seconds)
+        except BaseException:
+            self.ledger.discard(slot, CloseReason.DEAD)
+            self.carry_out()
+            raise
+        self.ledger.restore(slot, monotonic())
+        self.carry_out()
+        return answer
 
     # The operator.
 

@@ -6,11 +6,11 @@ import weakref
 from collections import deque
 from random import Random
 from threading import get_ident
-from typing import Any
+from typing import Any, TypeVar
 
 from penstock.pool.errors import PoolInAnotherLoop
 from penstock.pool.events import Listeners
-from penstock.pool.keeper import Keeper
+from penstock.pool.keeper import Keeper, Question
 from penstock.pool.ledger import Ledger
 from penstock.pool.lifetime import Backoff, Lifetime
 from penstock.pool.numbers import PoolNumbers
@@ -18,6 +18,8 @@ from penstock.pool.policy import PoolPolicy
 from penstock.pool.record import Record
 
 __all__ = ["LoopBoundPool"]
+
+T = TypeVar("T")
 
 _IN_ANOTHER_LOOP = (
     "{} has {} connections that belong to another event loop: await engine.dispose() before that "
@@ -67,6 +69,18 @@ class LoopBoundPool(PoolNumbers):
     def close_now(self, connection: Any, *, terminate: bool = True) -> None:
         """Close a connection here and now, as SQLAlchemy does. Runs in a greenlet."""
         super()._close_connection(connection, terminate=terminate)
+
+    async def ask(self, question: Question[T], seconds: float) -> T | None:
+        """Put a question to the server on an idle connection, which counts as no loan.
+
+        Args:
+            question: Given the driver's connection; what it raises costs that connection.
+            seconds: The bound.
+
+        Returns:
+            Its answer; None where no connection was idle.
+        """
+        return await self._here.ask(question, seconds) if self._is_here() else None
 
     @property
     def _here(self) -> Keeper:

@@ -16,6 +16,7 @@ from penstock.pool.events import (
     ConnectionMended,
     ConnectionOpened,
     OpeningFailed,
+    Pinged,
 )
 from penstock.pool.failure import ConnectFailed, FailureReason, is_refused, let_go
 from penstock.pool.orders import Check, Close, Open
@@ -111,7 +112,7 @@ class Upkeep:
             self._failed_to_open(slot, began, error)
             return
         now = monotonic()
-        if self._keeper.listeners.all:
+        if self._keeper.listeners.are_there:
             self._keeper.listeners.tell(ConnectionOpened(now - began, slot.for_upkeep))
         self._keeper.ledger.opened(slot, now)
         self._keeper.carry_out()
@@ -147,7 +148,7 @@ class Upkeep:
             self._keeper.forget(record)
             record.dbapi_connection = None
         self._spare.append(record)
-        if self._keeper.listeners.all:
+        if self._keeper.listeners.are_there:
             self._keeper.listeners.tell(OpeningFailed(now - began, error))
         self._keeper.ledger.failed(slot, now, error, refused=is_refused(error))
         self._keeper.carry_out()
@@ -192,7 +193,7 @@ class Upkeep:
         now = monotonic()
         if not slot.content.is_orphan:
             self._spare.append(slot.content)
-        if self._keeper.listeners.all:
+        if self._keeper.listeners.are_there:
             self._keeper.listeners.tell(ConnectionClosed(why, now - slot.opened_at))
         self._keeper.ledger.vacate(slot, now)
         self._keeper.carry_out()
@@ -233,7 +234,7 @@ class Upkeep:
     def _mended(self, record: Record, connection: Any, seconds: float) -> None:
         keeper = self._keeper
         record.repair = False
-        if keeper.listeners.all:
+        if keeper.listeners.are_there:
             keeper.listeners.tell(ConnectionMended(seconds))
         if record.slot.state is MENDING:
             record.dbapi_connection = connection
@@ -266,6 +267,13 @@ class Upkeep:
         Returns:
             False where no answer came in time, or the connection is broken.
         """
+        began = monotonic()
+        is_alive = await self._answers(record, seconds)
+        if self._keeper.listeners.are_there:
+            self._keeper.listeners.tell(Pinged(monotonic() - began, is_alive))
+        return is_alive
+
+    async def _answers(self, record: Record, seconds: float) -> bool:
         keeper, connection = self._keeper, record.dbapi_connection
         ping = keeper.loop.create_task(
             greenlet_spawn(keeper.driver.ping, keeper.dialect, connection)

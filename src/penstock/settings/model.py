@@ -18,7 +18,9 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from penstock.settings.acceptance import Accepted, Unit
+from penstock.settings.application_name import ApplicationName
 from penstock.settings.defaults import filled_in
+from penstock.settings.folder import Folder
 from penstock.settings.numbers import SECONDS, Real, RealOrOff, Whole, WholeOrOff
 from penstock.settings.policies import BudgetPolicy, NestedCheckoutPolicy, TlsMode
 from penstock.settings.profiles import PRESETS, Environment, SizePreset
@@ -32,9 +34,6 @@ __all__ = ["WORKERS_VARIABLE", "DatabaseSettings"]
 
 # The name by which uvicorn and gunicorn learn how many workers to start.
 WORKERS_VARIABLE = "WEB_CONCURRENCY"
-
-# PostgreSQL cuts a longer application_name (NAMEDATALEN - 1).
-LONGEST_NAME = 63
 
 
 class DatabaseSettings(BaseModel):
@@ -112,7 +111,7 @@ class DatabaseSettings(BaseModel):
     statement_cache_size: Annotated[Whole, Unit("statements")] = Field(
         100, ge=0, le=500, description="Prepared statements kept on each connection."
     )
-    application_name: Annotated[str, Accepted(f"text of 1 to {LONGEST_NAME} bytes")] = Field(
+    application_name: ApplicationName = Field(
         "penstock", description="The name under which the server lists the connections."
     )
     jit: bool = Field(
@@ -147,6 +146,16 @@ class DatabaseSettings(BaseModel):
     utilisation_warning: Real = Field(
         0.8, ge=0, le=1, description="The share of the pool in use at which a warning is logged."
     )
+    slow_query: Annotated[RealOrOff, SECONDS] = Field(
+        0.1, gt=0, le=3600, description="How long a statement takes before it is logged."
+    )
+    telemetry: bool = Field(
+        default=True,
+        description="Whether numbers are kept for the live page, metrics and diagnosis.",
+    )
+    telemetry_dir: Annotated[
+        Folder | None, Accepted("the path of a folder, which need not exist,")
+    ] = Field(None, description="Where the workers of one machine keep those numbers.")
 
     @classmethod
     def of(cls, url: str | SecretStr, **overrides: object) -> Self:
@@ -268,13 +277,6 @@ class DatabaseSettings(BaseModel):
                 f"a whole number of seconds from 1 to {limit.idle_timeout - 1} is accepted, "
                 f"{limit.pool_recycle} is the default"
             )
-        return value
-
-    @field_validator("application_name")
-    @classmethod
-    def _check_name(cls, value: str) -> str:
-        if not 1 <= len(value.encode(errors="surrogatepass")) <= LONGEST_NAME or "\0" in value:
-            raise PydanticCustomError("name", "too short or too long")
         return value
 
     @field_validator("tls_ca_file")

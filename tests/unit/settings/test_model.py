@@ -59,6 +59,9 @@ def test_a_url_is_all_that_is_needed() -> None:
         "connection_reserve": 0.25,
         "budget": BudgetPolicy.WARN,
         "utilisation_warning": 0.8,
+        "slow_query": 0.1,
+        "telemetry": True,
+        "telemetry_dir": None,
     }
 
 
@@ -134,7 +137,7 @@ def test_numbers_may_be_given_as_text() -> None:
     assert (settings.pool_size, settings.pool_timeout, settings.echo) == (7, 2.5, False)
 
 
-@pytest.mark.parametrize("name", ["max_waiting", "codel_target", "leak_after"])
+@pytest.mark.parametrize("name", ["max_waiting", "codel_target", "leak_after", "slow_query"])
 def test_an_optional_number_is_switched_off_by_none_or_by_a_word(name: str) -> None:
     for value in (None, "off"):
         settings = DatabaseSettings.of(URL, environment="production", **{name: value})

@@ -105,6 +105,15 @@ def refusal(url: str = URL, **overrides: Any) -> str:
             {"application_name": "é" * 32},
             f"application_name='{'é' * 32}': text of 1 to 63 bytes is accepted",
         ),
+        (
+            {"slow_query": 0},
+            "slow_query=0: off or a number of seconds above 0 and up to 3600 is accepted",
+        ),
+        ({"telemetry": "off?"}, "telemetry='off?': true or false is accepted"),
+        (
+            {"telemetry_dir": ""},
+            "telemetry_dir='': the path of a folder, which need not exist, is accepted",
+        ),
     ],
 )
 def test_a_wrong_value_is_refused_with_what_is_accepted(wrong: dict[str, Any], line: str) -> None:
@@ -205,6 +214,15 @@ def test_a_tls_ca_file_must_exist(tmp_path: Path, tls: str) -> None:
 
 def test_a_folder_is_no_tls_ca_file(tmp_path: Path) -> None:
     assert "there is no such file" in refusal(tls="verify-ca", tls_ca_file=tmp_path)
+
+
+def test_a_telemetry_dir_is_a_folder_or_does_not_exist_yet(tmp_path: Path) -> None:
+    missing, file = tmp_path / "numbers", tmp_path / "file"
+    file.touch()
+
+    assert DatabaseSettings.of(URL, telemetry_dir=missing).telemetry_dir == missing
+    assert DatabaseSettings.of(URL, telemetry_dir=str(tmp_path)).telemetry_dir == tmp_path
+    assert refusal(telemetry_dir=file) == f"telemetry_dir='{file}': it is not a folder"
 
 
 @pytest.mark.parametrize("tls", [None, "disable", "prefer", "require"])

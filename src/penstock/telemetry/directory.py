@@ -1,0 +1,55 @@
+"""Where the workers of one service on one machine keep their files."""
+
+import contextlib
+import os
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+
+__all__ = ["group_directory"]
+
+
+def group_directory(chosen: Path | None) -> Path:
+    """Return the directory of this process's group of workers, made if it is missing.
+
+    Args:
+        chosen: The setting ``telemetry_dir``; None for one of the user's own, which all children
+            of one parent share: the workers that one supervisor has started.
+
+    Raises:
+        OSError: It cannot be made, or somebody else could write into it.
+    """
+    if chosen is not None:
+        chosen.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return chosen
+    base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+    own = base / f"penstock-{os.getuid()}"
+    own.mkdir(mode=0o700, exist_ok=True)
+    _refuse_foreign(own)
+    _sweep(own)
+    group = own / str(os.getppid())
+    group.mkdir(mode=0o700, exist_ok=True)
+    return group
+
+
+def _refuse_foreign(directory: Path) -> None:
+    # In a directory that everybody can write to, another user may have come first.
+    found = directory.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise PermissionError(f"{directory} is not this user's alone")
+
+
+def _sweep(directory: Path) -> None:
+    for group in directory.iterdir():
+        if group.name.isdecimal() and not _runs(int(group.name)):
+            shutil.rmtree(group, ignore_errors=True)
+
+
+def _runs(pid: int) -> bool:
+    with contextlib.suppress(PermissionError):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+    return True

@@ -1,0 +1,203 @@
+"""What one worker counts, straight into the memory that every worker reads."""
+
+import time
+from bisect import bisect_left
+from math import nan
+
+from penstock.pool.events import (
+    CheckoutRefused,
+    ConnectionClosed,
+    ConnectionMended,
+    ConnectionOpened,
+    LoanLeaked,
+    NestedCheckoutSeen,
+    OpeningFailed,
+    Pinged,
+    PoolEvent,
+)
+from penstock.pool.loans import borrower_route
+from penstock.pool.refusal import Refused
+from penstock.pool.slot import CloseReason
+from penstock.pool.snapshot import PoolSnapshot
+from penstock.telemetry.buckets import BOUNDS
+from penstock.telemetry.layout import COUNTERS, LAYOUT, SAMPLE, SECONDS_KEPT
+from penstock.telemetry.reading import HISTOGRAMS
+from penstock.telemetry.tables import routes_of, statements_of
+from penstock.telemetry.worker_file import WorkerFile
+
+__all__ = ["Recorder", "ServerNumbers"]
+
+YOUNG = 60.0
+"""Seconds below which a connection that ended was short-lived."""
+NO_ROUTE = "(no route)"
+
+_COUNTER = {name: LAYOUT.counters + index for index, name in enumerate(COUNTERS)}
+_CHECKINS, _WAITS = _COUNTER["checkins"], _COUNTER["waits"]
+_HISTOGRAM = {name: LAYOUT.histogram(name) for name in HISTOGRAMS}
+_HOLD, _WAIT = _HISTOGRAM["hold"], _HISTOGRAM["wait"]
+_SUM = len(BOUNDS) + 1
+_SECOND = tuple(name for name in SAMPLE if name in COUNTERS)
+"""Counters whose growth within a second is part of its sample."""
+_GAUGES = ("size", "limit", "checked_in", "checked_out", "overflow", "opening", "invalid")
+_SHED = (Refused.SHED, Refused.HOPELESS, Refused.FULL)
+_TIMEOUTS = (Refused.WAITING, Refused.CONNECTING, Refused.SUSPENDED)
+_BROKEN = (CloseReason.DEAD, CloseReason.INVALID, CloseReason.LOST)
+
+ServerNumbers = tuple[float, float, float, float]
+"""Connections of everybody, how many the server accepts, and the lag of the replica furthest
+behind in bytes and in seconds; NaN for what is not known."""
+
+
+class Recorder:
+    """The meter of one pool, and the place where everything else about a database is noted.
+
+    Args:
+        file: This worker's.
+    """
+
+    def __init__(self, file: WorkerFile) -> None:
+        self._numbers = numbers = file.numbers
+        self._routes = routes_of(numbers, file.texts)
+        self._statements = statements_of(numbers, file.texts)
+        self._before = dict.fromkeys(_SECOND, 0.0)
+        self._sums_before = (0.0, 0.0)
+        self._wait_longest = 0.0
+        self.server: ServerNumbers = (nan, nan, nan, nan)
+
+    # The hot path: once for each loan.
+
+    def returned(self, held: float, /) -> None:
+        """Take note of a connection that came back after so many seconds."""
+        numbers = self._numbers
+        numbers[_CHECKINS] += 1.0
+        numbers[_HOLD + bisect_left(BOUNDS, held)] += 1.0
+        numbers[_HOLD + _SUM] += held
+        route = borrower_route.get()
+        row = self._routes.row(NO_ROUTE if route is None else route())
+        numbers[row] += 1.0
+        numbers[row + 1] += held
+        if held > numbers[row + 2]:  # noqa: PLR1730 - a call costs more, on every loan
+            numbers[row + 2] = held
+
+    def waited(self, seconds: float, /) -> None:
+        """Take note of a loan that had to be waited for."""
+        self._numbers[_WAITS] += 1.0
+        self._time("wait", seconds)
+        self._wait_longest = max(self._wait_longest, seconds)
+
+    # What happens seldom.
+
+    def __call__(self, event: PoolEvent, /) -> None:
+        """Take note of what is no loan and no return."""
+        match event:
+            case ConnectionOpened(seconds=seconds):
+                self._count("opened")
+                self._time("create", seconds)
+            case OpeningFailed():
+                self._count("open_failures")
+            case ConnectionClosed(why=why, age=age):
+                self._count("closed")
+                self._closed(why, age)
+            case ConnectionMended():
+                self._count("mended")
+            case CheckoutRefused(why=why, waited=waited):
+                self._refused(why, waited)
+            case LoanLeaked():
+                self._count("leaks")
+            case NestedCheckoutSeen():
+                self._count("nested")
+            case Pinged(seconds=seconds):
+                self._time("ping", seconds)
+
+    def _closed(self, why: CloseReason, age: float) -> None:
+        if why in _BROKEN:
+            self._count("died")
+        elif age < YOUNG and why is not CloseReason.DISPOSED:
+            self._count("short_lived")
+
+    def _refused(self, why: Refused, waited: float) -> None:
+        self._count("refused")
+        if why in _SHED:
+            self._count("shed")
+        elif why in _TIMEOUTS:
+            self._count("timeouts")
+        self._wait_longest = max(self._wait_longest, waited)
+
+    def committed(self, seconds: float) -> None:
+        """Take note of a COMMIT that the server has answered."""
+        self._time("commit", seconds)
+
+    def slow(self, statement: str, route: str, seconds: float, rows: int) -> None:
+        """Take note of a statement that took longer than ``slow_query``.
+
+        Args:
+            statement: Its shape, without values.
+            route: Who ran it.
+            seconds: What it took.
+            rows: What it returned or changed.
+        """
+        self._count("slow")
+        numbers, row = self._numbers, self._statements.row(statement, route)
+        numbers[row] += 1.0
+        numbers[row + 1] += seconds
+        numbers[row + 2] = max(numbers[row + 2], seconds)
+        numbers[row + 3] += max(rows, 0)
+        numbers[row + 5] = time.time()
+
+    def repeated(self, statement: str, route: str, times: int) -> None:
+        """Take note of a statement that one request ran remarkably often.
+
+        Args:
+            statement: Its shape, without values.
+            route: Of the request.
+            times: How often.
+        """
+        numbers, row = self._numbers, self._statements.row(statement, route)
+        numbers[row + 4] = max(numbers[row + 4], float(times))
+        numbers[row + 5] = time.time()
+
+    # Once a second.
+
+    def sample(
+        self, pool: PoolSnapshot, at_rest: int, oldest_wait: float, late: float, now: float
+    ) -> None:
+        """Add a second to the history.
+
+        Args:
+            pool: Its numbers.
+            at_rest: Lent connections on which nothing runs, within a transaction.
+            oldest_wait: Seconds for which the first in the queue waits.
+            late: Seconds by which this comes too late.
+            now: Unix time.
+        """
+        numbers = self._numbers
+        numbers[_COUNTER["checkouts"]] = numbers[_CHECKINS] + pool.checked_out
+        values = {name: float(getattr(pool, name)) for name in (*_GAUGES, "waiting")}
+        values |= {"at": now, "at_rest": float(at_rest), "loop_late": late}
+        values |= self._growth()
+        values["wait_longest"] = max(self._wait_longest, oldest_wait)
+        values |= zip(SAMPLE[-4:], self.server, strict=True)
+        self._wait_longest = 0.0
+        written = int(numbers[LAYOUT.written])
+        place = LAYOUT.history + written % SECONDS_KEPT * len(SAMPLE)
+        for index, name in enumerate(SAMPLE):
+            numbers[place + index] = values[name]
+        numbers[LAYOUT.written] = float(written + 1)
+
+    def _growth(self) -> dict[str, float]:
+        numbers, before = self._numbers, self._before
+        growth = {name: numbers[_COUNTER[name]] - before[name] for name in _SECOND}
+        self._before = {name: numbers[_COUNTER[name]] for name in _SECOND}
+        sums = numbers[_WAIT + _SUM], numbers[_HOLD + _SUM]
+        growth["wait_seconds"] = sums[0] - self._sums_before[0]
+        growth["hold_seconds"] = sums[1] - self._sums_before[1]
+        self._sums_before = sums
+        return growth
+
+    def _count(self, name: str) -> None:
+        self._numbers[_COUNTER[name]] += 1.0
+
+    def _time(self, name: str, seconds: float) -> None:
+        numbers, begin = self._numbers, _HISTOGRAM[name]
+        numbers[begin + bisect_left(BOUNDS, seconds)] += 1.0
+        numbers[begin + _SUM] += seconds

@@ -1,0 +1,75 @@
+"""The clock of one worker's telemetry: a sample a second, and how late the event loop is."""
+
+import asyncio
+import contextlib
+import time
+import weakref
+from typing import TYPE_CHECKING
+
+from penstock.telemetry.recorder import Recorder
+
+if TYPE_CHECKING:
+    from penstock.pool import PenstockPool
+
+__all__ = ["Sampler"]
+
+BEAT = 0.1
+"""Seconds between two looks at how late the event loop is: what blocks it for longer is seen."""
+
+
+class Sampler:
+    """Takes a sample of the pool at each full second, so that those of all workers add up.
+
+    Args:
+        pool: Whose numbers; not kept alive by this.
+        recorder: Where they go.
+    """
+
+    def __init__(self, pool: "PenstockPool", recorder: Recorder) -> None:
+        self._pool = weakref.ref(pool)
+        self._recorder = recorder
+        self._loop = asyncio.get_running_loop()
+        self._latest = 0.0
+        self._next_sample = float(int(time.time()) + 1)
+        self._due = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._wait()
+
+    def stop(self) -> None:
+        """Take no more samples."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _wait(self) -> None:
+        self._due = self._loop.time() + BEAT
+        self._timer = self._loop.call_at(self._due, self._beat)
+
+    def _beat(self) -> None:
+        self._latest = max(self._latest, self._loop.time() - self._due)
+        pool, now = self._pool(), time.time()
+        if pool is None:
+            return
+        if now >= self._next_sample:
+            self._next_sample = float(int(now) + 1)
+            self.sample(pool, now)
+        self._wait()
+
+    def sample(self, pool: "PenstockPool", now: float) -> None:
+        """Take a sample.
+
+        Args:
+            pool: Whose.
+            now: Unix time.
+        """
+        ledger = pool.ledger
+        monotonic = time.monotonic()
+        oldest = next(iter(ledger.waiters.queue), None)
+        waited = 0.0 if oldest is None else monotonic - oldest.arrived
+        late, self._latest = self._latest, 0.0
+        with contextlib.suppress(ValueError):  # the file is closed: the database is, too
+            self._recorder.sample(pool.snapshot(), _at_rest(pool, monotonic), waited, late, now)
+
+
+def _at_rest(pool: "PenstockPool", now: float) -> int:
+    return 0

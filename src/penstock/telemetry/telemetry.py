@@ -1,0 +1,118 @@
+"""The telemetry of one database in one process: what writes it, and what reads it."""
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from penstock.telemetry.directory import group_directory
+from penstock.telemetry.reading import Reading
+from penstock.telemetry.recorder import Recorder, ServerNumbers
+from penstock.telemetry.sampler import Sampler
+from penstock.telemetry.worker_file import WorkerFile
+from penstock.telemetry.workers import Workers
+
+if TYPE_CHECKING:
+    from penstock.pool import PenstockPool
+
+__all__ = ["Telemetry"]
+
+_logger = logging.getLogger("penstock.telemetry")
+
+ASK_FIRST = 1.0
+ASK_EVERY = 15.0
+"""Seconds between two questions to the server; one of its workers asks."""
+
+
+class Telemetry:
+    """Counts what happens to one database, and says what all workers together have counted.
+
+    Args:
+        identity: What tells the database from others, without a secret; the workers of one service
+            have the same.
+        directory: The setting ``telemetry_dir``.
+
+    Attributes:
+        name: What the database is called where there are several.
+        ask_server: Asks the server for its own numbers; None where that cannot be done.
+    """
+
+    def __init__(self, identity: str, directory: Path | None = None) -> None:
+        self.name = "default"
+        self.ask_server: Callable[[], Awaitable[ServerNumbers | None]] | None = None
+        self._key = hashlib.sha256(identity.encode()).hexdigest()[:12]
+        self._chosen = directory
+        self._file: WorkerFile | None = None
+        self._workers: Workers | None = None
+        self._recorder: Recorder | None = None
+        self._sampler: Sampler | None = None
+        self._asking: asyncio.Task[None] | None = None
+        self._pool: PenstockPool | None = None
+
+    @property
+    def recorder(self) -> Recorder | None:
+        """What counts; None while the database is closed, or where nothing is to be counted."""
+        return self._recorder
+
+    def committed(self, seconds: float) -> None:
+        """Take note of a COMMIT that the server has answered."""
+        if self._recorder is not None:
+            self._recorder.committed(seconds)
+
+    def start(self, pool: "PenstockPool") -> None:
+        """Begin to count; where no file can be made, say so in the log and count nothing.
+
+        Args:
+            pool: Of the database, on the running event loop.
+        """
+        if self._file is not None:
+            return
+        try:
+            directory = group_directory(self._chosen)
+            self._file = WorkerFile.create(directory, self._key)
+        except OSError as error:
+            _logger.warning(
+                "No telemetry: %s. Set telemetry_dir to a directory that this user alone can "
+                "write to, or telemetry=false.",
+                error,
+            )
+            return
+        self._workers = Workers(directory, self._key)
+        self._recorder = Recorder(self._file)
+        pool.listeners.measure_by(self._recorder)
+        self._pool = pool
+        self._sampler = Sampler(pool, self._recorder)
+        self._sampler.sample(pool, time.time())
+        asking = self._ask(self._recorder, self._workers, self._file.path)
+        self._asking = asyncio.get_running_loop().create_task(asking, name="penstock: server")
+
+    def stop(self) -> None:
+        """Count no more; what was counted goes on counting for the workers that remain."""
+        if self._file is None or self._workers is None:
+            return
+        if self._asking is not None:
+            self._asking.cancel()
+        if self._sampler is not None:
+            self._sampler.stop()
+        if self._pool is not None:
+            self._pool.listeners.measure_by(None)
+        self._file.close()
+        self._workers.forget()
+        self._file = self._recorder = self._sampler = self._asking = self._pool = None
+
+    def read(self) -> Reading:
+        """Return what all workers of this machine say; an empty reading while nothing counts."""
+        if self._workers is None or self._file is None:
+            return Reading(self.name, ())
+        return self._workers.read(self.name)
+
+    async def _ask(self, recorder: Recorder, workers: Workers, own: Path) -> None:
+        pause = ASK_FIRST
+        while True:
+            await asyncio.sleep(pause)
+            pause = ASK_EVERY
+            if self.ask_server is not None and workers.first() == own:
+                recorder.server = await self.ask_server() or recorder.server

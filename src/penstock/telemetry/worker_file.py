@@ -1,0 +1,80 @@
+"""One worker's file: memory that other processes read, and that outlives its process."""
+
+import contextlib
+import fcntl
+import mmap
+import os
+import time
+from pathlib import Path
+from typing import Self
+
+from penstock.telemetry.layout import LAYOUT
+
+__all__ = ["WorkerFile", "is_alive"]
+
+SUFFIX = ".worker"
+
+
+class WorkerFile:
+    """A mapped file that its worker holds locked for as long as it lives.
+
+    Args:
+        path: Where it is.
+        descriptor: Of the open file.
+
+    Attributes:
+        numbers: Its floats.
+        texts: All of its bytes.
+    """
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self._descriptor = descriptor
+        self._map = mmap.mmap(descriptor, LAYOUT.size)
+        self.texts = memoryview(self._map)
+        self.numbers: memoryview[float] = self.texts[: LAYOUT.numbers * 8].cast("d")
+
+    @classmethod
+    def create(cls, directory: Path, name: str) -> Self:
+        """Make this process's file for one database.
+
+        Args:
+            directory: Shared by the workers of one service.
+            name: The database's.
+        """
+        path = directory / f"{name}-{os.getpid()}-{time.time_ns():x}{SUFFIX}"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            os.ftruncate(descriptor, LAYOUT.size)
+            file = cls(path, descriptor)
+        except BaseException:
+            os.close(descriptor)
+            path.unlink()
+            raise
+        numbers = file.numbers
+        numbers[LAYOUT.pid] = float(os.getpid())
+        numbers[LAYOUT.started] = time.time()
+        numbers[LAYOUT.signature] = LAYOUT.version
+        return file
+
+    def close(self) -> None:
+        """Let go of the file, which others then take for that of a worker that has ended."""
+        self.numbers.release()
+        self.texts.release()
+        self._map.close()
+        os.close(self._descriptor)
+
+
+def is_alive(path: Path) -> bool:
+    """Tell whether the worker whose file it is still lives: the kernel unlocks it at its end."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    with contextlib.closing(os.fdopen(descriptor, "rb", buffering=0)):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False

@@ -1,0 +1,69 @@
+"""Reading the files of all workers: those that live, and what those that ended have left."""
+
+from pathlib import Path
+
+from penstock.telemetry.ended import Ended, locked
+from penstock.telemetry.reading import Reading
+from penstock.telemetry.worker_file import SUFFIX, is_alive
+from penstock.telemetry.worker_reading import WorkerReader
+
+__all__ = ["Workers"]
+
+
+class Workers:
+    """The workers of one database, from the files that they keep in one directory.
+
+    Args:
+        directory: Where.
+        key: What their files' names begin with.
+    """
+
+    def __init__(self, directory: Path, key: str) -> None:
+        self._directory = directory
+        self._key = key
+        self._readers: dict[Path, WorkerReader] = {}
+
+    def read(self, name: str) -> Reading:
+        """Return what they say; the files of ended ones are added up and removed.
+
+        Args:
+            name: What the database is called.
+        """
+        with locked(self._directory) as is_alone:
+            ended = Ended.read(self._directory, self._key)
+            living, dead = [], []
+            for path in self._files():
+                lives = is_alive(path)
+                worker = self._readers.setdefault(path, WorkerReader(path)).read()
+                if worker is None or path.name in ended.files:
+                    continue
+                if lives:
+                    living.append(worker)
+                else:
+                    dead.append(path)
+                    ended.add(path.name, worker)
+            if dead and is_alone:
+                self._remove(dead, ended)
+        living.sort(key=lambda worker: worker.started)
+        return Reading(name, tuple(living), ended.counters, ended.histograms)
+
+    def first(self) -> Path | None:
+        """Return the file of the worker that does what only one of them has to."""
+        return next((path for path in self._files() if is_alive(path)), None)
+
+    def forget(self) -> None:
+        """Remove what ended workers have left, if none lives."""
+        with locked(self._directory) as is_alone:
+            if not is_alone or self.first() is not None:
+                return
+            for path in self._directory.glob(f"{self._key}[-.]*"):
+                path.unlink(missing_ok=True)
+
+    def _files(self) -> list[Path]:
+        return sorted(self._directory.glob(f"{self._key}-*{SUFFIX}"))
+
+    def _remove(self, dead: list[Path], ended: Ended) -> None:
+        ended.write(self._directory, self._key)
+        for path in dead:
+            path.unlink(missing_ok=True)
+            self._readers.pop(path, None)
