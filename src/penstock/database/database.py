@@ -16,12 +16,18 @@ from penstock.database.limits import server_limits
 from penstock.database.read_only import ReadOnlySession, reading_engine
 from penstock.database.server_numbers import server_numbers
 from penstock.database.unit import UnitOfWork
-from penstock.engine import Confinement, build_engine, confined_engine, pool_snapshot
+from penstock.engine import (
+    Confinement,
+    build_engine,
+    confined_engine,
+    pool_snapshot,
+    watch_statements,
+)
 from penstock.express import DriverLane, Lane, Reader, SqlalchemyLane, Writer
 from penstock.planner import ConnectionBudget
 from penstock.pool import PenstockPool, PoolSnapshot
 from penstock.settings import BudgetPolicy, DatabaseSettings, settings_from_environment
-from penstock.telemetry import Telemetry
+from penstock.telemetry import StatementWatch, Telemetry
 
 __all__ = ["Database"]
 
@@ -51,6 +57,7 @@ class Database:
         if settings.driver == "asyncpg" and isinstance(self._engine.pool, PenstockPool):
             self.telemetry.ask_server = partial(server_numbers, self._engine)
         self._lane = self._own_lane()
+        self._watch_statements()
         self.reader = Reader(self._lane)
         """The express lane for what only reads."""
         self.writer = Writer(self._lane)
@@ -189,6 +196,14 @@ class Database:
             limit = self.settings.command_timeout
             return DriverLane(self._engine, self._confinement.is_possible, limit)
         return SqlalchemyLane(self.read, self.write)
+
+    def _watch_statements(self) -> None:
+        if not self.settings.telemetry and self.settings.slow_query is None:
+            return
+        watch = StatementWatch(self.settings.slow_query, self.telemetry)
+        watch_statements(self._engine, watch)
+        if isinstance(self._lane, DriverLane):
+            self._lane.watch = watch
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncSession]:

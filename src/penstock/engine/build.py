@@ -4,14 +4,14 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import URL, Engine, event, make_url
+from sqlalchemy import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from penstock.engine.driver import connect_arguments
 from penstock.engine.sqlite import is_one_connection, prepare_sqlite
+from penstock.engine.statements import note_statements
 from penstock.pool import PenstockPool
-from penstock.pool.loans import STATEMENT_KEY
 from penstock.settings import DatabaseSettings, Environment
 
 __all__ = ["build_engine"]
@@ -63,7 +63,7 @@ def build_engine(settings: DatabaseSettings) -> AsyncEngine:
     if settings.driver == "aiosqlite":
         prepare_sqlite(engine.sync_engine, settings)
     if settings.leak_after is not None and isinstance(engine.pool, PenstockPool):
-        _note_statements(engine.sync_engine)
+        note_statements(engine.sync_engine)
     return engine
 
 
@@ -105,18 +105,3 @@ def _idle_before_ping(settings: DatabaseSettings) -> float:
 def _longest_connect(settings: DatabaseSettings) -> float:
     # A file is opened at once, but its first pragma may have to wait for another's lock.
     return settings.command_timeout if settings.driver == "aiosqlite" else settings.connect_timeout
-
-
-def _note_statements(engine: Engine) -> None:
-    """Let the pool's report of a leak have the last statement, without its values."""
-
-    # The dialect's events: with a listener to any of its own, an engine takes a slower path.
-    @event.listens_for(engine, "do_execute")
-    @event.listens_for(engine, "do_executemany")
-    def note(_cursor: Any, statement: str, _parameters: Any, context: Any) -> None:
-        record = context.root_connection.connection._connection_record  # noqa: SLF001 - set at once
-        record.info[STATEMENT_KEY] = statement
-
-    @event.listens_for(engine, "do_execute_no_params")
-    def note_bare(cursor: Any, statement: str, context: Any) -> None:
-        note(cursor, statement, (), context)

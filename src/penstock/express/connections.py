@@ -4,18 +4,25 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from logging import INFO
+from math import inf
+from time import monotonic
 from typing import Any
 
 from asyncpg.exceptions import OutdatedSchemaCacheError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from penstock.express.counting import rows_of
 from penstock.express.failures import is_lost, is_outdated, worded
 from penstock.express.loan import Loan, take_back
+from penstock.express.messages import fetch
 from penstock.express.patience import Patience
 from penstock.pool import PenstockPool
 from penstock.pool.loans import STATEMENT_KEY
 from penstock.pool.record import Record
+from penstock.telemetry.at_rest import AT_REST_KEY
+from penstock.telemetry.statement_watch import StatementWatch
 
 __all__ = ["ConnectionLost", "Connections", "Run"]
 
@@ -59,12 +66,16 @@ class Connections:
         is_confinable: Tells whether a connection may be confined to reading for its session: not
             where a pooler hands the server's sessions around.
         command_timeout: Seconds that a statement may take; the driver's own limit is the same.
+
+    Attributes:
+        watch: Who is told of slow statements and counts those of a request; None for nobody.
     """
 
     def __init__(
         self, engine: AsyncEngine, is_confinable: Callable[[], bool], command_timeout: float
     ) -> None:
         self.is_confinable = is_confinable
+        self.watch: StatementWatch | None = None
         self._patience = Patience(command_timeout)
         self._running = self._patience.running
         self._engine = engine
@@ -88,7 +99,9 @@ class Connections:
             sqlalchemy.exc.DBAPIError: As a session would raise it.
         """
         pool: PenstockPool = self._sync.pool  # type: ignore[assignment]  # as Database has looked
-        patience = self._patience
+        patience, watch = self._patience, self.watch
+        if watch is not None:
+            watch.count(sql)
         if pool.is_overheard() or patience.leaves_it_to_the_driver:
             return await self._use_otherwise(pool, _Work(use, plan, sql, arguments, writes))
         lent = pool.lend(is_noted=False)
@@ -108,12 +121,21 @@ class Connections:
         except BaseException as error:  # noqa: BLE001 - raised in other words
             running.discard(record)
             driver._config = limited  # noqa: SLF001 - as above
+            self._time(record, sql)
             work = _Work(use, plan, sql, arguments, writes)
             return await self._recovered(record, adapter, work, error)
         running.discard(record)
         driver._config = limited  # noqa: SLF001 - as above
+        if watch is not None and monotonic() - record.slot.lent_at > watch.slow_after:
+            self._time(record, sql, answer)
         pool.give_back(record)
         return answer
+
+    def _time(self, record: Record, sql: str, answer: Any = None) -> None:
+        # From the checkout, whose moment is known, so that no statement need be timed by itself.
+        watch, seconds = self.watch, monotonic() - record.slot.lent_at
+        if watch is not None and seconds > watch.slow_after:
+            watch.slow(sql, seconds, rows_of(answer))
 
     async def _recovered(
         self, record: Record, adapter: Any, work: "_Work", cause: BaseException
@@ -138,11 +160,13 @@ class Connections:
             self._make_ready(loan.record, work.sql, work.writes)
             answer = await work.on(loan.driver)
         except BaseException as error:  # noqa: BLE001 - as above
+            self._time(loan.record, work.sql)
             if is_outdated(loan.driver, error, writes=work.writes):
                 return await self._use_anew(loan, work)
             await loan.take_back(error)
             told = self._told(loan.adapter, error, work)
             raise told from told.__cause__
+        self._time(loan.record, work.sql, answer)
         await loan.give_back()
         return answer
 
@@ -170,22 +194,30 @@ class Connections:
             sqlalchemy.exc.DBAPIError: As a session would raise it.
         """
         loan, transaction = await self._begin(sql, isolation)
-
-        async def run(use: Use, plan: Any, text: str, arguments: Any) -> Any:
-            try:
-                return await use(loan.driver, plan, text, arguments)
-            except BaseException as error:  # noqa: BLE001 - raised in other words
-                told = self._worded(loan.adapter, error, text, arguments)
-                raise told from told.__cause__
-
         try:
-            yield run
+            yield partial(self._run, loan)
             await transaction.commit()
         except BaseException as error:  # noqa: BLE001 - raised in other words
             await loan.take_back(error, amid_transaction=True)
             told = self._worded(loan.adapter, error, sql, ())
             raise told from told.__cause__
         await loan.give_back()
+
+    async def _run(self, loan: Loan, use: Use, plan: Any, text: str, arguments: Any) -> Any:
+        watch, info, answer = self.watch, loan.record.info, None
+        if watch is not None and use is fetch:  # for a stream takes many turns
+            watch.count(text)
+        info[AT_REST_KEY], began = inf, monotonic()
+        try:
+            answer = await use(loan.driver, plan, text, arguments)
+        except BaseException as error:  # noqa: BLE001 - raised in other words
+            told = self._worded(loan.adapter, error, text, arguments)
+            raise told from told.__cause__
+        finally:
+            info[AT_REST_KEY] = ended = monotonic()
+            if watch is not None and ended - began > watch.slow_after:
+                watch.slow(text, ended - began, rows_of(answer))
+        return answer
 
     async def _begin(self, sql: str, isolation: str | None) -> tuple[Loan, Any]:
         try:
@@ -204,6 +236,7 @@ class Connections:
             self._logger.info(sql)
             transaction = loan.driver.transaction(isolation=isolation, readonly=True)
             await transaction.start()
+            loan.record.info[AT_REST_KEY] = monotonic()
         except BaseException as error:
             await loan.take_back(error, amid_transaction=True)
             told = self._worded(loan.adapter, error, sql, ())

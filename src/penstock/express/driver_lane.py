@@ -12,11 +12,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from penstock.express import messages
 from penstock.express.connections import ConnectionLost, Connections, Run
+from penstock.express.counting import count
 from penstock.express.errors import UNKNOWN, CommitOutcomeUnknown, ExpressError
 from penstock.express.lanes import Batches, Call, Copy, Pick, ReadingLane
 from penstock.express.plan import Plan
 from penstock.express.query import Query
 from penstock.express.shape import Shape
+from penstock.telemetry.statement_watch import StatementWatch
 
 __all__ = ["DriverLane"]
 
@@ -35,6 +37,15 @@ class DriverLane:
     ) -> None:
         self._connections = Connections(engine, is_confinable, command_timeout)
         self._dialect = engine.dialect
+
+    @property
+    def watch(self) -> StatementWatch | None:
+        """Who is told of slow statements and counts those of a request; None for nobody."""
+        return self._connections.watch
+
+    @watch.setter
+    def watch(self, watch: StatementWatch | None) -> None:
+        self._connections.watch = watch
 
     async def read(self, call: Call, pick: Pick) -> Any:
         """As the protocol says; repeated once where the connection ended without an answer."""
@@ -59,7 +70,7 @@ class DriverLane:
     async def execute(self, call: Call) -> int:
         """As the protocol says."""
         plan, sql, arguments = _bound(call, self._dialect)
-        return _count(await self._write(messages.execute, plan, sql, arguments))
+        return count(await self._write(messages.execute, plan, sql, arguments))
 
     async def execute_many(self, query: Query[Any], rows: Sequence[Mapping[str, Any]]) -> None:
         """As the protocol says, in as many messages as there are rows, but few round trips."""
@@ -80,7 +91,7 @@ class DriverLane:
     async def copy(self, copy: Copy) -> int:
         """As the protocol says, by COPY."""
         into = partial(messages.copy, self._dialect)
-        return _count(await self._write(into, copy, f"COPY {copy.table} FROM STDIN", ()))
+        return count(await self._write(into, copy, f"COPY {copy.table} FROM STDIN", ()))
 
     @asynccontextmanager
     async def stream(self, call: Call, batch: int) -> AsyncIterator[Batches]:
@@ -171,9 +182,3 @@ def _bound(call: Call, dialect: Any) -> tuple[Plan, str, Sequence[Any]]:
         query.check(values)
         raise
     return plan, sql, arguments
-
-
-def _count(status: str) -> int:
-    """Return the number at the end of a command's tag, such as ``INSERT 0 1``."""
-    count = status.rpartition(" ")[2]
-    return int(count) if count.isdigit() else 0

@@ -11,6 +11,7 @@ from penstock.telemetry.reading import (
     StatementUse,
     WorkerReading,
 )
+from penstock.telemetry.statement_watch import StatementWatch
 from penstock.telemetry.telemetry import Telemetry
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "RouteUse",
     "Sample",
     "StatementUse",
+    "StatementWatch",
     "Telemetry",
     "WorkerReading",
 ]

@@ -6,6 +6,7 @@ import time
 import weakref
 from typing import TYPE_CHECKING
 
+from penstock.telemetry.at_rest import count_at_rest
 from penstock.telemetry.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -68,8 +69,5 @@ class Sampler:
         waited = 0.0 if oldest is None else monotonic - oldest.arrived
         late, self._latest = self._latest, 0.0
         with contextlib.suppress(ValueError):  # the file is closed: the database is, too
-            self._recorder.sample(pool.snapshot(), _at_rest(pool, monotonic), waited, late, now)
+            self._recorder.sample(pool.snapshot(), count_at_rest(ledger, monotonic), waited, late, now)
 
-
-def _at_rest(pool: "PenstockPool", now: float) -> int:
-    return 0

@@ -62,6 +62,16 @@ class Telemetry:
         if self._recorder is not None:
             self._recorder.committed(seconds)
 
+    def slow(self, statement: str, route: str, seconds: float, rows: int) -> None:
+        """Take note of a slow statement; as :class:`StatementSink` says, as the next."""
+        if self._recorder is not None:
+            self._recorder.slow(statement, route, seconds, rows)
+
+    def repeated(self, statement: str, route: str, times: int) -> None:
+        """Take note of a statement that one request ran again and again."""
+        if self._recorder is not None:
+            self._recorder.repeated(statement, route, times)
+
     def start(self, pool: "PenstockPool") -> None:
         """Begin to count; where no file can be made, say so in the log and count nothing.
 

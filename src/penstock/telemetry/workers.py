@@ -1,6 +1,7 @@
 """Reading the files of all workers: those that live, and what those that ended have left."""
 
 from pathlib import Path
+from threading import Lock
 
 from penstock.telemetry.ended import Ended, locked
 from penstock.telemetry.reading import Reading
@@ -22,6 +23,8 @@ class Workers:
         self._directory = directory
         self._key = key
         self._readers: dict[Path, WorkerReader] = {}
+        self._turn = Lock()
+        """What a reader has read before is for one thread at a time."""
 
     def read(self, name: str) -> Reading:
         """Return what they say; the files of ended ones are added up and removed.
@@ -29,7 +32,7 @@ class Workers:
         Args:
             name: What the database is called.
         """
-        with locked(self._directory) as is_alone:
+        with self._turn, locked(self._directory) as is_alone:
             ended = Ended.read(self._directory, self._key)
             living, dead = [], []
             for path in self._files():

@@ -114,7 +114,7 @@ def test_statements_are_noted_only_where_leaks_are_reported(
     environment: str, leak_after: object, noted: bool
 ) -> None:
     settings = DatabaseSettings.of(POSTGRESQL, environment=environment, leak_after=leak_after)
-    assert bool(build_engine(settings).sync_engine.dispatch.before_cursor_execute) is noted
+    assert bool(build_engine(settings).dialect.dispatch.do_execute) is noted
 
 
 def test_the_numbers_of_sqlalchemys_own_pool_are_read_as_well() -> None:

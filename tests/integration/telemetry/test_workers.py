@@ -1,0 +1,194 @@
+"""Several workers of one database: any of them says what all have counted."""
+
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from tests.eventually import eventually
+
+from penstock import Database, query
+from penstock.telemetry import Reading
+
+ONE = query(text("SELECT 1 AS one"))
+
+
+@contextmanager
+def worker(url: str, directory: Path, reads: int = 0) -> Iterator["subprocess.Popen[str]"]:
+    command = [sys.executable, "-m", "tests.integration.telemetry.worker", url, str(directory)]
+    with subprocess.Popen([*command, str(reads)], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def said(process: "subprocess.Popen[str]") -> int:
+    assert process.stdout is not None
+    return int(process.stdout.readline())
+
+
+def database_of(url: str, directory: Path, **settings: object) -> Database:
+    return Database.from_url(url, environment="testing", telemetry_dir=directory, **settings)
+
+
+def _names(directory: Path) -> list[str]:
+    return [each.name for each in directory.iterdir()]
+
+
+def _files(directory: Path) -> int:
+    return len(list(directory.glob("*.worker")))
+
+
+def pids(reading: Reading) -> set[int]:
+    return {each.pid for each in reading.workers}
+
+
+async def test_every_loan_is_counted_once_whoever_asks(database_url: str, tmp_path: Path) -> None:
+    async with database_of(database_url, tmp_path) as database:
+        opening = database.telemetry.read().counters.checkins
+        with (
+            worker(database_url, tmp_path, 30) as one,
+            worker(database_url, tmp_path, 12) as other,
+        ):
+            assert (said(one), said(other)) == (30, 12)
+            for _ in range(5):
+                await database.reader.one(ONE)
+            reading = database.telemetry.read()
+
+            # Each has opened its database with one loan more.
+            assert reading.counters.checkins == 30 + 12 + 5 + 3 * opening
+            assert reading.histogram("hold").count == reading.counters.checkins
+            assert reading.histogram("wait").count == reading.counters.checkouts
+            assert pids(reading) == {os.getpid(), one.pid, other.pid}
+
+
+async def test_a_worker_killed_under_load_is_gone_at_the_next_look_and_its_loans_still_count(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with database_of(database_url, tmp_path) as database:
+        with worker(database_url, tmp_path) as doomed, worker(database_url, tmp_path, 10) as other:
+            said(other)
+            sure = [said(doomed) for _ in range(3)][-1]
+            doomed.kill()
+            doomed.wait()
+
+            after = database.telemetry.read()
+            again = database.telemetry.read()
+
+            assert pids(after) == {os.getpid(), other.pid}
+            assert after.counters.checkins >= sure + 10
+            assert again.counters == after.counters
+            assert again.histogram("hold") == after.histogram("hold")
+            assert _files(tmp_path) == 2
+
+
+async def test_sums_never_fall_while_workers_come_and_go(database_url: str, tmp_path: Path) -> None:
+    totals = []
+    async with database_of(database_url, tmp_path) as database:
+        for _ in range(3):
+            with worker(database_url, tmp_path, 20) as process:
+                said(process)
+                totals.append(database.telemetry.read().counters.checkins)
+            totals.append(database.telemetry.read().counters.checkins)
+
+        assert totals == sorted(totals)
+        assert totals[-1] >= 60
+        assert pids(database.telemetry.read()) == {os.getpid()}
+
+
+async def test_a_reader_that_stands_still_holds_nobody_up(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with database_of(database_url, tmp_path) as database:
+        with (tmp_path / "lock").open("w") as held, worker(database_url, tmp_path, 20) as process:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            said(process)
+            process.kill()
+            process.wait()
+
+            reading = database.telemetry.read()
+
+            assert reading.counters.checkins > 20
+            assert pids(reading) == {os.getpid()}
+            assert _files(tmp_path) == 2  # nobody else may take it away
+        assert database.telemetry.read().counters == reading.counters
+        assert _files(tmp_path) == 1
+
+
+async def test_nothing_is_left_when_the_last_worker_has_closed(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with database_of(database_url, tmp_path) as database:
+        await database.reader.one(ONE)
+
+    assert _names(tmp_path) == ["lock"]
+    assert database.telemetry.read() == Reading("default", ())
+
+
+async def test_two_databases_in_one_directory_are_told_apart(
+    postgres_urls: tuple[str, str], tmp_path: Path
+) -> None:
+    one_url, other_url = postgres_urls
+    async with database_of(one_url, tmp_path) as one, database_of(other_url, tmp_path) as other:
+        before = other.telemetry.read().counters
+        await one.reader.one(ONE)
+
+        assert other.telemetry.read().counters == before
+        assert one.telemetry.read().counters.checkins > before.checkins
+
+
+async def test_a_directory_that_cannot_be_used_is_told_and_the_database_works(
+    database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    taken = tmp_path / "later"
+    database = database_of(database_url, taken)
+    taken.write_text("a file by now")
+
+    async with database:
+        assert (await database.reader.one(ONE)).one == 1
+
+    assert "Set telemetry_dir to a directory" in caplog.text
+    assert database.telemetry.read().workers == ()
+
+
+async def test_without_telemetry_nothing_is_written(database_url: str, tmp_path: Path) -> None:
+    async with database_of(database_url, tmp_path, telemetry=False) as database:
+        await database.reader.one(ONE)
+
+        assert _names(tmp_path) == []
+        assert database.telemetry.recorder is None
+
+
+async def test_commits_pings_and_waits_are_timed(database_url: str, tmp_path: Path) -> None:
+    async with database_of(
+        database_url, tmp_path, pool_size=1, max_overflow=0, idle_before_ping=0
+    ) as database:
+        async with database.write() as session:
+            await session.execute(text("SELECT 1"))
+        async with database.write():
+            pass  # nothing was begun, and nothing is committed
+        reading = database.telemetry.read()
+
+        assert reading.histogram("commit").count == 1
+        assert reading.histogram("ping").count == 2  # before each of two loans
+        assert reading.histogram("create").count == 1
+        assert reading.counters.opened == 1
+
+
+async def test_the_servers_own_numbers_are_asked_for_without_a_loan(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with database_of(database_url, tmp_path) as database:
+        loans = database.telemetry.read().counters.checkouts
+
+        await eventually(lambda: database.telemetry.read().now.server_limit > 0)
+        now = database.telemetry.read().now
+
+        assert now.server_connections >= 1
+        assert database.telemetry.read().counters.checkouts == loans
