@@ -56,11 +56,11 @@ class Database:
         """What is counted, of all workers of this machine."""
         if settings.driver == "asyncpg" and isinstance(self._engine.pool, PenstockPool):
             self.telemetry.ask_server = partial(server_numbers, self._engine)
-        self._lane = self._own_lane()
+        self.lane = self._own_lane()
         self._watch_statements()
-        self.reader = Reader(self._lane)
+        self.reader = Reader(self.lane)
         """The express lane for what only reads."""
-        self.writer = Writer(self._lane)
+        self.writer = Writer(self.lane)
         """The express lane for what writes."""
 
     @classmethod
@@ -178,7 +178,7 @@ class Database:
         """
         before = self._make_unit, self.writer.lane
         self._make_unit = make or self._pooled_unit
-        lane: Lane = self._lane if make is None else SqlalchemyLane(self.read, self.write)
+        lane: Lane = self.lane if make is None else SqlalchemyLane(self.read, self.write)
         self.reader.lane = self.writer.lane = lane
         try:
             yield
@@ -202,8 +202,8 @@ class Database:
             return
         watch = StatementWatch(self.settings.slow_query, self.telemetry)
         watch_statements(self._engine, watch)
-        if isinstance(self._lane, DriverLane):
-            self._lane.watch = watch
+        if isinstance(self.lane, DriverLane):
+            self.lane.watch = watch
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncSession]:

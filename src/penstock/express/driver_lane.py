@@ -30,27 +30,30 @@ class DriverLane:
         engine: On asyncpg, with a :class:`PenstockPool`.
         is_confinable: As for :class:`Connections`, as is the last.
         command_timeout: As above.
+
+    Attributes:
+        connections: What it borrows from; whoever traces statements puts its own around it.
     """
 
     def __init__(
         self, engine: AsyncEngine, is_confinable: Callable[[], bool], command_timeout: float
     ) -> None:
-        self._connections = Connections(engine, is_confinable, command_timeout)
+        self.connections = Connections(engine, is_confinable, command_timeout)
         self._dialect = engine.dialect
 
     @property
     def watch(self) -> StatementWatch | None:
         """Who is told of slow statements and counts those of a request; None for nobody."""
-        return self._connections.watch
+        return self.connections.watch
 
     @watch.setter
     def watch(self, watch: StatementWatch | None) -> None:
-        self._connections.watch = watch
+        self.connections.watch = watch
 
     async def read(self, call: Call, pick: Pick) -> Any:
         """As the protocol says; repeated once where the connection ended without an answer."""
         plan, sql, arguments = _bound(call, self._dialect)
-        connections = self._connections
+        connections = self.connections
         fetch = messages.fetch if connections.is_confinable() else messages.fetch_read_only
         try:
             answer = await connections.use(fetch, plan, sql, arguments, False)
@@ -98,7 +101,7 @@ class DriverLane:
         """As the protocol says, by a cursor of the server's in a transaction of its own."""
         _, sql, _ = _bound(call, self._dialect)
         async with (
-            self._connections.transaction(sql) as run,
+            self.connections.transaction(sql) as run,
             _SnapshotLane(run, self._dialect).stream(call, batch) as batches,
         ):
             yield batches
@@ -106,12 +109,12 @@ class DriverLane:
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[ReadingLane]:
         """As the protocol says, in a transaction at REPEATABLE READ."""
-        async with self._connections.transaction("(a snapshot)", "repeatable_read") as run:
+        async with self.connections.transaction("(a snapshot)", "repeatable_read") as run:
             yield _SnapshotLane(run, self._dialect)
 
     async def _write(self, use: Any, plan: Any, sql: str, arguments: Any) -> Any:
         try:
-            return await self._connections.use(use, plan, sql, arguments, True)
+            return await self.connections.use(use, plan, sql, arguments, True)
         except ConnectionLost as lost:
             why = "before its connection ended"
             raise CommitOutcomeUnknown(UNKNOWN.format(why)) from lost.error

@@ -81,7 +81,8 @@ class Books:
 
     def count(self, *states: SlotState) -> int:
         """Number of slots in any of the states."""
-        return sum(slot.state in states for slot in self._slots)
+        # Copied at once: whoever exports numbers asks from a thread of its own.
+        return sum(slot.state in states for slot in tuple(self._slots))
 
     @property
     def open(self) -> int:

@@ -12,6 +12,7 @@ from sqlalchemy.util.concurrency import in_greenlet
 
 from penstock.pool.drivers import driver_of
 from penstock.pool.errors import LoanReclaimed, PoolClosed, PoolTimeout, refusal_error
+from penstock.pool.events import CheckoutRefused
 from penstock.pool.hangups import Hangups
 from penstock.pool.record import Record
 from penstock.pool.refusal import Refusal, Refused
@@ -144,7 +145,10 @@ class Keeper:
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            raise self.refusal(Refused.CONNECTING, monotonic() - began) from error
+            waited = monotonic() - began
+            if self.listeners.are_there:
+                self.listeners.tell(CheckoutRefused(Refused.CONNECTING, waited))
+            raise self.refusal(Refused.CONNECTING, waited) from error
 
     async def _reconnect(self, record: Record) -> Any:
         # The old connection goes first, so that there are never two for one slot.

@@ -54,8 +54,8 @@ _LIST = re.compile(
 _QUERY = re.compile(r"\b(?:SELECT|WITH|TABLE)\b", re.IGNORECASE)
 
 
-def shape(statement: str, *, is_mysql: bool = False) -> str:
-    """Return a statement on one line and without values, cut at ``LONGEST`` characters.
+def shape(statement: str, *, is_mysql: bool = False, longest: int = LONGEST) -> str:
+    """Return a statement on one line and without values, cut.
 
     Texts, numbers and parameters become ``?``, and lists of them ``(...)``, however long. Comments
     are left out, for they may hold values as well.
@@ -63,15 +63,16 @@ def shape(statement: str, *, is_mysql: bool = False) -> str:
     Args:
         statement: As it is sent.
         is_mysql: Whether it is written for MySQL or MariaDB, which quote otherwise.
+        longest: Characters that are kept.
     """
     if len(statement) > _REMEMBERED:
-        return _shape(statement[:_LOOKED_AT], is_mysql)
-    return _remembered(statement, is_mysql)
+        return _shape(statement[:_LOOKED_AT], is_mysql, longest)
+    return _remembered(statement, is_mysql, longest)
 
 
-def _shape(statement: str, is_mysql: bool) -> str:
+def _shape(statement: str, is_mysql: bool, longest: int) -> str:
     bare = " ".join(_without_values(statement, _MYSQL if is_mysql else _STANDARD).split())
-    return _LIST.sub(_shortened, bare)[:LONGEST].rstrip("; ")
+    return _LIST.sub(_shortened, bare)[:longest].rstrip("; ")
 
 
 _remembered = lru_cache(maxsize=500)(_shape)

@@ -1,0 +1,43 @@
+"""OpenTelemetry's names for what a database client tells, and what each of them means here.
+
+As of the semantic conventions 1.44.0, https://opentelemetry.io/docs/specs/semconv/database/. Those
+of spans are stable; those of connection pools are still in development.
+"""
+
+SCHEMA = "https://opentelemetry.io/schemas/1.44.0"
+
+# Of spans.
+COLLECTION = "db.collection.name"
+NAMESPACE = "db.namespace"
+OPERATION = "db.operation.name"
+BATCH_SIZE = "db.operation.batch.size"
+QUERY_SUMMARY = "db.query.summary"
+QUERY_TEXT = "db.query.text"
+RETURNED_ROWS = "db.response.returned_rows"
+STATUS_CODE = "db.response.status_code"
+SYSTEM = "db.system.name"
+SERVER_ADDRESS = "server.address"
+SERVER_PORT = "server.port"
+ERROR_TYPE = "error.type"
+EXCEPTION = "exception"
+EXCEPTION_TYPE = "exception.type"
+EXCEPTION_STACKTRACE = "exception.stacktrace"
+
+# Of the pool.
+POOL_NAME = "db.client.connection.pool.name"
+STATE = "db.client.connection.state"
+IDLE = "idle"
+USED = "used"
+COUNT = "db.client.connection.count"
+MAX = "db.client.connection.max"
+IDLE_MAX = "db.client.connection.idle.max"
+IDLE_MIN = "db.client.connection.idle.min"
+PENDING_REQUESTS = "db.client.connection.pending_requests"
+TIMEOUTS = "db.client.connection.timeouts"
+CREATE_TIME = "db.client.connection.create_time"
+WAIT_TIME = "db.client.connection.wait_time"
+USE_TIME = "db.client.connection.use_time"
+
+BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)
+"""Upper bounds in seconds, which the conventions have for ``db.client.operation.duration``; they
+advise none for the times of a pool."""

@@ -1,0 +1,73 @@
+"""Spans of what runs in the express lane."""
+
+from collections.abc import AsyncIterator, Callable, Sequence, Sized
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+from penstock.exporters.opentelemetry.statement_spans import StatementSpans
+from penstock.express import messages
+from penstock.express.connections import Connections, Run, Use
+from penstock.express.messages import Answer
+from penstock.telemetry import StatementWatch
+
+__all__ = ["TracedConnections"]
+
+
+class TracedConnections:
+    """Connections that make a span of each statement sent on them, retries included.
+
+    The wait for a connection is not within the span.
+
+    Args:
+        connections: The express lane's own.
+        spans: Begins and ends the spans.
+    """
+
+    def __init__(self, connections: Connections, spans: StatementSpans) -> None:
+        self.untraced = connections
+        self.is_confinable: Callable[[], bool] = connections.is_confinable
+        self._spans = spans
+
+    @property
+    def watch(self) -> StatementWatch | None:
+        """As :class:`Connections` has it."""
+        return self.untraced.watch
+
+    @watch.setter
+    def watch(self, watch: StatementWatch | None) -> None:
+        self.untraced.watch = watch
+
+    async def use(
+        self, use: Use, plan: Any, sql: str, arguments: Sequence[Any], writes: bool
+    ) -> Any:
+        """As :meth:`Connections.use`."""
+        traced = partial(self._traced, use)
+        return await self.untraced.use(traced, plan, sql, arguments, writes)
+
+    @asynccontextmanager
+    async def transaction(self, sql: str, isolation: str | None = None) -> AsyncIterator[Run]:
+        """As :meth:`Connections.transaction`."""
+        async with self.untraced.transaction(sql, isolation) as run:
+
+            async def traced(use: Use, plan: Any, text: str, arguments: Any) -> Any:
+                if use is messages.fetch and self.watch is not None:
+                    self.watch.count(text)  # which those below know by its name alone
+                return await run(partial(self._traced, use), plan, text, arguments)
+
+            yield traced
+
+    async def _traced(self, use: Use, driver: Any, plan: Any, sql: str, arguments: Any) -> Any:
+        if use is messages.learn:
+            return await use(driver, plan, sql, arguments)  # runs nothing yet
+        batch = len(arguments) if use is messages.execute_many else 0
+        with self._spans.of(sql, batch) as span:
+            answer = await use(driver, plan, sql, arguments)
+        self._spans.succeed(span, _rows(answer))
+        return answer
+
+
+def _rows(answer: Any) -> int | None:
+    """Return how many rows came; None where it was a command's tag, or a cursor."""
+    records = answer.records if isinstance(answer, Answer) else answer
+    return len(records) if isinstance(records, Sized) and not isinstance(records, str) else None
