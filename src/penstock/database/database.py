@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from penstock.database.errors import BudgetExceeded
 from penstock.database.limits import server_limits
 from penstock.database.read_only import ReadOnlySession, reading_engine
-from penstock.database.server_numbers import server_numbers
+from penstock.database.server_numbers import ServerNumbers, server_numbers
 from penstock.database.unit import UnitOfWork
 from penstock.engine import (
     Confinement,
@@ -55,7 +54,7 @@ class Database:
         self.telemetry = Telemetry(_identity(settings), settings.telemetry_dir)
         """What is counted, of all workers of this machine."""
         if settings.driver == "asyncpg" and isinstance(self._engine.pool, PenstockPool):
-            self.telemetry.ask_server = partial(server_numbers, self._engine)
+            self.telemetry.ask_server = self._server_numbers
         self.lane = self._own_lane()
         self._watch_statements()
         self.reader = Reader(self.lane)
@@ -196,6 +195,10 @@ class Database:
             limit = self.settings.command_timeout
             return DriverLane(self._engine, self._confinement.is_possible, limit)
         return SqlalchemyLane(self.read, self.write)
+
+    async def _server_numbers(self) -> ServerNumbers | None:
+        # A pooler's clients are not the server's.
+        return await server_numbers(self._engine) if self._confinement.is_possible() else None
 
     def _watch_statements(self) -> None:
         if not self.settings.telemetry and self.settings.slow_query is None:

@@ -10,17 +10,17 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from penstock.pool import PenstockPool
 
-__all__ = ["server_numbers"]
+__all__ = ["ServerNumbers", "server_numbers"]
 
 _logger = logging.getLogger(__name__)
 _SQL = files("penstock.database").joinpath("server_numbers.sql").read_text()
 ANSWER_WITHIN = 2.0
 """Seconds; a server that takes longer is asked again later."""
 
-Numbers = tuple[float, float, float, float]
+ServerNumbers = tuple[float, float, float, float]
 
 
-async def server_numbers(engine: AsyncEngine) -> Numbers | None:
+async def server_numbers(engine: AsyncEngine) -> ServerNumbers | None:
     """Ask the server, if a connection is idle; it counts as no loan.
 
     Args:
@@ -39,7 +39,7 @@ async def server_numbers(engine: AsyncEngine) -> Numbers | None:
         return None
 
 
-async def _numbers(adapter: Any) -> Numbers | None:
+async def _numbers(adapter: Any) -> ServerNumbers | None:
     try:
         row = await adapter._connection.fetchrow(_SQL)  # noqa: SLF001 - asyncpg's own
     except asyncpg.PostgresError as error:

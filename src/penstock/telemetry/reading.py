@@ -57,13 +57,14 @@ class Counters:
         waits: Of them, those that had to be waited for.
         checkins: Connections that came back.
         refused: Askers that got none, whatever the reason.
-        timeouts: Of them, those whose ``pool_timeout`` passed.
+        timeouts: Of them, those whose ``pool_timeout`` passed, not counting a suspended pool's.
         shed: Of them, those turned away at once, for too many waited.
         opened: Connections opened.
         open_failures: Attempts to open one that failed.
         closed: Connections closed.
         short_lived: Of them, those that were younger than a minute and not broken.
-        died: Of them, those that the server had closed, that answered no ping, or that broke.
+        died: Of them, those that the server had closed, that answered no ping, that broke, or that
+            the application invalidated.
         mended: Connections saved after a cancelled statement.
         leaks: Loans that lasted longer than ``leak_after``.
         nested: Tasks that asked for a second connection while all were lent.

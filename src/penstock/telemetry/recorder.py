@@ -32,7 +32,8 @@ YOUNG = 60.0
 NO_ROUTE = "(no route)"
 
 _COUNTER = {name: LAYOUT.counters + index for index, name in enumerate(COUNTERS)}
-_CHECKINS, _WAITS = _COUNTER["checkins"], _COUNTER["waits"]
+_CHECKINS, _CHECKOUTS = _COUNTER["checkins"], _COUNTER["checkouts"]
+_WAITS = _COUNTER["waits"]
 _HISTOGRAM = {name: LAYOUT.histogram(name) for name in HISTOGRAMS}
 _HOLD, _WAIT = _HISTOGRAM["hold"], _HISTOGRAM["wait"]
 _SUM = len(BOUNDS) + 1
@@ -40,7 +41,7 @@ _SECOND = tuple(name for name in SAMPLE if name in COUNTERS)
 """Counters whose growth within a second is part of its sample."""
 _GAUGES = ("size", "limit", "checked_in", "checked_out", "overflow", "opening", "invalid")
 _SHED = (Refused.SHED, Refused.HOPELESS, Refused.FULL)
-_TIMEOUTS = (Refused.WAITING, Refused.CONNECTING, Refused.SUSPENDED)
+_TIMEOUTS = (Refused.WAITING, Refused.CONNECTING)
 _BROKEN = (CloseReason.DEAD, CloseReason.INVALID, CloseReason.LOST)
 
 ServerNumbers = tuple[float, float, float, float]
@@ -171,7 +172,9 @@ class Recorder:
             now: Unix time.
         """
         numbers = self._numbers
-        numbers[_COUNTER["checkouts"]] = numbers[_CHECKINS] + pool.checked_out
+        lent = numbers[_CHECKINS] + pool.checked_out
+        # What was detached never comes back.
+        numbers[_CHECKOUTS] = max(numbers[_CHECKOUTS], lent)
         values = {name: float(getattr(pool, name)) for name in (*_GAUGES, "waiting")}
         values |= {"at": now, "at_rest": float(at_rest), "loop_late": late}
         values |= self._growth()

@@ -69,5 +69,6 @@ class Sampler:
         waited = 0.0 if oldest is None else monotonic - oldest.arrived
         late, self._latest = self._latest, 0.0
         with contextlib.suppress(ValueError):  # the file is closed: the database is, too
-            self._recorder.sample(pool.snapshot(), count_at_rest(ledger, monotonic), waited, late, now)
-
+            self._recorder.sample(
+                pool.snapshot(), count_at_rest(ledger, monotonic), waited, late, now
+            )

@@ -1,0 +1,152 @@
+"""Rules about connections that are lent and do not come back, or are not used meanwhile."""
+
+from collections.abc import Sequence
+from itertools import chain, pairwise
+
+from penstock.findings import Finding, Severity
+from penstock.telemetry.reading import Reading, Sample, WorkerReading
+from penstock.telemetry.rules.capacity import bounded
+from penstock.telemetry.rules.rule import moment, of_workers, recent
+
+__all__ = ["connection_leak", "idle_in_transaction"]
+
+LEAK_MINUTES = 5
+"""Minutes over which connections are missed (SPEC T20)."""
+
+SAMPLES_A_MINUTE = 30
+"""Samples that a minute needs for its lowest number to count."""
+
+LEAKED = 2
+"""Connections that have to be missing. One may be lent for good reasons for as long as a service
+runs: to listen for notifications, or to hold an advisory lock."""
+
+RISES = 3
+"""Of the four steps from one minute to the next, those that have to lead up. One jump is a server
+that hangs, or a handful of reports that began together."""
+
+UNEXPLAINED = 0.5
+"""Share of the growth that loans which came back may not explain. More traffic lends more
+connections too, but gives them back."""
+
+LONGEST_USUAL_LOAN = 10
+"""Times by which a loan is longer than 99 % of all, when it is worth reporting."""
+
+AT_REST_SECONDS = 10
+"""Of the last 60 seconds, those in which a transaction rested."""
+
+# Seconds after which a transaction counts as resting, in Sample.at_rest.
+_AT_REST_AFTER = 5
+
+
+def connection_leak(reading: Reading) -> Finding | None:
+    """Lent connections do not come back."""
+    missing = [(_missing(reading, worker), worker) for worker in reading.workers]
+    missing = [(count, worker) for count, worker in missing if count]
+    if not missing:
+        return _reported_leaks(reading)
+    count, worker = max(missing, key=lambda found: found[0])
+    samples = recent(reading, worker, LEAK_MINUTES * 60)
+    usual = worker.histograms["hold"].quantile(0.99) if "hold" in worker.histograms else 0.0
+    return Finding(
+        id="connection-leak",
+        severity=_severity(count, samples[-1]),
+        evidence=(
+            f"{of_workers(len(missing), reading)} lent connections do not come back: in worker "
+            f"{worker.pid} {count} of {samples[-1].limit} within {LEAK_MINUTES} minutes, with "
+            f"{sum(sample.checkins for sample in samples)} check-ins to "
+            f"{sum(sample.checkouts for sample in samples)} checkouts."
+        ),
+        remedy=(
+            f"Set leak_after to {bounded(usual * LONGEST_USUAL_LOAN, 10, 60)}, which logs where "
+            "each of them was checked out, and reclaim_leaks to true until that place is mended."
+        ),
+    )
+
+
+def idle_in_transaction(reading: Reading) -> Finding | None:
+    """Transactions stay open while nothing runs in them."""
+    rests = [
+        [sample for sample in recent(reading, worker, 60) if sample.at_rest]
+        for worker in reading.workers
+    ]
+    rests = [rest for rest in rests if len(rest) >= AT_REST_SECONDS]
+    if not rests:
+        return None
+    worst = max(rests, key=len)
+    most = max(sample.at_rest for sample in chain.from_iterable(rests))
+    bound = _AT_REST_AFTER + AT_REST_SECONDS
+    return Finding(
+        id="idle-in-transaction",
+        severity=Severity.WARNING,
+        evidence=(
+            f"{of_workers(len(rests), reading)} transactions rested: up to {most} lent "
+            f"connection(s) had run no statement for {_AT_REST_AFTER} s or more, in {len(worst)} "
+            f"of the last 60 seconds.{_held_longest(reading)}"
+        ),
+        remedy=(
+            "Commit before waiting for anything but the database. Set "
+            f"idle_in_transaction_session_timeout to {bound}s in server_settings (behind a pooler: "
+            f"ALTER ROLE ... SET), so that the server ends what rests for {bound} s."
+        ),
+    )
+
+
+def _missing(reading: Reading, worker: WorkerReading) -> int:
+    minutes = _by_minute(reading, worker)
+    if any(len(minute) < SAMPLES_A_MINUTE for minute in minutes):
+        return 0
+    if all(sample.checked_out >= sample.limit > 0 for sample in chain.from_iterable(minutes)):
+        returned = sum(sample.checkins for sample in chain.from_iterable(minutes))
+        return 0 if returned else minutes[-1][-1].checked_out
+    lowest = [min(sample.checked_out for sample in minute) for minute in minutes]
+    steps = [later - earlier for earlier, later in pairwise(lowest)]
+    growth = lowest[-1] - lowest[0]
+    if min(steps) < 0 or sum(step > 0 for step in steps) < RISES or growth < LEAKED:
+        return 0
+    came_back = sum(sample.hold_seconds for sample in minutes[-1]) / len(minutes[-1])
+    return growth if lowest[-1] - came_back >= max(LEAKED, growth * UNEXPLAINED) else 0
+
+
+def _by_minute(reading: Reading, worker: WorkerReading) -> list[list[Sample]]:
+    until = moment(reading)
+    minutes: list[list[Sample]] = [[] for _ in range(LEAK_MINUTES)]
+    for sample in recent(reading, worker, LEAK_MINUTES * 60):
+        minutes[-1 - int((until - sample.at) // 60)].append(sample)
+    return minutes
+
+
+def _severity(count: int, now: Sample) -> Severity:
+    return Severity.CRITICAL if 0 < now.limit <= 2 * count else Severity.WARNING
+
+
+def _reported_leaks(reading: Reading) -> Finding | None:
+    leaks = sum(worker.counters.leaks for worker in reading.workers)
+    if not leaks:
+        return None
+    longest = bounded(_longest(reading), 1, 86_400)
+    return Finding(
+        id="connection-leak",
+        severity=Severity.INFO,
+        evidence=(
+            f"{leaks} loan(s) lasted longer than leak_after since the workers started, not "
+            f"necessarily just now.{_held_longest(reading)}"
+        ),
+        remedy=(
+            "The log of penstock.pool says where each was checked out. Set reclaim_leaks to true "
+            f"if they are mistakes, or leak_after above {longest} if they are meant to last."
+        ),
+    )
+
+
+def _longest(reading: Reading) -> float:
+    return max((use.longest for worker in reading.workers for use in worker.routes), default=0.0)
+
+
+def _held_longest(reading: Reading) -> str:
+    routes: Sequence[tuple[float, str]] = [
+        (use.longest, use.route) for worker in reading.workers for use in worker.routes
+    ]
+    if not routes:
+        return ""
+    seconds, route = max(routes)
+    return f" The longest loan of all was of {route}, {seconds:.1f} s."

@@ -1,0 +1,103 @@
+"""The rule about connections that are opened in masses, or in vain."""
+
+from collections.abc import Sequence
+from itertools import chain
+
+from penstock.findings import Finding, Severity
+from penstock.telemetry.reading import Reading, Sample
+from penstock.telemetry.rules.capacity import LARGEST_POOL, bounded
+from penstock.telemetry.rules.connections import OVERFLOW_IDLE
+from penstock.telemetry.rules.rule import SETTLED, of_workers, recent
+
+__all__ = ["connect_storm"]
+
+STORM_SECONDS = 10.0
+"""Seconds within which connections are opened that the pool does not keep."""
+
+FAILURE_WINDOW = 120
+"""Seconds within which attempts fail again and again: the pool waits for up to 30 s between two."""
+
+FAILURE_SECONDS = 4
+"""Different seconds with a failed attempt that make it again and again."""
+
+FAILURE_SPREAD = 10.0
+"""Seconds from the first to the last. A server is restarted within less."""
+
+# Times by which opening may take longer than 99 % of them did.
+_CONNECT_PATIENCE = 3
+
+
+def connect_storm(reading: Reading) -> Finding | None:
+    """Connections are opened in masses, or attempts to open one fail again and again."""
+    return _failures(reading) or _storm(reading)
+
+
+def _failures(reading: Reading) -> Finding | None:
+    windows = [recent(reading, worker, FAILURE_WINDOW) for worker in reading.workers]
+    samples = list(chain.from_iterable(windows))
+    failed = sorted(
+        {int(sample.at): sample.at for sample in samples if sample.open_failures}.values()
+    )
+    failures = sum(sample.open_failures for sample in samples)
+    opened = sum(sample.opened for sample in samples)
+    if len(failed) < FAILURE_SECONDS or failed[-1] - failed[0] < FAILURE_SPREAD:
+        return None
+    if failures <= opened:
+        return None
+    usual = reading.histogram("create").quantile(0.99)
+    patience = bounded(usual * _CONNECT_PATIENCE, 10, 120)
+    return Finding(
+        id="connect-storm",
+        severity=Severity.CRITICAL,
+        evidence=(
+            f"{failures} attempts to open a connection failed within {FAILURE_WINDOW} s, in "
+            f"{len(failed)} different seconds, and {opened} succeeded."
+        ),
+        remedy=(
+            "The reason is last_open_error in /pool-stats: the server is down, full, or refuses "
+            f"the user. If it is slow only, set connect_timeout to {patience}."
+        ),
+    )
+
+
+def _storm(reading: Reading) -> Finding | None:
+    storms = []
+    for worker in reading.workers:
+        samples = recent(reading, worker, 60)
+        settled = [sample for sample in samples if sample.at - worker.started >= SETTLED]
+        if (lost := _opened_in_vain(settled)) > worker.now.size > 0:
+            storms.append((lost, samples))
+    if not storms:
+        return None
+    lost, samples = max(storms, key=lambda storm: storm[0])
+    size, most = samples[-1].size, max(sample.checked_out for sample in samples)
+    larger = f"raise pool_size from {size} to {min(most, LARGEST_POOL)}, "
+    return Finding(
+        id="connect-storm",
+        severity=Severity.WARNING,
+        evidence=(
+            f"{of_workers(len(storms), reading)} connections are opened in masses: {lost} within "
+            f"{STORM_SECONDS:.0f} s that made the pool no larger, at a pool_size of {size}."
+        ),
+        remedy=(
+            f"Unless the server was restarted, {larger if most > size else ''}set overflow_idle to "
+            f"{OVERFLOW_IDLE} or more, and look at what closes connections."
+        ),
+    )
+
+
+def _opened_in_vain(samples: Sequence[Sample]) -> int:
+    """The most connections opened within ``STORM_SECONDS``, less those by which the pool grew."""
+    most = 0
+    for index, first in enumerate(samples):
+        opened = 0
+        for sample in samples[index + 1 :]:
+            if sample.at - first.at > STORM_SECONDS:
+                break
+            opened += sample.opened
+            most = max(most, opened - max(0, _open(sample) - _open(first)))
+    return most
+
+
+def _open(sample: Sample) -> int:
+    return sample.checked_in + sample.checked_out

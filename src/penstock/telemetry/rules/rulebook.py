@@ -1,0 +1,55 @@
+"""Every rule, by the id of its finding, and what all of them have to say."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from penstock.findings import Finding, Severity
+from penstock.telemetry.reading import Reading
+from penstock.telemetry.rules.connections import short_lived_connections, stale_connections
+from penstock.telemetry.rules.lending import connection_leak, idle_in_transaction
+from penstock.telemetry.rules.opening import connect_storm
+from penstock.telemetry.rules.rule import Rule
+from penstock.telemetry.rules.server import pool_exceeds_server, replica_lag, server_connections
+from penstock.telemetry.rules.statements import n_plus_one, slow_statement
+from penstock.telemetry.rules.waiting import checkout_latency, pool_exhausted, shedding
+from penstock.telemetry.rules.workers import event_loop_blocked, worker_imbalance
+
+__all__ = ["RULES", "find"]
+
+RULES: Mapping[str, Rule] = MappingProxyType(
+    {
+        "checkout-latency": checkout_latency,
+        "pool-exhausted": pool_exhausted,
+        "shedding": shedding,
+        "connection-leak": connection_leak,
+        "idle-in-transaction": idle_in_transaction,
+        "stale-connections": stale_connections,
+        "short-lived-connections": short_lived_connections,
+        "connect-storm": connect_storm,
+        "server-connections": server_connections,
+        "pool-exceeds-server": pool_exceeds_server,
+        "replica-lag": replica_lag,
+        "n-plus-one": n_plus_one,
+        "slow-statement": slow_statement,
+        "worker-imbalance": worker_imbalance,
+        "event-loop-blocked": event_loop_blocked,
+    }
+)
+"""By the id under which ``docs/findings.md`` explains each."""
+
+_ASCENDING = tuple(Severity)
+
+
+def find(reading: Reading) -> list[Finding]:
+    """Return what is wrong with one database.
+
+    A pure function of the reading: no clock and no I/O, so that it can be asked of yesterday's.
+
+    Args:
+        reading: What its workers say.
+
+    Returns:
+        One finding of each rule that has something to say, the most severe first.
+    """
+    found = [finding for rule in RULES.values() if (finding := rule(reading))]
+    return sorted(found, key=lambda finding: -_ASCENDING.index(finding.severity))

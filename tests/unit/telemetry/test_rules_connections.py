@@ -1,0 +1,159 @@
+"""What is said about connections that end too early, or cannot be opened, and when it is not."""
+
+from dataclasses import replace
+
+import pytest
+from tests.unit.telemetry.test_rules import Stretch, finding, reading, said, worker
+
+from penstock.findings import Severity
+from penstock.telemetry.buckets import BOUNDS, bucket_of
+from penstock.telemetry.reading import Histogram
+
+DEATH = (1, {"died": 1, "closed": 1})
+BRIEF = (1, {"short_lived": 8, "closed": 8, "opened": 8, "checked_out": 30})
+FAILURE = (1, {"open_failures": 2, "checked_in": 0})
+
+
+def test_connections_found_dead_again_and_again_are_found() -> None:
+    found = finding(reading(worker((200, {}), *[DEATH, (30, {})] * 3)), "stale-connections")
+
+    assert found.severity is Severity.WARNING
+    assert found.evidence == (
+        "3 of 3 connections that were closed within 5 minutes had died, over 62 s. With 20 open on "
+        "average, one lives for about 2000 s before the server, or what is in between, drops it."
+    )
+    assert "Set pool_recycle to 1500 and keepalive to 120" in found.remedy
+
+
+def test_connections_that_die_soon_are_replaced_soon() -> None:
+    dying = [
+        (9, {"checked_in": 4, "checked_out": 0}),
+        (1, {"died": 1, "closed": 1, "checked_in": 4}),
+    ]
+
+    found = finding(reading(worker(*dying * 30)), "stale-connections")
+
+    # Thirty of some four in 300 s: one of them lives for 42 s.
+    assert "Set pool_recycle to 32 and keepalive to 16" in found.remedy
+
+
+@pytest.mark.parametrize(
+    "stretches",
+    [
+        pytest.param([DEATH, (30, {}), DEATH, (30, {})], id="two"),
+        pytest.param([(300, {}), (1, {"died": 20, "closed": 20}), (9, {})], id="a restart"),
+        pytest.param([*[DEATH, (9, {})] * 3, (100, {})], id="a slow restart"),
+        pytest.param([*[DEATH, (30, {})] * 3, (300, {})], id="long ago"),
+        pytest.param([DEATH, (30, {"closed": 1})] * 3, id="few of those closed"),
+        pytest.param([(300, {"closed": 1})], id="replaced in time"),
+    ],
+)
+def test_connections_that_die_by_accident_are_not(stretches: list[Stretch]) -> None:
+    assert said(reading(worker(*stretches)), "stale-connections") is None
+
+
+def test_a_storm_of_short_lived_connections_is_found() -> None:
+    found = finding(reading(worker((50, {}), *[BRIEF, (2, {})] * 3)), "short-lived-connections")
+
+    assert found.severity is Severity.WARNING
+    assert (
+        "24 were closed that young within the last minute, at a pool_size of 20" in found.evidence
+    )
+    assert "Raise pool_size from 20 to 30, or set overflow_idle to 60" in found.remedy
+
+
+def test_a_pool_that_is_large_enough_is_not_to_be_larger() -> None:
+    brief = (3, {"short_lived": 8})
+
+    found = finding(reading(worker((50, {}), brief)), "short-lived-connections")
+
+    assert "Set overflow_idle and pool_recycle to 60 or more" in found.remedy
+
+
+@pytest.mark.parametrize(
+    "stretches",
+    [
+        pytest.param([(3, {"short_lived": 6})], id="fewer than the pool has"),
+        pytest.param([(3, {"short_lived": 3, "size": 2})], id="fewer than ten"),
+        pytest.param([(2, {"short_lived": 20}), (9, {})], id="the pool was made smaller"),
+        pytest.param([(3, {"short_lived": 20}), (60, {})], id="a minute ago"),
+        pytest.param([(60, {"short_lived": 20, "size": 0, "limit": 0})], id="no pool"),
+        pytest.param([(60, {"closed": 20})], id="old ones"),
+    ],
+)
+def test_a_few_short_lived_connections_are_not(stretches: list[Stretch]) -> None:
+    assert said(reading(worker(*stretches)), "short-lived-connections") is None
+
+
+def test_opening_more_than_the_pool_keeps_is_found() -> None:
+    found = finding(reading(worker((60, {}), (7, {"opened": 3, "closed": 3}))), "connect-storm")
+
+    assert found.severity is Severity.WARNING
+    assert "at a pool_size of 20" in found.evidence
+    assert "21 within 10 s that made the pool no larger" in found.evidence
+    assert "set overflow_idle to 60 or more" in found.remedy
+
+
+def test_a_storm_of_more_than_pool_size_asks_for_a_larger_one() -> None:
+    busy = {"opened": 10, "checked_in": 0, "checked_out": 31}
+
+    found = finding(reading(worker((1, {}), (9, busy), (1, busy))), "connect-storm")
+
+    assert "raise pool_size from 20 to 31" in found.remedy
+
+
+@pytest.mark.parametrize(
+    "stretches",
+    [
+        pytest.param([(60, {}), (4, {"opened": 5})], id="as many as the pool has"),
+        pytest.param([(60, {}), (1, {"opened": 30, "checked_out": 32})], id="a burst"),
+        pytest.param([(5, {"opened": 1}), (5, {})] * 6, id="slowly"),
+        pytest.param([(7, {"opened": 3}), (60, {})], id="a minute ago"),
+        pytest.param([(60, {"opened": 50, "size": 0, "limit": 0})], id="no pool"),
+        pytest.param([(1, {"opened": 50})], id="one sample"),
+    ],
+)
+def test_connections_that_the_pool_needs_are_not(stretches: list[Stretch]) -> None:
+    assert said(reading(worker(*stretches)), "connect-storm") is None
+
+
+def test_a_start_of_several_workers_is_no_storm() -> None:
+    starting = [(1, {"checked_in": 0, "checked_out": 0}), (1, {"opened": 50}), (20, {"opened": 5})]
+
+    workers = [worker(*starting, pid=pid, age=22.0) for pid in range(8)]
+
+    assert said(reading(*workers), "connect-storm") is None
+
+
+def test_attempts_that_fail_again_and_again_are_found() -> None:
+    found = finding(reading(worker((300, {}), *[FAILURE, (4, {})] * 4)), "connect-storm")
+
+    assert found.severity is Severity.CRITICAL
+    assert found.evidence == (
+        "8 attempts to open a connection failed within 120 s, in 4 different seconds, and 0 "
+        "succeeded."
+    )
+    assert "set connect_timeout to 10" in found.remedy
+
+
+def test_a_server_that_opens_slowly_is_given_three_times_as_long() -> None:
+    counts = [0] * (len(BOUNDS) + 1)
+    counts[bucket_of(8.0)] = 9
+    slow = replace(worker(*[FAILURE, (4, {})] * 4), histograms={"create": Histogram(tuple(counts))})
+
+    # The bucket of 8 s reaches to 8.4 s.
+    assert "set connect_timeout to 26" in finding(reading(slow), "connect-storm").remedy
+
+
+@pytest.mark.parametrize(
+    "stretches",
+    [
+        pytest.param([*[FAILURE, (4, {})] * 3], id="three"),
+        pytest.param([(1, {"open_failures": 90}), (9, {})], id="all at once"),
+        pytest.param([*[FAILURE] * 9, (9, {})], id="a restart"),
+        pytest.param([*[FAILURE, (4, {"opened": 1})] * 4], id="as many succeed"),
+        pytest.param([*[FAILURE, (4, {})] * 4, (120, {})], id="over"),
+    ],
+)
+def test_attempts_that_fail_for_a_moment_are_not(stretches: list[Stretch]) -> None:
+    assert said(reading(worker(*stretches)), "connect-storm") is None

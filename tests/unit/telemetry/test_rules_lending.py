@@ -1,0 +1,146 @@
+"""What is said about loans that do not end, and when it is not said."""
+
+from dataclasses import replace
+
+import pytest
+from tests.unit.telemetry.test_rules import Stretch, finding, reading, said, worker
+
+from penstock.findings import Severity
+from penstock.telemetry.buckets import BOUNDS, bucket_of
+from penstock.telemetry.reading import Counters, Histogram, RouteUse
+
+
+def minutes(*lent: int, hold: float = 0.0) -> list[Stretch]:
+    """A minute with so many lent at its lowest, and some more in every other second."""
+    return [
+        (2 - second % 2, {"checked_out": number + 3 * (second % 2), "hold_seconds": hold})
+        for number in lent
+        for second in range(40)
+    ]
+
+
+def test_loans_that_do_not_come_back_are_found() -> None:
+    leaking = [
+        (60, {"checked_out": lent, "checkouts": 2, "checkins": 1}) for lent in (1, 2, 3, 4, 5)
+    ]
+
+    found = finding(reading(worker(*leaking)), "connection-leak")
+
+    assert found.severity is Severity.WARNING
+    assert found.evidence == (
+        "In 1 of 1 worker(s) lent connections do not come back: in worker 1 4 of 50 within 5 "
+        "minutes, with 300 check-ins to 600 checkouts."
+    )
+    assert "Set leak_after to 10" in found.remedy
+    assert "reclaim_leaks to true" in found.remedy
+
+
+def test_a_leak_of_half_the_pool_is_critical() -> None:
+    found = finding(reading(worker(*minutes(0, 10, 15, 20, 25))), "connection-leak")
+
+    assert found.severity is Severity.CRITICAL
+
+
+def test_a_loan_is_long_when_it_is_ten_times_as_long_as_usual() -> None:
+    counts = [0] * (len(BOUNDS) + 1)
+    counts[bucket_of(2.0)] = 100
+    usual = replace(
+        worker(*minutes(0, 1, 2, 3, 4)), histograms={"hold": Histogram(tuple(counts), 200.0)}
+    )
+
+    assert "Set leak_after to 21" in finding(reading(usual), "connection-leak").remedy
+
+
+def test_a_leak_under_load_is_found() -> None:
+    # Ten are lent on average to loans that end, and three at the lowest.
+    under_load = minutes(3, 9, 15, 21, 27, hold=10.0)
+
+    assert said(reading(worker(*under_load)), "connection-leak")
+
+
+def test_a_pool_from_which_nothing_has_come_back_for_five_minutes_is_a_leak() -> None:
+    found = finding(reading(worker((301, {"checked_in": 0, "checked_out": 50}))), "connection-leak")
+
+    assert found.severity is Severity.CRITICAL
+    assert "50 of 50" in found.evidence
+
+
+@pytest.mark.parametrize(
+    "stretches",
+    [
+        pytest.param(minutes(0, 1, 2, 3), id="four minutes"),
+        pytest.param(minutes(0, 1, 0, 2, 3), id="they came back"),
+        pytest.param(minutes(0, 0, 0, 20, 20), id="a jump"),
+        pytest.param(minutes(0, 0, 0, 0, 1), id="one"),
+        pytest.param(minutes(2, 2, 2, 2, 2), id="held for good"),
+        pytest.param(minutes(4, 3, 2, 1, 0), id="fewer"),
+        pytest.param(minutes(1, 5, 10, 15, 20, hold=20.0), id="more traffic"),
+        pytest.param(minutes(1, 5, 10, 15, 20, hold=11.0), id="more traffic of long loans"),
+        pytest.param([(301, {"checked_out": 50, "checkins": 9})], id="full and in use"),
+    ],
+)
+def test_loans_that_come_back_are_not(stretches: list[Stretch]) -> None:
+    assert said(reading(worker(*stretches)), "connection-leak") is None
+
+
+def test_a_minute_with_too_few_samples_says_nothing() -> None:
+    leaking = worker(*minutes(0, 1, 2, 3, 4))
+    kept = [sample for sample in leaking.history if int(sample.at) % 5 < 2]
+
+    assert said(reading(worker(samples=kept)), "connection-leak") is None
+
+
+def test_workers_that_end_and_start_are_no_leak() -> None:
+    young = worker(*minutes(9, 9), pid=2, age=120.0)
+
+    assert said(reading(worker(*minutes(0, 0, 0, 0, 0)), young), "connection-leak") is None
+
+
+def test_loans_reported_before_are_mentioned() -> None:
+    reported = replace(
+        worker((600, {})),
+        counters=Counters(leaks=3),
+        routes=(RouteUse("GET /a", 9, 9.0, 1.0), RouteUse("GET /report", 2, 100.0, 74.2)),
+    )
+
+    found = finding(reading(reported), "connection-leak")
+
+    assert found.severity is Severity.INFO
+    assert found.evidence.startswith(
+        "3 loan(s) lasted longer than leak_after since the workers started, not necessarily just "
+        "now."
+    )
+    assert "GET /report, 74.2 s" in found.evidence
+    assert "leak_after above 75" in found.remedy
+
+
+def test_those_of_workers_that_have_ended_are_not() -> None:
+    given = replace(reading(worker((600, {}))), ended_counters=Counters(leaks=3))
+
+    assert said(given, "connection-leak") is None
+
+
+def test_transactions_that_rest_for_ten_seconds_are_found() -> None:
+    resting = replace(
+        worker((50, {}), (10, {"at_rest": 2})), routes=(RouteUse("POST /orders", 9, 99.0, 21.0),)
+    )
+
+    found = finding(reading(resting), "idle-in-transaction")
+
+    assert found.severity is Severity.WARNING
+    assert "up to 2 lent connection(s) had run no statement for 5 s or more" in found.evidence
+    assert "in 10 of the last 60 seconds" in found.evidence
+    assert "POST /orders, 21.0 s" in found.evidence
+    assert "idle_in_transaction_session_timeout to 15s" in found.remedy
+
+
+@pytest.mark.parametrize(
+    "stretches",
+    [
+        pytest.param([(51, {}), (9, {"at_rest": 9})], id="nine seconds"),
+        pytest.param([(60, {"at_rest": 9}), (51, {})], id="a minute ago"),
+        pytest.param([(9, {"at_rest": 1}), (30, {})] * 4, id="now and then"),
+    ],
+)
+def test_transactions_that_rest_for_a_moment_are_not(stretches: list[Stretch]) -> None:
+    assert said(reading(worker(*stretches)), "idle-in-transaction") is None

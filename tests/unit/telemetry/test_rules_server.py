@@ -1,0 +1,176 @@
+"""What is said about the server and its replicas, and when it is not said."""
+
+import re
+from math import nan
+
+import pytest
+from tests.unit.telemetry.test_rules import Stretch, finding, reading, said, worker
+
+from penstock.findings import Severity
+
+MIB = 2.0**20
+
+
+def server(used: float, limit: float = 100.0) -> dict[str, float]:
+    return {"server_connections": used, "server_limit": limit}
+
+
+@pytest.mark.parametrize(
+    ("used", "severity"),
+    [(81, Severity.WARNING), (95, Severity.WARNING), (96, Severity.CRITICAL)],
+)
+def test_a_server_that_is_nearly_full_is_found(used: float, severity: Severity) -> None:
+    found = finding(reading(worker((60, server(used)))), "server-connections")
+
+    assert found.severity is severity
+    assert f"{used} of 100 connections of the server ({used}%) are in use, 20 of them" in (
+        found.evidence
+    )
+
+
+@pytest.mark.parametrize(
+    "stretches",
+    [
+        pytest.param([(60, server(80))], id="a fifth is free"),
+        pytest.param([(60, {})], id="not known"),
+        pytest.param([(60, server(90, nan))], id="limit not known"),
+        pytest.param([(60, server(90, 0.0))], id="no limit"),
+        pytest.param([(60, server(50)), (1, server(99))], id="a peak"),
+        pytest.param([(60, server(50)), (30, server(99))], id="half a minute"),
+        pytest.param([(60, server(99)), (1, server(50))], id="over"),
+    ],
+)
+def test_a_server_that_has_room_is_not(stretches: list[Stretch]) -> None:
+    assert said(reading(worker(*stretches)), "server-connections") is None
+
+
+def test_connections_of_others_are_to_be_looked_for() -> None:
+    found = finding(reading(worker((60, server(90)))), "server-connections")
+
+    assert found.remedy == (
+        "70 connections are of others: find out whose in pg_stat_activity, or raise "
+        "max_connections from 100 to 116."
+    )
+
+
+def test_connections_of_the_service_are_to_be_fewer() -> None:
+    own = server(90) | {"checked_in": 0, "checked_out": 40}
+
+    found = finding(reading(worker((60, own)), worker((60, own), pid=2)), "server-connections")
+
+    # Ten are of others, which leaves 70 of 80, 35 for each worker.
+    assert found.remedy == (
+        "Lower max_overflow from 30 to 15 in each worker, or raise max_connections from 100 to 116."
+    )
+
+
+def test_the_one_worker_that_knows_speaks_for_all() -> None:
+    given = reading(worker((60, {})), worker((60, server(90)), pid=2))
+
+    assert said(given, "server-connections")
+
+
+def test_pools_that_may_open_more_than_the_server_has_are_found() -> None:
+    given = reading(*(worker((60, server(40)), pid=pid) for pid in (1, 2)))
+
+    found = finding(given, "pool-exceeds-server")
+
+    assert found.severity is Severity.WARNING
+    assert found.evidence == (
+        "The pools of 2 worker(s) may open 100 connections together; the server has 97 "
+        "(max_connections 100 - 3 reserved)."
+    )
+    # 80 % of 97 are 77, 38 for each.
+    assert found.remedy == (
+        "Lower max_overflow from 30 to 18 in each worker, or raise max_connections to 128, or put "
+        "PgBouncer in between."
+    )
+
+
+@pytest.mark.parametrize(
+    ("workers", "remedy"),
+    [
+        (8, "Lower pool_size from 20 to 9 and max_overflow from 30 to 0 in each worker"),
+        (90, "Run fewer workers"),
+    ],
+)
+def test_pools_that_are_far_too_large_are_to_be_far_smaller(workers: int, remedy: str) -> None:
+    given = reading(*(worker((60, server(40)), pid=pid) for pid in range(workers)))
+
+    assert finding(given, "pool-exceeds-server").remedy.startswith(remedy)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5, 16])
+def test_following_the_remedy_ends_the_finding(workers: int) -> None:
+    def pools(limit: int, maximum: float) -> bool:
+        state = server(40, maximum) | {"limit": limit}
+        given = reading(*(worker((60, state), pid=pid) for pid in range(workers)))
+        return said(given, "pool-exceeds-server") is None
+
+    state = server(40) | {"limit": 120}
+    given = reading(*(worker((60, state), pid=pid) for pid in range(workers)))
+    remedy = finding(given, "pool-exceeds-server").remedy
+    (raised,) = map(int, re.findall(r"max_connections to (\d+)", remedy))
+    lowered = sum(map(int, re.findall(r"from \d+ to (\d+)", remedy)))
+
+    assert pools(120, raised)
+    assert pools(lowered if "pool_size" in remedy else 20 + lowered, 100)
+
+
+def test_pools_that_fit_are_not() -> None:
+    fits = server(40, 103.0)
+
+    assert not said(reading(*(worker((9, fits), pid=pid) for pid in (1, 2))), "pool-exceeds-server")
+
+
+def test_pools_without_a_limit_are_not() -> None:
+    given = reading(worker((9, server(40) | {"limit": 0})), worker((9, server(40, 10)), pid=2))
+
+    assert said(given, "pool-exceeds-server") is None
+
+
+def test_workers_that_replace_others_do_not_count_twice() -> None:
+    old, new = worker((9, server(40))), worker((9, server(40)), pid=2, age=59.0)
+
+    assert said(reading(old, new), "pool-exceeds-server") is None
+
+
+def lag(size: float, seconds: float = nan) -> dict[str, float]:
+    return {"replica_lag_bytes": size, "replica_lag_seconds": seconds}
+
+
+def test_a_replica_that_is_behind_by_bytes_is_found() -> None:
+    found = finding(reading(worker((40, lag(40 * MIB, 3.0)))), "replica-lag")
+
+    assert found.severity is Severity.WARNING
+    assert "has not replayed 40.0 MiB, about 3 s, for 40 s" in found.evidence
+    assert "max_standby_streaming_delay to 10s" in found.remedy
+    assert "wal_keep_size to 80MB" in found.remedy
+
+
+def test_a_replica_that_is_behind_by_time_and_bytes_is_found() -> None:
+    found = finding(reading(worker((40, lag(1.0, 11.0)))), "replica-lag")
+
+    assert "0.0 MiB, about 11 s" in found.evidence
+
+
+def test_what_is_not_known_of_the_time_is_not_said() -> None:
+    found = finding(reading(worker((40, lag(20 * MIB)))), "replica-lag")
+
+    assert "has not replayed 20.0 MiB, for 40 s" in found.evidence
+
+
+@pytest.mark.parametrize(
+    "stretches",
+    [
+        pytest.param([(60, lag(0.0, 9000.0))], id="nobody writes"),
+        pytest.param([(60, lag(16 * MIB, 10.0))], id="not more than that"),
+        pytest.param([(60, lag(nan, 9000.0))], id="not known"),
+        pytest.param([(60, {})], id="no replica"),
+        pytest.param([(60, lag(0.0)), (39, lag(99 * MIB))], id="a large transaction"),
+        pytest.param([(60, lag(99 * MIB)), (1, lag(0.0))], id="over"),
+        pytest.param([(60, {}), (19, lag(99 * MIB))], id="known for a moment"),
+    ],
+)
+def test_a_replica_that_keeps_up_is_not(stretches: list[Stretch]) -> None:
+    assert said(reading(worker(*stretches)), "replica-lag") is None

@@ -1,0 +1,230 @@
+"""What is said about those who wait for a connection, and when it is not said."""
+
+from typing import Any
+
+import pytest
+from tests.unit.telemetry.test_rules import Stretch, finding, history, reading, said, worker
+
+from penstock.findings import Severity
+from penstock.telemetry.reading import Sample
+from penstock.telemetry.rules.capacity import LARGEST_POOL, bounded, wanted
+
+LENT: dict[str, Any] = {"checked_in": 0, "checked_out": 50}
+QUICK = LENT | {"checkouts": 100, "waits": 50, "wait_seconds": 5.0, "wait_longest": 0.4}
+SLOW = LENT | {
+    "checkouts": 50,
+    "checkins": 50,
+    "hold_seconds": 50.0,
+    "waits": 50,
+    "wait_seconds": 40.0,
+    "wait_longest": 1.1,
+    "waiting": 30,
+}
+NOBODY: dict[str, Any] = {}
+FULL = LENT | {"waiting": 10, "wait_longest": 0.2, "checkins": 100, "hold_seconds": 50.0}
+
+
+def latency(*stretches: Stretch) -> bool:
+    return said(reading(worker(*stretches)), "checkout-latency") is not None
+
+
+def test_long_waits_for_two_minutes_are_found() -> None:
+    found = finding(reading(worker((121, SLOW))), "checkout-latency")
+
+    assert found.severity is Severity.CRITICAL
+    assert found.evidence == (
+        "In 1 of 1 worker(s) askers have waited for longer than 0.5 s for 120 s: 0.80 s on "
+        "average, 1.10 s at most, with 50 of 50 connections lent."
+    )
+    # (50 lent + 30 waiting) / 0.8 = 100, which is 50 above the limit.
+    assert "Raise pool_size from 20 to 70" in found.remedy
+    assert "1.000 s each" in found.remedy
+
+
+@pytest.mark.parametrize(
+    "stretches",
+    [
+        pytest.param([(300, QUICK), (30, SLOW)], id="a burst"),
+        pytest.param([(300, QUICK), (119, SLOW)], id="not yet two minutes"),
+        pytest.param([(120, SLOW)], id="not yet two minutes since the start"),
+        pytest.param([(300, SLOW), (31, NOBODY)], id="over"),
+        pytest.param([(300, SLOW), (13, QUICK)], id="one second in nine was quick"),
+        pytest.param([(100, SLOW), (31, NOBODY), (100, SLOW)], id="a pause of half a minute"),
+        pytest.param([(900, QUICK)], id="waits, and short ones"),
+        pytest.param([(900, NOBODY)], id="nobody asks"),
+    ],
+)
+def test_shorter_or_rarer_long_waits_are_not(stretches: list[Stretch]) -> None:
+    assert not latency(*stretches)
+
+
+@pytest.mark.parametrize(
+    "stretches",
+    [
+        pytest.param([(300, SLOW), (12, QUICK)], id="one second in ten was quick"),
+        pytest.param([(100, SLOW), (29, NOBODY), (100, SLOW)], id="a pause"),
+        pytest.param([(200, SLOW), (20, NOBODY)], id="a pause just now"),
+        pytest.param([(1, SLOW), (20, NOBODY)] * 10, id="one asker every twenty seconds"),
+        pytest.param(
+            [(130, LENT | {"waiting": 1, "wait_longest": 0.6})], id="nobody was served at all"
+        ),
+    ],
+)
+def test_pauses_do_not_hide_long_waits(stretches: list[Stretch]) -> None:
+    assert latency(*stretches)
+
+
+def test_missing_seconds_do_not_hide_long_waits() -> None:
+    kept = [sample for sample in history((300, SLOW)) if int(sample.at) % 7]
+
+    assert said(reading(worker(samples=kept)), "checkout-latency")
+
+
+def test_one_worker_that_waits_is_found_beside_one_that_does_not() -> None:
+    found = finding(reading(worker((300, QUICK)), worker((300, SLOW), pid=2)), "checkout-latency")
+
+    assert found.evidence.startswith("In 1 of 2 worker(s)")
+
+
+def test_waiting_beside_free_connections_is_no_matter_of_the_size() -> None:
+    found = finding(reading(worker((150, SLOW | {"checked_out": 10}))), "checkout-latency")
+
+    assert "set min_idle to 20" in found.remedy
+
+
+def test_waiting_for_a_pool_without_a_limit_is_no_matter_of_the_size() -> None:
+    found = finding(reading(worker((150, SLOW | {"limit": 0, "size": 0}))), "checkout-latency")
+
+    assert "50 of any number of connections lent" in found.evidence
+    assert "set min_idle to 1" in found.remedy
+
+
+def test_a_pool_that_is_exhausted_for_five_samples_is_found() -> None:
+    found = finding(reading(worker((60, {}), (5, FULL))), "pool-exhausted")
+
+    assert found.severity is Severity.WARNING
+    assert "50 of 50, at 5 samples in a row" in found.evidence
+    assert "up to 10 asker(s) waited, 0.20 s at most" in found.evidence
+    assert "Raise pool_size from 20 to 45" in found.remedy
+
+
+def test_a_pool_that_is_exhausted_while_somebody_waits_for_long_is_critical() -> None:
+    found = finding(reading(worker((5, FULL | {"wait_longest": 0.6}))), "pool-exhausted")
+
+    assert found.severity is Severity.CRITICAL
+
+
+@pytest.mark.parametrize(
+    "stretches",
+    [
+        pytest.param([(60, {}), (4, FULL)], id="four samples"),
+        pytest.param([(4, FULL), (1, {})] * 20, id="peaks"),
+        pytest.param([(300, LENT)], id="nobody waits"),
+        pytest.param([(300, FULL | {"checked_out": 49})], id="one is left"),
+        pytest.param([(300, FULL | {"limit": 0})], id="no limit"),
+        pytest.param([(300, FULL), (56, {})], id="a minute ago"),
+    ],
+)
+def test_a_pool_that_is_full_for_a_moment_is_not(stretches: list[Stretch]) -> None:
+    assert said(reading(worker(*stretches)), "pool-exhausted") is None
+
+
+def test_samples_that_are_missing_break_a_run() -> None:
+    apart = [sample for sample in history((60, FULL)) if int(sample.at) % 8 < 4]
+
+    assert said(reading(worker(samples=apart)), "pool-exhausted") is None
+
+
+def test_one_sample_that_is_missing_breaks_none() -> None:
+    seconds = history((6, FULL))
+
+    assert said(reading(worker(samples=seconds[:3] + seconds[4:])), "pool-exhausted")
+
+
+def test_an_exhausted_pool_is_not_larger_than_the_server_allows() -> None:
+    full = FULL | {"server_limit": 100.0}
+
+    (raised, refused) = (
+        finding(reading(worker((9, full))), "pool-exhausted"),
+        finding(reading(worker((9, full)), worker((9, full), pid=2)), "pool-exhausted"),
+    )
+
+    # 80 % of 97 are 77, of which the limit is 50; of two workers each can have 38.
+    assert "Raise pool_size from 20 to 45" in raised.remedy
+    assert "The server has no room for larger pools" in refused.remedy
+    # 50 connections serve 100 in a second, 50 in half of it.
+    assert "set max_waiting to 50" in refused.remedy
+
+
+def test_refusals_in_ten_of_thirty_seconds_are_found() -> None:
+    shed = FULL | {"shed": 2, "checkouts": 1000}
+
+    found = finding(reading(worker((50, {"checkouts": 1000}), (10, shed))), "shedding")
+
+    assert found.severity is Severity.WARNING
+    assert found.evidence.startswith("20 of 60020 askers (0.0%) got no connection")
+    assert "in 10 of the last 30 seconds" in found.evidence
+    # 50 lent, 10 waiting and 2 x 0.5 s turned away, at 80 %.
+    assert "Raise pool_size from 20 to 47" in found.remedy
+
+
+def test_one_refusal_in_a_hundred_is_found() -> None:
+    found = finding(
+        reading(worker((55, {"checkouts": 10}), (5, FULL | {"timeouts": 2}))), "shedding"
+    )
+
+    assert found.evidence.startswith("10 of 560 askers (1.8%)")
+
+
+def test_one_refusal_in_ten_is_critical() -> None:
+    found = finding(reading(worker((60, FULL | {"timeouts": 2, "checkouts": 10}))), "shedding")
+
+    assert found.severity is Severity.CRITICAL
+
+
+def test_refusals_beside_free_connections_are_no_matter_of_the_size() -> None:
+    found = finding(reading(worker((60, {"timeouts": 2, "checkouts": 10}))), "shedding")
+
+    assert "set min_idle to 20" in found.remedy
+
+
+@pytest.mark.parametrize(
+    "stretches",
+    [
+        pytest.param([(51, {"checkouts": 1000}), (9, {"shed": 1})], id="nine seconds"),
+        pytest.param([(59, {"checkouts": 1000}), (1, {"shed": 900})], id="one second"),
+        pytest.param([(56, {"checkouts": 1}), (4, {"timeouts": 5})], id="four seconds"),
+        pytest.param([(55, {"checkouts": 1}), (5, {"timeouts": 1})], id="five of sixty"),
+        pytest.param([(55, {"checkouts": 18}), (5, {"shed": 2})], id="one in a hundred"),
+        pytest.param([(60, {"refused": 5})], id="refused because the pool is closed"),
+        pytest.param([(60, {"shed": 5}), (61, {})], id="a minute ago"),
+    ],
+)
+def test_a_few_refusals_are_not(stretches: list[Stretch]) -> None:
+    assert said(reading(worker(*stretches)), "shedding") is None
+
+
+def test_a_number_is_bounded_whatever_it_is() -> None:
+    assert [bounded(number, 1, 9) for number in (float("nan"), 1e999, -1e999, 2.1)] == [9, 9, 1, 3]
+
+
+def test_long_loans_are_not_taken_for_the_few_short_ones_that_have_ended() -> None:
+    long = FULL | {"checkins": 1, "hold_seconds": 0.001}
+
+    assert (
+        "last about 50.000 s each" in finding(reading(worker((9, long))), "pool-exhausted").remedy
+    )
+
+
+def test_where_no_loan_has_ended_their_length_is_not_said() -> None:
+    found = finding(reading(worker((9, FULL | {"checkins": 0}))), "pool-exhausted")
+
+    assert found.remedy.endswith("or shorten the loans.")
+
+
+def test_what_is_wanted_is_what_was_used_and_asked_for() -> None:
+    busy = Sample(0.0, limit=10, checked_out=8)
+
+    assert wanted([busy]) == 10
+    assert wanted([busy, Sample(1.0)]) == 5
+    assert wanted([Sample(0.0, checked_out=10**6)]) == LARGEST_POOL
