@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from penstock.cli.demo import demo
+from penstock.cli.watch import watch
 
 __all__ = ["app"]
 
@@ -17,6 +18,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.command()(demo)
+app.command()(watch)
 
 
 def _show_version(wanted: bool) -> None:
@@ -38,6 +40,10 @@ def penstock(
     To see it at work, with a PostgreSQL that is started for it and gone afterwards:
 
         penstock demo
+
+    To follow a service that runs:
+
+        penstock watch http://127.0.0.1:8000
 
     Every command explains itself: `penstock demo --help`.
     """
