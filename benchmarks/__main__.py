@@ -20,6 +20,7 @@ from benchmarks import (
     pool_cpu,
     roundtrips,
     techempower,
+    telemetry_cost,
 )
 from benchmarks.machine import machine
 from benchmarks.report import write_report
@@ -37,6 +38,7 @@ BENCHMARKS: Mapping[str, Callable[[bool], Result]] = {
     "pool_cpu": pool_cpu.run,
     "roundtrips": roundtrips.run,
     "techempower": techempower.run,
+    "telemetry_cost": telemetry_cost.run,
 }
 
 

@@ -100,7 +100,7 @@ class Demo:
         server_version = await self._fill(storage)
         service = UsersService(listener, directory)
         stack.push_async_callback(service.stop)
-        await service.start(options.workers, _worker_variables(storage, options.workers))
+        await service.start(options.workers, _worker_variables(storage, options.workers, directory))
         start_seconds = time.monotonic() - self._begun
         self._say(f"Serving on {service.url} after {start_seconds:.1f} s")
         self._figures = await self._measure(service, storage, server_version, start_seconds)
@@ -110,7 +110,8 @@ class Demo:
 
     async def _fill(self, storage: Storage) -> str:
         """Migrate and insert the users; return the server's version."""
-        async with Database(storage.settings) as database:
+        # Only what the workers do is to be seen on the live page.
+        async with Database(storage.settings.model_copy(update={"telemetry": False})) as database:
             dialect = database.engine.dialect
             version = ".".join(str(part) for part in dialect.server_version_info or ())
             self._say(f"{storage.kind} {version} is up; making the table of users by Alembic")
@@ -157,6 +158,7 @@ class Demo:
             ("/docs", "try the routes"),
             ("/health", "is the database within reach"),
             ("/pool-stats", "the pool of the worker that answers"),
+            ("/pool", "the live page: all workers' pools, second by second"),
         ):
             self._say(f"  {service.url}{path:<12} {what}")
         self._say("Open until Ctrl-C")
@@ -174,11 +176,12 @@ class Demo:
         self._console.print(what, markup=False, highlight=False, soft_wrap=isinstance(what, str))
 
 
-def _worker_variables(storage: Storage, workers: int) -> Mapping[str, str]:
-    """Return a worker's environment: ``/pool-stats`` open to everybody, statements not logged."""
+def _worker_variables(storage: Storage, workers: int, directory: Path) -> Mapping[str, str]:
+    """Return a worker's environment: ``/pool`` open to everybody, statements not logged."""
     return {
         **storage.variables,
         "ENVIRONMENT": "development",
         "DATABASE_ECHO": "false",
+        "DATABASE_TELEMETRY_DIR": str(directory / "telemetry"),
         "DATABASE_WORKERS": str(workers),
     }

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -18,6 +18,8 @@ from penstock.database import Database
 from penstock.errors import PenstockError
 from penstock.fastapi.collector import tuned_collector
 from penstock.fastapi.errors import handle_database_errors, internal_error
+from penstock.fastapi.live import add_live_routes
+from penstock.fastapi.metrics import add_metrics_routes
 from penstock.fastapi.pool_log import PoolLog
 from penstock.fastapi.process_time import ProcessTime
 from penstock.fastapi.routes import add_health_routes, add_pool_routes, is_open, let_others_first
@@ -42,9 +44,10 @@ def install(
 
     The database opens before the application's own start and closes after its end. A request's
     writing session is committed before its response leaves. Database errors are answered by
-    problem details. ``/health``, ``/health/live`` and ``/health/ready`` are added, and
-    ``/pool-stats`` where it may be seen. It does not matter whether routes, middleware, routers
-    and mounted applications come before or after this call.
+    problem details. ``/health``, ``/health/live`` and ``/health/ready`` are added, and where they
+    may be seen, ``/pool``, ``/pool/state``, ``/pool/events``, ``/pool-stats`` and ``/metrics``. It
+    does not matter whether routes, middleware, routers and mounted applications come before or
+    after this call.
 
     Args:
         app: The application; not yet started.
@@ -72,7 +75,10 @@ def install(
         if routes:
             add_health_routes(app, databases, readiness_timeout)
             if access is not None or is_open(database):
-                add_pool_routes(app, databases, access)
+                guards = [] if access is None else [Depends(access)]
+                add_pool_routes(app, databases, guards)
+                add_metrics_routes(app, databases, guards)
+                add_live_routes(app, databases, guards)
     if name in databases:
         raise PenstockError(
             f"A database named {name!r} is already installed; give the second one another name: "

@@ -1,6 +1,7 @@
 """The pool's state beside each request in the log, and a warning when it runs short."""
 
 import logging
+from math import inf
 from urllib.parse import quote
 
 from starlette.types import Message, Scope
@@ -8,16 +9,22 @@ from starlette.types import Message, Scope
 from penstock.database import Database
 from penstock.pool import PoolSnapshot
 
-__all__ = ["PoolLog"]
+__all__ = ["WARNING_PAUSE", "PoolLog"]
 
 _logger = logging.getLogger(__name__)
+
+WARNING_PAUSE = 60.0
+"""Seconds from one warning to the next. A pool at its limit falls below and rises again with every
+few requests; each time would be dozens of lines a second."""
 
 
 class PoolLog:
     """Logs the pool as each response starts, while the request still holds its connection.
 
     The line has level INFO. The warning comes when utilisation rises above the database's
-    ``utilisation_warning`` and not again before it fell below, so that a busy hour is one line.
+    ``utilisation_warning``. It is not repeated before utilisation fell below, so that a busy hour
+    is one line, nor before ``WARNING_PAUSE`` has passed, so that one at the limit is one a minute.
+    A shortage that begins within that time is told at its end, if it still lasts.
 
     Args:
         database: Whose pool to look at.
@@ -29,19 +36,23 @@ class PoolLog:
         self._name = name
         self._threshold = database.settings.utilisation_warning
         self._warned = False
+        """Whether the shortage that lasts now has been told."""
+        self._not_before = -inf
+        """When a request must have arrived to be worth the next warning."""
 
-    def __call__(self, scope: Scope, message: Message, arrived: float) -> None:  # noqa: ARG002 - as every observer
+    def __call__(self, scope: Scope, message: Message, arrived: float) -> None:
         """Look at the start of a response.
 
         Args:
             scope: Of the request.
             message: The response's start.
-            arrived: When the request did.
+            arrived: When the request did, by ``time.perf_counter``.
         """
-        short = self._database.is_busier_than(self._threshold)
-        if short and not self._warned:
+        if not self._database.is_busier_than(self._threshold):
+            self._warned = False
+        elif not self._warned and arrived >= self._not_before:
+            self._warned, self._not_before = True, arrived + WARNING_PAUSE
             self._warn(self._database.pool)
-        self._warned = short
         if _logger.isEnabledFor(logging.INFO):
             self._describe(scope, message["status"], self._database.pool)
 

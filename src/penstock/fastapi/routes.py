@@ -1,11 +1,11 @@
 """Operations routes: is the service alive, can it reach its database, how full is its pool."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from fastapi import Depends, FastAPI, Response
+from fastapi import FastAPI, Response
 from fastapi.routing import APIRoute
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.routing import BaseRoute, Match
@@ -103,25 +103,22 @@ async def _answers(database: Database, name: str, timeout: float) -> bool:  # no
     return True
 
 
-def add_pool_routes(
-    app: FastAPI, databases: Mapping[str, Database], access: Callable[..., Any] | None
-) -> None:
+def add_pool_routes(app: FastAPI, databases: Mapping[str, Database], guards: Sequence[Any]) -> None:
     """Add ``/pool-stats``: the numbers of this worker's pools.
 
     Args:
         app: The application.
         databases: Whose pools, by name.
-        access: A dependency that refuses whoever may not look. With None everybody may, but
+        guards: Dependencies that refuse whoever may not look. Without any everybody may, but
             sees only what :func:`is_open` says of each database.
     """
-    guards = [] if access is None else [Depends(access)]
 
     async def pool_stats(response: Response) -> dict[str, dict[str, bool | int | float]]:
         response.headers.update(_NO_STORE)
         return {
             name: _stats(database)
             for name, database in databases.items()
-            if access is not None or is_open(database)
+            if guards or is_open(database)
         }
 
     add(

@@ -16,6 +16,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from penstock.database import Database
 from penstock.fastapi.units import SCOPE_KEY, WEBSOCKET_REFUSAL, RequestUnits
 from penstock.pool import borrower_route
+from penstock.telemetry.statement_watch import (
+    RequestStatements,
+    report_repeated,
+    request_statements,
+)
 
 __all__ = ["Observer", "ResponseReplaced", "SessionScope"]
 
@@ -87,7 +92,10 @@ class SessionScope:
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
         units = scope[SCOPE_KEY] = RequestUnits(self._databases)
-        borrower = borrower_route.set(partial(_route_of, scope))
+        route = partial(_route_of, scope)
+        borrower = borrower_route.set(route)
+        statements: RequestStatements = {}
+        counting = request_statements.set(statements)
         replaced = False
         arrived = perf_counter()
 
@@ -118,6 +126,8 @@ class SessionScope:
                 raise
         finally:
             borrower_route.reset(borrower)
+            request_statements.reset(counting)
+            report_repeated(statements, route)
             units.refuse(_OVER)
             if units.are_used:
                 await units.end()

@@ -7,7 +7,9 @@ import stat
 import tempfile
 from pathlib import Path
 
-__all__ = ["group_directory"]
+from penstock.telemetry.ended import LOCK
+
+__all__ = ["group_directory", "leave_nothing"]
 
 
 def group_directory(chosen: Path | None) -> Path:
@@ -31,6 +33,16 @@ def group_directory(chosen: Path | None) -> Path:
     group = own / str(os.getppid())
     group.mkdir(mode=0o700, exist_ok=True)
     return group
+
+
+def leave_nothing(group: Path) -> None:
+    """Remove a directory that :func:`group_directory` has chosen, if nobody else uses it."""
+    if any(path.name != LOCK for path in group.iterdir()):
+        return
+    with contextlib.suppress(OSError):  # somebody came meanwhile
+        (group / LOCK).unlink(missing_ok=True)
+        group.rmdir()
+        group.parent.rmdir()
 
 
 def _refuse_foreign(directory: Path) -> None:

@@ -13,8 +13,10 @@ from typing import Self
 from penstock.telemetry.buckets import BOUNDS
 from penstock.telemetry.reading import Counters, Histogram, WorkerReading
 
-__all__ = ["Ended", "locked"]
+__all__ = ["LOCK", "Ended", "locked"]
 
+LOCK = "lock"
+"""The file that only one reader at a time may have locked."""
 LOCK_SECONDS = 0.05
 """How long a reader waits for another that is adding up the ended ones; then it goes on without."""
 
@@ -30,8 +32,13 @@ class Ended:
     def add(self, file: str, worker: WorkerReading) -> None:
         """Add one worker's, whose file is to go."""
         self.files.append(file)
-        self.counters += worker.counters
-        for name, histogram in worker.histograms.items():
+        counters = worker.counters
+        self.counters += counters
+        wait = worker.histograms["wait"]
+        # What it had not yet brought up to date; see the recorder.
+        at_once = max(wait.counts[0], counters.checkouts - counters.waits)
+        waits = Histogram((at_once, *wait.counts[1:]), wait.seconds)
+        for name, histogram in {**worker.histograms, "wait": waits}.items():
             self.histograms[name] = self.histograms.get(name, Histogram()) + histogram
 
     @classmethod
@@ -66,7 +73,7 @@ def locked(directory: Path) -> Iterator[bool]:
     Yields:
         Whether that worked within a twentieth of a second.
     """
-    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     with contextlib.closing(os.fdopen(descriptor, "rb", buffering=0)):
         until = time.monotonic() + LOCK_SECONDS
         is_alone = False

@@ -29,6 +29,8 @@ __all__ = ["Recorder", "ServerNumbers"]
 
 YOUNG = 60.0
 """Seconds below which a connection that ended was short-lived."""
+SHORTEST_WAIT = 2 * BOUNDS[0]
+"""Seconds; the first bucket is for those who had not to wait."""
 NO_ROUTE = "(no route)"
 
 _COUNTER = {name: LAYOUT.counters + index for index, name in enumerate(COUNTERS)}
@@ -83,7 +85,7 @@ class Recorder:
     def waited(self, seconds: float, /) -> None:
         """Take note of a loan that had to be waited for."""
         self._numbers[_WAITS] += 1.0
-        self._time("wait", seconds)
+        self._time("wait", max(seconds, SHORTEST_WAIT))
         self._wait_longest = max(self._wait_longest, seconds)
 
     # What happens seldom.
@@ -175,6 +177,8 @@ class Recorder:
         lent = numbers[_CHECKINS] + pool.checked_out
         # What was detached never comes back.
         numbers[_CHECKOUTS] = max(numbers[_CHECKOUTS], lent)
+        # Who had not to wait is counted by nobody, to spare each loan the work.
+        numbers[_WAIT] = max(numbers[_WAIT], numbers[_CHECKOUTS] - numbers[_WAITS])
         values = {name: float(getattr(pool, name)) for name in (*_GAUGES, "waiting")}
         values |= {"at": now, "at_rest": float(at_rest), "loop_late": late}
         values |= self._growth()

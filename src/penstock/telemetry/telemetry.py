@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from penstock.telemetry.directory import group_directory
+from penstock.telemetry.directory import group_directory, leave_nothing
 from penstock.telemetry.reading import Reading
 from penstock.telemetry.recorder import Recorder, ServerNumbers
 from penstock.telemetry.sampler import Sampler
@@ -81,8 +81,7 @@ class Telemetry:
         if self._file is not None:
             return
         try:
-            directory = group_directory(self._chosen)
-            self._file = WorkerFile.create(directory, self._key)
+            directory, self._file = self._make_file()
         except OSError as error:
             _logger.warning(
                 "No telemetry: %s. Set telemetry_dir to a directory that this user alone can "
@@ -99,6 +98,14 @@ class Telemetry:
         asking = self._ask(self._recorder, self._workers, self._file.path)
         self._asking = asyncio.get_running_loop().create_task(asking, name="penstock: server")
 
+    def _make_file(self) -> tuple[Path, WorkerFile]:
+        directory = group_directory(self._chosen)
+        try:
+            return directory, WorkerFile.create(directory, self._key)
+        except FileNotFoundError:  # somebody was the last to leave it, and took it away
+            directory = group_directory(self._chosen)
+            return directory, WorkerFile.create(directory, self._key)
+
     def stop(self) -> None:
         """Count no more; what was counted goes on counting for the workers that remain."""
         if self._file is None or self._workers is None:
@@ -109,8 +116,11 @@ class Telemetry:
             self._sampler.stop()
         if self._pool is not None:
             self._pool.listeners.measure_by(None)
+        directory = self._file.path.parent
         self._file.close()
         self._workers.forget()
+        if self._chosen is None:
+            leave_nothing(directory)
         self._file = self._recorder = self._sampler = self._asking = self._pool = None
 
     def read(self) -> Reading:

@@ -51,14 +51,13 @@ class WorkerReader:
         if numbers[LAYOUT.signature] != LAYOUT.version:
             return None
         self._read_history(numbers)
-        counters = _counters(numbers)
         return WorkerReading(
             pid=int(numbers[LAYOUT.pid]),
             started=numbers[LAYOUT.started],
             now=self._history[-1] if self._history else Sample(numbers[LAYOUT.started]),
             history=tuple(self._history),
-            counters=counters,
-            histograms=_histograms(numbers, counters),
+            counters=_counters(numbers),
+            histograms=_histograms(numbers),
             routes=_routes(numbers, texts),
             statements=_statements(numbers, texts),
         )
@@ -92,15 +91,12 @@ def _counters(numbers: "memoryview[float]") -> Counters:
     return Counters(**{**asdict(counters), "checkouts": lent})
 
 
-def _histograms(numbers: "memoryview[float]", counters: Counters) -> dict[str, Histogram]:
+def _histograms(numbers: "memoryview[float]") -> dict[str, Histogram]:
     made = {}
     for name in HISTOGRAMS:
         begin = LAYOUT.histogram(name)
         *counts, seconds = numbers[begin : begin + LAYOUT.of_histogram].tolist()
         made[name] = Histogram(tuple(map(int, counts)), seconds)
-    # Who had not to wait is counted by nobody, to spare each loan the work.
-    wait = made["wait"]
-    made["wait"] = Histogram((counters.checkouts - counters.waits, *wait.counts[1:]), wait.seconds)
     return made
 
 

@@ -35,6 +35,7 @@ TARGETS = {
     },
     "roundtrips": {"express_read", "sessions_read", "sessions_write", "express_write"},
     "techempower": set(),
+    "telemetry_cost": {"on_over_off", "core_share_of_20_viewers"},
 }
 
 
@@ -115,7 +116,7 @@ def test_reads_are_measured_with_the_setting_of_the_collector_for_everybody_too(
     assert {"tutorial", "asyncpg_by_hand", "express"} <= figures["requests_per_second"].keys()
 
 
-@pytest.mark.parametrize("name", ["gc", "http_read", "http_write", "techempower"])
+@pytest.mark.parametrize("name", ["gc", "http_read", "http_write", "techempower", "telemetry_cost"])
 def test_each_rate_lies_within_its_range(name: str) -> None:
     figures = short_run(name)["figures"]
     rates = ["requests_per_second"] if "requests_per_second" in figures else TRAFFICS

@@ -21,9 +21,12 @@ def machine() -> Iterator[Machine]:
 def test_it_stays_open_until_ctrl_c(machine: Machine) -> None:
     with machine.demo() as demo:
         demo.until(OPEN)
-        for path in ("/docs", "/health", "/pool-stats", "/users/1"):
+        for path in ("/docs", "/health", "/pool-stats", "/pool", "/users/1"):
             assert httpx.get(demo.url() + path, trust_env=False).status_code == 200
-            assert path == "/users/1" or f"{demo.url()}{path}" in demo.output
+            assert path == "/users/1" or f"{demo.url()}{path} " in demo.output
+        (database,) = httpx.get(f"{demo.url()}/pool/state", trust_env=False).json()["databases"]
+        assert len(database["workers"]) == 1  # the demo itself is none
+        assert database["counters"]["checkouts"] > 0
 
         demo.signal(signal.SIGINT)
 

@@ -1,5 +1,6 @@
 """Several workers of one database: any of them says what all have counted."""
 
+import asyncio
 import fcntl
 import os
 import subprocess
@@ -64,8 +65,34 @@ async def test_every_loan_is_counted_once_whoever_asks(database_url: str, tmp_pa
             # Each has opened its database with one loan more.
             assert reading.counters.checkins == 30 + 12 + 5 + 3 * opening
             assert reading.histogram("hold").count == reading.counters.checkins
-            assert reading.histogram("wait").count == reading.counters.checkouts
             assert pids(reading) == {os.getpid(), one.pid, other.pid}
+
+
+async def test_who_had_not_to_wait_is_counted_within_a_second_and_never_less_than_before(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with database_of(
+        database_url, tmp_path, pool_size=1, max_overflow=0, nested_checkout="allow"
+    ) as database:
+        telemetry = database.telemetry
+        seen = []
+
+        def all_are_counted() -> bool:
+            reading = telemetry.read()
+            seen.append(reading.histogram("wait").counts[0])
+            return reading.histogram("wait").count == reading.counters.checkouts == 21
+
+        before = telemetry.read().counters.checkins
+        assert before == 1
+        for _ in range(5):
+            # The first has the connection at once, and the others wait for it.
+            await asyncio.gather(*(database.reader.one(ONE) for _ in range(4)))
+            seen.append(telemetry.read().histogram("wait").counts[0])
+        await eventually(all_are_counted)
+
+        assert seen == sorted(seen)
+        # Opening the database has waited for its connection.
+        assert telemetry.read().counters.waits == 1 + 15
 
 
 async def test_a_worker_killed_under_load_is_gone_at_the_next_look_and_its_loans_still_count(
@@ -192,3 +219,34 @@ async def test_the_servers_own_numbers_are_asked_for_without_a_loan(
 
         assert now.server_connections >= 1
         assert database.telemetry.read().counters.checkouts == loans
+
+
+async def test_of_a_directory_that_nobody_chose_nothing_is_left(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+
+    async with Database.from_url(database_url, environment="testing") as database:
+        await database.reader.one(ONE)
+        (own,) = _names(tmp_path)
+        assert own == f"penstock-{os.getuid()}"
+        assert _names(tmp_path / own) == [str(os.getppid())]
+
+    assert _names(tmp_path) == []
+
+
+async def test_a_directory_that_somebody_else_could_write_to_is_refused(
+    database_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    open_to_all = tmp_path / f"penstock-{os.getuid()}"
+    open_to_all.mkdir()
+    open_to_all.chmod(0o777)
+
+    async with Database.from_url(database_url, environment="testing") as database:
+        assert (await database.reader.one(ONE)).one == 1
+
+    assert "is not this user's alone" in caplog.text

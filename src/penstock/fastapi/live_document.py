@@ -1,0 +1,120 @@
+"""What the live page and ``penstock watch`` are told about a database, as JSON can hold it."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, fields, replace
+from math import isfinite
+from typing import Any
+
+from penstock.findings import Finding
+from penstock.telemetry.reading import HISTOGRAMS, Histogram, Reading, Sample
+
+__all__ = ["database_document", "encode", "time_document"]
+
+_ROUTES = 50
+_STATEMENTS = 20
+_SILENT_AFTER = 5
+"""Seconds without a sample after which nobody waits for a worker to complete a second."""
+_DIGITS = 9
+_SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+_COLUMNS = (*(each.name for each in fields(Sample)), "utilisation")
+
+
+def database_document(
+    name: str,
+    reading: Reading,
+    findings: Iterable[Finding],
+    recent: Mapping[str, Any],
+    *,
+    newest_only: bool = False,
+) -> dict[str, Any]:
+    """Return all that is shown of one database.
+
+    Args:
+        name: The database's name in ``install``.
+        reading: What its workers say.
+        findings: What the rules found in it.
+        recent: The times of about the last minute, as :class:`RecentTimes` gives them.
+        newest_only: Whether the history is to have one sample instead of 15 minutes.
+
+    Returns:
+        Strings, numbers, lists and dicts; durations in seconds, moments in Unix time. Numbers
+        that are not known are NaN until :func:`encode` makes them null.
+    """
+    history = _complete(_shortened(reading) if newest_only else reading)
+    if newest_only:
+        history = history[-1:]
+    return {
+        "name": name,
+        "now": _sample(reading.now),
+        "history": {column: [getattr(sample, column) for sample in history] for column in _COLUMNS},
+        "workers": [
+            {"pid": worker.pid, "started": worker.started, "now": _sample(worker.now)}
+            for worker in reading.workers
+        ],
+        "counters": asdict(reading.counters),
+        "times": _times(reading.histogram),
+        "recent": recent,
+        "routes": [
+            {**asdict(use), "mean": use.seconds / use.checkouts if use.checkouts else 0.0}
+            for use in reading.routes[:_ROUTES]
+        ],
+        "statements": [asdict(use) for use in reading.statements[:_STATEMENTS]],
+        "findings": [asdict(finding) for finding in findings],
+    }
+
+
+def encode(at: float, databases: Sequence[Mapping[str, Any]]) -> bytes:
+    """Return the live document as one line of JSON, null for every number that is none.
+
+    Args:
+        at: Unix time of the reading.
+        databases: A document of each.
+    """
+    document = _finite({"at": at, "databases": databases})
+    return json.dumps(document, allow_nan=False, separators=(",", ":")).encode()
+
+
+def time_document(histogram: Histogram) -> dict[str, float]:
+    """Return how many durations there are, their mean and percentiles, in seconds."""
+    count = histogram.count
+    percentiles = {name: histogram.quantile(share) for name, share in _SHARES.items()}
+    return {"count": count, "mean": histogram.seconds / count if count else 0.0, **percentiles}
+
+
+def _times(histogram: Callable[[str], Histogram]) -> dict[str, Any]:
+    return {name: time_document(histogram(name)) for name in HISTOGRAMS}
+
+
+def _sample(sample: Sample) -> dict[str, float]:
+    return {column: getattr(sample, column) for column in _COLUMNS}
+
+
+def _shortened(reading: Reading) -> Reading:
+    # Adding up 15 minutes of every worker each second, for one sample, would be most of the work.
+    workers = (
+        replace(worker, history=worker.history[-2 * _SILENT_AFTER :]) for worker in reading.workers
+    )
+    return replace(reading, workers=tuple(workers))
+
+
+def _complete(reading: Reading) -> Sequence[Sample]:
+    """Leave out the newest seconds, which some of the workers have not told of yet.
+
+    Half the workers' sum would look as if the others had stopped.
+    """
+    newest = [int(worker.history[-1].at) for worker in reading.workers if worker.history]
+    if not newest:
+        return ()
+    told = min(second for second in newest if second > max(newest) - _SILENT_AFTER)
+    return [sample for sample in reading.history if int(sample.at) <= told]
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, _DIGITS) if isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return value

@@ -1,0 +1,62 @@
+"""The route that Prometheus scrapes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
+from fastapi import FastAPI, Request, Response
+
+from penstock.database import Database
+from penstock.fastapi.routes import add, is_open
+from penstock.telemetry import Reading
+
+__all__ = ["add_metrics_routes"]
+
+_NO_STORE = {"Cache-Control": "no-store"}
+_MISSING = (
+    "Metrics need the package prometheus-client, which is not installed. Install it with\n"
+    "  pip install 'penstock[prometheus]'\n"
+)
+
+
+def add_metrics_routes(
+    app: FastAPI, databases: Mapping[str, Database], guards: Sequence[Any]
+) -> None:
+    """Add ``/metrics``: the numbers of all workers of this machine, whichever of them answers.
+
+    It answers 501 and how to install it where ``prometheus-client`` is missing.
+
+    Args:
+        app: The application.
+        databases: Whose numbers, by name.
+        guards: As in ``dependencies=``: they refuse whoever may not look. Without any everybody
+            may, but sees only the databases that :func:`is_open` names. A database without
+            telemetry is left out.
+    """
+    # A thread of its own, so that scrapes neither hold up requests nor wait for their threads.
+    alone = CapacityLimiter(1)
+
+    async def metrics(request: Request) -> Response:
+        shown = {name: db for name, db in databases.items() if guards or is_open(db)}
+        # Here, for it is short, and not made for several threads; the rest may take longer.
+        read = [replace(database.telemetry.read(), name=name) for name, database in shown.items()]
+        readings = [reading for reading in read if reading.workers]
+        min_idle = {name: database.settings.min_idle for name, database in shown.items()}
+        accept = request.headers.get("accept", "")
+        return await run_sync(_answer, readings, min_idle, accept, limiter=alone)
+
+    add(app, "/metrics", metrics, summary="The numbers for Prometheus", dependencies=guards)
+
+
+def _answer(readings: list[Reading], min_idle: Mapping[str, int], accept: str) -> Response:
+    try:
+        # It comes with an extra.
+        from penstock.exporters.prometheus import PoolCollector, exposition  # noqa: PLC0415 - so
+    except ModuleNotFoundError as error:
+        if error.name != "prometheus_client":
+            raise
+        return Response(_MISSING, 501, _NO_STORE, "text/plain")
+    body, content_type = exposition(PoolCollector(lambda: readings, min_idle), accept)
+    return Response(body, 200, {**_NO_STORE, "Content-Type": content_type})

@@ -1,0 +1,65 @@
+// The connection to the service: events while they come, and coming back when they do not.
+
+const QUIET = 5; // seconds without data after which the page says so
+const LOST = 8; // seconds after which a new connection is tried, maybe to another worker
+const search = window.location.search; // an access check may look for something there
+
+export class Stream {
+  /**
+   * @param {Function} onDocument is given each live document
+   * @param {Function} onStatus is given "connecting", "live", "stale" or "refused", and a text
+   */
+  constructor(onDocument, onStatus) {
+    this.onDocument = onDocument;
+    this.onStatus = onStatus;
+    this.heardAt = null;
+    this.triedAt = -Infinity;
+    this.source = null;
+    this.open();
+    setInterval(() => this.watch(), 1000);
+  }
+
+  open() {
+    this.source?.close();
+    this.triedAt = seconds();
+    this.source = new EventSource(`pool/events${search}`);
+    this.source.onopen = () => this.load();
+    this.source.onmessage = (event) => this.take(JSON.parse(event.data));
+  }
+
+  /** Ask for the whole history, at first and to fill the gap that a lost connection left. */
+  async load() {
+    try {
+      const answer = await fetch(`pool/state${search}`, {
+        cache: "no-store", signal: AbortSignal.timeout(LOST * 1000),
+      });
+      if (answer.ok) this.take(await answer.json());
+      else if (answer.status < 500) this.onStatus("refused", `Refused with ${answer.status}`);
+    } catch {
+      // The watch says so, and tries again.
+    }
+  }
+
+  take(liveDocument) {
+    this.heardAt = seconds();
+    this.onStatus("live", "Live");
+    this.onDocument(liveDocument);
+  }
+
+  watch() {
+    const quiet = seconds() - (this.heardAt ?? this.triedAt);
+    const sinceTry = seconds() - this.triedAt;
+    if (quiet > QUIET) {
+      this.onStatus("stale", `No data for ${Math.floor(quiet)} s. Reconnecting.`);
+    }
+    const closed = this.source.readyState === EventSource.CLOSED;
+    if (closed && sinceTry > 2) {
+      if (this.heardAt === null || quiet > QUIET) this.load();
+      this.open();
+    } else if (quiet > LOST && sinceTry > LOST) {
+      this.open();
+    }
+  }
+}
+
+const seconds = () => performance.now() / 1000;

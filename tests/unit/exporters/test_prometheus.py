@@ -1,0 +1,288 @@
+"""What a scrape says, of readings made by hand."""
+
+import math
+import re
+from bisect import bisect_left
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from penstock.exporters import prometheus_names as names
+from penstock.exporters.prometheus import BUCKETS, TOP_ROUTES, PoolCollector, exposition
+from penstock.telemetry.buckets import BOUNDS
+from penstock.telemetry.reading import (
+    HISTOGRAMS,
+    Counters,
+    Histogram,
+    Reading,
+    RouteUse,
+    Sample,
+    WorkerReading,
+)
+
+NOW = 1_732_200_000.0
+OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
+DOCS = Path(__file__).parents[3] / "docs" / "prometheus.md"
+
+Scrape = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def worker(pid: int = 1, **parts: object) -> WorkerReading:
+    return replace(WorkerReading(pid, NOW - 600, Sample(NOW - 0.5)), **parts)  # type: ignore[arg-type]
+
+
+def of(*workers: WorkerReading, **parts: object) -> Reading:
+    return replace(Reading("default", workers), **parts)  # type: ignore[arg-type]
+
+
+def collector(*readings: Reading) -> PoolCollector:
+    return PoolCollector(lambda: readings, {"default": 2}, lambda: NOW)
+
+
+def scrape(*readings: Reading) -> Scrape:
+    text, _ = exposition(collector(*readings), "")
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in parse_text(text.decode())
+        for sample in family.samples
+    }
+
+
+def value(scraped: Scrape, name: str, **labels: str) -> float:
+    default = {"db_client_connection_pool_name": "default"}
+    return scraped[name, frozenset({**default, **labels}.items())]
+
+
+def series(scraped: Scrape, name: str) -> list[dict[str, str]]:
+    return [dict(labels) for each, labels in scraped if each == name]
+
+
+def histogram(*durations: float) -> Histogram:
+    counts = [0] * (len(BOUNDS) + 1)
+    for duration in durations:
+        counts[bisect_left(BOUNDS, duration)] += 1
+    return Histogram(tuple(counts), sum(durations))
+
+
+def test_states_are_those_of_all_workers_together() -> None:
+    first = Sample(NOW, size=5, limit=8, checked_in=3, checked_out=1, waiting=2, at_rest=1)
+    second = Sample(NOW, size=5, limit=8, checked_in=2, checked_out=6, overflow=3)
+
+    scraped = scrape(of(worker(1, now=first), worker(2, now=second)))
+
+    idle, used = ({"db_client_connection_state": state} for state in ("idle", "used"))
+    assert value(scraped, "db_client_connection_count", **idle) == 5
+    assert value(scraped, "db_client_connection_count", **used) == 7
+    assert value(scraped, "db_client_connection_max") == 16
+    assert value(scraped, "db_client_connection_idle_max") == 10
+    assert value(scraped, "db_client_connection_idle_min") == 4
+    assert value(scraped, "db_client_connection_pending_requests") == 2
+    assert value(scraped, "penstock_connections_at_rest") == 1
+    assert value(scraped, "penstock_connections_overflow") == 3
+    assert value(scraped, "penstock_workers") == 2
+
+
+def test_every_counter_is_exported() -> None:
+    numbers = {each.name: number for number, each in enumerate(fields(Counters), start=1)}
+
+    scraped = scrape(of(worker(counters=Counters(**numbers))))
+
+    assert {each.field for each in names.COUNTERS} == set(numbers)
+    for each in names.COUNTERS:
+        assert value(scraped, f"{each.name}_total") == numbers[each.field]
+
+
+def test_every_gauge_is_exported() -> None:
+    of_counters = {each.name for each in fields(Counters)}
+    summed = {"at", "limit", "checked_in", "checked_out", "wait_seconds", "hold_seconds"}
+
+    exported = {each.field for each in (*names.GAUGES, *names.PEAKS)}
+
+    assert exported == {each.name for each in fields(Sample)} - of_counters - summed
+
+
+def test_every_histogram_is_exported() -> None:
+    assert {each.field for each in names.HISTOGRAMS} == set(HISTOGRAMS)
+
+
+def test_what_an_ended_worker_counted_stays() -> None:
+    counted = Counters(checkouts=7)
+    held = {"hold": histogram(0.01, 0.02)}
+    both = of(worker(1, counters=counted, histograms=held), worker(2, counters=counted))
+    ended = of(worker(2, counters=counted), ended_counters=counted, ended_histograms=held)
+
+    for reading in (both, ended):
+        scraped = scrape(reading)
+        assert value(scraped, "penstock_checkouts_total") == 14
+        assert value(scraped, "db_client_connection_use_time_seconds_count") == 2
+
+
+@pytest.mark.parametrize("bound", BUCKETS)
+def test_a_bucket_counts_exactly_what_is_no_longer_than_its_bound(bound: float) -> None:
+    just_longer = math.nextafter(bound, math.inf)
+    durations = (bound / 3, bound, just_longer, bound * 1.01)
+
+    scraped = scrape(of(worker(histograms={"create": histogram(*durations)})))
+
+    name = "db_client_connection_create_time_seconds"
+    assert value(scraped, f"{name}_bucket", le=repr(bound)) == 2
+    assert value(scraped, f"{name}_bucket", le="+Inf") == 4
+    assert value(scraped, f"{name}_count") == 4
+    assert value(scraped, f"{name}_sum") == pytest.approx(sum(durations))
+
+
+def test_the_bounds_are_few_short_and_ascending() -> None:
+    assert len(BUCKETS) <= 20
+    assert list(BUCKETS) == sorted(BUCKETS)
+    assert set(BUCKETS) <= set(BOUNDS)
+    assert all(len(repr(bound)) <= len("134.217728") for bound in BUCKETS)
+
+
+def test_what_is_not_known_is_left_out() -> None:
+    scraped = scrape(of(worker(now=Sample(NOW))))
+
+    for name in ("server_connections", "server_connections_max", "replica_lag_seconds"):
+        assert not series(scraped, f"penstock_{name}")
+    assert not series(scraped, "db_client_connection_max")  # without a limit
+    assert not any(map(math.isnan, scraped.values()))
+
+
+def test_what_is_known_of_the_server_counts_once() -> None:
+    sample = Sample(NOW, server_connections=40.0, server_limit=100.0, replica_lag_bytes=3.0)
+
+    scraped = scrape(of(worker(1, now=sample), worker(2, now=sample)))
+
+    assert value(scraped, "penstock_server_connections") == 40
+    assert value(scraped, "penstock_server_connections_max") == 100
+    assert value(scraped, "penstock_replica_lag_bytes") == 3
+
+
+def test_peaks_are_those_of_the_last_minute() -> None:
+    late = [
+        Sample(NOW - 61, loop_late=9.0),
+        Sample(NOW - 59, loop_late=0.5, wait_longest=0.25),
+        Sample(NOW - 1, loop_late=0.1),
+    ]
+
+    scraped = scrape(of(worker(1, history=tuple(late)), worker(2)))
+
+    assert value(scraped, "penstock_event_loop_late_seconds") == 0.5
+    assert value(scraped, "penstock_wait_longest_seconds") == 0.25
+
+
+def test_the_most_silent_worker_is_heard_of() -> None:
+    scraped = scrape(of(worker(1, now=Sample(NOW - 30)), worker(2, now=Sample(NOW + 0.1))))
+
+    assert value(scraped, "penstock_worker_silence_seconds") == 30
+
+
+def test_a_database_without_workers_is_told_as_that() -> None:
+    scraped = scrape(of())
+
+    assert value(scraped, "penstock_workers") == 0
+    assert value(scraped, "penstock_checkouts_total") == 0
+    assert not series(scraped, "penstock_worker_silence_seconds")
+
+
+def test_routes_are_told_for_each_worker() -> None:
+    users, orders = RouteUse("GET /users/{id}", 3, 0.5, 0.4), RouteUse("GET /orders", 1, 0.1, 0.1)
+
+    scraped = scrape(of(worker(1, routes=(users, orders)), worker(2, routes=(users,))))
+
+    for pid in ("1", "2"):
+        labels = {"route": "GET /users/{id}", "worker": pid}
+        assert value(scraped, "penstock_route_checkouts_total", **labels) == 3
+        assert value(scraped, "penstock_route_hold_seconds_total", **labels) == 0.5
+    assert len(series(scraped, "penstock_route_checkouts_total")) == 3
+
+
+def test_the_routes_that_hold_longest_are_told() -> None:
+    routes = tuple(RouteUse(f"GET /{n}", 1, float(n), 1.0) for n in range(TOP_ROUTES + 5))
+
+    told = series(scrape(of(worker(routes=routes))), "penstock_route_hold_seconds_total")
+
+    assert {each["route"] for each in told} == {f"GET /{n}" for n in range(5, TOP_ROUTES + 5)}
+
+
+def test_a_findings_name_and_severity_are_told() -> None:
+    full = Sample(NOW, size=2, limit=2, checked_out=2, waiting=3, wait_longest=5.0)
+    history = tuple(replace(full, at=NOW - age) for age in range(300, 0, -1))
+
+    told = series(scrape(of(worker(now=full, history=history))), "penstock_finding")
+
+    assert told
+    assert all(each["severity"] in {"info", "warning", "critical"} for each in told)
+
+
+def test_several_databases_are_told_apart() -> None:
+    analytics = Reading("analytics", (worker(counters=Counters(checkouts=5)),))
+
+    scraped = scrape(of(worker(counters=Counters(checkouts=2))), analytics)
+
+    label = "db_client_connection_pool_name"
+    assert value(scraped, "penstock_checkouts_total") == 2
+    assert value(scraped, "penstock_checkouts_total", **{label: "analytics"}) == 5
+
+
+@pytest.mark.parametrize("name", ["GET /a\nb", 'GET /"x"', "GET /\\", "GET /é\u2028"])
+def test_any_route_can_be_told(name: str) -> None:
+    use = RouteUse(name, 1, 0.1, 0.1)
+
+    text, _ = exposition(collector(of(worker(routes=(use,)))), OPENMETRICS)
+
+    (told,) = (each for each in families_of(text) if each.name == "penstock_route_checkouts")
+    assert [sample.labels["route"] for sample in told.samples] == [name]
+
+
+def families_of(openmetrics: bytes) -> list[Metric]:
+    return list(parse_openmetrics(openmetrics.decode()))  # type: ignore[no-untyped-call]  # it has none
+
+
+def test_it_speaks_text_and_openmetrics() -> None:
+    told = collector(of(worker()))
+
+    text, text_type = exposition(told, "*/*")
+    openmetrics, openmetrics_type = exposition(told, OPENMETRICS)
+
+    assert text_type == "text/plain; version=0.0.4; charset=utf-8"
+    assert openmetrics_type.startswith("application/openmetrics-text; version=1.0.0")
+    assert openmetrics.endswith(b"# EOF\n")
+    assert families_of(openmetrics)
+    assert list(parse_text(text.decode()))
+
+
+def test_nothing_is_told_of_when_a_series_began() -> None:
+    for accept in ("", OPENMETRICS):
+        assert b"_created" not in exposition(collector(of(worker())), accept)[0]
+
+
+def test_a_registry_learns_the_names_without_reading() -> None:
+    def read() -> list[Reading]:
+        raise AssertionError("nobody scrapes yet")
+
+    registry = CollectorRegistry(auto_describe=True)
+
+    registry.register(PoolCollector(read))
+
+
+def test_every_metric_is_explained_and_documented() -> None:
+    page = DOCS.read_text(encoding="utf-8")
+    families = list(collector().describe())
+
+    assert len(families) > 30
+    for family in families:
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        assert family.documentation.endswith("."), name
+        assert re.search(rf"^\| `{name}` \| {family.type} \|", page, re.MULTILINE), name
+
+
+def test_every_documented_metric_exists() -> None:
+    page = DOCS.read_text(encoding="utf-8")
+    families = {each.name for each in collector().describe()}
+
+    for name in re.findall(r"^\| `(\w+)` \| (?:gauge|counter|histogram) \|", page, re.MULTILINE):
+        assert name.removesuffix("_total") in families
