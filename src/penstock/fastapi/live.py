@@ -1,5 +1,6 @@
 """The live page: the pools of all workers of this machine, second by second, in a browser."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,9 +15,13 @@ from penstock.fastapi.broadcast import Broadcast, EventStream
 from penstock.fastapi.live_document import database_document, encode
 from penstock.fastapi.recent_times import RecentTimes
 from penstock.fastapi.routes import add, is_open
-from penstock.telemetry import rules
+from penstock.findings import Finding
+from penstock.telemetry import Reading, rules
 
 __all__ = ["LiveDocument", "add_live_routes"]
+
+LOOK_EVERY = 3.0
+"""Seconds for which findings are shown: to look for them is half the work of a document."""
 
 _PAGE = Path(__file__).with_name("page")
 _ASSETS = {
@@ -55,6 +60,7 @@ class LiveDocument:
         self._databases = databases
         self._all_may_be_seen = all_may_be_seen
         self._recent: dict[str, RecentTimes] = {}
+        self._found: dict[str, tuple[float, list[Finding]]] = {}
         self._lock = Lock()
 
     def whole(self) -> bytes:
@@ -80,10 +86,17 @@ class LiveDocument:
         return database_document(
             name,
             reading,
-            rules.find(reading),
+            self._findings(name, reading),
             recent.look(time.monotonic(), reading),
             newest_only=newest_only,
         )
+
+    def _findings(self, name: str, reading: Reading) -> list[Finding]:
+        at, found = self._found.get(name, (-math.inf, []))
+        if time.monotonic() - at >= LOOK_EVERY:
+            found = rules.find(reading)
+            self._found[name] = time.monotonic(), found
+        return found
 
 
 def add_live_routes(app: FastAPI, databases: Mapping[str, Database], guards: Sequence[Any]) -> None:

@@ -164,7 +164,7 @@ class Chart {
     return {
       width: this.place.clientWidth || 300,
       height: HEIGHT,
-      padding: [8, 18, 0, 0], // to the right, room for half a time of day
+      padding: [8, 26, 0, 0], // to the right, room for half a time of day
       legend: { show: false },
       cursor: { sync: { key: SYNC }, y: false, drag: { x: false, y: false }, points: { size: 6 } },
       scales: {
