@@ -19,6 +19,7 @@ def test_waits_of_seconds_for_two_minutes(provoked: Findings) -> None:
 def test_askers_that_are_turned_away(provoked: Findings) -> None:
     assert provoked["overrun"].keys() == {"shedding"}
     assert provoked["overrun"]["shedding"]["severity"] == "critical"
+    assert "Raise pool_size from 2 to" in provoked["overrun"]["shedding"]["remedy"]
 
 
 def test_a_slow_statement_for_which_nobody_has_to_wait(provoked: Findings) -> None:

@@ -111,7 +111,7 @@ def test_loans_reported_before_are_mentioned() -> None:
         "now."
     )
     assert "GET /report, 74.2 s" in found.evidence
-    assert "leak_after above 75" in found.remedy
+    assert "reclaim_leaks to true" in found.remedy
 
 
 def test_those_of_workers_that_have_ended_are_not() -> None:

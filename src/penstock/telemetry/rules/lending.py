@@ -1,6 +1,5 @@
 """Rules about connections that are lent and do not come back, or are not used meanwhile."""
 
-from collections.abc import Sequence
 from itertools import chain, pairwise
 
 from penstock.findings import Finding, Severity
@@ -123,7 +122,6 @@ def _reported_leaks(reading: Reading) -> Finding | None:
     leaks = sum(worker.counters.leaks for worker in reading.workers)
     if not leaks:
         return None
-    longest = bounded(_longest(reading), 1, 86_400)
     return Finding(
         id="connection-leak",
         severity=Severity.INFO,
@@ -132,21 +130,16 @@ def _reported_leaks(reading: Reading) -> Finding | None:
             f"necessarily just now.{_held_longest(reading)}"
         ),
         remedy=(
-            "The log of penstock.pool says where each was checked out. Set reclaim_leaks to true "
-            f"if they are mistakes, or leak_after above {longest} if they are meant to last."
+            "The log of penstock.pool says where each was checked out, and for how long. Set "
+            "reclaim_leaks to true if they are mistakes, or a longer leak_after if not."
         ),
     )
 
 
-def _longest(reading: Reading) -> float:
-    return max((use.longest for worker in reading.workers for use in worker.routes), default=0.0)
-
-
 def _held_longest(reading: Reading) -> str:
-    routes: Sequence[tuple[float, str]] = [
-        (use.longest, use.route) for worker in reading.workers for use in worker.routes
-    ]
-    if not routes:
+    uses = [(use.longest, use.route) for worker in reading.workers for use in worker.routes]
+    seconds, route = max(uses, default=(0.0, ""))
+    # One that lasts still is in no table yet, and short ones have nothing to do with it.
+    if seconds < _AT_REST_AFTER:
         return ""
-    seconds, route = max(routes)
-    return f" The longest loan of all was of {route}, {seconds:.1f} s."
+    return f" The longest loan that has ended was of {route}, {seconds:.1f} s."

@@ -23,6 +23,9 @@ FAILURE_SECONDS = 4
 FAILURE_SPREAD = 10.0
 """Seconds from the first to the last. A server is restarted within less."""
 
+SHORTEST_LIFE = 600
+"""Seconds; the shortest ``pool_recycle`` of any profile."""
+
 # Times by which opening may take longer than 99 % of them did.
 _CONNECT_PATIENCE = 3
 
@@ -54,8 +57,9 @@ def _failures(reading: Reading) -> Finding | None:
             f"{len(failed)} different seconds, and {opened} succeeded."
         ),
         remedy=(
-            "The reason is last_open_error in /pool-stats: the server is down, full, or refuses "
-            f"the user. If it is slow only, set connect_timeout to {patience}."
+            "The reason is what requests failed with, and database.pool.last_open_error: the "
+            "server is down, full, or refuses the user. If it is slow only, set connect_timeout "
+            f"to {patience}."
         ),
     )
 
@@ -81,7 +85,8 @@ def _storm(reading: Reading) -> Finding | None:
         ),
         remedy=(
             f"Unless the server was restarted, {larger if most > size else ''}set overflow_idle to "
-            f"{OVERFLOW_IDLE} or more, and look at what closes connections."
+            f"{OVERFLOW_IDLE} or more, pool_recycle to {SHORTEST_LIFE} or more, and look at what "
+            "else closes connections."
         ),
     )
 

@@ -24,7 +24,7 @@ LONGEST_PAUSE = 30
 """Seconds that may pass without such a second, because nobody asked or no sample was taken."""
 
 BUSY_SHARE = 0.9
-"""Share of the connections that are lent, above which more of them would help who waits."""
+"""Share of the connections that are open, above which more of them would help who waits."""
 
 EXHAUSTED_SAMPLES = 5
 """Samples in a row at which every connection was out. A peak of a second is in one or two."""
@@ -135,11 +135,12 @@ def _wait(sample: Sample) -> float:
 
 
 def _relief(reading: Reading, samples: Sequence[Sample]) -> str:
-    lent = sum(sample.checked_out for sample in samples)
-    if 0 < sum(sample.limit for sample in samples) * BUSY_SHARE <= lent:
+    # One that is idle just now was lent between two samples, or nobody would have waited.
+    are_open = sum(sample.checked_in + sample.checked_out for sample in samples)
+    if 0 < sum(sample.limit for sample in samples) * BUSY_SHARE <= are_open:
         return larger_pool(reading, samples)
     return (
-        "Not every connection is lent, but others are not open in time: set min_idle to "
+        "There is room for more connections, but they are not open in time: set min_idle to "
         f"{max(1, samples[-1].size)}, which keeps them ready."
     )
 
