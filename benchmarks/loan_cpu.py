@@ -3,16 +3,21 @@
 import asyncio
 import gc
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.pools import engine_on, fill
 from benchmarks.workers import Turn, Worker, measure_in_turns
 from sqlalchemy.pool import Pool
 from sqlalchemy.util import greenlet_spawn
+
+from penstock.pool import borrower_route
+from penstock.telemetry import Telemetry
 
 __all__ = ["Subject", "measure_loans"]
 
@@ -30,12 +35,14 @@ class Subject:
         connections: How many are idle.
         rest: Seconds for which every connection is left alone before each loan of all of them;
             0 to lend without a break.
+        is_counted: Whether telemetry counts the loans, as those of a request.
     """
 
     pool: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     connections: int = 5
     rest: float = 0.0
+    is_counted: bool = False
 
 
 def measure_loans(
@@ -74,8 +81,19 @@ async def _open(
             opening = engine_on(database_url, subject.pool, **subject.settings)
             engine = await stack.enter_async_context(opening)
             await fill(engine, subject.connections)
+            if subject.is_counted:
+                stack.enter_context(_counted(engine.sync_engine.pool))
             turns[name] = partial(_loan_us, engine.sync_engine.pool, subject, loans, FRAMES_BELOW)
         yield turns
+
+
+@contextmanager
+def _counted(pool: Any) -> Iterator[None]:
+    with TemporaryDirectory() as directory:
+        telemetry = Telemetry("loans", Path(directory))
+        telemetry.start(pool)
+        yield
+        telemetry.stop()
 
 
 async def _loan_us(pool: Pool, subject: Subject, loans: int, frames_below: int) -> float:
@@ -94,6 +112,8 @@ async def _loan_us(pool: Pool, subject: Subject, loans: int, frames_below: int) 
             seconds += time.thread_time() - begun
 
     gc.collect()
+    if subject.is_counted:
+        borrower_route.set(partial("{} {}".format, "GET", "/users/{user_id}"))
     await greenlet_spawn(lend)
     begun = time.thread_time()
     await asyncio.sleep(0)  # what a loan leaves to the event loop's next turn is its cost too

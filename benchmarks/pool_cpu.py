@@ -24,6 +24,7 @@ SUBJECTS = {
     "penstock": Subject("penstock"),
     "stock": Subject("stock"),
     "leak_after": Subject("penstock", {"leak_after": 60.0}),
+    "telemetry": Subject("penstock", is_counted=True),
     "penstock_rested": Subject("penstock", {"pool_size": 50}, connections=50, rest=0.002),
     "stock_rested": Subject("stock", {"pool_size": 50}, connections=50, rest=0.002),
 }
@@ -66,7 +67,8 @@ def run(short: bool) -> Result:
     figures = {
         "loan_us": _compared(loans["penstock"], loans["stock"]),
         "loan_us_after_2_ms_of_rest": _compared(loans["penstock_rested"], loans["stock_rested"]),
-        **_leak_figures(loans),
+        **_added("leak_after", loans),
+        **_added("telemetry", loans),
         "ledger_loan_us": {"penstock": median(ledger["loan"], 3)},
         **_hand_off_figures("ledger_hand_off_us", ledger),
         **_hand_off_figures("pool_hand_off_us", hand_offs),
@@ -80,6 +82,7 @@ def _targets(figures: Figures) -> dict[str, Target]:
     return {
         "loan_us_over_stock": Target(figures["loan_us"]["ratio"], at_most=1.0),
         "leak_after_adds_us": Target(figures["leak_after_adds_us"]["penstock"], at_most=3.0),
+        "telemetry_adds_us": Target(figures["telemetry_adds_us"]["penstock"], at_most=1.5),
         "ledger_loan_us": Target(figures["ledger_loan_us"]["penstock"], at_most=3.0),
         **{
             f"{who}_hand_off_10000_over_10": Target(
@@ -104,12 +107,12 @@ def _ratio(ones: Sequence[float], others: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def _leak_figures(loans: Rounds) -> dict[str, dict[str, Any]]:
-    noted, plain = loans["leak_after"], loans["penstock"]
-    adds = [one - other for one, other in zip(noted, plain, strict=True)]
+def _added(what: str, loans: Rounds) -> dict[str, dict[str, Any]]:
+    more, plain = loans[what], loans["penstock"]
+    adds = [one - other for one, other in zip(more, plain, strict=True)]
     return {
-        "loan_us_with_leak_after": {"penstock": median(noted, 2)},
-        "leak_after_adds_us": {"penstock": median(adds, 2)},
+        f"loan_us_with_{what}": {"penstock": median(more, 2)},
+        f"{what}_adds_us": {"penstock": median(adds, 2)},
     }
 
 

@@ -29,6 +29,7 @@ TARGETS = {
     "pool_cpu": {
         "loan_us_over_stock",
         "leak_after_adds_us",
+        "telemetry_adds_us",
         "ledger_loan_us",
         "ledger_hand_off_10000_over_10",
         "pool_hand_off_10000_over_10",
