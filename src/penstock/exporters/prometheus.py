@@ -22,8 +22,10 @@ from prometheus_client.registry import Collector
 
 from penstock.exporters.prometheus_names import COUNTERS, GAUGES, HISTOGRAMS, PEAKS, Named
 from penstock.telemetry.buckets import BOUNDS
-from penstock.telemetry.reading import Histogram, Reading, Sample
+from penstock.telemetry.histogram import Histogram
+from penstock.telemetry.reading import Reading
 from penstock.telemetry.rules import find
+from penstock.telemetry.sample import Sample
 
 __all__ = ["BUCKETS", "POOL_LABEL", "TOP_ROUTES", "PoolCollector", "exposition"]
 

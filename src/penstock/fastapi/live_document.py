@@ -7,7 +7,9 @@ from math import isfinite
 from typing import Any
 
 from penstock.findings import Finding
-from penstock.telemetry.reading import HISTOGRAMS, Histogram, Reading, Sample
+from penstock.telemetry.histogram import HISTOGRAMS, Histogram
+from penstock.telemetry.reading import Reading
+from penstock.telemetry.sample import Sample
 
 __all__ = ["database_document", "encode", "time_document"]
 

@@ -4,7 +4,8 @@ from collections import deque
 from typing import Any
 
 from penstock.fastapi.live_document import time_document
-from penstock.telemetry.reading import HISTOGRAMS, Histogram, Reading
+from penstock.telemetry.histogram import HISTOGRAMS, Histogram
+from penstock.telemetry.reading import Reading
 
 __all__ = ["RecentTimes"]
 

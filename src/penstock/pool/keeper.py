@@ -145,10 +145,9 @@ class Keeper:
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            waited = monotonic() - began
-            if self.listeners.are_there:
-                self.listeners.tell(CheckoutRefused(Refused.CONNECTING, waited))
-            raise self.refusal(Refused.CONNECTING, waited) from error
+            why, waited = Refused.CONNECTING, monotonic() - began
+            self.listeners.tell(CheckoutRefused(why, waited))
+            raise self.refusal(why, waited) from error
 
     async def _reconnect(self, record: Record) -> Any:
         # The old connection goes first, so that there are never two for one slot.
@@ -237,17 +236,16 @@ class Keeper:
 
     async def ask(self, question: Question[T], seconds: float) -> T | None:
         """As ``PenstockPool.ask`` says."""
-        slot = self.ledger.spare()
-        if slot is None:
+        if (slot := self.ledger.spare()) is None:
             return None
         try:
             answer = await asyncio.wait_for(question(slot.content.dbapi_connection), seconds)
+            self.ledger.restore(slot, monotonic())
         except BaseException:
             self.ledger.discard(slot, CloseReason.DEAD)
-            self.carry_out()
             raise
-        self.ledger.restore(slot, monotonic())
-        self.carry_out()
+        finally:
+            self.carry_out()
         return answer
 
     # The operator.

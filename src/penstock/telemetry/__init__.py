@@ -1,16 +1,9 @@
 """What is counted about a database, and what it means."""
 
 from penstock.telemetry.buckets import BOUNDS
-from penstock.telemetry.reading import (
-    HISTOGRAMS,
-    Counters,
-    Histogram,
-    Reading,
-    RouteUse,
-    Sample,
-    StatementUse,
-    WorkerReading,
-)
+from penstock.telemetry.histogram import HISTOGRAMS, Histogram
+from penstock.telemetry.reading import Reading, RouteUse, StatementUse, WorkerReading
+from penstock.telemetry.sample import Counters, Sample
 from penstock.telemetry.statement_watch import StatementWatch
 from penstock.telemetry.telemetry import Telemetry
 

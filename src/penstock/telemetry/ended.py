@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Self
 
 from penstock.telemetry.buckets import BOUNDS
-from penstock.telemetry.reading import Counters, Histogram, WorkerReading
+from penstock.telemetry.histogram import Histogram
+from penstock.telemetry.reading import WorkerReading
+from penstock.telemetry.sample import Counters
 
 __all__ = ["LOCK", "Ended", "locked"]
 

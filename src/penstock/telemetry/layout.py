@@ -4,7 +4,8 @@ import zlib
 from dataclasses import dataclass, fields
 
 from penstock.telemetry.buckets import BOUNDS
-from penstock.telemetry.reading import HISTOGRAMS, Counters, Sample
+from penstock.telemetry.histogram import HISTOGRAMS
+from penstock.telemetry.sample import Counters, Sample
 
 __all__ = ["COUNTERS", "LAYOUT", "SAMPLE", "Layout"]
 

@@ -20,8 +20,8 @@ from penstock.pool.refusal import Refused
 from penstock.pool.slot import CloseReason
 from penstock.pool.snapshot import PoolSnapshot
 from penstock.telemetry.buckets import BOUNDS
+from penstock.telemetry.histogram import HISTOGRAMS
 from penstock.telemetry.layout import COUNTERS, LAYOUT, SAMPLE, SECONDS_KEPT
-from penstock.telemetry.reading import HISTOGRAMS
 from penstock.telemetry.tables import routes_of, statements_of
 from penstock.telemetry.worker_file import WorkerFile
 

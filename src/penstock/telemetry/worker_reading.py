@@ -5,16 +5,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from penstock.telemetry.histogram import HISTOGRAMS, Histogram
 from penstock.telemetry.layout import COUNTERS, LAYOUT, SAMPLE, SECONDS_KEPT
-from penstock.telemetry.reading import (
-    HISTOGRAMS,
-    Counters,
-    Histogram,
-    RouteUse,
-    Sample,
-    StatementUse,
-    WorkerReading,
-)
+from penstock.telemetry.reading import RouteUse, StatementUse, WorkerReading
+from penstock.telemetry.sample import Counters, Sample
 from penstock.telemetry.tables import OTHER_ROUTES, OTHER_STATEMENTS, routes_of, statements_of
 
 __all__ = ["WorkerReader"]

@@ -14,15 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from penstock.exporters import prometheus_names as names
 from penstock.exporters.prometheus import BUCKETS, TOP_ROUTES, PoolCollector, exposition
 from penstock.telemetry.buckets import BOUNDS
-from penstock.telemetry.reading import (
-    HISTOGRAMS,
-    Counters,
-    Histogram,
-    Reading,
-    RouteUse,
-    Sample,
-    WorkerReading,
-)
+from penstock.telemetry.histogram import HISTOGRAMS, Histogram
+from penstock.telemetry.reading import Reading, RouteUse, WorkerReading
+from penstock.telemetry.sample import Counters, Sample
 
 NOW = 1_732_200_000.0
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"

@@ -9,16 +9,9 @@ from penstock.fastapi.live_document import database_document, encode
 from penstock.fastapi.recent_times import RecentTimes
 from penstock.findings import Finding, Severity
 from penstock.telemetry.buckets import BOUNDS, bucket_of
-from penstock.telemetry.reading import (
-    HISTOGRAMS,
-    Counters,
-    Histogram,
-    Reading,
-    RouteUse,
-    Sample,
-    StatementUse,
-    WorkerReading,
-)
+from penstock.telemetry.histogram import HISTOGRAMS, Histogram
+from penstock.telemetry.reading import Reading, RouteUse, StatementUse, WorkerReading
+from penstock.telemetry.sample import Counters, Sample
 
 
 def worker(pid: int, *lent: int, start: int = 100, **more: Any) -> WorkerReading:

@@ -16,19 +16,12 @@ from penstock.errors import SettingsError
 from penstock.findings import Finding, Severity
 from penstock.settings import DatabaseSettings
 from penstock.telemetry.buckets import BOUNDS
-from penstock.telemetry.reading import (
-    HISTOGRAMS,
-    Counters,
-    Histogram,
-    Reading,
-    RouteUse,
-    Sample,
-    StatementUse,
-    WorkerReading,
-)
+from penstock.telemetry.histogram import HISTOGRAMS, Histogram
+from penstock.telemetry.reading import Reading, RouteUse, StatementUse, WorkerReading
 from penstock.telemetry.rules import RULES, find
 from penstock.telemetry.rules.capacity import LARGEST_POOL
 from penstock.telemetry.rules.connections import OVERFLOW_IDLE
+from penstock.telemetry.sample import Counters, Sample
 
 __all__ = ["NOW", "Stretch", "finding", "history", "reading", "said", "worker"]
 

@@ -7,7 +7,7 @@ from tests.unit.telemetry.test_rules import Stretch, finding, reading, said, wor
 
 from penstock.findings import Severity
 from penstock.telemetry.buckets import BOUNDS, bucket_of
-from penstock.telemetry.reading import Histogram
+from penstock.telemetry.histogram import Histogram
 
 DEATH = (1, {"died": 1, "closed": 1})
 BRIEF = (1, {"short_lived": 8, "closed": 8, "opened": 8, "checked_out": 30})

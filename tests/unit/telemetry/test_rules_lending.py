@@ -7,7 +7,9 @@ from tests.unit.telemetry.test_rules import Stretch, finding, reading, said, wor
 
 from penstock.findings import Severity
 from penstock.telemetry.buckets import BOUNDS, bucket_of
-from penstock.telemetry.reading import Counters, Histogram, RouteUse
+from penstock.telemetry.histogram import Histogram
+from penstock.telemetry.reading import RouteUse
+from penstock.telemetry.sample import Counters
 
 
 def minutes(*lent: int, hold: float = 0.0) -> list[Stretch]:

@@ -6,8 +6,8 @@ import pytest
 from tests.unit.telemetry.test_rules import Stretch, finding, history, reading, said, worker
 
 from penstock.findings import Severity
-from penstock.telemetry.reading import Sample
 from penstock.telemetry.rules.capacity import LARGEST_POOL, bounded, wanted
+from penstock.telemetry.sample import Sample
 
 LENT: dict[str, Any] = {"checked_in": 0, "checked_out": 50}
 QUICK = LENT | {"checkouts": 100, "waits": 50, "wait_seconds": 5.0, "wait_longest": 0.4}

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from math import ceil, floor, isfinite
 
-from penstock.telemetry.reading import Reading, Sample
+from penstock.telemetry.reading import Reading
+from penstock.telemetry.sample import Sample
 
 __all__ = [
     "LARGEST_POOL",

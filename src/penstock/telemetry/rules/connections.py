@@ -3,9 +3,10 @@
 from itertools import chain
 
 from penstock.findings import Finding, Severity
-from penstock.telemetry.reading import Reading, Sample
+from penstock.telemetry.reading import Reading
 from penstock.telemetry.rules.capacity import LARGEST_POOL, bounded
 from penstock.telemetry.rules.rule import of_workers, recent
+from penstock.telemetry.sample import Sample
 
 __all__ = ["short_lived_connections", "stale_connections"]
 

@@ -3,9 +3,10 @@
 from itertools import chain, pairwise
 
 from penstock.findings import Finding, Severity
-from penstock.telemetry.reading import Reading, Sample, WorkerReading
+from penstock.telemetry.reading import Reading, WorkerReading
 from penstock.telemetry.rules.capacity import bounded
 from penstock.telemetry.rules.rule import moment, of_workers, recent
+from penstock.telemetry.sample import Sample
 
 __all__ = ["connection_leak", "idle_in_transaction"]
 

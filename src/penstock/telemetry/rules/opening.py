@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from itertools import chain
 
 from penstock.findings import Finding, Severity
-from penstock.telemetry.reading import Reading, Sample
+from penstock.telemetry.reading import Reading
 from penstock.telemetry.rules.capacity import LARGEST_POOL, bounded
 from penstock.telemetry.rules.connections import OVERFLOW_IDLE
 from penstock.telemetry.rules.rule import SETTLED, of_workers, recent
+from penstock.telemetry.sample import Sample
 
 __all__ = ["connect_storm"]
 

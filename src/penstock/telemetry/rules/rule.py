@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from penstock.findings import Finding
-from penstock.telemetry.reading import Reading, Sample, WorkerReading
+from penstock.telemetry.reading import Reading, WorkerReading
+from penstock.telemetry.sample import Sample
 
 __all__ = ["SETTLED", "Rule", "is_settled", "moment", "of_workers", "recent"]
 

@@ -5,9 +5,10 @@ from math import floor, isfinite
 from statistics import median
 
 from penstock.findings import Finding, Severity
-from penstock.telemetry.reading import Reading, Sample
+from penstock.telemetry.reading import Reading
 from penstock.telemetry.rules.capacity import UTILISATION, bounded, smaller_pool, usable
 from penstock.telemetry.rules.rule import is_settled, recent
+from penstock.telemetry.sample import Sample
 
 __all__ = ["pool_exceeds_server", "replica_lag", "server_connections"]
 

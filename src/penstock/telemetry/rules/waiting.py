@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from penstock.findings import Finding, Severity
-from penstock.telemetry.reading import Reading, Sample, WorkerReading
+from penstock.telemetry.reading import Reading, WorkerReading
 from penstock.telemetry.rules.capacity import larger_pool
 from penstock.telemetry.rules.rule import moment, of_workers, recent
+from penstock.telemetry.sample import Sample
 
 __all__ = ["checkout_latency", "pool_exhausted", "shedding"]
 

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from itertools import chain
 
 from penstock.findings import Finding, Severity
-from penstock.telemetry.reading import Reading, Sample, WorkerReading
+from penstock.telemetry.reading import Reading, WorkerReading
 from penstock.telemetry.rules.rule import SETTLED, is_settled, moment, of_workers, recent
+from penstock.telemetry.sample import Sample
 
 __all__ = ["event_loop_blocked", "worker_imbalance"]
 
