@@ -1,7 +1,6 @@
 """What workers that have ended had counted, so that no sum ever falls."""
 
 import contextlib
-import fcntl
 import json
 import os
 import time
@@ -12,6 +11,7 @@ from typing import Self
 
 from penstock.telemetry.buckets import BOUNDS
 from penstock.telemetry.histogram import Histogram
+from penstock.telemetry.locking import try_lock
 from penstock.telemetry.reading import WorkerReading
 from penstock.telemetry.sample import Counters
 
@@ -75,16 +75,9 @@ def locked(directory: Path) -> Iterator[bool]:
     Yields:
         Whether that worked within a twentieth of a second.
     """
-    descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     with contextlib.closing(os.fdopen(descriptor, "rb", buffering=0)):
         until = time.monotonic() + LOCK_SECONDS
-        is_alone = False
-        while not is_alone:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                is_alone = True
-            except OSError:
-                if time.monotonic() > until:
-                    break
-                time.sleep(0.001)
+        while not (is_alone := try_lock(descriptor)) and time.monotonic() < until:
+            time.sleep(0.001)
         yield is_alone

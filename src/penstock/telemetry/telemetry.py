@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penstock.telemetry.directory import group_directory, leave_nothing
+from penstock.telemetry.locking import IS_POSSIBLE
 from penstock.telemetry.reading import Reading
 from penstock.telemetry.recorder import Recorder, ServerNumbers
 from penstock.telemetry.sampler import Sampler
@@ -79,6 +80,9 @@ class Telemetry:
             pool: Of the database, on the running event loop.
         """
         if self._file is not None:
+            return
+        if not IS_POSSIBLE:
+            _logger.info("No telemetry: this system has no locks that end with their process")
             return
         try:
             directory, self._file = self._make_file()

@@ -1,7 +1,6 @@
 """One worker's file: memory that other processes read, and that outlives its process."""
 
 import contextlib
-import fcntl
 import mmap
 import os
 import time
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from penstock.telemetry.layout import LAYOUT
+from penstock.telemetry.locking import lock, try_lock
 
 __all__ = ["WorkerFile", "is_alive"]
 
@@ -43,9 +43,9 @@ class WorkerFile:
             name: The database's.
         """
         path = directory / f"{name}-{os.getpid()}-{time.time_ns():x}{SUFFIX}"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            lock(descriptor)
             os.ftruncate(descriptor, LAYOUT.size)
             file = cls(path, descriptor)
         except BaseException:
@@ -69,12 +69,8 @@ class WorkerFile:
 def is_alive(path: Path) -> bool:
     """Tell whether the worker whose file it is still lives: the kernel unlocks it at its end."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return False
     with contextlib.closing(os.fdopen(descriptor, "rb", buffering=0)):
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
+        return not try_lock(descriptor, is_shared=True)
