@@ -2,6 +2,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Trust what the system trusts, as pip does: a company's proxy signs with its own authority.
 export UV_SYSTEM_CERTS := true
+# Three minutes in which nothing is to be found wrong, so that nothing else may keep the machine busy.
+ALONE := tests/diagnosis/test_healthy_run.py
 
 .PHONY: setup demo test check bench docs lock format
 setup: .venv/ready            ## make .venv with everything the project uses
@@ -10,7 +12,8 @@ demo: setup                   ## PostgreSQL, the users service, a load run; Ctrl
 	$(BIN)/penstock demo
 
 test: setup                   ## every test that this machine can run
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore=$(ALONE)
+	$(BIN)/python -m pytest $(ALONE)
 
 check: setup                  ## lint, format, types, imports
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
