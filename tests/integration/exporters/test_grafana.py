@@ -4,11 +4,12 @@ import json
 import re
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from tests.integration.exporters.watched import (
@@ -39,53 +40,48 @@ def troubled(
         yield watch
 
 
-def together(watch: Watched, path: str, times: int) -> None:
-    """Ask for what may well fail, several times at once."""
-    with ThreadPoolExecutor(times) as clients:
-        list(clients.map(watch.service.get, [path] * times))
-
-
-def hold(watch: Watched) -> None:
-    together(watch, "/hold?seconds=1.5", 12)
-
-
-def rest(watch: Watched) -> None:
-    together(watch, "/rest?seconds=10", 2)
-
-
-def block(watch: Watched) -> None:
-    together(watch, "/block?seconds=0.5", 2)
-
-
-def nest(watch: Watched) -> None:
-    together(watch, "/nested", 12)
-
-
-def be_slow(watch: Watched) -> None:
-    together(watch, "/hold?seconds=0.12", 4)
-
-
 def cut(watch: Watched) -> None:
-    together(watch, "/hold?seconds=0.1", 8)
+    """End the connections that are open now."""
     watch.postgres.execute(CUT.format(watch.database))
+    time.sleep(0.5)
 
 
 def close(watch: Watched) -> None:
+    """Let nobody connect for a while."""
     allow = f'ALTER DATABASE "{watch.database}" WITH ALLOW_CONNECTIONS'
     watch.postgres.execute(f"{allow} false")
-    watch.postgres.execute(CUT.format(watch.database))
-    together(watch, "/hold?seconds=0.1", 8)
-    watch.postgres.execute(f"{allow} true")
+    try:
+        cut(watch)
+    finally:
+        watch.postgres.execute(f"{allow} true")
 
 
-TROUBLE: dict[Callable[[Watched], None], set[str]] = {
-    block: {"PenstockEventLoopBlocked"},
-    be_slow: {"PenstockStatementsSlow"},
-    nest: {"PenstockCheckoutsNested"},
-    cut: {"PenstockConnectionsDie"},
-    close: {"PenstockConnectionsCannotOpen"},
-    rest: {"PenstockConnectionsAtRest", "PenstockConnectionsLeak"},
-    hold: {
+class Trouble(NamedTuple):
+    """What is made to happen.
+
+    Args:
+        path: Asked for by each client again and again.
+        clients: How many.
+        besides: Done again and again while they ask.
+    """
+
+    path: str
+    clients: int
+    besides: Callable[[Watched], None] | None = None
+
+
+HELD = Trouble("/hold?seconds=1.5", clients=12)
+ALERTS: dict[Trouble, set[str]] = {
+    Trouble("/block?seconds=0.5", clients=2): {"PenstockEventLoopBlocked"},
+    Trouble("/hold?seconds=0.12", clients=4): {"PenstockStatementsSlow"},
+    Trouble("/nested", clients=12): {"PenstockCheckoutsNested"},
+    Trouble("/hold?seconds=0.1", clients=8, besides=cut): {"PenstockConnectionsDie"},
+    Trouble("/hold?seconds=0.1", clients=8, besides=close): {"PenstockConnectionsCannotOpen"},
+    Trouble("/rest?seconds=10", clients=2): {
+        "PenstockConnectionsAtRest",
+        "PenstockConnectionsLeak",
+    },
+    HELD: {
         "PenstockPoolExhausted",
         "PenstockPoolNearlyExhausted",
         "PenstockCheckoutsRefused",
@@ -95,38 +91,46 @@ TROUBLE: dict[Callable[[Watched], None], set[str]] = {
 }
 
 
-@pytest.mark.parametrize("trouble", TROUBLE)
-def test_alerts_fire_on_what_they_are_for(
-    troubled: Watched, trouble: Callable[[Watched], None]
-) -> None:
-    awaited = set(TROUBLE[trouble])
+@pytest.mark.parametrize(
+    "trouble", ALERTS, ids=["block", "slow", "nest", "cut", "close", "rest", "hold"]
+)
+def test_alerts_fire_on_what_they_are_for(troubled: Watched, trouble: Trouble) -> None:
+    awaited = set(ALERTS[trouble])
 
     def silent() -> set[str]:
         awaited.difference_update(troubled.prometheus.firing())
         return awaited
 
-    with again_and_again(trouble, troubled):
+    with kept_up(trouble, troubled):
         nothing_is_missing(silent)
 
     assert troubled.prometheus.rule_faults() == []
 
 
 @contextmanager
-def again_and_again(trouble: Callable[[Watched], None], watch: Watched) -> Iterator[None]:
-    """Make trouble for the length of a block."""
+def kept_up(trouble: Trouble, watch: Watched) -> Iterator[None]:
+    """Make trouble for the length of a block; it never lets up, for no client awaits another."""
     is_enough = threading.Event()
 
-    def make() -> None:
+    def ask() -> None:
         while not is_enough.is_set():
-            trouble(watch)
+            if watch.service.get(trouble.path).is_error:
+                time.sleep(0.1)
 
-    with ThreadPoolExecutor(1) as background:
-        made = background.submit(make)
+    def do_besides(what: Callable[[Watched], None]) -> None:
+        while not is_enough.is_set():
+            what(watch)
+
+    with ThreadPoolExecutor(trouble.clients + 1) as threads:
+        makers = [threads.submit(ask) for _ in range(trouble.clients)]
+        if trouble.besides:
+            makers.append(threads.submit(do_besides, trouble.besides))
         try:
             yield
         finally:
             is_enough.set()
-        made.result()
+        for maker in makers:
+            maker.result()
 
 
 def test_alerts_fire_on_workers_that_stop_and_on_those_that_die(
@@ -155,7 +159,7 @@ def test_every_expression_of_the_dashboard_has_an_answer(troubled: Watched) -> N
         # There is no replica that could lag.
         return [each for each in unanswered() if "replica_lag" not in each]
 
-    with again_and_again(hold, troubled):  # for there to be a finding
+    with kept_up(HELD, troubled):  # for there to be a finding
         nothing_is_missing(missing)
 
     assert len(unanswered()) == 2
