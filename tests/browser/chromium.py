@@ -166,7 +166,11 @@ def chromium() -> Iterator[Path]:
     options = [*_OPTIONS, *sandbox, f"--user-data-dir={profile}", "about:blank"]
     silence = subprocess.DEVNULL
     browser = subprocess.Popen(
-        [str(program), *options], stdin=silence, stdout=silence, stderr=silence
+        [str(program), *options],
+        env={**os.environ, "TMPDIR": str(profile)},  # it leaves directories behind
+        stdin=silence,
+        stdout=silence,
+        stderr=silence,
     )
     try:
         yield profile

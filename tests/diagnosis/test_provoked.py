@@ -1,0 +1,118 @@
+"""Conditions that are made to happen, each found and named, and nothing besides."""
+
+import pytest
+from tests.diagnosis.workers import Findings
+
+pytestmark = pytest.mark.timeout(300)
+
+
+# Too few connections, as a service under load has them.
+
+
+def test_connections_that_are_all_lent_while_others_wait(provoked: Findings) -> None:
+    assert provoked["exhausted"].keys() == {"pool-exhausted"}
+    assert "Raise pool_size from 2 to" in provoked["exhausted"]["pool-exhausted"]["remedy"]
+
+
+def test_waits_of_seconds_for_two_minutes(provoked: Findings) -> None:
+    assert provoked["delayed"].keys() == {"checkout-latency", "pool-exhausted", "slow-statement"}
+    assert provoked["delayed"]["checkout-latency"]["severity"] == "critical"
+
+
+def test_askers_that_are_turned_away(provoked: Findings) -> None:
+    assert provoked["overrun"].keys() == {"shedding"}
+    assert provoked["overrun"]["shedding"]["severity"] == "critical"
+    assert "Raise pool_size from 2 to" in provoked["overrun"]["shedding"]["remedy"]
+
+
+def test_a_slow_statement_for_which_nobody_has_to_wait(provoked: Findings) -> None:
+    assert provoked["slow"].keys() == {"slow-statement"}
+    assert "GET /slow/hold/{seconds}" in provoked["slow"]["slow-statement"]["evidence"]
+
+
+# Connections that routes keep, and statements that they repeat.
+
+
+def test_sessions_that_are_never_closed(provoked: Findings) -> None:
+    assert provoked["leaking"].keys() == {"connection-leak", "idle-in-transaction"}
+    assert provoked["leaking"]["connection-leak"]["evidence"].startswith("3 loan(s) lasted")
+
+
+def test_a_transaction_that_waits_for_something_else(provoked: Findings) -> None:
+    assert provoked["dawdling"].keys() == {"idle-in-transaction"}
+
+
+@pytest.mark.parametrize("lane", ["sessions", "express"])
+def test_a_statement_that_one_request_runs_in_a_loop(provoked: Findings, lane: str) -> None:
+    found = provoked[f"looping-{lane}"]
+
+    assert found.keys() == {"n-plus-one"}
+    assert "ran the same statement 12 times" in found["n-plus-one"]["evidence"]
+    assert f"GET /looping-{lane}/" in found["n-plus-one"]["evidence"]
+
+
+def test_of_a_database_that_nobody_asks_nothing_is_found(provoked: Findings) -> None:
+    assert provoked["untouched"] == {}
+
+
+# Connections that do not live long, or cannot be opened.
+
+
+def test_idle_connections_that_are_cut_now_and_then(provoked: Findings) -> None:
+    assert provoked["cut"].keys() == {"stale-connections"}
+
+
+def test_a_pool_that_loses_all_of_its_connections_again_and_again(provoked: Findings) -> None:
+    assert provoked["felled"].keys() == {"connect-storm", "stale-connections"}
+    assert provoked["felled"]["connect-storm"]["severity"] == "warning"
+
+
+def test_bursts_above_what_the_pool_keeps(provoked: Findings) -> None:
+    assert provoked["bursting"].keys() == {"short-lived-connections"}
+    remedy = provoked["bursting"]["short-lived-connections"]["remedy"]
+    assert remedy.startswith("Raise pool_size from 10 to 14")
+
+
+def test_connections_that_are_replaced_every_second(provoked: Findings) -> None:
+    assert provoked["recycled"].keys() == {"connect-storm", "short-lived-connections"}
+
+
+def test_a_server_that_refuses_the_user_from_one_moment_on(provoked: Findings) -> None:
+    assert provoked["barred"].keys() == {"connect-storm"}
+    assert provoked["barred"]["connect-storm"]["severity"] == "critical"
+
+
+# A server that is full, or smaller than the pools, and a replica that is behind.
+
+
+def test_others_that_take_most_of_the_servers_connections(provoked: Findings) -> None:
+    assert provoked["crowded"].keys() == {"server-connections"}
+    assert "connections are of others" in provoked["crowded"]["server-connections"]["remedy"]
+
+
+def test_a_pool_that_may_grow_beyond_the_server(provoked: Findings) -> None:
+    assert provoked["greedy"].keys() == {"pool-exceeds-server"}
+
+
+def test_a_replica_that_replays_nothing(provoked: Findings) -> None:
+    assert provoked["lagging"].keys() == {"replica-lag"}
+    assert "has not replayed 24." in provoked["lagging"]["replica-lag"]["evidence"]
+
+
+# Workers that have all of the requests, or cannot answer any.
+
+
+def test_one_worker_that_has_all_of_the_work(provoked: Findings) -> None:
+    assert provoked["lopsided"].keys() == {"worker-imbalance"}
+
+
+def test_a_route_that_blocks_the_event_loop(provoked: Findings) -> None:
+    assert provoked["blocked"].keys() == {"event-loop-blocked"}
+    assert provoked["blocked"]["event-loop-blocked"]["severity"] == "warning"
+
+
+def test_a_worker_of_which_nothing_is_heard(provoked: Findings) -> None:
+    assert provoked["frozen"].keys() == {"event-loop-blocked"}
+    found = provoked["frozen"]["event-loop-blocked"]
+    assert found["severity"] == "critical"
+    assert found["evidence"].startswith("In 1 of 2 worker(s) the event loop stands still")
