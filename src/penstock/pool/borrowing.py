@@ -153,7 +153,7 @@ class Borrowing:
     async def _answers_ping(self, record: Record) -> bool:
         keeper = self._keeper
         try:
-            is_alive = await keeper.upkeep.ping(record, self._patience_for_ping())
+            is_alive = await keeper.questions.ping(record, self._patience_for_ping())
         except BaseException as error:
             keeper.give_up(record, error)
             raise

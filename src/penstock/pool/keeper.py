@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from time import monotonic
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.util import await_, greenlet_spawn
 from sqlalchemy.util.concurrency import in_greenlet
@@ -14,6 +14,7 @@ from penstock.pool.drivers import driver_of
 from penstock.pool.errors import LoanReclaimed, PoolClosed, PoolTimeout, refusal_error
 from penstock.pool.events import CheckoutRefused
 from penstock.pool.hangups import Hangups
+from penstock.pool.questions import Questions
 from penstock.pool.record import Record
 from penstock.pool.refusal import Refusal, Refused
 from penstock.pool.schedule import Schedule
@@ -24,10 +25,7 @@ from penstock.pool.upkeep import Upkeep
 if TYPE_CHECKING:
     from penstock.pool.loop_bound import LoopBoundPool
 
-__all__ = ["Keeper", "Question"]
-
-T = TypeVar("T")
-Question = Callable[[Any], Awaitable[T]]
+__all__ = ["Keeper"]
 
 
 class Keeper:
@@ -49,6 +47,7 @@ class Keeper:
         self.driver = driver_of(self.dialect)
         self.hangups = Hangups()
         self.upkeep = Upkeep(self)
+        self.questions = Questions(self)
         self.lost: deque[Record] = deque()
         """Returned without a connection: the garbage collector may do that at any moment, amid
         the ledger's own work or in another thread, so that it is looked at later."""
@@ -233,20 +232,6 @@ class Keeper:
     def in_background(self, work: Coroutine[Any, Any, None]) -> None:
         """Have something done in a task of its own."""
         self.upkeep.start(work, "reclaim")
-
-    async def ask(self, question: Question[T], seconds: float) -> T | None:
-        """As ``PenstockPool.ask`` says."""
-        if (slot := self.ledger.spare()) is None:
-            return None
-        try:
-            answer = await asyncio.wait_for(question(slot.content.dbapi_connection), seconds)
-            self.ledger.restore(slot, monotonic())
-        except BaseException:
-            self.ledger.discard(slot, CloseReason.DEAD)
-            raise
-        finally:
-            self.carry_out()
-        return answer
 
     # The operator.
 

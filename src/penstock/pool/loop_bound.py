@@ -10,11 +10,12 @@ from typing import Any, TypeVar
 
 from penstock.pool.errors import PoolInAnotherLoop
 from penstock.pool.events import Listeners
-from penstock.pool.keeper import Keeper, Question
+from penstock.pool.keeper import Keeper
 from penstock.pool.ledger import Ledger
 from penstock.pool.lifetime import Backoff, Lifetime
 from penstock.pool.numbers import PoolNumbers
 from penstock.pool.policy import PoolPolicy
+from penstock.pool.questions import Question
 from penstock.pool.record import Record
 
 __all__ = ["LoopBoundPool"]
@@ -80,7 +81,7 @@ class LoopBoundPool(PoolNumbers):
         Returns:
             Its answer; None where no connection was idle.
         """
-        return await self._here.ask(question, seconds) if self._is_here() else None
+        return await self._here.questions.ask(question, seconds) if self._is_here() else None
 
     @property
     def _here(self) -> Keeper:

@@ -1,4 +1,4 @@
-"""The work that the ledger orders: opening, closing, mending and pinging, each in its own task."""
+"""The work that the ledger orders: opening, closing and mending, each in a task of its own."""
 
 import asyncio
 import logging
@@ -16,7 +16,6 @@ from penstock.pool.events import (
     ConnectionMended,
     ConnectionOpened,
     OpeningFailed,
-    Pinged,
 )
 from penstock.pool.failure import ConnectFailed, FailureReason, is_refused, let_go
 from penstock.pool.orders import Check, Close, Open
@@ -64,7 +63,7 @@ class Upkeep:
                 case Close(slot, why):
                     self.start(self._close(slot, why), "close")
                 case Check(slot):
-                    self.start(self._check(slot), "ping")
+                    self.start(self._keeper.questions.check(slot), "ping")
 
     async def settled(self) -> None:
         """Wait until nothing is being closed, mended or pinged."""
@@ -242,57 +241,3 @@ class Upkeep:
             self._keeper.carry_out()
         else:
             record.repaired = connection
-
-    async def _check(self, slot: Slot) -> None:
-        record: Record = slot.content
-        is_alive = False
-        try:
-            is_alive = await self.ping(record, self._keeper.policy.ping_timeout)
-        except Exception:
-            _logger.debug("A ping failed", exc_info=True)
-        finally:
-            if is_alive:
-                self._keeper.ledger.restore(slot, monotonic())
-            else:
-                self._keeper.ledger.discard(slot, CloseReason.DEAD)
-            self._keeper.carry_out()
-
-    async def ping(self, record: Record, seconds: float) -> bool:
-        """Make one round trip.
-
-        Args:
-            record: Whose connection is pinged.
-            seconds: The bound.
-
-        Returns:
-            False where no answer came in time, or the connection is broken.
-        """
-        began = monotonic()
-        is_alive = await self._answers(record, seconds)
-        if self._keeper.listeners.are_there:
-            self._keeper.listeners.tell(Pinged(monotonic() - began, is_alive))
-        return is_alive
-
-    async def _answers(self, record: Record, seconds: float) -> bool:
-        keeper, connection = self._keeper, record.dbapi_connection
-        ping = keeper.loop.create_task(
-            greenlet_spawn(keeper.driver.ping, keeper.dialect, connection)
-        )
-        ping.add_done_callback(_heed)
-        try:
-            answered, _ = await asyncio.wait({ping}, timeout=seconds)
-        except BaseException:
-            ping.cancel()
-            raise
-        if answered:
-            return ping.result()
-        # First, for a driver that is cancelled would ask the silent server to cancel, and wait.
-        abandon(self._keeper, connection)
-        ping.cancel()
-        return False
-
-
-def _heed(task: "asyncio.Task[Any]") -> None:
-    # What became of a ping that nobody waits for any more is not worth a warning.
-    if not task.cancelled():
-        task.exception()

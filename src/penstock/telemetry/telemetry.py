@@ -1,6 +1,7 @@
 """The telemetry of one database in one process: what writes it, and what reads it."""
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import time
@@ -120,12 +121,15 @@ class Telemetry:
             self._sampler.stop()
         if self._pool is not None:
             self._pool.listeners.measure_by(None)
-        directory = self._file.path.parent
         self._file.close()
-        self._workers.forget()
-        if self._chosen is None:
-            leave_nothing(directory)
+        self._clean_up(self._workers, self._file.path.parent)
         self._file = self._recorder = self._sampler = self._asking = self._pool = None
+
+    def _clean_up(self, workers: Workers, directory: Path) -> None:
+        with contextlib.suppress(OSError):  # no reason for a service not to end as it should
+            workers.forget()
+            if self._chosen is None:
+                leave_nothing(directory)
 
     def read(self) -> Reading:
         """Return what all workers of this machine say; an empty reading while nothing counts."""
@@ -138,5 +142,8 @@ class Telemetry:
         while True:
             await asyncio.sleep(pause)
             pause = ASK_EVERY
-            if self.ask_server is not None and workers.first() == own:
-                recorder.server = await self.ask_server() or recorder.server
+            try:
+                if self.ask_server is not None and workers.first() == own:
+                    recorder.server = await self.ask_server() or recorder.server
+            except Exception:
+                _logger.warning("The server's numbers are not known", exc_info=True)
