@@ -86,51 +86,11 @@ class SessionScope:
             scope[SCOPE_KEY].add(self._databases)
             return self._mounted(scope, receive, send)
         if scope["type"] == "http":
-            return self._request(scope, receive, send)
+            scope[SCOPE_KEY] = RequestUnits(self._databases)
+            exchange = _Exchange(scope, receive, send, self._answer_error, self._observers)
+            return exchange.run(self.app)
         scope[SCOPE_KEY] = RequestUnits(self._databases, WEBSOCKET_REFUSAL)
         return self.app(scope, receive, send)
-
-    async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
-        units = scope[SCOPE_KEY] = RequestUnits(self._databases)
-        route = partial(_route_of, scope)
-        borrower = borrower_route.set(route)
-        statements: RequestStatements = {}
-        counting = request_statements.set(statements)
-        replaced = False
-        arrived = perf_counter()
-
-        # No coroutine where nothing is to be settled: each costs every request.
-        def settled_send(message: Message) -> Awaitable[None]:
-            if message["type"] == "http.response.start" and not replaced:
-                for observe in self._observers:
-                    observe(scope, message, arrived)
-                if units.are_used:
-                    return settle_and_send(message)
-                units.refuse(_LEFT)
-            return _dropped() if replaced else send(message)
-
-        async def settle_and_send(message: Message) -> None:
-            nonlocal replaced
-            try:
-                await _settle(units, message["status"])
-            except Exception as error:
-                replaced = True
-                await self._replace(message, Request(scope, receive), error, send)
-                raise ResponseReplaced from error
-            await send(message)
-
-        try:
-            await self.app(scope, receive, settled_send)
-        except Exception:
-            if not replaced:
-                raise
-        finally:
-            borrower_route.reset(borrower)
-            request_statements.reset(counting)
-            report_repeated(statements, route)
-            units.refuse(_OVER)
-            if units.are_used:
-                await units.end()
 
     async def _mounted(self, scope: Scope, receive: Receive, send: Send) -> None:
         arrived = perf_counter()
@@ -143,16 +103,91 @@ class SessionScope:
 
         await self.app(scope, receive, observed_send)
 
-    async def _replace(
-        self, withdrawn: Message, request: Request, error: Exception, send: Send
+
+class _Exchange:
+    """One request, and what is sent in answer.
+
+    Args:
+        scope: Of the request, with the units that it may work in.
+        receive: As ASGI says.
+        send: As ASGI says.
+        answer_error: As :class:`SessionScope` has it, as the next.
+        observers: Look at the response.
+    """
+
+    __slots__ = (
+        "_answer_error",
+        "_arrived",
+        "_is_replaced",
+        "_observers",
+        "_receive",
+        "_scope",
+        "_send",
+        "_units",
+    )
+
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        answer_error: AnswerError,
+        observers: Sequence[Observer],
     ) -> None:
+        self._scope, self._receive, self._send = scope, receive, send
+        self._units: RequestUnits = scope[SCOPE_KEY]
+        self._answer_error = answer_error
+        self._observers = observers
+        self._is_replaced = False
+        self._arrived = perf_counter()
+
+    async def run(self, app: ASGIApp) -> None:
+        """Have the application answer."""
+        route = partial(_route_of, self._scope)
+        statements: RequestStatements = {}
+        borrower = borrower_route.set(route)
+        counting = request_statements.set(statements)
+        try:
+            await app(self._scope, self._receive, self._settled_send)
+        except Exception:
+            if not self._is_replaced:
+                raise
+        finally:
+            borrower_route.reset(borrower)
+            request_statements.reset(counting)
+            self._units.refuse(_OVER)
+            if self._units.are_used:
+                await self._units.end()
+            report_repeated(statements, route)
+
+    # No coroutine where nothing is to be settled: each costs every request.
+    def _settled_send(self, message: Message) -> Awaitable[None]:
+        if message["type"] == "http.response.start" and not self._is_replaced:
+            for observe in self._observers:
+                observe(self._scope, message, self._arrived)
+            if self._units.are_used:
+                return self._settle_and_send(message)
+            self._units.refuse(_LEFT)
+        return _dropped() if self._is_replaced else self._send(message)
+
+    async def _settle_and_send(self, message: Message) -> None:
+        try:
+            await _settle(self._units, message["status"])
+        except Exception as error:
+            self._is_replaced = True
+            await self._replace(message, error)
+            raise ResponseReplaced from error
+        await self._send(message)
+
+    async def _replace(self, withdrawn: Message, error: Exception) -> None:
+        request = Request(self._scope, self._receive)
         response = await self._answer_error(request, error)
         response.raw_headers += [
             (name, value)
             for name, value in withdrawn.get("headers", ())
             if not name.lower().startswith(_OF_THE_WITHDRAWN_RESPONSE)
         ]
-        await response(request.scope, request.receive, send)
+        await response(self._scope, self._receive, self._send)
 
 
 async def _dropped() -> None:
