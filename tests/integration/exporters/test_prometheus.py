@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.integration.exporters.service import TOKEN
-from tests.integration.exporters.watched import Watched, eventually, watched
+from tests.integration.exporters.watched import Watched, eventually, nothing_is_missing, watched
 from tests.integration.exporters.workers import Service
 from tests.servers.postgres import PostgresServer
 from tests.servers.prometheus import promtool
@@ -120,7 +120,10 @@ def test_a_scrape_is_small_fresh_and_for_those_who_may(healthy: Watched) -> None
 def test_a_healthy_service_raises_no_alert(healthy: Watched) -> None:
     (target,) = healthy.prometheus.targets()
 
-    assert healthy.prometheus.firing() == set()
+    # For a minute after the start of a service on a machine that is busy with others.
+    late = {"PenstockEventLoopBlocked"}
+    assert healthy.prometheus.firing() - late == set()
+    nothing_is_missing(healthy.prometheus.firing, seconds=100)
     assert healthy.prometheus.rule_faults() == []
     assert (target["health"], target["lastError"]) == ("up", "")
 
