@@ -121,7 +121,7 @@ async def test_a_pool_that_has_nothing_to_lend_says_so_to_reader_and_writer(
 ) -> None:
     async with (
         Database.from_url(
-            database_url, environment="testing", pool_size=1, max_overflow=0, pool_timeout=0.1
+            database_url, environment="testing", pool_size=1, max_overflow=0, pool_timeout=1
         ) as database,
         database.engine.connect(),
     ):

@@ -65,7 +65,7 @@ async def test_a_borrower_waits_for_a_connection_to_come_back(subject: Subject) 
 
 @pytest.mark.every_driver
 async def test_a_borrower_gives_up_after_pool_timeout(subject: Subject) -> None:
-    engine = subject.engine(pool_size=1, max_overflow=1, pool_timeout=0.05)
+    engine = subject.engine(pool_size=1, max_overflow=1, pool_timeout=0.5)
     loans = [await borrow(engine), await borrow(engine)]
     with pytest.raises(PoolTimeoutError):
         await asyncio.create_task(borrow(engine))

@@ -84,7 +84,7 @@ async def test_the_numbers_follow_the_loans_above_the_size(
 
 
 async def test_who_waits_is_not_counted_as_a_borrower(subject: Subject) -> None:
-    engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=0.05)
+    engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=0.5)
     loan = await borrow(engine)
     waiters = [asyncio.create_task(borrow(engine)) for _ in range(3)]
     await asyncio.sleep(0.01)

@@ -1,7 +1,7 @@
 """Getting a connection that was not simply there: waiting for one, and trying whether it lives."""
 
-import asyncio
 import math
+from asyncio import Future
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,7 @@ class AsyncWaiter(Waiter):
 
     __slots__ = ("future",)
 
-    def __init__(self, future: "asyncio.Future[Slot | Refusal]", deadline: float) -> None:
+    def __init__(self, future: "Future[Slot | Refusal]", deadline: float) -> None:
         super().__init__(deadline)
         self.future = future
 
@@ -75,25 +75,31 @@ class Borrowing:
             PoolClosed: The pool lends nothing any more.
             Exception: What the driver raised when a connection was opened.
         """
-        ledger = self._keeper.ledger
+        keeper = self._keeper
         while True:
-            slot = slot or ledger.borrow(monotonic()) or await self._wait()
-            if await self._is_fit(slot):
+            slot = slot or keeper.ledger.borrow(monotonic()) or await self._wait()
+            record: Record = slot.content
+            if not keeper.lives(record):
+                self._give_up(record, DisconnectionError("The server has closed the connection"))
+            elif not self._is_doubtful(slot) or await self._answers_ping(record):
                 return slot
             slot = None
 
     async def _wait(self) -> Slot:
         keeper, now = self._keeper, monotonic()
-        future = asyncio.get_running_loop().create_future()
-        waiter = AsyncWaiter(future, self._deadline)
+        waiter = AsyncWaiter(keeper.loop.create_future(), self._deadline)
         if self._waited:
             keeper.ledger.wait_again(waiter, self._asked_at, now)
         else:
             self._queue_up(waiter, now)
         self._waited = True
         keeper.carry_out()
-        keeper.timers.retry_in_time()
-        answer = await self._answer(waiter, now)
+        keeper.timers.answer_in_time(waiter, now)
+        try:
+            answer: Slot | Refusal = await waiter.future
+        except BaseException:
+            self._withdraw(waiter)
+            raise
         if isinstance(answer, Refusal):
             raise self._error(answer)
         return answer
@@ -111,23 +117,13 @@ class Borrowing:
         if refusal is not None:
             raise self._error(refusal)
 
-    async def _answer(self, waiter: AsyncWaiter, now: float) -> Slot | Refusal:
+    def _withdraw(self, waiter: AsyncWaiter) -> None:
         ledger, future = self._keeper.ledger, waiter.future
-        timer = None
-        if waiter.deadline < math.inf:
-            timer = future.get_loop().call_later(waiter.deadline - now, ledger.expire, waiter)
-        try:
-            return await future
-        except BaseException:
-            if not ledger.waiters.withdraw(waiter) and future.done() and not future.cancelled():
-                answer = future.result()
-                if isinstance(answer, Slot):
-                    ledger.give_back(answer, monotonic())
-                    self._keeper.carry_out()
-            raise
-        finally:
-            if timer is not None:
-                timer.cancel()
+        if not ledger.waiters.withdraw(waiter) and future.done() and not future.cancelled():
+            answer = future.result()
+            if isinstance(answer, Slot):
+                ledger.give_back(answer, monotonic())
+                self._keeper.carry_out()
 
     def _error(self, refusal: Refusal) -> BaseException:
         keeper, waited = self._keeper, monotonic() - self._asked_at
@@ -136,13 +132,6 @@ class Borrowing:
         if refusal.error is not None:
             return refusal.error.with_traceback(None)  # it would grow with every asker
         return keeper.refusal(refusal.why, waited)
-
-    async def _is_fit(self, slot: Slot) -> bool:
-        record: Record = slot.content
-        if not self._keeper.lives(record):
-            self._give_up(record, DisconnectionError("The server has closed the connection"))
-            return False
-        return not self._is_doubtful(slot) or await self._answers_ping(record)
 
     def _is_doubtful(self, slot: Slot) -> bool:
         keeper = self._keeper

@@ -59,10 +59,10 @@ class Hangups:
             self._unregister(fileno)
 
     def look(self, now: float) -> None:
-        """Ask the kernel, which takes a microsecond at most."""
-        self.looked_at = now
-        if self._epoll is None:
+        """Ask the kernel, which takes a microsecond at most, if it has not just been asked."""
+        if self._epoll is None or now - self.looked_at <= LOOK_EVERY:
             return
+        self.looked_at = now
         for fileno, _ in self._epoll.poll(0, MOST_AT_ONCE):
             watched = self._watched.pop(fileno, None)
             if watched is not None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from penstock.pool.errors import NestedCheckout
 from penstock.pool.events import LoanLeaked, NestedCheckoutSeen
 from penstock.pool.leak import LeakReport
-from penstock.pool.loans import STATEMENT_KEY, Loan, here, task_of, where
+from penstock.pool.loans import STATEMENT_KEY, Loan, here, where
 from penstock.pool.policy import NestedCheckoutPolicy
 from penstock.pool.refusal import Refused
 from penstock.pool.slot import LENT, Slot
@@ -81,6 +81,7 @@ def refuse_nested_checkout(keeper: "Keeper") -> None:
 
 def _loan_of(keeper: "Keeper", task: "asyncio.Task[Any] | None") -> Any:
     for slot in keeper.ledger:
-        if slot.state is LENT and task_of(slot.loan) is task:
-            return slot.loan
+        loan = slot.loan
+        if (loan.task if type(loan) is Loan else loan) is task and slot.state is LENT:
+            return loan
     return None

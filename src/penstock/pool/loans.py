@@ -13,7 +13,7 @@ from typing import Any
 import greenlet
 import sqlalchemy
 
-__all__ = ["STATEMENT_KEY", "Loan", "borrower_route", "here", "task_of", "where"]
+__all__ = ["STATEMENT_KEY", "Loan", "borrower_route", "here", "where"]
 
 DEPTH = 8
 """Frames that are noted at a checkout, from the code that awaits SQLAlchemy outwards."""
@@ -55,11 +55,6 @@ class Loan:
     def stack(self) -> str:
         """Return where the checkout was, as a traceback has it."""
         return _text(reversed(self.frames))
-
-
-def task_of(loan: Any) -> Any:
-    """Return the task that has a loan, whether or not the loan was noted."""
-    return loan.task if isinstance(loan, Loan) else loan
 
 
 def here() -> str:

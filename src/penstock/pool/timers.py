@@ -1,6 +1,7 @@
 """When a pool looks after itself: every second, and when a failed connect may be repeated."""
 
 import asyncio
+import math
 import weakref
 from contextvars import Context
 from time import monotonic
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from penstock.pool.leaks import report_leaks
 from penstock.pool.schedule import Schedule
+from penstock.pool.waiters import Waiter
 
 if TYPE_CHECKING:
     from penstock.pool.keeper import Keeper
@@ -16,6 +18,9 @@ __all__ = ["Timers"]
 
 TICK = 1.0
 """Seconds between two looks at what upkeep is due, while there is anything to look after."""
+EXPIRE_EVERY = 0.01
+"""Seconds between two looks at whose deadline has passed, at least: so late may be who is told,
+and so little does it cost where thousands wait."""
 
 
 class Timers:
@@ -31,6 +36,8 @@ class Timers:
         self._schedule = schedule
         self._tick_timer: asyncio.TimerHandle | None = None
         self._retry_timer: asyncio.TimerHandle | None = None
+        self._expiry_timer: asyncio.TimerHandle | None = None
+        self._expires_at = math.inf
 
     def wake(self) -> None:
         """See to it that upkeep is looked at regularly."""
@@ -57,9 +64,40 @@ class Timers:
             if keeper.ledger.open or keeper.ledger.waiters or fills:
                 self._set()
 
+    def answer_in_time(self, waiter: Waiter, now: float) -> None:
+        """See to it that somebody who has queued up is answered by its deadline.
+
+        There is one timer for all who wait: most are served before, and one for each would cost
+        more than the queue itself.
+        """
+        self._retry_in_time(now)
+        if waiter.deadline < self._expires_at:
+            self._expire_at(waiter.deadline, now)
+
+    def _expire_at(self, when: float, now: float) -> None:
+        if self._expiry_timer is not None:
+            self._expiry_timer.cancel()
+        self._expires_at = when
+        self._expiry_timer = self._keeper.loop.call_later(
+            when - now, _expire, weakref.ref(self), context=Context()
+        )
+
+    def expire(self) -> None:
+        """Answer all whose deadline has passed, and come again for the next."""
+        ledger, now = self._keeper.ledger, monotonic()
+        self._expiry_timer, self._expires_at = None, math.inf
+        for waiter in [each for each in ledger.waiters.queue if each.deadline <= now]:
+            ledger.expire(waiter)
+        following = min((each.deadline for each in ledger.waiters.queue), default=math.inf)
+        if following < math.inf:
+            self._expire_at(max(following, now + EXPIRE_EVERY), now)
+
     def retry_in_time(self) -> None:
         """See to it that those who wait are served when the next attempt to connect may be made."""
-        delay = self._keeper.ledger.backoff.until - monotonic()
+        self._retry_in_time(monotonic())
+
+    def _retry_in_time(self, now: float) -> None:
+        delay = self._keeper.ledger.backoff.until - now
         if delay > 0 and self._retry_timer is None:
             self._retry_timer = self._keeper.loop.call_later(delay, self._retry, context=Context())
 
@@ -71,7 +109,14 @@ class Timers:
             self.retry_in_time()
 
 
+# Only these timers are left when nobody uses the pool any more: they must not keep it alive.
+
+
 def _tick(timers: "weakref.ref[Timers]") -> None:
-    # Only this timer is left when nobody uses the pool any more: it must not keep it alive.
     if (living := timers()) is not None:
         living.tick()
+
+
+def _expire(timers: "weakref.ref[Timers]") -> None:
+    if (living := timers()) is not None:
+        living.expire()

@@ -46,7 +46,7 @@ async def test_a_leak_is_reported_with_its_route(database_url: str) -> None:
 async def test_a_pool_that_lends_nothing_is_a_503(
     database_url: str, state: str, code: str, retry_after: str
 ) -> None:
-    database = Database.from_url(database_url, environment="testing", pool_timeout=0.2)
+    database = Database.from_url(database_url, environment="testing", pool_timeout=1)
     app = FastAPI()
     install(app, database)
 

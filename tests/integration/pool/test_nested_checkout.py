@@ -40,7 +40,7 @@ async def test_it_is_refused_at_once_with_both_stacks(database_url: str) -> None
 async def test_production_warns_and_waits(
     database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    engine = engine_of(database_url, nested_checkout="warn", pool_timeout=0.2)
+    engine = engine_of(database_url, nested_checkout="warn", pool_timeout=1)
     seen: list[PoolEvent] = []
     assert isinstance(engine.pool, PenstockPool)
     engine.pool.listeners.add(seen.append)
