@@ -3,14 +3,13 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
 from random import Random
 
-import anyio
 import pytest
 from sqlalchemy import BigInteger, bindparam, func, insert, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from tests.adversity.backends import counting_backends
+from tests.adversity.cancellations import WAYS
 from tests.eventually import eventually
 
 from penstock import Database, query
@@ -116,30 +115,6 @@ WORKS: list[Work] = [
 ]
 
 
-async def by_task_cancel(work: Awaitable[None], seconds: float) -> bool:
-    task = asyncio.ensure_future(work)
-    await asyncio.sleep(seconds)
-    cancelled = task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
-    return cancelled
-
-
-async def by_timeout(work: Awaitable[None], seconds: float) -> bool:
-    try:
-        async with asyncio.timeout(seconds):
-            await work
-    except TimeoutError:
-        return True
-    return False
-
-
-async def by_cancel_scope(work: Awaitable[None], seconds: float) -> bool:
-    with anyio.move_on_after(seconds) as scope:
-        await work
-    return scope.cancelled_caught
-
-
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
     async with Database.from_url(
@@ -160,7 +135,7 @@ async def test_nothing_is_lost_and_nobody_is_confined_by_anothers_read(
         nonlocal cancelled
         while cancelled < CANCELLATIONS:
             work = random.choice(WORKS)(database, random, acknowledged)
-            way = random.choice([by_task_cancel, by_timeout, by_cancel_scope])
+            way = random.choice(WAYS)
             cancelled += await way(work, random.random() * LONGEST * 2)
 
     with counting_backends(database_url) as count:

@@ -3,14 +3,13 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from random import Random
 
-import anyio
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from tests.adversity.backends import counting_backends
+from tests.adversity.cancellations import WAYS
 from tests.eventually import eventually
 
 from penstock import PenstockPool
@@ -49,30 +48,6 @@ async def borrow_only(engine: AsyncEngine, random: Random, acknowledged: set[int
         await asyncio.sleep(random.random() * LONGEST)
 
 
-async def by_task_cancel(work: Awaitable[None], seconds: float) -> bool:
-    task = asyncio.ensure_future(work)
-    await asyncio.sleep(seconds)
-    cancelled = task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
-    return cancelled
-
-
-async def by_timeout(work: Awaitable[None], seconds: float) -> bool:
-    try:
-        async with asyncio.timeout(seconds):
-            await work
-    except TimeoutError:
-        return True
-    return False
-
-
-async def by_cancel_scope(work: Awaitable[None], seconds: float) -> bool:
-    with anyio.move_on_after(seconds) as scope:
-        await work
-    return scope.cancelled_caught
-
-
 @pytest.mark.timeout(1200)
 async def test_nothing_is_lost_by_cancellations_at_random_moments(database_url: str) -> None:
     engine = create_async_engine(
@@ -87,7 +62,7 @@ async def test_nothing_is_lost_by_cancellations_at_random_moments(database_url: 
         works: list[Work] = [write, read, read_in_autocommit, borrow_only]
         while cancelled < CANCELLATIONS:
             work = random.choice(works)(engine, random, acknowledged)
-            way = random.choice([by_task_cancel, by_timeout, by_cancel_scope])
+            way = random.choice(WAYS)
             was_cancelled = await way(work, random.random() * LONGEST * 2.5)
             cancelled += was_cancelled
 

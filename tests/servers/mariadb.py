@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pymysql  # type: ignore[import-untyped]  # it ships no types
 from tests.servers.parts import require_part
-from tests.servers.process import ServerProcess, ServerStartError, free_port
+from tests.servers.process import ServerProcess
 
 __all__ = ["MariadbServer", "mariadb_server"]
 
@@ -24,7 +24,6 @@ SETTINGS = {
     "innodb-flush-log-at-trx-commit": "0",
     "innodb-flush-method": "nosync",
 }
-PORT_ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
@@ -122,24 +121,18 @@ def _initialise(process: ServerProcess, installer: str, password: str) -> None:
 def _start(
     process: ServerProcess, program: str, settings: Mapping[str, str], password: str
 ) -> MariadbServer:
-    for attempt in range(PORT_ATTEMPTS):
-        server = MariadbServer("127.0.0.1", free_port(), USER, password)
+    def on(port: int) -> tuple[MariadbServer, list[str]]:
         options = {
             **settings,
             "datadir": str(process.directory / "data"),
             "init-file": str(process.directory / "accounts.sql"),
             "pid-file": str(process.directory / "pid"),
-            "port": str(server.port),
+            "port": str(port),
             "socket": str(process.directory / "socket"),
             "tmpdir": str(process.directory),
         }
         arguments = [f"--{name}={value}" for name, value in options.items()]
-        process.start([program, "--no-defaults", *arguments])
-        try:
-            process.wait_until(server.answers)
-        except ServerStartError:
-            if attempt + 1 == PORT_ATTEMPTS or "Address already in use" not in process.log():
-                raise
-        else:
-            return server
-    raise AssertionError("unreachable")
+        server = MariadbServer("127.0.0.1", port, USER, password)
+        return server, [program, "--no-defaults", *arguments]
+
+    return process.serve(on)

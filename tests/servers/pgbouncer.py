@@ -15,7 +15,7 @@ from psycopg.rows import dict_row
 from sqlalchemy import make_url
 from tests.servers.parts import require_part
 from tests.servers.postgres import PostgresServer
-from tests.servers.process import ServerProcess, ServerStartError, free_port
+from tests.servers.process import ServerProcess
 
 __all__ = ["Era", "PgbouncerServer", "pgbouncer_of", "pgbouncer_server"]
 
@@ -31,7 +31,6 @@ SETTINGS = {
     # A client that waits for a server connection so long is told so, before the test's own limit.
     "query_wait_timeout": "10",
 }
-PORT_ATTEMPTS = 5
 
 
 class Era(StrEnum):
@@ -145,17 +144,11 @@ def _version(program: Path) -> tuple[int, ...]:
 def _start(
     process: ServerProcess, program: Path, server: PgbouncerServer, settings: Mapping[str, str]
 ) -> PgbouncerServer:
-    for attempt in range(PORT_ATTEMPTS):
-        server = replace(server, port=free_port())
-        process.start([program, _configuration(process, server, settings)])
-        try:
-            process.wait_until(server.answers)
-        except ServerStartError:
-            if attempt + 1 == PORT_ATTEMPTS or "Address already in use" not in process.log():
-                raise
-        else:
-            return server
-    raise AssertionError("unreachable")
+    def on(port: int) -> tuple[PgbouncerServer, list[Path]]:
+        found = replace(server, port=port)
+        return found, [program, _configuration(process, found, settings)]
+
+    return process.serve(on)
 
 
 def _configuration(

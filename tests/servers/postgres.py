@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import psycopg
 from tests.servers.parts import require_part
-from tests.servers.process import ServerProcess, ServerStartError, free_port
+from tests.servers.process import ServerProcess
 
 __all__ = ["PostgresServer", "own_postgres", "postgres_programs", "postgres_server"]
 
@@ -24,7 +24,6 @@ SETTINGS = {
     "full_page_writes": "off",
     "max_wal_size": "256MB",
 }
-PORT_ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
@@ -169,20 +168,14 @@ def _initialise(process: ServerProcess, programs: Path, password: str) -> None:
 def _start(
     process: ServerProcess, programs: Path, settings: Mapping[str, str], password: str
 ) -> PostgresServer:
-    for attempt in range(PORT_ATTEMPTS):
-        server = PostgresServer("127.0.0.1", free_port(), SUPERUSER, password, process.directory)
+    def on(port: int) -> tuple[PostgresServer, list[str | Path]]:
         options = {
             **settings,
-            "port": str(server.port),
+            "port": str(port),
             "unix_socket_directories": str(process.directory),
         }
         arguments = [f"--{name}={value}" for name, value in options.items()]
-        process.start([programs / "postgres", "-D", process.directory / "data", *arguments])
-        try:
-            process.wait_until(server.answers)
-        except ServerStartError:
-            if attempt + 1 == PORT_ATTEMPTS or "Address already in use" not in process.log():
-                raise
-        else:
-            return server
-    raise AssertionError("unreachable")
+        server = PostgresServer("127.0.0.1", port, SUPERUSER, password, process.directory)
+        return server, [programs / "postgres", "-D", process.directory / "data", *arguments]
+
+    return process.serve(on)

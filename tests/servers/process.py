@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import re
 import shutil
 import socket
 import subprocess
@@ -9,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self, TypeVar
 
 __all__ = ["ServerProcess", "ServerStartError", "free_port"]
 
@@ -27,6 +28,8 @@ wait "$server"
 rm -rf "$directory"
 """
 START_SECONDS = 60.0
+PORT_ATTEMPTS = 5
+PORT_IS_TAKEN = re.compile("address already in use", re.IGNORECASE)
 
 # Enough for a PostgreSQL with its write-ahead log and a MariaDB, several times over.
 MEMORY_BYTES = 4 * 1024**3
@@ -34,6 +37,16 @@ MEMORY_BYTES = 4 * 1024**3
 
 class ServerStartError(Exception):
     """A server did not start; the message carries the end of its log."""
+
+
+class Server(Protocol):
+    """What tests know of a server."""
+
+    def answers(self) -> bool:
+        """Tell whether it serves."""
+
+
+S = TypeVar("S", bound=Server)
 
 
 def free_port() -> int:
@@ -139,6 +152,28 @@ class ServerProcess:
             if not self._keeper or self._keeper.poll() is not None or time.monotonic() > deadline:
                 raise ServerStartError(f"The server did not start:\n{self.log()}")
             time.sleep(0.05)
+
+    def serve(self, on: Callable[[int], tuple[S, Sequence[str | Path]]]) -> S:
+        """Start the server on a free port, and wait until it answers.
+
+        Args:
+            on: Makes for a port what tests know of the server, and the command that starts it.
+
+        Raises:
+            ServerStartError: It did not start; the message has the end of its log.
+        """
+        for attempt in range(PORT_ATTEMPTS):
+            server, command = on(free_port())
+            self.start(command)
+            try:
+                self.wait_until(server.answers)
+            except ServerStartError:
+                # Somebody else may have taken the port meanwhile.
+                if attempt + 1 == PORT_ATTEMPTS or not PORT_IS_TAKEN.search(self.log()):
+                    raise
+            else:
+                return server
+        raise AssertionError("unreachable")
 
     def log(self) -> str:
         """Return the last lines that the server wrote."""

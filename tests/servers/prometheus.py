@@ -10,11 +10,10 @@ from typing import Any
 
 import httpx
 from tests.servers.parts import require_part
-from tests.servers.process import ServerProcess, ServerStartError, free_port
+from tests.servers.process import ServerProcess
 
 __all__ = ["PrometheusServer", "Series", "prometheus_server", "promtool"]
 
-PORT_ATTEMPTS = 5
 REMEDY = "apt-get install prometheus"
 
 
@@ -100,22 +99,15 @@ def prometheus_server(configuration: str, rules: str = "") -> Iterator[Prometheu
 
 
 def _start(process: ServerProcess, program: str) -> PrometheusServer:
-    for attempt in range(PORT_ATTEMPTS):
-        server = PrometheusServer(free_port())
+    def on(port: int) -> tuple[PrometheusServer, list[str]]:
         options = {
             "config.file": process.directory / "prometheus.yml",
             "storage.tsdb.path": process.directory / "data",
-            "web.listen-address": f"127.0.0.1:{server.port}",
+            "web.listen-address": f"127.0.0.1:{port}",
         }
-        process.start([program, *(f"--{name}={value}" for name, value in options.items())])
-        try:
-            process.wait_until(server.answers)
-        except ServerStartError:
-            if attempt + 1 == PORT_ATTEMPTS or "address already in use" not in process.log():
-                raise
-        else:
-            return server
-    raise AssertionError("unreachable")
+        return PrometheusServer(port), [program, *(f"--{k}={v}" for k, v in options.items())]
+
+    return process.serve(on)
 
 
 def promtool(*arguments: str | Path, stdin: bytes = b"", status: int = 0) -> str:
