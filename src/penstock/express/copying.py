@@ -23,6 +23,7 @@ class Copying:
 
     Attributes:
         columns: The keys of the columns that get a value, in order.
+        taken: The number of the record that is being sent; 0 while the next is being made.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Copying:
             and (column.default.is_scalar or column.default.is_callable)
         }
         self.columns: Sequence[str] = [*names, *self._defaults]
+        self.taken = 0
 
     def _refuse_expressions(self, names: Mapping[str, str]) -> None:
         missing = [
@@ -104,13 +106,18 @@ class Copying:
             (key, self.table.c[key].type._cached_bind_processor(dialect))  # noqa: SLF001 - as SQLAlchemy's own compiler
             for key in self.columns
         ]
+        number = 0
         async for values in self.rows():
-            yield tuple(
+            record = tuple(
                 [
                     values[key] if convert is None else convert(values[key])
                     for key, convert in processors
                 ]
             )
+            number += 1
+            self.taken = number
+            yield record
+            self.taken = 0
 
 
 def _columns(target: Any) -> tuple[Table, dict[str, str]]:

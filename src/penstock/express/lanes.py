@@ -52,6 +52,8 @@ class Copy(Protocol):
     table: Table
     columns: Sequence[str]
     """The keys of the columns that the rows have values for."""
+    taken: int
+    """The number of the record that is being sent; 0 while the next is being made."""
 
     def rows(self) -> AsyncIterator[dict[str, Any]]:
         """Return the values of each row by the keys of their columns."""

@@ -6,6 +6,7 @@ Each is given asyncpg's connection, the plan, the SQL and its values.
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
+from asyncpg.exceptions import DataError
 from sqlalchemy.engine import Dialect
 
 from penstock.express.lanes import Copy
@@ -92,12 +93,17 @@ async def execute_many(driver: Any, _: Plan, sql: str, arguments: Sequence[Any])
 async def copy(dialect: Dialect, driver: Any, rows: Copy, _: str, __: Sequence[Any]) -> Any:
     """Write rows by COPY and return the command's tag."""
     table = rows.table
-    return await driver.copy_records_to_table(
-        table.name,
-        schema_name=table.schema,
-        columns=[table.c[key].name for key in rows.columns],
-        records=rows.records(dialect),
-    )
+    try:
+        return await driver.copy_records_to_table(
+            table.name,
+            schema_name=table.schema,
+            columns=[table.c[key].name for key in rows.columns],
+            records=rows.records(dialect),
+        )
+    except (ArithmeticError, TypeError, ValueError) as error:
+        if not rows.taken:
+            raise  # from where the rows come, and not from what became of one
+        raise DataError(f"invalid input in row {rows.taken}: {error}") from error
 
 
 async def learn(driver: Any, plan: Plan, sql: str, _: Sequence[Any]) -> Shape:

@@ -1,6 +1,7 @@
 """What readers and writers promise their callers, on a real server."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -218,17 +219,32 @@ async def test_a_value_that_does_not_fit_is_told_as_sqlalchemy_would(database: D
         lambda: database.reader.one(row_of, user_id="not a number"),
         lambda: database.writer.execute(insert(User), rows[0]),
         lambda: database.writer.execute_many(insert(User), rows),
+        lambda: database.writer.copy_in(User, rows),
     ]
     for work in works:
         with pytest.raises(DBAPIError):
             await work()
 
 
-async def test_a_value_that_does_not_fit_leaves_nothing_of_a_copy(database: Database) -> None:
+@pytest.mark.parametrize("wrong", ["many", 2**40, Decimal("NaN")])
+async def test_a_value_that_does_not_fit_leaves_nothing_of_a_copy(
+    database: Database, wrong: object
+) -> None:
+    rows = [{"name": "eve", "visits": 1}, {"name": "fay", "visits": wrong}]
     for _ in range(2):
-        with pytest.raises((DBAPIError, OverflowError)):
-            await database.writer.copy_in(User, [{"name": "eve", "visits": 2**40}])
+        with pytest.raises(DBAPIError, match="invalid input in row 2: "):
+            await database.writer.copy_in(User, rows)
         assert await database.writer.execute(visit, user_id=1) == 1
+    assert await database.reader.all(names) == [("ada",), ("bob",)]
+
+
+async def test_what_fails_where_the_rows_come_from_is_told_as_it_is(database: Database) -> None:
+    def rows() -> Iterator[dict[str, Any]]:
+        yield {"name": "eve"}
+        raise ValueError("the caller's own")
+
+    with pytest.raises(ValueError, match=r"^the caller's own$"):
+        await database.writer.copy_in(User, rows())
     assert await database.reader.all(names) == [("ada",), ("bob",)]
 
 
