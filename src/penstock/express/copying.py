@@ -9,6 +9,7 @@ from sqlalchemy.exc import NoInspectionAvailable
 
 from penstock.express.defaults import OtherValues
 from penstock.express.errors import ExpressError, ParameterError
+from penstock.express.failures import not_converted
 
 __all__ = ["Copying"]
 
@@ -108,13 +109,17 @@ class Copying:
         ]
         number = 0
         async for values in self.rows():
-            record = tuple(
-                [
-                    values[key] if convert is None else convert(values[key])
-                    for key, convert in processors
-                ]
-            )
             number += 1
+            try:
+                record = tuple(
+                    [
+                        values[key] if convert is None else convert(values[key])
+                        for key, convert in processors
+                    ]
+                )
+            except Exception as error:
+                sql = f"COPY {self.table} FROM STDIN"
+                raise not_converted(error, sql, values) from error
             self.taken = number
             yield record
             self.taken = 0

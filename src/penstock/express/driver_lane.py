@@ -7,13 +7,14 @@ from functools import partial
 from typing import Any
 
 from asyncpg.exceptions import OutdatedSchemaCacheError
-from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from penstock.express import messages
 from penstock.express.connections import ConnectionLost, Connections, Run
 from penstock.express.counting import count
 from penstock.express.errors import UNKNOWN, CommitOutcomeUnknown, ExpressError
+from penstock.express.failures import not_converted
 from penstock.express.lanes import Batches, Call, Copy, Pick, ReadingLane
 from penstock.express.plan import Plan
 from penstock.express.query import Query
@@ -181,7 +182,10 @@ def _bound(call: Call, dialect: Any) -> tuple[Plan, str, Sequence[Any]]:
         sql, arguments = (
             plan.bind(values) if call.adhoc is None else plan.bind_adhoc(values, call.adhoc[1])
         )
-    except (KeyError, InvalidRequestError):
+    except SQLAlchemyError:
         query.check(values)
         raise
+    except Exception as error:
+        query.check(values)
+        raise not_converted(error, plan.compiled.string, values) from error
     return plan, sql, arguments

@@ -8,7 +8,7 @@ from asyncpg.exceptions import InvalidCachedStatementError, OutdatedSchemaCacheE
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-__all__ = ["is_lost", "is_outdated", "was_interrupted", "worded"]
+__all__ = ["is_lost", "is_outdated", "not_converted", "was_interrupted", "worded"]
 
 _GONE = ("08", "57P01", "57P02", "57P03")
 """SQLSTATEs with which the server ends a connection: connection exceptions, and its shutdown.
@@ -54,6 +54,19 @@ def is_outdated(connection: Any, error: BaseException, *, writes: bool) -> bool:
         return True
     is_internal = getattr(error, "sqlstate", None) == "XX000"
     return is_internal and "cache lookup failed" in str(error)
+
+
+def not_converted(error: Exception, sql: str, values: Any) -> StatementError:
+    """Return the error that a session would raise where a value cannot be made the driver's.
+
+    Args:
+        error: What its type raised.
+        sql: What was to be sent.
+        values: What was given; the message does not show it.
+    """
+    kind = type(error)
+    said = f"({kind.__module__}.{kind.__qualname__}) {error}"
+    return StatementError(said, sql, values, error, hide_parameters=True)
 
 
 def worded(

@@ -1,56 +1,46 @@
 """What readers and writers promise their callers, on a real server."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from decimal import Decimal
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from sqlalchemy import bindparam, delete, func, insert, select, text, update
+from sqlalchemy import (
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.exc import (
     DBAPIError,
     IntegrityError,
     MultipleResultsFound,
     NoResultFound,
-    ProgrammingError,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from tests.integration.express.people import (
+    User,
+    add,
+    by_id,
+    name_of,
+    named,
+    names,
+    people,
+    row_of,
+    series,
+    user_of,
+    visit,
+)
 
 from penstock import Database, ExpressError, ParameterError, query
-
-
-class Base(DeclarativeBase):
-    """What the table belongs to."""
-
-
-class User(Base):
-    """Somebody to be read and written."""
-
-    __tablename__ = "users"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(unique=True)
-    visits: Mapped[int] = mapped_column(default=7)
-
-
-by_id = User.id == bindparam("user_id")
-row_of = query(select(User.id, User.name).where(by_id))
-name_of = query(select(User.name).where(by_id))
-user_of = query(select(User).where(by_id))
-names = query(select(User.name).order_by(User.id))
-named = query(select(User.id).where(User.name.in_(bindparam("names", expanding=True))))
-add = query(insert(User).values(name=bindparam("name")).returning(User.id, User.name))
-visit = query(update(User).where(by_id).values(visits=User.visits + 1))
-series = query(text("SELECT generate_series(1, CAST(:last AS int)) AS number"))
 
 
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
     """A pool of one connection, with ada and bob."""
-    database = Database.from_url(database_url, environment="testing", pool_size=1, max_overflow=0)
-    async with database.engine.begin() as connection:
-        await connection.run_sync(Base.metadata.create_all)
-    await database.writer.execute_many(add, [{"name": name} for name in ("ada", "bob")])
-    yield database
-    await database.close(timeout=1)
+    async with people(database_url) as database:
+        yield database
 
 
 async def test_one_is_the_only_result(database: Database) -> None:
@@ -202,75 +192,6 @@ async def test_copy_in_writes_all_or_nothing(database: Database) -> None:
     with pytest.raises(ExpressError):
         await writer.copy_in(int, [{"name": "eve"}])
     assert not await database.reader.exists(select(User).where(User.name == "eve"))
-
-
-async def test_the_servers_error_in_a_copy_is_sqlalchemys(database: Database) -> None:
-    for _ in range(2):
-        with pytest.raises(IntegrityError) as refused:
-            await database.writer.copy_in(User, [{"name": "eve"}, {"name": "ada"}])
-        assert getattr(refused.value.orig, "sqlstate", None) == "23505"
-        assert database.pool.checked_out == 0
-    assert await database.reader.all(names) == [("ada",), ("bob",)]
-
-
-async def test_a_value_that_does_not_fit_is_told_as_sqlalchemy_would(database: Database) -> None:
-    rows = [{"name": "eve", "visits": 2**40}]
-    works: list[Callable[[], Awaitable[Any]]] = [
-        lambda: database.reader.one(row_of, user_id="not a number"),
-        lambda: database.writer.execute(insert(User), rows[0]),
-        lambda: database.writer.execute_many(insert(User), rows),
-        lambda: database.writer.copy_in(User, rows),
-    ]
-    for work in works:
-        with pytest.raises(DBAPIError):
-            await work()
-
-
-@pytest.mark.parametrize("wrong", ["many", 2**40, Decimal("NaN")])
-async def test_a_value_that_does_not_fit_leaves_nothing_of_a_copy(
-    database: Database, wrong: object
-) -> None:
-    rows = [{"name": "eve", "visits": 1}, {"name": "fay", "visits": wrong}]
-    for _ in range(2):
-        with pytest.raises(DBAPIError, match="invalid input in row 2: "):
-            await database.writer.copy_in(User, rows)
-        assert await database.writer.execute(visit, user_id=1) == 1
-    assert await database.reader.all(names) == [("ada",), ("bob",)]
-
-
-async def test_what_fails_where_the_rows_come_from_is_told_as_it_is(database: Database) -> None:
-    def rows() -> Iterator[dict[str, Any]]:
-        yield {"name": "eve"}
-        raise ValueError("the caller's own")
-
-    with pytest.raises(ValueError, match=r"^the caller's own$"):
-        await database.writer.copy_in(User, rows())
-    assert await database.reader.all(names) == [("ada",), ("bob",)]
-
-
-async def test_the_servers_errors_are_sqlalchemys(database: Database) -> None:
-    with pytest.raises(IntegrityError) as refused:
-        await database.writer.one(add, name="ada")
-    assert getattr(refused.value.orig, "sqlstate", None) == "23505"
-    with pytest.raises(ProgrammingError) as unknown:
-        await database.reader.all(text("SELECT * FROM nowhere"))
-    assert getattr(unknown.value.orig, "sqlstate", None) == "42P01"
-    assert "nowhere" in str(unknown.value.statement)
-
-
-async def test_the_servers_errors_in_a_snapshot_are_sqlalchemys(database: Database) -> None:
-    async with database.reader.snapshot() as moment:
-        with pytest.raises(ProgrammingError) as unknown:
-            await moment.all(text("SELECT * FROM nowhere"))
-        assert "nowhere" in str(unknown.value.statement)
-
-
-async def test_the_servers_errors_amid_a_stream_are_sqlalchemys(database: Database) -> None:
-    failing = text("SELECT 1 / (3 - number) FROM generate_series(1, 5) AS number")
-    async with database.reader.stream(failing, batch=1) as rows:
-        with pytest.raises(DBAPIError, match="division by zero"):
-            async for _ in rows:
-                pass
 
 
 async def test_a_stream_gives_every_row_in_order(database: Database) -> None:
