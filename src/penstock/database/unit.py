@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from penstock.database.errors import SessionBusy
-from penstock.database.sessions import ReadingSession, SessionSource, WritingSession
+from penstock.database.sessions import ReadingSession, WritingSession
+from penstock.database.unit_session import SessionSource
 
 __all__ = ["UnitOfWork"]
 

@@ -1,0 +1,150 @@
+"""What both sessions of a unit of work are: operations counted, and refused after the end."""
+
+import functools
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeAlias
+
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    AsyncSession,
+    AsyncSessionTransaction,
+)
+from sqlalchemy.orm import Session
+
+from penstock.database.errors import SessionClosed
+
+__all__ = ["SessionSource", "UnitSession"]
+
+_logger = logging.getLogger(__name__)
+
+SessionSource: TypeAlias = AsyncEngine | AsyncConnection
+"""Where a session gets its connection; a given connection's own transaction is never ended."""
+
+
+def _operation(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """Let ``method`` run only while the session lives, and count it while it runs."""
+
+    @functools.wraps(method)
+    async def operation(self: "UnitSession", *args: Any, **kwargs: Any) -> Any:
+        self.refuse_if_ended()
+        await self.before_operation()
+        self.running += 1
+        try:
+            result = await method(self, *args, **kwargs)
+        except BaseException:
+            self.running -= 1
+            await self.after_operation(failed=True)
+            raise
+        self.running -= 1
+        await self.after_operation(failed=False)
+        return result
+
+    return operation
+
+
+class UnitSession(AsyncSession):
+    """An ``AsyncSession`` that belongs to one unit of work and ends with it, for good.
+
+    Attributes:
+        running: Operations in progress. Only a session at rest may be committed or closed by
+            somebody other than the task that works with it.
+    """
+
+    running: int = 0
+    _ended: str | None = None
+    """Why the session is over; set once. An operation that was in progress then closes it."""
+
+    def __init__(self, source: SessionSource, kind: type[Session] = Session) -> None:
+        super().__init__(
+            source,
+            sync_session_class=kind,
+            expire_on_commit=False,
+            autoflush=False,
+            close_resets_only=False,
+            join_transaction_mode="create_savepoint",
+        )
+
+    def refuse_if_ended(self) -> None:
+        """Raise :class:`SessionClosed` when the unit of work is over."""
+        if self._ended:
+            raise SessionClosed(
+                f"This session ended when {self._ended}. What runs later (a background task, a "
+                "stream, a task of your own) opens its own: async with database.write() or "
+                "database.read()."
+            )
+
+    async def before_operation(self) -> None:
+        """Make ready for one operation; a hook for the kinds of session."""
+
+    async def after_operation(self, *, failed: bool) -> None:  # noqa: ARG002 - for subclasses
+        """Tidy up after one operation: close the session if its unit ended meanwhile."""
+        if self._ended and not self.running:
+            await self._close()
+
+    async def end(self, why: str) -> None:
+        """Roll back what is open, return the connection and refuse every later use.
+
+        While an operation is in progress in another task, that operation closes the session
+        when it comes to rest: a connection is never pulled from under a running statement.
+
+        Args:
+            why: What ended it, to follow "This session ended when ...".
+        """
+        self._ended = self._ended or why
+        if not self.running:
+            await self._close()
+
+    async def _close(self) -> None:
+        if not self.in_transaction():
+            self.sync_session.close()
+            return
+        try:
+            # Leaving the context closes to the end, even if this task is cancelled meanwhile.
+            await self.__aexit__(None, None, None)
+        except Exception:
+            # SQLAlchemy has dropped the connection by now, so the server rolls back by itself;
+            # raised, this would stand in the place of the caller's own error.
+            _logger.exception("A rollback was not answered in good order; its connection is gone")
+
+    def add(self, instance: object, *, _warn: bool = True) -> None:
+        """Place an object into the session, unless its unit of work is over."""
+        self.refuse_if_ended()
+        super().add(instance, _warn=_warn)
+
+    def add_all(self, instances: Iterable[object]) -> None:
+        """Place several objects into the session, unless its unit of work is over."""
+        self.refuse_if_ended()
+        super().add_all(instances)
+
+    def begin(self) -> AsyncSessionTransaction:
+        """Begin a transaction by hand, unless the unit of work is over."""
+        self.refuse_if_ended()
+        return super().begin()
+
+    def begin_nested(self) -> AsyncSessionTransaction:
+        """Begin a savepoint, unless the unit of work is over."""
+        self.refuse_if_ended()
+        return super().begin_nested()
+
+
+# Every method that talks to the database, but for those that only call another of them.
+for _name in (
+    "connection",
+    "delete",
+    "delete_all",
+    "execute",
+    "flush",
+    "get",
+    "get_one",
+    "invalidate",
+    "merge",
+    "merge_all",
+    "refresh",
+    "rollback",
+    "run_sync",
+    "scalar",
+    "stream",
+):
+    setattr(UnitSession, _name, _operation(getattr(AsyncSession, _name)))
