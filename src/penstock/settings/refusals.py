@@ -17,7 +17,7 @@ __all__ = ["EXAMPLE_URL", "nearest", "refusal"]
 
 EXAMPLE_URL = "postgresql+asyncpg://user:password@localhost:5432/app"
 
-LONGEST_SHOWN = 80
+LONGEST_SHOWN = 200
 NEVER_SHOWN = frozenset({"url", "server_settings"})
 # What a whole URL or connection string looks like in the wrong variable.
 LIKE_A_SECRET = re.compile(r"://|@|passw|pwd|secret|token", re.IGNORECASE)
