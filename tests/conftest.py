@@ -21,6 +21,14 @@ def database_url(postgres: PostgresServer) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(autouse=True, scope="session")
+def unasked_server() -> Iterator[None]:
+    """Has no telemetry in this process ask the server: it takes a connection and a round trip."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("penstock.telemetry.telemetry.ASK_FIRST", 600.0)
+        yield
+
+
 @pytest.fixture(scope="session")
 def mariadb() -> Iterator[MariadbServer]:
     """A running MariaDB, one for the whole run."""

@@ -49,11 +49,11 @@ async def notes(database: Database) -> int:
 
 
 def running(postgres: PostgresServer, url: str) -> list[int]:
-    """Return the server's processes that are at work for a database."""
+    """Return the server's processes that are at work for a database's clients."""
     name = make_url(url).database
     rows = postgres.execute(
         f"SELECT pid FROM pg_stat_activity WHERE datname = '{name}' AND state = 'active'"
-        " AND pid <> pg_backend_pid()"
+        " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
     )
     return [int(str(pid)) for (pid,) in rows]
 

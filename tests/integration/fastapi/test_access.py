@@ -209,8 +209,6 @@ async def test_who_is_refused_is_refused_before_anything_is_computed(
     pool = vars(Database)["pool"].fget
     monkeypatch.setattr(Database, "pool", property(_noting(pool, "pool", noted)))
     monkeypatch.setattr(Telemetry, "read", _noting(Telemetry.read, "read", noted))
-    # A question to the server on the one connection would make the pool look busy.
-    monkeypatch.setattr("penstock.telemetry.telemetry.ASK_FIRST", 600.0)
     app = services.app("production", access)
     asked = [path for path in routes_of(app) if tells(path)]
 

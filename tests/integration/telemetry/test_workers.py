@@ -210,8 +210,9 @@ async def test_commits_pings_and_waits_are_timed(database_url: str, tmp_path: Pa
 
 
 async def test_the_servers_own_numbers_are_asked_for_without_a_loan(
-    database_url: str, tmp_path: Path
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("penstock.telemetry.telemetry.ASK_FIRST", 0.1)
     async with database_of(database_url, tmp_path) as database:
         loans = database.telemetry.read().counters.checkouts
 
