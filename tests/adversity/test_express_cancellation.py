@@ -10,8 +10,10 @@ from sqlalchemy import bindparam, event, func, insert, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from tests.adversity.backends import counting_backends
 from tests.eventually import eventually
+from tests.integration.pool.pools import pool_of
 
 from penstock import Database, query
+from penstock.pool.events import ConnectionClosed, PoolEvent
 
 ROWS = 3
 """What every operation that writes adds, or nothing of it."""
@@ -199,12 +201,17 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 async def test_no_await_is_unsafe_to_cancel(
     database: Database, database_url: str, operation: Operation, moment: Moment
 ) -> None:
+    closed: list[PoolEvent] = []
+    pool_of(database.engine).listeners.add(
+        lambda event: closed.append(event) if isinstance(event, ConnectionClosed) else None
+    )
     with counting_backends(database_url) as backends:
         assert await cancelled_everywhere(database, operation, moment) > 0
         await eventually(lambda: backends.idle_in_transaction == 0)
 
     assert backends.most <= 1
-    assert database.pool.opened_total == 1  # each was saved, none replaced
+    assert not closed  # each was saved, none replaced
+    assert database.pool.opened_total == 1
 
 
 @pytest.mark.parametrize("operation", [read, execute, stream, snapshot])

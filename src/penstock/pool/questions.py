@@ -15,6 +15,7 @@ from penstock.pool.closing import abandon
 from penstock.pool.events import Pinged
 from penstock.pool.record import Record
 from penstock.pool.slot import CloseReason, Slot
+from penstock.pool.standstill import ended, heed
 
 if TYPE_CHECKING:
     from penstock.pool.keeper import Keeper
@@ -89,9 +90,9 @@ class Questions:
         ping = keeper.loop.create_task(
             greenlet_spawn(keeper.driver.ping, keeper.dialect, connection)
         )
-        ping.add_done_callback(_heed)
+        ping.add_done_callback(heed)
         try:
-            answered, _ = await asyncio.wait({ping}, timeout=seconds)
+            answered = await ended(ping, seconds)
         except BaseException:
             ping.cancel()
             raise
@@ -101,9 +102,3 @@ class Questions:
         abandon(self._keeper, connection)
         ping.cancel()
         return False
-
-
-def _heed(task: "asyncio.Task[Any]") -> None:
-    # What became of a ping that nobody waits for any more is not worth a warning.
-    if not task.cancelled():
-        task.exception()

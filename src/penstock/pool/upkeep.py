@@ -21,6 +21,7 @@ from penstock.pool.failure import ConnectFailed, FailureReason, is_refused, let_
 from penstock.pool.orders import Check, Close, Open
 from penstock.pool.record import Record
 from penstock.pool.slot import MENDING, CloseReason, Slot
+from penstock.pool.standstill import ended, heed
 
 if TYPE_CHECKING:
     from penstock.pool.keeper import Keeper
@@ -200,8 +201,7 @@ class Upkeep:
     async def _mend(self, record: Record, connection: Any, undo: list[Any]) -> None:
         began = monotonic()
         try:
-            async with asyncio.timeout(MEND_TIMEOUT):
-                is_well = await greenlet_spawn(self._clean, record, connection, undo)
+            is_well = await self._cleaned(record, connection, undo)
             if is_well:
                 self._keeper.know(record, connection)
         except Exception:
@@ -215,6 +215,20 @@ class Upkeep:
             await self._drop(record, connection)
             return
         self._mended(record, connection, monotonic() - began)
+
+    async def _cleaned(self, record: Record, connection: Any, undo: list[Any]) -> bool:
+        cleaning = self._keeper.loop.create_task(
+            greenlet_spawn(self._clean, record, connection, undo)
+        )
+        cleaning.add_done_callback(heed)
+        try:
+            if await ended(cleaning, MEND_TIMEOUT):
+                return cleaning.result()
+            _logger.debug("A server did not acknowledge a cancellation in %g s", MEND_TIMEOUT)
+        finally:
+            cleaning.cancel()
+        await asyncio.wait({cleaning})  # for a driver asks the server to cancel that, too
+        return False
 
     def _clean(self, record: Record, connection: Any, undo: list[Any]) -> bool:
         keeper = self._keeper

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -115,6 +116,17 @@ async def test_a_server_that_does_not_answer_the_cancellation_is_given_up(
     finally:
         os.kill(frozen, signal.SIGCONT)
     await engine.dispose()
+
+
+async def test_a_loop_that_stood_still_saves_the_connection_all_the_same(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.pool.upkeep.MEND_TIMEOUT", 0.5)
+    process = await backend(engine)
+    await cancel_a_query(engine)
+    await asyncio.sleep(0)  # in which the mending begins
+    time.sleep(0.6)  # noqa: ASYNC251 - the mistake of a service that is meant here
+    assert await backend(engine) == process
 
 
 async def sleep_on_server(engine: AsyncEngine) -> None:
