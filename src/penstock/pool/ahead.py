@@ -1,17 +1,18 @@
 """A statement that travels in front of the next one: it costs no round trip of its own."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 __all__ = ["send_ahead"]
 
 _READY = ord("Z")
 _ERROR = ord("E")
-_OF_THE_STATEMENT = frozenset(b"CI")
+_OF_THE_STATEMENT = frozenset(b"CEI")
 _HEADER = 5
 
 
-def send_ahead(transport: Any, statement: str) -> None:
+def send_ahead(transport: Any, statement: str, is_excused: Callable[[], bool]) -> None:
     """Send a statement whose answer nobody waits for; what is sent next follows it at once.
 
     The connection must be at rest. Should the server refuse, the connection is closed: whoever
@@ -20,10 +21,11 @@ def send_ahead(transport: Any, statement: str) -> None:
     Args:
         transport: Of a connection to PostgreSQL, between asyncio and the driver's protocol.
         statement: One that returns no rows, such as ``SET``.
+        is_excused: Asked when the server has refused: whether nobody relies on it any more.
     """
     text = statement.encode() + b"\0"
     # https://www.postgresql.org/docs/current/protocol-message-formats.html, Query
-    transport.set_protocol(_Answer(transport))
+    transport.set_protocol(_Answer(transport, is_excused))
     transport.write(b"Q" + (len(text) + 4).to_bytes(4) + text)
 
 
@@ -34,10 +36,12 @@ class _Answer(asyncio.Protocol):
 
     Args:
         transport: Whose protocol it replaces until then.
+        is_excused: As above.
     """
 
-    def __init__(self, transport: Any) -> None:
+    def __init__(self, transport: Any, is_excused: Callable[[], bool]) -> None:
         self._transport = transport
+        self._is_excused = is_excused
         self._driver = transport.get_protocol()
         self._received = bytearray()
 
@@ -55,7 +59,7 @@ class _Answer(asyncio.Protocol):
             if kind == _READY:
                 self._step_aside(bytes(passed_on + received))
                 return
-            if kind == _ERROR:
+            if kind == _ERROR and not self._is_excused():
                 self._transport.abort()
                 return
             if kind not in _OF_THE_STATEMENT:

@@ -33,6 +33,10 @@ class Prepared:
     for_sessions: bool
 
 
+def _never() -> bool:
+    return False
+
+
 class Driver:
     """Any driver: nothing is known but what SQLAlchemy's dialect can do."""
 
@@ -81,7 +85,9 @@ class Driver:
     def prepare(self, dialect: Any, connection: Any, statements: list["Prepared"]) -> None:
         """Prepare statements, so that no request has to. Runs in a greenlet."""
 
-    def confine(self, connection: Any, *, to_reading: bool) -> None:
+    def confine(
+        self, connection: Any, *, to_reading: bool, is_excused: Callable[[], bool] = _never
+    ) -> None:
         """Have the server refuse whatever writes, outside a transaction, from now on; or not.
 
         Without a round trip. While it is confined, each statement is a transaction of its own.
@@ -89,6 +95,7 @@ class Driver:
         Args:
             connection: SQLAlchemy's adapter around the driver's connection, at rest.
             to_reading: False to lift it.
+            is_excused: As :func:`~penstock.pool.ahead.send_ahead` has it.
         """
         raise NotImplementedError
 
@@ -154,14 +161,17 @@ class Asyncpg(Driver):
             else:
                 await_(connection.driver_connection._get_statement(statement.text, None))  # noqa: SLF001 - prepare() would not cache it
 
-    def confine(self, connection: Any, *, to_reading: bool) -> None:
+    def confine(
+        self, connection: Any, *, to_reading: bool, is_excused: Callable[[], bool] = _never
+    ) -> None:
         """As the base class says."""
-        send_ahead(connection.driver_connection._transport, CONFINE if to_reading else FREE)  # noqa: SLF001 - as above
+        statement = CONFINE if to_reading else FREE
+        send_ahead(connection.driver_connection._transport, statement, is_excused)  # noqa: SLF001 - as above
         connection.autocommit = to_reading
 
     def settle(self, connection: Any) -> None:
         """As the base class says: asyncpg prepares, and then finds that it cannot send a value."""
-        send_ahead(connection.driver_connection._transport, "")  # noqa: SLF001 - as above
+        send_ahead(connection.driver_connection._transport, "", _never)  # noqa: SLF001 - as above
 
     def is_confined(self, connection: Any) -> bool:
         """As the base class says: servers tell since PostgreSQL 14."""
@@ -261,10 +271,6 @@ _DRIVERS: dict[str, type[Driver]] = {
 def driver_of(dialect: Any) -> Driver:
     """Return what is known of the driver behind a dialect."""
     return _DRIVERS.get(getattr(dialect, "driver", ""), Driver)()
-
-
-def _never() -> bool:
-    return False
 
 
 def _number_of(transport: Any) -> int:

@@ -29,6 +29,8 @@ class Record(_ConnectionRecord):
     """Whether the kernel knows that the server has closed it."""
     reads_only = False
     """Whether the server refuses writes on its connection, as the borrower before wanted it."""
+    is_unconfirmed = False
+    """Whether the server was kept from doing what ``reads_only`` says."""
     fileno: int | None = None
     known: Any = None
     """The connection by which the pool knows the record, until that is closed or given away."""
@@ -48,8 +50,25 @@ class Record(_ConnectionRecord):
 
     def confine(self, *, to_reading: bool) -> None:
         """Have the server refuse writes from the next statement on, or accept them again."""
-        self.keeper.driver.confine(self.dbapi_connection, to_reading=to_reading)
         self.reads_only = to_reading
+        self.keeper.driver.confine(
+            self.dbapi_connection, to_reading=to_reading, is_excused=self._is_given_up
+        )
+
+    def _is_given_up(self) -> bool:
+        # Cancelled by the borrower, in front of the statement that was meant.
+        self.is_unconfirmed = bool(self.repair)
+        return self.is_unconfirmed
+
+    def confine_anew(self, connection: Any) -> None:
+        """Send again what a cancellation has hit in front of the borrower's statement.
+
+        Args:
+            connection: The record's, which is being mended.
+        """
+        if self.is_unconfirmed:
+            self.is_unconfirmed = False
+            self.keeper.driver.confine(connection, to_reading=self.reads_only)
 
     def stay_confined(self) -> None:
         """See to it that a connection which was confined before is so still."""

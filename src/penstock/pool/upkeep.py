@@ -136,7 +136,7 @@ class Upkeep:
                 f"connect_timeout={self._keeper.policy.connect_timeout:g} s",
                 FailureReason.TIMEOUT,
             ) from error
-        record.reads_only = False
+        record.reads_only = record.is_unconfirmed = False
         self._keeper.know(record, record.dbapi_connection)
 
     def _failed_to_open(self, slot: Slot, began: float, error: BaseException) -> None:
@@ -242,6 +242,7 @@ class Upkeep:
             )
             keeper.pool.dispatch.reset(connection, record, state)
             keeper.dialect.do_rollback(connection)
+        record.confine_anew(connection)
         return True
 
     def _mended(self, record: Record, connection: Any, seconds: float) -> None:

@@ -1,7 +1,7 @@
 """A connection is confined to reading in front of its next statement, and freed the same way."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -96,7 +96,7 @@ async def rows(engine: AsyncEngine) -> int:
         return int(await connection.scalar(COUNT))
 
 
-Use = Callable[[AsyncEngine], Awaitable[None]]
+Use = Callable[[AsyncEngine], Coroutine[Any, Any, None]]
 BEFORE: list[Use] = [
     read,
     borrow_to_read,
@@ -214,6 +214,30 @@ async def test_a_confinement_that_the_server_refuses_costs_the_connection(
     for use in (read, write):
         await use(engine)
     assert proxy.connects == 2
+
+
+SLOWLY = "DO 'BEGIN PERFORM pg_sleep(30); END'; SET default_transaction_read_only = {}"
+
+
+@pytest.mark.parametrize(
+    ("before", "cancelled"), [(write, read), (read, write), (borrow, fail_to_read)]
+)
+@pytest.mark.parametrize("use", [read, write, write_in_autocommit, fail_to_read])
+async def test_a_confinement_that_is_cancelled_with_its_statement_is_sent_again(
+    engine: AsyncEngine, before: Use, cancelled: Use, use: Use, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await before(engine)
+    with monkeypatch.context() as patch:
+        patch.setattr("penstock.pool.drivers.CONFINE", SLOWLY.format("on"))
+        patch.setattr("penstock.pool.drivers.FREE", SLOWLY.format("off"))
+        task = asyncio.create_task(cancelled(engine))
+        await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    for _ in range(2):
+        await use(engine)
+    assert pool_of(engine).snapshot().opened_total == 1
 
 
 async def test_a_statements_own_error_reaches_its_caller_alone(engine: AsyncEngine) -> None:
