@@ -102,7 +102,11 @@ def main() -> None:
     listener = socket.socket(fileno=int(sys.argv[1]))
     app = create_app(json.loads(sys.stdin.readline()))
     config = uvicorn.Config(
-        app, access_log=False, log_level="warning", timeout_graceful_shutdown=GRACEFUL_SECONDS
+        app,
+        access_log=False,
+        log_level="warning",
+        timeout_keep_alive=60,  # far from where the client gives its connections up
+        timeout_graceful_shutdown=GRACEFUL_SECONDS,
     )
     threading.Thread(target=_end_with_input, daemon=True).start()
     uvicorn.Server(config).run(sockets=[listener])

@@ -16,7 +16,11 @@ async def serving(app: Any) -> AsyncIterator[str]:
     """Serve ``app``; yields its base URL and fails when its lifespan does."""
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
-        app, log_level=logging.WARNING, lifespan="on", timeout_graceful_shutdown=5
+        app,
+        log_level=logging.WARNING,
+        lifespan="on",
+        timeout_keep_alive=60,  # not the client's own limit, at which both would close at once
+        timeout_graceful_shutdown=5,
     )
     server = uvicorn.Server(config)
     running = asyncio.create_task(_serve(server, listener))

@@ -195,7 +195,7 @@ async def test_the_drivers_own_error_is_the_cause(database_url: str) -> None:
 
 
 async def test_waiting_for_the_pool_is_another_error(network_url: str) -> None:
-    limits = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 0.05, "nested_checkout": "allow"}
+    limits = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 1.0, "nested_checkout": "allow"}
     async with engine_on(network_url, **limits) as engine, engine.connect():
         with pytest.raises(PoolTimeout, match="every connection stayed lent") as raised:
             await scalar(engine, "SELECT 1")

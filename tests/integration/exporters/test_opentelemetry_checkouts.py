@@ -17,8 +17,8 @@ ALL = query(select(Note).order_by(Note.id))
 
 @pytest.fixture
 async def both(database_url: str) -> AsyncIterator[tuple[Database, Recording]]:
-    """A pool of one connection that waits for a fifth of a second, and its recording."""
-    async with recorded(database_url, pool_size=1, max_overflow=0, pool_timeout=0.2) as pair:
+    """A pool of one connection that waits for a second, and its recording."""
+    async with recorded(database_url, pool_size=1, max_overflow=0, pool_timeout=1) as pair:
         yield pair
 
 

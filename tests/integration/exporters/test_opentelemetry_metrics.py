@@ -16,9 +16,9 @@ ONE = query(text("SELECT 1 AS one"))
 
 @pytest.fixture
 async def both(database_url: str) -> AsyncIterator[tuple[Database, Recording]]:
-    """A pool of two connections that waits for a tenth of a second, and its recording."""
+    """A pool of two connections that waits for a second, and its recording."""
     async with recorded(
-        database_url, pool_size=2, max_overflow=1, min_idle=1, pool_timeout=0.1
+        database_url, pool_size=2, max_overflow=1, min_idle=1, pool_timeout=1
     ) as pair:
         yield pair
 

@@ -190,9 +190,7 @@ async def test_one_unanswered_ping_is_all_that_an_asker_waits_for(
 async def test_a_silent_server_keeps_nobody_beyond_the_deadline(
     make_engine: MakeEngine, proxy: Proxy, pool_pre_ping: bool
 ) -> None:
-    engine = make_engine(
-        pool_size=1, pool_timeout=0.5, ping_timeout=0.2, pool_pre_ping=pool_pre_ping
-    )
+    engine = make_engine(pool_size=1, pool_timeout=1, ping_timeout=0.2, pool_pre_ping=pool_pre_ping)
     await backend(engine)
     age(engine, 30)
     proxy.silence(newcomers=True)
@@ -206,9 +204,7 @@ async def test_a_silent_server_keeps_nobody_beyond_the_deadline(
 async def test_a_ping_does_not_outlast_the_askers_deadline(
     make_engine: MakeEngine, proxy: Proxy, pool_pre_ping: bool
 ) -> None:
-    engine = make_engine(
-        pool_size=1, pool_timeout=0.3, ping_timeout=10, pool_pre_ping=pool_pre_ping
-    )
+    engine = make_engine(pool_size=1, pool_timeout=1, ping_timeout=10, pool_pre_ping=pool_pre_ping)
     await backend(engine)
     age(engine, 30)
     proxy.silence()
