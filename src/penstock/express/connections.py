@@ -14,6 +14,7 @@ from asyncpg.exceptions import OutdatedSchemaCacheError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from penstock.express.counting import rows_of
+from penstock.express.errors import ExpressError
 from penstock.express.failures import is_lost, is_outdated, worded
 from penstock.express.loan import Loan, take_back
 from penstock.express.messages import fetch
@@ -30,6 +31,12 @@ Use = Callable[[Any, Any, str, Any], Coroutine[Any, Any, Any]]
 """What is done: given asyncpg's connection, the plan, the SQL and its values."""
 Run = Callable[[Use, Any, str, Any], Coroutine[Any, Any, Any]]
 """Does something on a connection that is borrowed already: given what, and the last three."""
+
+
+_ENDED = (
+    "This snapshot or stream ended when its async with block was left, and its connection may be "
+    "another's by now. What runs later (a background task, a task of your own) opens its own. {}"
+)
 
 
 class ConnectionLost(Exception):  # noqa: N818 - it says what happened
@@ -204,6 +211,8 @@ class Connections:
         await loan.give_back()
 
     async def _run(self, loan: Loan, use: Use, plan: Any, text: str, arguments: Any) -> Any:
+        if loan.is_over:
+            raise ExpressError(_ENDED.format(text))
         watch, info, answer = self.watch, loan.record.info, None
         if watch is not None and use is fetch:  # for a stream takes many turns
             watch.count(text)

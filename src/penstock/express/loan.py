@@ -23,10 +23,12 @@ class Loan:
         record: As above.
         adapter: SQLAlchemy's, around asyncpg's connection; kept, for the pool may take it away.
         driver: asyncpg's connection.
+        is_over: Whether it went back, so that the connection may be somebody else's.
     """
 
     def __init__(self, record: Record, checkout: Any = None) -> None:
         self.record = record
+        self.is_over = False
         adapter: Any = record.dbapi_connection
         self.adapter = adapter
         self.driver = adapter._connection  # noqa: SLF001 - asyncpg's
@@ -51,6 +53,7 @@ class Loan:
 
     async def give_back(self) -> None:
         """Return the connection, on which nothing is open."""
+        self.is_over = True
         if self._checkout is None:
             self.record.keeper.pool._return_conn(self.record)  # noqa: SLF001 - the base class's name for it
         else:
@@ -63,6 +66,7 @@ class Loan:
             error: What was raised.
             amid_transaction: Whether one is open, which is rolled back in the background then.
         """
+        self.is_over = True
         if self._checkout is None:
             take_back(self.record, self.driver, error, amid_transaction=amid_transaction)
             return
