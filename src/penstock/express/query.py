@@ -16,7 +16,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.engine import Dialect
-from sqlalchemy.orm import FromStatement, Mapper
+from sqlalchemy.orm import FromStatement, LoaderCriteriaOption, Mapper
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.dml import ReturningDelete, ReturningInsert, ReturningUpdate, UpdateBase
 from sqlalchemy.sql.elements import BindParameter, ClauseElement
@@ -114,7 +114,12 @@ class Query(Generic[_T_co]):
         if self._existence is None:
             if not isinstance(self.statement, Select):
                 raise ExpressError(f"exists() takes a select(), and this is {self!r}")
-            self._existence = query(select(exists(self.statement)))
+            criteria = [
+                option
+                for option in self.statement._with_options  # noqa: SLF001 - no public way to them
+                if isinstance(option, LoaderCriteriaOption)
+            ]  # which the ORM takes from the outermost statement alone
+            self._existence = query(select(exists(self.statement)).options(*criteria))
         return self._existence
 
     def check(self, values: Mapping[str, Any]) -> None:

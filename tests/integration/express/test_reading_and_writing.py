@@ -19,6 +19,7 @@ from sqlalchemy.exc import (
     MultipleResultsFound,
     NoResultFound,
 )
+from sqlalchemy.orm import with_loader_criteria
 from tests.integration.express.people import (
     User,
     add,
@@ -76,6 +77,18 @@ async def test_exists_asks_for_no_more_than_one(database: Database) -> None:
     assert await reader.exists(select(User).where(User.name == "eve"), timeout=5) is False
     with pytest.raises(ExpressError, match=r"exists\(\) takes a select"):
         await reader.exists(query(text("SELECT 1")))
+
+
+async def test_exists_sees_no_more_than_criteria_let(database: Database) -> None:
+    for name in ("ada", "nobody"):
+        seen = select(User).options(with_loader_criteria(User, User.name == name))
+        expected = bool(await database.reader.all(seen))
+        assert await database.reader.exists(seen) == expected
+        assert await database.reader.exists(query(seen)) == expected
+    criteria = with_loader_criteria(User, User.name == bindparam("name"))
+    given = query(select(User).options(criteria))
+    assert await database.reader.exists(given, name="ada")
+    assert not await database.reader.exists(given, name="nobody")
 
 
 async def test_an_entity_is_detached_and_complete(database: Database) -> None:
