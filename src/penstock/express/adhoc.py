@@ -38,13 +38,15 @@ class AdHocQueries:
         form = getattr(statement, "_generate_cache_key", lambda: None)()
         if form is None:
             return Call(query(statement), values)
-        known = self._queries.get(form.key)
+        # Of which parameters a value has to be given is no part of the form.
+        key = form.key, tuple([bind.required for bind in form.bindparams])
+        known = self._queries.get(key)
         if known is not None:
             refuse_options(statement)  # which are no part of its form
         if known is None:
-            known = self._queries[form.key] = query(statement)
+            known = self._queries[key] = query(statement)
             if len(self._queries) > self._size:
                 self._queries.popitem(last=False)
         else:
-            self._queries.move_to_end(form.key)
+            self._queries.move_to_end(key)
         return Call(known, values, (statement, form.bindparams))

@@ -10,7 +10,7 @@ from tests.integration.express.answers import by_session
 from tests.integration.express.reads import ids
 from tests.integration.express.shop import Base, Item, Stock, fill
 
-from penstock import Database, QueryRefused, query
+from penstock import Database, ParameterError, QueryRefused, query
 from penstock.express.adhoc import SIZE
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -69,6 +69,22 @@ async def test_defaults_of_parameters_belong_to_their_own_statement(filled: Data
         statement = ids.where(Item.id == bindparam("id", number))
         assert await filled.reader.all(statement) == [(number,)]
         assert await filled.reader.all(statement, id=4) == [(4,)]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+async def test_which_parameters_need_a_value_is_up_to_each_statement_of_a_form(
+    filled: Database, first: int
+) -> None:
+    column = (Item.id, Item.price)[first]  # another form for each order
+    optional = select(Item.id).where(column > bindparam("low", 0))
+    required = select(Item.id).where(column > bindparam("low"))
+    for statement in (optional, required, optional, required)[first:]:
+        if statement is optional:
+            assert len(await filled.reader.all(statement)) == 4
+        else:
+            with pytest.raises(ParameterError, match="missing parameters: low"):
+                await filled.reader.all(statement)
+        assert await filled.reader.all(statement, low=99) == []
 
 
 async def test_criteria_of_one_form_keep_their_own_values(filled: Database) -> None:
