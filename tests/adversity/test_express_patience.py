@@ -72,3 +72,21 @@ async def test_a_session_on_the_same_connection_keeps_the_drivers_limit(database
     async with database.read() as session:
         with pytest.raises(TimeoutError):
             await session.execute(text("SELECT pg_sleep(60)"))
+
+
+def test_an_event_loop_after_another_has_the_limit_as_well(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "SHORTEST", 0.0)
+    database = Database.from_url(database_url, environment="testing", command_timeout=0.3)
+
+    async def read(seconds: float) -> int | None:
+        try:
+            async with asyncio.timeout(30):
+                return await database.reader.scalar(slept, seconds=seconds)
+        finally:
+            await database.engine.dispose()
+
+    assert asyncio.run(read(0)) == 1  # its loop ends before the first look
+    with pytest.raises(TimeoutError, match="command_timeout"):
+        asyncio.run(read(60))

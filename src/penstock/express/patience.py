@@ -34,6 +34,8 @@ class Patience:
         self.running: set[Record] = set()
         self._ended: set[Record] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The timer's: one that has ended calls nothing any more."""
         self.unlimited: Any = None
 
     def without_limit(self, limited: Any) -> Any:
@@ -43,8 +45,9 @@ class Patience:
 
     def watch(self) -> None:
         """Begin to look at what is running, once something is."""
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(LOOK_EVERY, self._look)
+        loop = asyncio.get_running_loop()
+        if self._timer is None or loop is not self._loop:
+            self._timer, self._loop = loop.call_later(LOOK_EVERY, self._look), loop
 
     def explained(self, record: Record, error: BaseException) -> BaseException:
         """Return the error to raise: a cancellation that came from here is a ``TimeoutError``."""
