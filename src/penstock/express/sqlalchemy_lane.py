@@ -56,6 +56,8 @@ class SqlalchemyLane:
         """As the protocol says."""
         for row in rows:
             query.check(row)
+        if not rows:
+            return  # of which a session makes a single row, without values
         async with self._write() as session:
             await session.execute(query.statement, list(rows), execution_options=_OPTIONS)
 

@@ -113,6 +113,14 @@ async def test_rows_that_were_written_are_counted(database: Database) -> None:
     assert await database.writer.execute(delete(Customer).where(Customer.id > 1)) == 4
 
 
+async def test_no_rows_write_nothing(database: Database) -> None:
+    before = await database.reader.all(select(Customer))
+    add = query(insert(Customer).values(name="nobody"))
+    for statement in (add, insert(Customer), update(Customer).values(name="nobody")):
+        await database.writer.execute_many(statement, [])
+    assert picture(await database.reader.all(select(Customer))) == picture(before)
+
+
 async def test_an_open_update_sets_what_is_named_by_attribute(database: Database) -> None:
     statement = query(update(User).where(User.id == bindparam("i")))
 
