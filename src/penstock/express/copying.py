@@ -11,7 +11,19 @@ from penstock.express.defaults import OtherValues
 from penstock.express.errors import ExpressError, ParameterError
 from penstock.express.failures import not_converted
 
-__all__ = ["Copying"]
+__all__ = ["Copying", "RowsFailed"]
+
+
+class RowsFailed(Exception):  # noqa: N818 - it says what happened
+    """Where the rows come from something failed, which says nothing of the connection.
+
+    Args:
+        error: What was raised there.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class Copying:
@@ -84,6 +96,7 @@ class Copying:
 
         Raises:
             ParameterError: A row has other names than the first.
+            RowsFailed: There was none to be had.
         """
         names = set(self._names.values())
         number = 0
@@ -157,5 +170,8 @@ async def _again(
     first: Mapping[str, Any], others: AsyncIterator[Mapping[str, Any]]
 ) -> AsyncIterator[Mapping[str, Any]]:
     yield first
-    async for row in others:
-        yield row
+    try:
+        async for row in others:
+            yield row
+    except Exception as error:
+        raise RowsFailed(error) from error

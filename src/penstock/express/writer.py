@@ -4,7 +4,7 @@ from collections.abc import AsyncIterable, Coroutine, Iterable, Mapping
 from typing import Any
 
 from penstock.express.asking import Asking, Values, within
-from penstock.express.copying import Copying
+from penstock.express.copying import Copying, RowsFailed
 from penstock.express.errors import ExpressError
 from penstock.express.lanes import Call, Lane, Pick
 from penstock.express.query import Query, Statement, as_query
@@ -93,4 +93,9 @@ class Writer(Asking):
 
     async def _copy(self, target: Any, rows: Any) -> int:
         copying = await Copying.of(target, rows)
-        return 0 if copying is None else await self.lane.copy(copying)
+        if copying is None:
+            return 0
+        try:
+            return await self.lane.copy(copying)
+        except RowsFailed as failed:
+            raise failed.error from failed.error.__cause__

@@ -1,10 +1,11 @@
 """What is told of a value that does not fit, and of what the server refuses: as by a session."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from asyncpg.exceptions import PostgresError
 from sqlalchemy import (
     Column,
     MetaData,
@@ -118,14 +119,20 @@ async def test_a_value_that_does_not_fit_leaves_nothing_of_a_copy(
     assert await database.reader.all(names) == [("ada",), ("bob",)]
 
 
-async def test_what_fails_where_the_rows_come_from_is_told_as_it_is(database: Database) -> None:
-    def rows() -> Iterator[dict[str, Any]]:
+@pytest.mark.parametrize(
+    "error", [ValueError, TimeoutError, ConnectionResetError, FileNotFoundError, PostgresError]
+)
+async def test_what_fails_where_the_rows_come_from_is_told_as_it_is(
+    database: Database, error: type[Exception]
+) -> None:
+    async def rows() -> AsyncIterator[dict[str, Any]]:
         yield {"name": "eve"}
-        raise ValueError("the caller's own")
+        raise error("the caller's own")
 
-    with pytest.raises(ValueError, match=r"^the caller's own$"):
+    with pytest.raises(error, match=r"^the caller's own$"):
         await database.writer.copy_in(User, rows())
     assert await database.reader.all(names) == [("ada",), ("bob",)]
+    assert database.pool.opened_total == 1
 
 
 async def test_the_servers_errors_are_sqlalchemys(database: Database) -> None:
