@@ -66,7 +66,7 @@ def at_work(postgres: PostgresServer, database: Database) -> int:
     name = database.engine.url.database
     return len(
         postgres.execute(
-            f"SELECT FROM pg_stat_activity WHERE datname = '{name}' AND state = 'active'"
+            f"SELECT pid FROM pg_stat_activity WHERE datname = '{name}' AND state = 'active'"
         )
     )
 
