@@ -221,3 +221,30 @@ async def silenced(database: Database, proxy: Proxy) -> None:
             assert database.pool.checked_out == 0
             await usable(database)  # over a new connection
         proxy.heal()
+
+
+@pytest.mark.parametrize("settings", [{}, {"proxy": "pgbouncer"}], ids=["direct", "pooled"])
+async def test_who_gives_up_a_read_waits_for_no_rollback(
+    postgres: PostgresServer,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, Any],
+) -> None:
+    monkeypatch.setattr("penstock.pool.upkeep.MEND_TIMEOUT", 0.3)
+    monkeypatch.setattr("penstock.pool.closing.CLOSE_TIMEOUT", 0.3)
+    async with (
+        proxy_before(postgres.host, postgres.port) as proxy,
+        Database.from_url(
+            proxy.url(database_url), environment="testing", pool_size=1, max_overflow=0, **settings
+        ) as database,
+    ):
+        reading = asyncio.ensure_future(database.reader.scalar(sleep))
+        await eventually(lambda: at_work(postgres, database) == 1)
+        proxy.silence()
+        reading.cancel()
+
+        await asyncio.wait({reading}, timeout=10)  # command_timeout is 60 s
+        assert reading.cancelled()
+        assert database.pool.checked_out == 0
+        assert await database.reader.scalar(BACKEND)  # over a new connection
+        proxy.heal()

@@ -9,6 +9,7 @@ from typing import Any
 from asyncpg.exceptions import DataError
 from sqlalchemy.engine import Dialect
 
+from penstock.express.failures import is_lost, was_interrupted
 from penstock.express.lanes import Copy
 from penstock.express.plan import Plan
 from penstock.express.shape import Shape
@@ -75,9 +76,20 @@ async def _fetch_and_look(driver: Any, plan: Plan, sql: str, arguments: Sequence
 
 
 async def fetch_read_only(driver: Any, plan: Plan, sql: str, arguments: Sequence[Any]) -> Any:
-    """Run a statement in a transaction that only reads, and return its records."""
-    async with driver.transaction(readonly=True):
-        return await fetch(driver, plan, sql, arguments)
+    """Run a statement in a transaction that only reads, and return its records.
+
+    Who is interrupted waits for no ROLLBACK: the pool cleans up behind him.
+    """
+    transaction = driver.transaction(readonly=True)
+    await transaction.start()
+    try:
+        answer = await fetch(driver, plan, sql, arguments)
+    except Exception as error:
+        if not (was_interrupted(error) or is_lost(driver, error)):
+            await transaction.rollback()
+        raise
+    await transaction.commit()
+    return answer
 
 
 async def execute(driver: Any, _: Plan, sql: str, arguments: Sequence[Any]) -> Any:
