@@ -206,6 +206,27 @@ async def test_a_type_that_was_made_anew_is_written_once(database: Database) -> 
     assert await database.reader.scalar(text("SELECT count(*) FROM people")) == 2
 
 
+EACH_ROW = "FOR EACH ROW EXECUTE FUNCTION look()"
+LOOK = """CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS $$
+    DECLARE glad mood = 'glad';
+    BEGIN IF CAST(glad AS text) = NEW.line THEN NEW.price = 0; END IF; RETURN NEW; END
+$$"""
+"""Each connection remembers the type by its number."""
+
+
+async def test_a_copy_that_failed_is_not_taken_up_without_its_first_rows(
+    database: Database,
+) -> None:
+    mood = "CREATE TYPE mood AS ENUM ('glad', 'sad')"
+    await change(database, mood, LOOK, "CREATE TRIGGER look BEFORE INSERT ON notes " + EACH_ROW)
+    async with database.engine.connect():  # so that it is the same connection again
+        await database.writer.copy_in(Note, [{"id": 2, "line": "sad", "price": 1}])
+        await change(database, "DROP TYPE mood", mood)
+        with pytest.raises(DBAPIError, match="cache lookup failed"):
+            await database.writer.copy_in(Note, [{"id": 3, "line": "sad", "price": 1}])
+    assert not await database.reader.exists(select(Note).where(Note.id == 3))
+
+
 async def test_an_enum_that_gets_another_value_is_read_and_written(database: Database) -> None:
     await change(database, *NEW_MOODS)
     assert (await database.reader.one(MOODS, mood="glad")).mood == "glad"

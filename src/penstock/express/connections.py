@@ -19,6 +19,7 @@ from penstock.express.failures import is_lost, is_outdated, worded
 from penstock.express.loan import Loan, take_back
 from penstock.express.messages import fetch
 from penstock.express.patience import Patience
+from penstock.express.plan import Plan
 from penstock.pool import PenstockPool
 from penstock.pool.loans import STATEMENT_KEY
 from penstock.pool.record import Record
@@ -63,6 +64,10 @@ class _Work:
 
     def on(self, driver: Any) -> Coroutine[Any, Any, Any]:
         return self.use(driver, self.plan, self.sql, self.arguments)
+
+    def may_be_sent_again(self, driver: Any, error: BaseException) -> bool:
+        # Not a copy, some of whose rows were taken already.
+        return isinstance(self.plan, Plan) and is_outdated(driver, error, writes=self.writes)
 
 
 class Connections:
@@ -150,7 +155,7 @@ class Connections:
         """Return the answer to a second try, or raise what a session would."""
         driver = adapter._connection  # noqa: SLF001 - asyncpg's
         error = self._patience.explained(record, cause)
-        if is_outdated(driver, error, writes=work.writes):
+        if work.may_be_sent_again(driver, error):
             return await self._use_anew(Loan(record), work)
         if isinstance(error, OutdatedSchemaCacheError):
             await driver.reload_schema_state()  # for the borrower after this
@@ -168,7 +173,7 @@ class Connections:
             answer = await work.on(loan.driver)
         except BaseException as error:  # noqa: BLE001 - as above
             self._time(loan.record, work.sql)
-            if is_outdated(loan.driver, error, writes=work.writes):
+            if work.may_be_sent_again(loan.driver, error):
                 return await self._use_anew(loan, work)
             await loan.take_back(error)
             told = self._told(loan.adapter, error, work)
