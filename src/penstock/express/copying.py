@@ -54,6 +54,7 @@ class Copying:
             and (column.default.is_scalar or column.default.is_callable)
         }
         self.columns: Sequence[str] = [*names, *self._defaults]
+        self._refuse_conversions()
         self.taken = 0
 
     def _refuse_expressions(self, names: Mapping[str, str]) -> None:
@@ -68,6 +69,14 @@ class Copying:
             raise ExpressError(
                 f"COPY computes no default= of {', '.join(missing)}: give the values, or make it a "
                 "server_default="
+            )
+
+    def _refuse_conversions(self) -> None:
+        types = {key: self.table.c[key].type for key in self.columns}
+        if converted := [key for key, kind in types.items() if kind._has_bind_expression]:  # noqa: SLF001 - as SQLAlchemy's own compiler asks
+            raise ExpressError(
+                f"COPY computes nothing, and the bind_expression() of {', '.join(converted)} is "
+                "for the server: write the rows by execute_many()"
             )
 
     @classmethod

@@ -6,7 +6,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from sqlalchemy import (
+    Column,
     Integer,
+    MetaData,
+    String,
+    Table,
+    TypeDecorator,
     bindparam,
     delete,
     func,
@@ -147,6 +152,29 @@ async def test_a_copy_fills_in_what_an_insert_does(database: Database) -> None:
 async def test_a_copy_without_what_the_server_would_compute_is_refused(database: Database) -> None:
     with pytest.raises(ExpressError, match="length, ticket"):
         await database.writer.copy_in(Item, [{"name": "a"}])
+
+
+class Encrypted(TypeDecorator[str]):
+    """Text that the server turns into something else."""
+
+    impl = String
+    cache_ok = True
+
+    def bind_expression(self, bindparam: Any) -> Any:
+        return func.reverse(bindparam)
+
+
+async def test_a_copy_past_what_the_server_would_make_of_a_value_is_refused(
+    database: Database,
+) -> None:
+    notes = Table("notes", MetaData(), Column("line", Encrypted))
+    async with database.engine.begin() as connection:
+        await connection.run_sync(notes.metadata.create_all)
+
+    with pytest.raises(ExpressError, match=r"bind_expression\(\) of line"):
+        await database.writer.copy_in(notes, [{"line": "secret"}])
+    await database.writer.execute_many(insert(notes), [{"line": "secret"}])
+    assert await database.reader.all(select(notes.c.line)) == [("terces",)]
 
 
 async def test_an_update_of_each_row_without_a_where_changes_no_other_row(filled: Database) -> None:
