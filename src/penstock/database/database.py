@@ -10,6 +10,7 @@ from typing import Any, Self
 from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
+from penstock.database.aborted import note_failures
 from penstock.database.errors import BudgetExceeded
 from penstock.database.limits import server_limits
 from penstock.database.read_only import ReadOnlySession, reading_engine
@@ -47,6 +48,7 @@ class Database:
     def __init__(self, settings: DatabaseSettings) -> None:
         self.settings = settings
         self._engine = build_engine(settings)
+        note_failures(self._engine.sync_engine)
         self._confinement = Confinement(self._engine, settings)
         self._confined = confined_engine(self._engine)
         self._reading = reading_engine(self._engine)

@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
+from penstock.database.aborted import WritingSyncSession
 from penstock.database.commit import commit
 from penstock.database.errors import ReadOnlyError
 from penstock.database.read_only import ReadOnlySyncSession
@@ -18,7 +19,7 @@ class WritingSession(UnitSession):
     """The session that writes; its COMMIT says so when its outcome is not known."""
 
     def __init__(self, source: SessionSource) -> None:
-        super().__init__(source)
+        super().__init__(source, WritingSyncSession)
         self.reader: ReadingSession | None = None
         self.began = False
         self._task: asyncio.Task[Any] | None = None

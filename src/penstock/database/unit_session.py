@@ -56,7 +56,7 @@ class UnitSession(AsyncSession):
     _ended: str | None = None
     """Why the session is over; set once. An operation that was in progress then closes it."""
 
-    def __init__(self, source: SessionSource, kind: type[Session] = Session) -> None:
+    def __init__(self, source: SessionSource, kind: type[Session]) -> None:
         super().__init__(
             source,
             sync_session_class=kind,
