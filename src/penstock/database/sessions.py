@@ -10,6 +10,7 @@ from penstock.database.aborted import WritingSyncSession
 from penstock.database.commit import commit
 from penstock.database.errors import ReadOnlyError
 from penstock.database.read_only import ReadOnlySyncSession
+from penstock.database.transaction import WritingTransaction
 from penstock.database.unit_session import SessionSource, UnitSession
 
 __all__ = ["ReadingSession", "WritingSession"]
@@ -48,6 +49,16 @@ class WritingSession(UnitSession):
             Seconds that the COMMIT took.
         """
         return await self.run_sync(commit)
+
+    def begin(self) -> WritingTransaction:
+        """Begin a transaction by hand."""
+        self.refuse_if_ended()
+        return WritingTransaction(self)
+
+    def begin_nested(self) -> WritingTransaction:
+        """Begin a savepoint."""
+        self.refuse_if_ended()
+        return WritingTransaction(self, nested=True)
 
 
 class ReadingSession(UnitSession):

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from penstock.database.errors import SessionClosed
 
-__all__ = ["SessionSource", "UnitSession"]
+__all__ = ["SessionSource", "UnitSession", "operation"]
 
 _logger = logging.getLogger(__name__)
 
@@ -23,11 +23,11 @@ SessionSource: TypeAlias = AsyncEngine | AsyncConnection
 """Where a session gets its connection; a given connection's own transaction is never ended."""
 
 
-def _operation(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+def operation(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     """Let ``method`` run only while the session lives, and count it while it runs."""
 
     @functools.wraps(method)
-    async def operation(self: "UnitSession", *args: Any, **kwargs: Any) -> Any:
+    async def counted(self: "UnitSession", *args: Any, **kwargs: Any) -> Any:
         self.refuse_if_ended()
         await self.before_operation()
         self.running += 1
@@ -41,7 +41,7 @@ def _operation(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable
         await self.after_operation(failed=False)
         return result
 
-    return operation
+    return counted
 
 
 class UnitSession(AsyncSession):
@@ -65,6 +65,11 @@ class UnitSession(AsyncSession):
             close_resets_only=False,
             join_transaction_mode="create_savepoint",
         )
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the unit of work is over."""
+        return self._ended is not None
 
     def refuse_if_ended(self) -> None:
         """Raise :class:`SessionClosed` when the unit of work is over."""
@@ -147,4 +152,4 @@ for _name in (
     "scalar",
     "stream",
 ):
-    setattr(UnitSession, _name, _operation(getattr(AsyncSession, _name)))
+    setattr(UnitSession, _name, operation(getattr(AsyncSession, _name)))
