@@ -11,8 +11,6 @@ LOOK_EVERY = 0.001
 """Seconds. The event loop sees a hang-up by itself in each of its rounds; this is for those that
 came during the present round, so that to look more often would be for nothing."""
 
-MOST_AT_ONCE = 16
-
 
 class Watched(Protocol):
     """Whatever is told that its server has hung up."""
@@ -63,7 +61,7 @@ class Hangups:
         if self._epoll is None or now - self.looked_at <= LOOK_EVERY:
             return
         self.looked_at = now
-        for fileno, _ in self._epoll.poll(0, MOST_AT_ONCE):
+        for fileno, _ in self._epoll.poll(0, len(self._watched) + 1):
             watched = self._watched.pop(fileno, None)
             if watched is not None:
                 watched.hung_up = True

@@ -62,9 +62,11 @@ async def backends(engine: AsyncEngine, count: int) -> list[int]:
     return [backend_of(driver) for driver in drivers]
 
 
-def kill(postgres: PostgresServer, process: int) -> None:
-    """End a process of the server; the event loop stands still until it is gone."""
-    postgres.execute(f"SELECT pg_terminate_backend({process}, 10000)")
+def kill(postgres: PostgresServer, *processes: int) -> None:
+    """End processes of the server; the event loop stands still until they are gone."""
+    postgres.execute(
+        f"SELECT pg_terminate_backend(process, 10000) FROM unnest(ARRAY{[*processes]}) AS process"
+    )
 
 
 def age(engine: AsyncEngine, seconds: float) -> None:

@@ -77,6 +77,16 @@ async def test_a_backend_killed_while_the_event_loop_stood_still_is_not_lent(
     assert await use(engine) != killed
 
 
+async def test_of_many_backends_killed_at_once_none_is_lent(
+    make_engine: MakeEngine, database_url: str, postgres: PostgresServer
+) -> None:
+    engine = make_engine(database_url, pool_size=20)
+    killed = await backends(engine, 20)
+    kill(postgres, *killed)
+    age(engine, 0.01)  # for the first millisecond nothing is asked but the event loop
+    assert await use(engine) not in killed
+
+
 @both_drivers
 async def test_a_connection_idle_for_long_is_asked_once_before_it_is_lent(
     make_engine: MakeEngine, proxy: Proxy
