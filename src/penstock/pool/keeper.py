@@ -261,6 +261,7 @@ class Keeper:
         # Again and again, for what was being opened may be lent meanwhile; each close is bounded.
         while not self._drained.is_set():
             self.ledger.waiters.refuse_all(Refusal(Refused.CLOSED))
+            self.upkeep.stop_connecting()
             for slot in [slot for slot in self.ledger if slot.state is LENT]:
                 await self.reclaim(slot, why)
             with contextlib.suppress(TimeoutError):

@@ -77,6 +77,12 @@ class Upkeep:
         while self._connecting:
             await asyncio.wait(set(self._connecting))
 
+    def stop_connecting(self) -> None:
+        """Give up whatever is still being opened."""
+        for task in self._connecting:
+            if not task.cancelling():
+                task.cancel()
+
     def take_down(self, record: Record, connection: Any, *, mend: bool) -> None:
         """Close or mend a connection that was taken from its borrower.
 
@@ -105,7 +111,8 @@ class Upkeep:
             await self.connect(record)
             if slot.replaces is not None:
                 await self._prepare(record, slot.replaces.content)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
+            let_go(error)
             self._failed_to_open(slot, began, ConnectFailed("the attempt to connect was cancelled"))
             raise
         except BaseException as error:  # noqa: BLE001 - whoever waits for the connection raises it

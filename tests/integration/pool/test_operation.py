@@ -7,7 +7,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from tests.eventually import eventually
-from tests.integration.pool.pools import pool_of, use
+from tests.integration.pool.pools import MakeEngine, pool_of, use
+from tests.servers.proxy import Proxy
 
 from penstock import PenstockPool, PoolClosed, PoolFull, PoolSuspended, SettingsError
 
@@ -157,3 +158,21 @@ async def test_draining_by_force_does_not_serve_those_who_still_wait(database_ur
     with pytest.raises(asyncio.CancelledError):
         await holder
     await engine.dispose()
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"], indirect=True)
+async def test_draining_by_force_gives_up_what_is_still_being_opened(
+    make_engine: MakeEngine, proxy: Proxy
+) -> None:
+    engine = make_engine(connect_timeout=60)
+    proxy.silence(newcomers=True)
+    asker = asyncio.create_task(use(engine))
+    await eventually(lambda: len(proxy.links) == 1)
+
+    async with asyncio.timeout(30):
+        await pool_of(engine).drain(timeout=0.1)
+    assert pool_of(engine).ledger.open == 0
+    with pytest.raises(PoolClosed):
+        await asker
+    proxy.heal()
+    await eventually(lambda: not proxy.links)
