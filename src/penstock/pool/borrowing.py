@@ -1,5 +1,6 @@
 """Getting a connection that was not simply there: waiting for one, and trying whether it lives."""
 
+import asyncio
 import math
 from asyncio import Future
 from time import monotonic
@@ -141,11 +142,7 @@ class Borrowing:
 
     async def _answers_ping(self, record: Record) -> bool:
         keeper = self._keeper
-        try:
-            is_alive = await keeper.questions.ping(record, self._patience_for_ping())
-        except BaseException as error:
-            keeper.give_up(record, error)
-            raise
+        is_alive = await self._pinged(record)
         # SQLAlchemy, which would ping by itself, does not ping what is fresh.
         record.fresh = is_alive and keeper.pre_pings
         if not is_alive:
@@ -154,10 +151,33 @@ class Borrowing:
             keeper.distrust_idle()
         return is_alive
 
+    async def _pinged(self, record: Record) -> bool:
+        limit = asyncio.timeout(self._rest_after_waiting())
+        try:
+            async with limit:
+                return await self._pinged_within_bounds(record)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise self._error(Refusal(Refused.WAITING)) from None
+
+    async def _pinged_within_bounds(self, record: Record) -> bool:
+        try:
+            return await self._keeper.questions.ping(record, self._patience_for_ping())
+        except BaseException as error:
+            self._keeper.give_up(record, error)
+            raise
+
+    def _rest_after_waiting(self) -> float | None:
+        """What is left of a patience that the queue has used up says nothing of the server."""
+        if not self._waited or self._deadline == math.inf:
+            return None
+        return self._deadline - monotonic()
+
     def _patience_for_ping(self) -> float:
         bound = self._keeper.policy.ping_timeout
-        if self._deadline <= self._asked_at:  # pool_timeout=0 is about waiting for others
-            return bound
+        if self._waited or self._deadline <= self._asked_at:
+            return bound  # pool_timeout=0 is about waiting for others
         return max(0.0, min(bound, self._deadline - monotonic()))
 
     def _give_up(self, record: Record, error: DisconnectionError) -> None:

@@ -223,6 +223,26 @@ async def test_a_ping_does_not_outlast_the_askers_deadline(
             await backend(engine)
 
 
+@both_drivers
+async def test_a_patience_that_waiting_has_used_up_condemns_no_connection(
+    make_engine: MakeEngine, proxy: Proxy
+) -> None:
+    engine = make_engine(pool_size=2, max_overflow=0, pool_timeout=1, pool_pre_ping=True)
+    known = set(await backends(engine, 2))
+    held = [await engine.connect() for _ in range(2)]
+    asker = asyncio.create_task(use(engine))
+    await eventually(lambda: pool_of(engine).snapshot().waiting == 1)
+    proxy.silence()
+    await held.pop().close()
+    with pytest.raises(PoolTimeout) as raised:
+        await asker
+    proxy.heal()
+    await held.pop().close()
+    assert raised.value.phase == "waiting"
+    await eventually(lambda: pool_of(engine).snapshot().checked_in == 2)
+    assert set(await backends(engine, 2)) == known
+
+
 async def test_pool_timeout_zero_leaves_time_for_a_ping(
     make_engine: MakeEngine, proxy: Proxy
 ) -> None:
