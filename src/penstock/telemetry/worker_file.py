@@ -41,12 +41,18 @@ class WorkerFile:
         Args:
             directory: Shared by the workers of one service.
             name: The database's.
+
+        Raises:
+            OSError: It cannot be made, or the disk has no room for it.
         """
         path = directory / f"{name}-{os.getpid()}-{time.time_ns():x}{SUFFIX}"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             lock(descriptor)
-            os.ftruncate(descriptor, LAYOUT.size)
+            # Written and not only made so long: on a full disk, memory without room behind it
+            # ends the process that writes to it.
+            with os.fdopen(descriptor, "wb", closefd=False) as empty:
+                empty.write(bytes(LAYOUT.size))
             file = cls(path, descriptor)
         except BaseException:
             os.close(descriptor)
