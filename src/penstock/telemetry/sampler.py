@@ -31,7 +31,8 @@ class Sampler:
         self._recorder = recorder
         self._loop = asyncio.get_running_loop()
         self._latest = 0.0
-        self._next_sample = float(int(time.time()) + 1)
+        self._second = int(time.time())
+        """Of the newest sample. The clock may be set back: any other one is the next."""
         self._due = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._wait()
@@ -51,8 +52,8 @@ class Sampler:
         pool, now = self._pool(), time.time()
         if pool is None:
             return
-        if now >= self._next_sample:
-            self._next_sample = float(int(now) + 1)
+        if int(now) != self._second:
+            self._second = int(now)
             self.sample(pool, now)
         self._wait()
 

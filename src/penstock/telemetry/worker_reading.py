@@ -60,8 +60,13 @@ class WorkerReader:
         written, width = int(numbers[LAYOUT.written]), len(SAMPLE)
         for number in range(max(self._seen, written - SECONDS_KEPT), written):
             place = LAYOUT.history + number % SECONDS_KEPT * width
-            self._history.append(_sample(numbers[place : place + width].tolist()))
+            self._add(_sample(numbers[place : place + width].tolist()))
         self._seen = written
+
+    def _add(self, sample: Sample) -> None:
+        while self._history and self._history[-1].at > sample.at:
+            self._history.pop()  # taken before the clock was set back
+        self._history.append(sample)
 
 
 def _routes(numbers: "memoryview[float]", texts: memoryview) -> tuple[RouteUse, ...]:

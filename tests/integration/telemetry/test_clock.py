@@ -1,0 +1,27 @@
+"""What becomes of the samples when somebody sets the machine's clock."""
+
+import time
+from pathlib import Path
+
+import pytest
+from tests.eventually import eventually
+
+from penstock import Database
+
+
+async def test_samples_are_taken_though_the_clock_was_set_back(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = time.time
+    async with Database.from_url(
+        database_url, environment="testing", telemetry_dir=tmp_path
+    ) as database:
+        set_back_at = database.telemetry.read().now.at
+        monkeypatch.setattr(time, "time", lambda: clock() - 3600)
+
+        await eventually(lambda: database.telemetry.read().now.at < set_back_at)
+        await eventually(lambda: len(database.telemetry.read().history) >= 2)
+
+        moments = [sample.at for sample in database.telemetry.read().history]
+        assert moments == sorted(moments)
+        assert moments[-1] < set_back_at
