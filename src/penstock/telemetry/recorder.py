@@ -25,7 +25,7 @@ from penstock.telemetry.layout import COUNTERS, LAYOUT, SAMPLE, SECONDS_KEPT
 from penstock.telemetry.tables import routes_of, statements_of
 from penstock.telemetry.worker_file import WorkerFile
 
-__all__ = ["Recorder", "ServerNumbers"]
+__all__ = ["NOT_KNOWN", "Recorder", "ServerNumbers"]
 
 YOUNG = 60.0
 """Seconds below which a connection that ended was short-lived."""
@@ -49,6 +49,7 @@ _BROKEN = (CloseReason.DEAD, CloseReason.INVALID, CloseReason.LOST)
 ServerNumbers = tuple[float, float, float, float]
 """Connections of everybody, how many the server accepts, and the lag of the replica furthest
 behind in bytes and in seconds; NaN for what is not known."""
+NOT_KNOWN: ServerNumbers = (nan, nan, nan, nan)
 
 
 class Recorder:
@@ -65,7 +66,7 @@ class Recorder:
         self._before = dict.fromkeys(_SECOND, 0.0)
         self._sums_before = (0.0, 0.0)
         self._wait_longest = 0.0
-        self.server: ServerNumbers = (nan, nan, nan, nan)
+        self.server = NOT_KNOWN
 
     # The hot path: once for each loan.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from penstock.telemetry.directory import group_directory, leave_nothing
 from penstock.telemetry.locking import IS_POSSIBLE
 from penstock.telemetry.reading import Reading
-from penstock.telemetry.recorder import Recorder, ServerNumbers
+from penstock.telemetry.recorder import NOT_KNOWN, Recorder, ServerNumbers
 from penstock.telemetry.sampler import Sampler
 from penstock.telemetry.worker_file import WorkerFile
 from penstock.telemetry.workers import Workers
@@ -143,7 +143,9 @@ class Telemetry:
             await asyncio.sleep(pause)
             pause = ASK_EVERY
             try:
-                if self.ask_server is not None and workers.first() == own:
+                if workers.first() != own:
+                    recorder.server = NOT_KNOWN  # what it was told is out of date by now
+                elif self.ask_server is not None:
                     recorder.server = await self.ask_server() or recorder.server
             except Exception:
                 _logger.warning("The server's numbers are not known", exc_info=True)

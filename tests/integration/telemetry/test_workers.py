@@ -209,39 +209,6 @@ async def test_commits_pings_and_waits_are_timed(database_url: str, tmp_path: Pa
         assert reading.counters.opened == 1
 
 
-async def test_the_servers_own_numbers_are_asked_for_without_a_loan(
-    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("penstock.telemetry.telemetry.ASK_FIRST", 0.1)
-    async with database_of(database_url, tmp_path) as database:
-        loans = database.telemetry.read().counters.checkouts
-
-        await eventually(lambda: database.telemetry.read().now.server_limit > 0)
-        now = database.telemetry.read().now
-
-        assert now.server_connections >= 1
-        assert database.telemetry.read().counters.checkouts == loans
-
-
-async def test_a_server_that_did_not_say_its_numbers_is_asked_again(
-    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("penstock.telemetry.telemetry.ASK_FIRST", 0.0)
-    monkeypatch.setattr("penstock.telemetry.telemetry.ASK_EVERY", 0.01)
-    database = database_of(database_url, tmp_path)
-    ask, answers = database.telemetry.ask_server, iter([KeyError("unforeseen"), None])
-    assert ask is not None
-
-    async def fail_first() -> tuple[float, float, float, float] | None:
-        if isinstance(answer := next(answers, ask), Exception):
-            raise answer
-        return await ask() if answer is ask else None
-
-    database.telemetry.ask_server = fail_first
-    async with database:
-        await eventually(lambda: database.telemetry.read().now.server_limit > 0)
-
-
 async def test_a_database_closes_whose_telemetry_was_taken_away(
     database_url: str, tmp_path: Path
 ) -> None:
