@@ -73,9 +73,14 @@ def locked(directory: Path) -> Iterator[bool]:
         directory: Where the files are.
 
     Yields:
-        Whether that worked within a twentieth of a second.
+        Whether that worked within a twentieth of a second; not where the lock's file cannot be had.
     """
-    descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = None
+    with contextlib.suppress(OSError):  # the directory is gone, its disk full, or another user's
+        descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    if descriptor is None:
+        yield False
+        return
     with contextlib.closing(os.fdopen(descriptor, "rb", buffering=0)):
         until = time.monotonic() + LOCK_SECONDS
         while not (is_alone := try_lock(descriptor)) and time.monotonic() < until:

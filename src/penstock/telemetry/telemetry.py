@@ -137,11 +137,23 @@ class Telemetry:
             return Reading(self.name, ())
         return self._workers.read(self.name)
 
+    def _began_anew(self, path: Path) -> bool:
+        # What is counted in a file that was deleted, nobody can read.
+        if self._pool is None or path.exists():
+            return False
+        _logger.warning("%s was deleted: telemetry begins anew", path)
+        pool = self._pool
+        self.stop()
+        self.start(pool)
+        return True
+
     async def _ask(self, recorder: Recorder, workers: Workers, own: Path) -> None:
         pause = ASK_FIRST
         while True:
             await asyncio.sleep(pause)
             pause = ASK_EVERY
+            if self._began_anew(own):
+                return
             try:
                 if workers.first() != own:
                     recorder.server = NOT_KNOWN  # what it was told is out of date by now

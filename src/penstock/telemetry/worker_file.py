@@ -73,10 +73,13 @@ class WorkerFile:
 
 
 def is_alive(path: Path) -> bool:
-    """Tell whether the worker whose file it is still lives: the kernel unlocks it at its end."""
+    """Tell whether the worker whose file it is still lives: the kernel unlocks it at its end.
+
+    Of one whose file may not be opened that is not known; it is taken to live.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
+    except OSError as error:
+        return not isinstance(error, FileNotFoundError)
     with contextlib.closing(os.fdopen(descriptor, "rb", buffering=0)):
         return not try_lock(descriptor, is_shared=True)

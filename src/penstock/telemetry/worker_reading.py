@@ -33,10 +33,10 @@ class WorkerReader:
         self._seen = 0
 
     def read(self) -> WorkerReading | None:
-        """Return what it says; None where it is gone, or of another release."""
+        """Return what it says; None where it is gone, of another release, or not to be read."""
         try:
             content = self._path.read_bytes()
-        except FileNotFoundError:
+        except OSError:
             return None
         if len(content) != LAYOUT.size:
             return None

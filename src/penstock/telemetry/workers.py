@@ -1,5 +1,6 @@
 """Reading the files of all workers: those that live, and what those that ended have left."""
 
+import contextlib
 from pathlib import Path
 from threading import Lock
 
@@ -27,7 +28,7 @@ class Workers:
         """What a reader has read before is for one thread at a time."""
 
     def read(self, name: str) -> Reading:
-        """Return what they say; the files of ended ones are added up and removed.
+        """Return what those say that can be read; files of ended ones are added up and removed.
 
         Args:
             name: What the database is called.
@@ -46,7 +47,8 @@ class Workers:
                     dead.append(path)
                     ended.add(path.name, worker)
             if dead and is_alone:
-                self._remove(dead, ended)
+                with contextlib.suppress(OSError):  # a full disk: they are added up again next time
+                    self._remove(dead, ended)
         living.sort(key=lambda worker: worker.started)
         return Reading(name, tuple(living), ended.counters, ended.histograms)
 

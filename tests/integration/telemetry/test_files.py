@@ -1,9 +1,25 @@
 """The files that workers keep, and what may become of them."""
 
+import shutil
 from pathlib import Path
 
+import pytest
+from sqlalchemy import text
+from tests.eventually import eventually
+
+from penstock import Database, query
 from penstock.telemetry.layout import LAYOUT
 from penstock.telemetry.worker_file import WorkerFile
+
+ONE = query(text("SELECT 1 AS one"))
+
+
+def database_of(url: str, directory: Path) -> Database:
+    return Database.from_url(url, environment="testing", telemetry_dir=directory)
+
+
+def files(directory: Path) -> set[Path]:
+    return set(directory.glob("*.worker"))
 
 
 def test_the_disk_has_room_for_all_that_a_worker_will_write(tmp_path: Path) -> None:
@@ -12,3 +28,45 @@ def test_the_disk_has_room_for_all_that_a_worker_will_write(tmp_path: Path) -> N
     assert file.path.stat().st_blocks * 512 >= LAYOUT.size
 
     file.close()
+
+
+async def test_what_cannot_be_read_or_written_keeps_nobody_from_reading_the_rest(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with database_of(database_url, tmp_path) as database:
+        (own,) = files(tmp_path)
+        key = own.name.partition("-")[0]
+        (tmp_path / "lock").unlink(missing_ok=True)
+        (tmp_path / "lock").mkdir()
+        (tmp_path / f"{key}.ended.new").mkdir()
+        endless = tmp_path / f"{key}-1-1.worker"
+        endless.symlink_to(endless)
+        async with database_of(database_url, tmp_path) as ended:
+            await ended.reader.one(ONE)
+
+        reading = database.telemetry.read()
+
+        assert len(reading.workers) == 1
+        assert reading.counters.checkins == 1 + 2
+
+        (tmp_path / "lock").rmdir()
+        assert database.telemetry.read().counters == reading.counters
+        (tmp_path / f"{key}.ended.new").rmdir()
+        assert database.telemetry.read().counters == reading.counters
+        assert files(tmp_path) == {own, endless}
+
+
+async def test_telemetry_that_was_deleted_begins_anew(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.telemetry.telemetry.ASK_FIRST", 0.01)
+    monkeypatch.setattr("penstock.telemetry.telemetry.ASK_EVERY", 0.01)
+    directory = tmp_path / "telemetry"
+    async with database_of(database_url, directory) as database:
+        shutil.rmtree(directory)
+        assert database.telemetry.read().counters.checkins == 0
+
+        await eventually(lambda: len(database.telemetry.read().workers) == 1)
+        await database.reader.one(ONE)
+
+        assert database.telemetry.read().counters.checkins == 1
