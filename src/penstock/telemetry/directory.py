@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from penstock.telemetry.ended import LOCK
+from penstock.telemetry.worker_file import SUFFIX, is_alive
 
 __all__ = ["group_directory", "leave_nothing"]
 
@@ -53,9 +54,14 @@ def _refuse_foreign(directory: Path) -> None:
 
 
 def _sweep(directory: Path) -> None:
+    # Workers may outlive their supervisor, and that of another container is not seen from here.
     for group in directory.iterdir():
-        if group.name.isdecimal() and not _runs(int(group.name)):
+        if group.name.isdecimal() and not (_runs(int(group.name)) or _is_in_use(group)):
             shutil.rmtree(group, ignore_errors=True)
+
+
+def _is_in_use(group: Path) -> bool:
+    return any(is_alive(path) for path in group.glob(f"*{SUFFIX}"))
 
 
 def _runs(pid: int) -> bool:

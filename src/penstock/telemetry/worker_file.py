@@ -10,7 +10,7 @@ from typing import Self
 from penstock.telemetry.layout import LAYOUT
 from penstock.telemetry.locking import lock, try_lock
 
-__all__ = ["WorkerFile", "is_alive"]
+__all__ = ["SUFFIX", "WorkerFile", "is_alive"]
 
 SUFFIX = ".worker"
 

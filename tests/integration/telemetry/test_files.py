@@ -1,6 +1,8 @@
 """The files that workers keep, and what may become of them."""
 
+import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -70,3 +72,20 @@ async def test_telemetry_that_was_deleted_begins_anew(
         await database.reader.one(ONE)
 
         assert database.telemetry.read().counters.checkins == 1
+
+
+async def test_the_directory_of_workers_that_live_stays_though_their_supervisor_is_gone(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    gone = subprocess.Popen(["true"])  # noqa: ASYNC220 - over at once
+    gone.wait()
+    with monkeypatch.context() as orphaned:
+        orphaned.setattr(os, "getppid", lambda: gone.pid)
+        orphan = Database.from_url(database_url, environment="testing")
+        await orphan.open()
+    async with Database.from_url(database_url, environment="testing"):
+        assert len(orphan.telemetry.read().workers) == 1
+
+    await orphan.close()
+    assert list(os.scandir(tmp_path)) == []
