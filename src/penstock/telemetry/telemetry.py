@@ -38,14 +38,15 @@ class Telemetry:
         directory: The setting ``telemetry_dir``.
 
     Attributes:
-        name: What the database is called where there are several.
+        name: What the database is called where there are several; of the same one, those of
+            another name are counted apart.
         ask_server: Asks the server for its own numbers; None where that cannot be done.
     """
 
     def __init__(self, identity: str, directory: Path | None = None) -> None:
         self.name = "default"
         self.ask_server: Callable[[], Awaitable[ServerNumbers | None]] | None = None
-        self._key = hashlib.sha256(identity.encode()).hexdigest()[:12]
+        self._identity = identity
         self._chosen = directory
         self._file: WorkerFile | None = None
         self._workers: Workers | None = None
@@ -53,6 +54,11 @@ class Telemetry:
         self._sampler: Sampler | None = None
         self._asking: asyncio.Task[None] | None = None
         self._pool: PenstockPool | None = None
+
+    @property
+    def _key(self) -> str:
+        named = f"{self.name} {self._identity}"
+        return hashlib.sha256(named.encode()).hexdigest()[:12]
 
     @property
     def recorder(self) -> Recorder | None:

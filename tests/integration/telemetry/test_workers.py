@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 from sqlalchemy import text
 from tests.eventually import eventually
 
 from penstock import Database, query
+from penstock.fastapi import install
 from penstock.telemetry import Reading
 
 ONE = query(text("SELECT 1 AS one"))
@@ -169,6 +171,22 @@ async def test_two_databases_in_one_directory_are_told_apart(
 
         assert other.telemetry.read().counters == before
         assert one.telemetry.read().counters.checkins > before.checkins
+
+
+async def test_two_pools_of_one_database_are_told_apart_by_their_names(
+    database_url: str, tmp_path: Path
+) -> None:
+    app = FastAPI()
+    one = database_of(database_url, tmp_path, pool_size=2, max_overflow=0)
+    other = database_of(database_url, tmp_path, pool_size=7, max_overflow=0)
+    install(app, one)
+    install(app, other, name="reports")
+    async with app.router.lifespan_context(app):
+        before = other.telemetry.read().counters
+        await one.reader.one(ONE)
+
+        assert other.telemetry.read().counters == before
+        assert [each.telemetry.read().now.limit for each in (one, other)] == [2, 7]
 
 
 async def test_a_directory_that_cannot_be_used_is_told_and_the_database_works(
