@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import os
 import time
+import weakref
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,6 +104,7 @@ class Telemetry:
             return
         self._workers = Workers(directory, self._key)
         self._recorder = Recorder(self._file)
+        _COUNTING.add(self)
         pool.listeners.measure_by(self._recorder)
         self._pool = pool
         self._sampler = Sampler(pool, self._recorder)
@@ -119,7 +122,14 @@ class Telemetry:
 
     def stop(self) -> None:
         """Count no more; what was counted goes on counting for the workers that remain."""
-        if self._file is None or self._workers is None:
+        file, workers = self._file, self._workers
+        if file is not None and workers is not None:
+            self.let_go()
+            self._clean_up(workers, file.path.parent)
+
+    def let_go(self) -> None:
+        """Count no more, and leave the file as it is: for its worker has forked, or closes."""
+        if self._file is None:
             return
         if self._asking is not None:
             self._asking.cancel()
@@ -128,7 +138,6 @@ class Telemetry:
         if self._pool is not None:
             self._pool.listeners.measure_by(None)
         self._file.close()
-        self._clean_up(self._workers, self._file.path.parent)
         self._file = self._recorder = self._sampler = self._asking = self._pool = None
 
     def _clean_up(self, workers: Workers, directory: Path) -> None:
@@ -167,3 +176,16 @@ class Telemetry:
                     recorder.server = await self.ask_server() or recorder.server
             except Exception:
                 _logger.warning("The server's numbers are not known", exc_info=True)
+
+
+# A process that was forked has its parent's file open, and so would keep it locked when that ends.
+_COUNTING: "weakref.WeakSet[Telemetry]" = weakref.WeakSet()
+
+
+def _leave_to_parent() -> None:
+    for telemetry in list(_COUNTING):
+        telemetry.let_go()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)

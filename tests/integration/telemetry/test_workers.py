@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,8 +24,10 @@ ONE = query(text("SELECT 1 AS one"))
 
 
 @contextmanager
-def worker(url: str, directory: Path, reads: int = 0) -> Iterator["subprocess.Popen[str]"]:
-    command = [sys.executable, "-m", "tests.integration.telemetry.worker", url, str(directory)]
+def worker(
+    url: str, directory: Path, reads: int = 0, kind: str = "worker"
+) -> Iterator["subprocess.Popen[str]"]:
+    command = [sys.executable, "-m", f"tests.integration.telemetry.{kind}", url, str(directory)]
     with subprocess.Popen([*command, str(reads)], stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process
@@ -116,6 +119,22 @@ async def test_a_worker_killed_under_load_is_gone_at_the_next_look_and_its_loans
             assert again.counters == after.counters
             assert again.histogram("hold") == after.histogram("hold")
             assert _files(tmp_path) == 2
+
+
+async def test_a_worker_that_was_killed_is_gone_though_a_process_that_it_forked_lives(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with database_of(database_url, tmp_path) as database:
+        with worker(database_url, tmp_path, kind="forker") as doomed:
+            child = said(doomed)
+            assert pids(database.telemetry.read()) == {os.getpid(), doomed.pid}
+            doomed.kill()
+            doomed.wait()
+
+            after = pids(database.telemetry.read())
+            os.kill(child, signal.SIGKILL)
+
+            assert after == {os.getpid()}
 
 
 async def test_sums_never_fall_while_workers_come_and_go(database_url: str, tmp_path: Path) -> None:
