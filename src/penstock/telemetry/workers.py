@@ -36,9 +36,12 @@ class Workers:
         with self._turn, locked(self._directory) as is_alone:
             ended = Ended.read(self._directory, self._key)
             living, dead = [], []
-            for path in self._files():
+            # Files go at the hands of other workers, too.
+            known = self._readers
+            self._readers = {path: known.get(path) or WorkerReader(path) for path in self._files()}
+            for path, reader in self._readers.items():
                 lives = is_alive(path)
-                worker = self._readers.setdefault(path, WorkerReader(path)).read()
+                worker = reader.read()
                 if worker is None or path.name in ended.files:
                     continue
                 if lives:

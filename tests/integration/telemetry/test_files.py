@@ -1,5 +1,6 @@
 """The files that workers keep, and what may become of them."""
 
+import gc
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from tests.eventually import eventually
 from penstock import Database, query
 from penstock.telemetry.layout import LAYOUT
 from penstock.telemetry.worker_file import WorkerFile
+from penstock.telemetry.worker_reading import WorkerReader
 
 ONE = query(text("SELECT 1 AS one"))
 
@@ -22,6 +24,11 @@ def database_of(url: str, directory: Path) -> Database:
 
 def files(directory: Path) -> set[Path]:
     return set(directory.glob("*.worker"))
+
+
+def readers() -> int:
+    gc.collect()
+    return sum(isinstance(each, WorkerReader) for each in gc.get_objects())
 
 
 def test_the_disk_has_room_for_all_that_a_worker_will_write(tmp_path: Path) -> None:
@@ -56,6 +63,24 @@ async def test_what_cannot_be_read_or_written_keeps_nobody_from_reading_the_rest
         (tmp_path / f"{key}.ended.new").rmdir()
         assert database.telemetry.read().counters == reading.counters
         assert files(tmp_path) == {own, endless}
+
+
+async def test_nothing_is_kept_of_workers_whose_files_another_one_has_removed(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with (
+        database_of(database_url, tmp_path) as database,
+        database_of(database_url, tmp_path) as other,
+    ):
+        database.telemetry.read(), other.telemetry.read()
+        before = readers()
+        for _ in range(5):
+            async with database_of(database_url, tmp_path):
+                assert len(database.telemetry.read().workers) == 3
+            other.telemetry.read()
+        database.telemetry.read()
+
+        assert readers() == before
 
 
 async def test_telemetry_that_was_deleted_begins_anew(
