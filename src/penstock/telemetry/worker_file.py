@@ -46,7 +46,9 @@ class WorkerFile:
             OSError: It cannot be made, or the disk has no room for it.
         """
         path = directory / f"{name}-{os.getpid()}-{time.time_ns():x}{SUFFIX}"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        # It gets its name once it is locked: nobody may take it for one that was left behind.
+        unnamed = path.with_suffix(".new")
+        descriptor = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             lock(descriptor)
             # Written and not only made so long: on a full disk, memory without room behind it
@@ -54,9 +56,10 @@ class WorkerFile:
             with os.fdopen(descriptor, "wb", closefd=False) as empty:
                 empty.write(bytes(LAYOUT.size))
             file = cls(path, descriptor)
+            unnamed.rename(path)
         except BaseException:
             os.close(descriptor)
-            path.unlink()
+            unnamed.unlink(missing_ok=True)
             raise
         numbers = file.numbers
         numbers[LAYOUT.pid] = float(os.getpid())

@@ -65,7 +65,9 @@ class Workers:
             if not is_alone or self.first() is not None:
                 return
             for path in self._directory.glob(f"{self._key}[-.]*"):
-                path.unlink(missing_ok=True)
+                # A worker may have come meanwhile.
+                if path.suffix != SUFFIX or not is_alive(path):
+                    path.unlink(missing_ok=True)
 
     def _files(self) -> list[Path]:
         return sorted(self._directory.glob(f"{self._key}-*{SUFFIX}"))

@@ -14,6 +14,7 @@ from penstock import Database, query
 from penstock.telemetry.layout import LAYOUT
 from penstock.telemetry.worker_file import WorkerFile
 from penstock.telemetry.worker_reading import WorkerReader
+from penstock.telemetry.workers import Workers
 
 ONE = query(text("SELECT 1 AS one"))
 
@@ -37,6 +38,22 @@ def test_the_disk_has_room_for_all_that_a_worker_will_write(tmp_path: Path) -> N
     assert file.path.stat().st_blocks * 512 >= LAYOUT.size
 
     file.close()
+
+
+def test_the_last_worker_to_leave_spares_the_file_of_one_that_comes(tmp_path: Path) -> None:
+    came = []
+
+    class Leaving(Workers):
+        def first(self) -> Path | None:
+            found = super().first()
+            came.append(WorkerFile.create(tmp_path, "name"))
+            return found
+
+    left = WorkerFile.create(tmp_path, "name")
+    left.close()
+    Leaving(tmp_path, "name").forget()
+
+    assert files(tmp_path) == {came[0].path}
 
 
 async def test_what_cannot_be_read_or_written_keeps_nobody_from_reading_the_rest(
