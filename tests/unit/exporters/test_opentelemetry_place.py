@@ -13,6 +13,8 @@ from penstock.exporters.opentelemetry.place import attributes_of, pool_name_of
         ("postgresql+asyncpg://db:6432/app", "db", 6432, "app"),
         ("postgresql+psycopg:///app?host=/run/postgresql", "/run/postgresql", None, "app"),
         ("postgresql+asyncpg:///app?host=one&host=two", "one", 5432, "app"),
+        ("postgresql+asyncpg:///app?host=one:6432&host=two:5432", "one", 6432, "app"),
+        ("postgresql+asyncpg:///app?host=::1", "::1", 5432, "app"),
         ("mysql+asyncmy://db/app", "db", 3306, "app"),
         ("sqlite+aiosqlite:///app.db", None, None, "app.db"),
     ],
@@ -34,6 +36,7 @@ def test_a_url_says_where_and_not_who(
     [
         ("postgresql+asyncpg://db/app", "db:5432/app"),
         ("postgresql+psycopg:///app?host=/run/postgresql", "/run/postgresql/app"),
+        ("postgresql+asyncpg:///app?host=one:6432&host=two:5432", "one:6432/app"),
         ("sqlite+aiosqlite://", "sqlite/"),
     ],
 )
