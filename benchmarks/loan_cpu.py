@@ -91,7 +91,7 @@ async def _open(
 def _counted(pool: Any) -> Iterator[None]:
     with TemporaryDirectory() as directory:
         telemetry = Telemetry("loans", Path(directory))
-        telemetry.start(pool)
+        telemetry.start(lambda: pool)
         yield
         telemetry.stop()
 

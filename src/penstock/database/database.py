@@ -122,7 +122,7 @@ class Database:
         """
         pool = self._engine.pool
         if isinstance(pool, PenstockPool) and self.settings.telemetry:
-            self.telemetry.start(pool)
+            self.telemetry.start(self._own_pool)
         async with self._engine.connect() as connection:
             await self._check_budget(connection)
         if isinstance(pool, PenstockPool):
@@ -191,6 +191,11 @@ class Database:
         if self._confinement.is_possible():
             return UnitOfWork(self._engine, self._confined, self._reading, self.telemetry.committed)
         return UnitOfWork(self._engine, self._reading, committed=self.telemetry.committed)
+
+    def _own_pool(self) -> PenstockPool:
+        pool = self._engine.pool
+        assert isinstance(pool, PenstockPool)  # noqa: S101 - as open() has looked
+        return pool
 
     def _own_lane(self) -> Lane:
         if self.settings.driver == "asyncpg" and isinstance(self._engine.pool, PenstockPool):

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from penstock.telemetry.at_rest import count_at_rest
@@ -22,12 +22,12 @@ class Sampler:
     """Takes a sample of the pool at each full second, so that those of all workers add up.
 
     Args:
-        pool: Whose numbers; not kept alive by this.
+        pool: Gives the pool of this moment, which ``engine.dispose()`` replaces.
         recorder: Where they go.
     """
 
-    def __init__(self, pool: "PenstockPool", recorder: Recorder) -> None:
-        self._pool = weakref.ref(pool)
+    def __init__(self, pool: "Callable[[], PenstockPool]", recorder: Recorder) -> None:
+        self._pool = pool
         self._recorder = recorder
         self._loop = asyncio.get_running_loop()
         self._latest = 0.0
@@ -49,21 +49,19 @@ class Sampler:
 
     def _beat(self) -> None:
         self._latest = max(self._latest, self._loop.time() - self._due)
-        pool, now = self._pool(), time.time()
-        if pool is None:
-            return
+        now = time.time()
         if int(now) != self._second:
             self._second = int(now)
-            self.sample(pool, now)
+            self.sample(now)
         self._wait()
 
-    def sample(self, pool: "PenstockPool", now: float) -> None:
+    def sample(self, now: float) -> None:
         """Take a sample.
 
         Args:
-            pool: Whose.
             now: Unix time.
         """
+        pool = self._pool()
         ledger = pool.ledger
         monotonic = time.monotonic()
         oldest = next(iter(ledger.waiters.queue), None)

@@ -55,7 +55,7 @@ class Telemetry:
         self._recorder: Recorder | None = None
         self._sampler: Sampler | None = None
         self._asking: asyncio.Task[None] | None = None
-        self._pool: PenstockPool | None = None
+        self._pool: Callable[[], PenstockPool] | None = None
 
     @property
     def _key(self) -> str:
@@ -82,11 +82,11 @@ class Telemetry:
         if self._recorder is not None:
             self._recorder.repeated(statement, route, times)
 
-    def start(self, pool: "PenstockPool") -> None:
+    def start(self, pool: "Callable[[], PenstockPool]") -> None:
         """Begin to count; where no file can be made, say so in the log and count nothing.
 
         Args:
-            pool: Of the database, on the running event loop.
+            pool: Gives that of the database at this moment, on the running event loop.
         """
         if self._file is not None:
             return
@@ -105,10 +105,10 @@ class Telemetry:
         self._workers = Workers(directory, self._key)
         self._recorder = Recorder(self._file)
         _COUNTING.add(self)
-        pool.listeners.measure_by(self._recorder)
+        pool().listeners.measure_by(self._recorder)  # they go on to the pool that replaces it
         self._pool = pool
         self._sampler = Sampler(pool, self._recorder)
-        self._sampler.sample(pool, time.time())
+        self._sampler.sample(time.time())
         asking = self._ask(self._recorder, self._workers, self._file.path)
         self._asking = asyncio.get_running_loop().create_task(asking, name="penstock: server")
 
@@ -136,7 +136,7 @@ class Telemetry:
         if self._sampler is not None:
             self._sampler.stop()
         if self._pool is not None:
-            self._pool.listeners.measure_by(None)
+            self._pool().listeners.measure_by(None)
         self._file.close()
         self._file = self._recorder = self._sampler = self._asking = self._pool = None
 

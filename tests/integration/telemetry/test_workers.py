@@ -222,6 +222,15 @@ async def test_a_directory_that_cannot_be_used_is_told_and_the_database_works(
     assert database.telemetry.read().workers == ()
 
 
+async def test_samples_are_of_the_pool_that_has_replaced_a_disposed_one(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with database_of(database_url, tmp_path) as database:
+        await database.engine.dispose()
+        async with database.reader.snapshot():
+            await eventually(lambda: database.telemetry.read().now.checked_out == 1)
+
+
 async def test_without_telemetry_nothing_is_written(database_url: str, tmp_path: Path) -> None:
     async with database_of(database_url, tmp_path, telemetry=False) as database:
         await database.reader.one(ONE)
