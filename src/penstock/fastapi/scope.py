@@ -39,6 +39,12 @@ _OF_THE_WITHDRAWN_RESPONSE = (
 )
 """Headers that describe the response which is not sent; all others (CORS, request ids) stay."""
 
+_METHODS = frozenset(
+    ("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE")
+)
+"""Those of HTTP; clients may make up more, each of which would be a route of its own. All of them
+together are ``_OTHER``, as OpenTelemetry has it."""
+
 _LEFT = "its response left"
 _OVER = "the request was over"
 
@@ -197,7 +203,8 @@ async def _dropped() -> None:
 def _route_of(scope: Scope) -> str:
     # The route's pattern: the path itself may hold what is nobody else's business.
     pattern = getattr(scope.get("route"), "path", "(no route)")
-    return f"{scope['method']} {pattern}"
+    method = scope["method"]
+    return f"{method if method in _METHODS else '_OTHER'} {pattern}"
 
 
 async def _settle(units: RequestUnits, status: int) -> None:
