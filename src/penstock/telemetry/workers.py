@@ -5,7 +5,7 @@ from pathlib import Path
 from threading import Lock
 
 from penstock.telemetry.ended import Ended, locked
-from penstock.telemetry.reading import Reading
+from penstock.telemetry.reading import Reading, WorkerReading
 from penstock.telemetry.worker_file import SUFFIX, is_alive
 from penstock.telemetry.worker_reading import WorkerReader
 
@@ -34,26 +34,39 @@ class Workers:
             name: What the database is called.
         """
         with self._turn, locked(self._directory) as is_alone:
-            ended = Ended.read(self._directory, self._key)
-            living, dead = [], []
-            # Files go at the hands of other workers, too.
-            known = self._readers
-            self._readers = {path: known.get(path) or WorkerReader(path) for path in self._files()}
-            for path, reader in self._readers.items():
-                lives = is_alive(path)
-                worker = reader.read()
-                if worker is None or path.name in ended.files:
-                    continue
-                if lives:
-                    living.append(worker)
-                else:
-                    dead.append(path)
-                    ended.add(path.name, worker)
+            while True:
+                before, ended = self._ended(), self._ended()
+                living, dead = self._look(ended)
+                # Who has the lock may have added up one of those that were read, or were not.
+                if is_alone or self._ended() == before:
+                    break
             if dead and is_alone:
                 with contextlib.suppress(OSError):  # a full disk: they are added up again next time
                     self._remove(dead, ended)
         living.sort(key=lambda worker: worker.started)
         return Reading(name, tuple(living), ended.counters, ended.histograms)
+
+    def _ended(self) -> Ended:
+        return Ended.read(self._directory, self._key)
+
+    def _look(self, ended: Ended) -> tuple[list[WorkerReading], list[Path]]:
+        """Return who lives, and the files of those who do not; these are added to the ended."""
+        living: list[WorkerReading] = []
+        dead: list[Path] = []
+        # Files go at the hands of other workers, too.
+        known = self._readers
+        self._readers = {path: known.get(path) or WorkerReader(path) for path in self._files()}
+        for path, reader in self._readers.items():
+            lives = is_alive(path)
+            worker = reader.read()
+            if worker is None or path.name in ended.files:
+                continue
+            if lives:
+                living.append(worker)
+            else:
+                dead.append(path)
+                ended.add(path.name, worker)
+        return living, dead
 
     def first(self) -> Path | None:
         """Return the file of the worker that does what only one of them has to."""

@@ -1,5 +1,6 @@
 """The files that workers keep, and what may become of them."""
 
+import fcntl
 import gc
 import os
 import shutil
@@ -98,6 +99,29 @@ async def test_nothing_is_kept_of_workers_whose_files_another_one_has_removed(
         database.telemetry.read()
 
         assert readers() == before
+
+
+async def test_no_sum_falls_while_another_worker_adds_up_one_that_has_ended(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with database_of(database_url, tmp_path) as database:
+        own = next(iter(files(tmp_path)))
+        async with database_of(database_url, tmp_path) as ended:
+            await ended.reader.one(ONE)
+        key = own.name.partition("-")[0]
+
+        class Late(Workers):
+            def _files(self) -> list[Path]:
+                held.close()  # who has added up lets go of the lock
+                Workers(tmp_path, key).read("default")
+                return super()._files()
+
+        with (tmp_path / "lock").open("w") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            late = Late(tmp_path, key).read("default")
+
+        assert late.counters == database.telemetry.read().counters
+        assert late.counters.checkins == 1 + 2
 
 
 async def test_telemetry_that_was_deleted_begins_anew(
