@@ -18,6 +18,8 @@ _BACKSLASHED = r"(?:[^{0}\\]|{0}{0}|\\.?)*(?:{0}|\Z)"
 _PLAIN = r"(?:[^{0}]|{0}{0})*(?:{0}|\Z)"
 _QUOTED = "'" + _PLAIN.format("'")
 _IN_DOUBLE_QUOTES = '"' + _PLAIN.format('"')
+_NEXT_LINE = r"[^\S\r\n]*(?:--[^\r\n]*)?[\r\n](?:\s|--[^\r\n]*[\r\n])*"
+"""What stands between two parts of one text, of which the second is escaped as the first."""
 _PARAMETER = r"(?P<parameter>%\(.*?\)s|%s|[$?]\d+)"
 _WORD = r"(?P<word>[^\W\d][\w$]*|`[^`]*`?|::|%%)"
 _NUMBER = r"(?P<value_of_a_number>\.?\d[\w.]*(?:(?<=[eE])[-+]\d+)?)"
@@ -26,7 +28,7 @@ _NUMBER = r"(?P<value_of_a_number>\.?\d[\w.]*(?:(?<=[eE])[-+]\d+)?)"
 _STANDARD = re.compile(
     rf"""
     (?P<comment>--[^\r\n]*) | (?P<block>/\*)
-    | (?P<value>[eE]'{_BACKSLASHED.format("'")}(?:\s*[\r\n]\s*'{_BACKSLASHED.format("'")})*
+    | (?P<value>[eE]'{_BACKSLASHED.format("'")}(?:{_NEXT_LINE}'{_BACKSLASHED.format("'")})*
       | (?:[uU]&|[bBnNxX])?{_QUOTED}
       | \$(?P<tag>(?:[^\W\d]\w*)?)\$.*?(?:\$(?P=tag)\$|\Z))
     | (?P<name>{_IN_DOUBLE_QUOTES})

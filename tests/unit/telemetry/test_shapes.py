@@ -109,6 +109,7 @@ def test_a_list_has_one_shape_however_long_it_is(length: int) -> None:
         ("SELECT a WHERE b IN (SELECT c FROM d)", "SELECT a WHERE b IN (SELECT c FROM d)"),
         ("(a, b) IN ((?, ?), (?, ?))", "(a, b) IN (...)"),
         ("SELECT E'a'\n'b\\'c', U&'d', X'1F'", "SELECT ?, ?, ?"),
+        ("SELECT E'a' -- d\n -- e\n\n'b\\'secret', 1", "SELECT ?, ?"),
         ("a ->> 'x' #>> '{y,z}'", "a ->> ? #>> ?"),
         ("SELECT -1.5e-10 + .5", "SELECT -? + ?"),
         ("UPDATE t SET a = VALUES(a)", "UPDATE t SET a = VALUES(a)"),
