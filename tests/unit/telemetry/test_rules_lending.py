@@ -60,8 +60,13 @@ def test_a_leak_under_load_is_found() -> None:
     assert said(reading(worker(*under_load)), "connection-leak")
 
 
-def test_a_pool_from_which_nothing_has_come_back_for_five_minutes_is_a_leak() -> None:
-    found = finding(reading(worker((301, {"checked_in": 0, "checked_out": 50}))), "connection-leak")
+@pytest.mark.parametrize("missed", [{"waiting": 1}, {"refused": 1}])
+def test_a_pool_from_which_nothing_comes_back_to_those_who_ask_is_a_leak(
+    missed: dict[str, int],
+) -> None:
+    empty = {"checked_in": 0, "checked_out": 50}
+
+    found = finding(reading(worker((300, empty), (1, empty | missed))), "connection-leak")
 
     assert found.severity is Severity.CRITICAL
     assert "50 of 50" in found.evidence
@@ -78,7 +83,9 @@ def test_a_pool_from_which_nothing_has_come_back_for_five_minutes_is_a_leak() ->
         pytest.param(minutes(4, 3, 2, 1, 0), id="fewer"),
         pytest.param(minutes(1, 5, 10, 15, 20, hold=20.0), id="more traffic"),
         pytest.param(minutes(1, 5, 10, 15, 20, hold=11.0), id="more traffic of long loans"),
-        pytest.param([(301, {"checked_out": 50, "checkins": 9})], id="full and in use"),
+        pytest.param([(301, {"checked_out": 50, "checkins": 9, "waiting": 1})], id="full, in use"),
+        pytest.param([(301, {"checked_out": 50})], id="long jobs, and nobody else asks"),
+        pytest.param([(301, {"limit": 1, "checked_out": 1})], id="the only one, to listen"),
     ],
 )
 def test_loans_that_come_back_are_not(stretches: list[Stretch]) -> None:

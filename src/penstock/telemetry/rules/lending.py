@@ -95,9 +95,12 @@ def _missing(reading: Reading, worker: WorkerReading) -> int:
     minutes = _by_minute(reading, worker)
     if any(len(minute) < SAMPLES_A_MINUTE for minute in minutes):
         return 0
-    if all(sample.checked_out >= sample.limit > 0 for sample in chain.from_iterable(minutes)):
-        returned = sum(sample.checkins for sample in chain.from_iterable(minutes))
-        return 0 if returned else minutes[-1][-1].checked_out
+    samples = list(chain.from_iterable(minutes))
+    if all(sample.checked_out >= sample.limit > 0 for sample in samples):
+        returned = any(sample.checkins for sample in samples)
+        # Where nobody else asks for one, they may be lent to jobs that take their time.
+        missed = any(sample.waiting or sample.refused for sample in samples)
+        return minutes[-1][-1].checked_out if missed and not returned else 0
     lowest = [min(sample.checked_out for sample in minute) for minute in minutes]
     steps = [later - earlier for earlier, later in pairwise(lowest)]
     growth = lowest[-1] - lowest[0]
