@@ -127,8 +127,10 @@ class _Exchange:
         "_is_replaced",
         "_observers",
         "_receive",
+        "_route",
         "_scope",
         "_send",
+        "_statements",
         "_units",
     )
 
@@ -146,13 +148,13 @@ class _Exchange:
         self._observers = observers
         self._is_replaced = False
         self._arrived = perf_counter()
+        self._route = partial(_route_of, scope)
+        self._statements: RequestStatements = {}
 
     async def run(self, app: ASGIApp) -> None:
         """Have the application answer."""
-        route = partial(_route_of, self._scope)
-        statements: RequestStatements = {}
-        borrower = borrower_route.set(route)
-        counting = request_statements.set(statements)
+        borrower = borrower_route.set(self._route)
+        counting = request_statements.set(self._statements)
         try:
             await app(self._scope, self._receive, self._settled_send)
         except Exception:
@@ -164,7 +166,7 @@ class _Exchange:
             self._units.refuse(_OVER)
             if self._units.are_used:
                 await self._units.end()
-            report_repeated(statements, route)
+            self._report_repeated()
 
     # No coroutine where nothing is to be settled: each costs every request.
     def _settled_send(self, message: Message) -> Awaitable[None]:
@@ -174,6 +176,7 @@ class _Exchange:
             if self._units.are_used:
                 return self._settle_and_send(message)
             self._units.refuse(_LEFT)
+            self._report_repeated()
         return _dropped() if self._is_replaced else self._send(message)
 
     async def _settle_and_send(self, message: Message) -> None:
@@ -183,7 +186,13 @@ class _Exchange:
             self._is_replaced = True
             await self._replace(message, error)
             raise ResponseReplaced from error
+        self._report_repeated()
         await self._send(message)
+
+    def _report_repeated(self) -> None:
+        # A stream may ask the same for hours, and nobody waits for a background task.
+        statements, self._statements = self._statements, {}
+        report_repeated(statements, self._route)
 
     async def _replace(self, withdrawn: Message, error: Exception) -> None:
         request = Request(self._scope, self._receive)

@@ -138,10 +138,10 @@ class StatementWatch:
 def report_repeated(
     statements: Mapping[StatementWatch, Mapping[str, int]], route: Callable[[], str]
 ) -> None:
-    """Report what a request that has ended ran again and again. It raises nothing.
+    """Report what a request ran again and again until its response left. It raises nothing.
 
     Args:
-        statements: What ``request_statements`` has held throughout the request.
+        statements: What ``request_statements`` has held until then.
         route: Returns the request's route; called only when there is something to report.
     """
     for watch, counts in statements.items():

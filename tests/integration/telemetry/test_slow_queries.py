@@ -8,8 +8,9 @@ from time import monotonic
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import BackgroundTasks, FastAPI
 from sqlalchemy import Float, String, bindparam, func, select, text
+from starlette.responses import StreamingResponse
 from tests.servers.web import client_of
 
 from penstock import Database, PenstockPool, query
@@ -51,7 +52,24 @@ def app(database: Database) -> FastAPI:
         for _ in range(times):
             await reader.one(sleep, seconds=seconds, secret=secret)
 
+    async def answers() -> AsyncIterator[bytes]:
+        for _ in range(12):
+            yield f"{await database.reader.one(sleep, seconds=0, secret='')}\n".encode()
+
+    @app.get("/stream")
+    async def stream() -> StreamingResponse:
+        return StreamingResponse(answers())
+
+    @app.get("/task")
+    async def task(tasks: BackgroundTasks) -> None:
+        tasks.add_task(_exhaust, answers())
+
     return app
+
+
+async def _exhaust(answers: AsyncIterator[bytes]) -> None:
+    async for _ in answers:
+        pass
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -109,6 +127,19 @@ async def test_a_statement_that_a_request_repeats_is_found(
 
     assert (use.statement, use.route) == (SHAPE, f"GET /{lane}/{{secret}}")
     assert (use.calls, use.most_in_request) == (0, 12)
+
+
+@pytest.mark.parametrize("path", ["/stream", "/task"])
+async def test_what_runs_after_the_response_has_left_repeats_nothing_of_the_request(
+    app: FastAPI, database: Database, path: str
+) -> None:
+    async with client_of(app) as client:
+        async with client.stream("GET", path) as answer:
+            await answer.aread()
+        # Another request on the same connection begins when the first is over.
+        await client.get("/express/x", params={"seconds": 0})
+
+        assert uses(database) == []
 
 
 async def by_session(database: Database) -> None:
