@@ -2,7 +2,10 @@
 
 const QUIET = 5; // seconds without data after which the page says so
 const LOST = 8; // seconds after which a new connection is tried, maybe to another worker
-const search = window.location.search; // an access check may look for something there
+const { origin, pathname, search } = window.location;
+// Without the user and password that the page's address may have had, which fetch() refuses; with
+// its parameters, for an access check may look for something there.
+const addressOf = (path) => `${new URL(path, origin + pathname)}${search}`;
 
 export class Stream {
   /**
@@ -22,7 +25,7 @@ export class Stream {
   open() {
     this.source?.close();
     this.triedAt = seconds();
-    this.source = new EventSource(`pool/events${search}`);
+    this.source = new EventSource(addressOf("pool/events"));
     this.source.onopen = () => this.load();
     this.source.onmessage = (event) => this.take(JSON.parse(event.data));
   }
@@ -30,7 +33,7 @@ export class Stream {
   /** Ask for the whole history, at first and to fill the gap that a lost connection left. */
   async load() {
     try {
-      const answer = await fetch(`pool/state${search}`, {
+      const answer = await fetch(addressOf("pool/state"), {
         cache: "no-store", signal: AbortSignal.timeout(LOST * 1000),
       });
       if (answer.ok) this.take(await answer.json());
