@@ -1,4 +1,4 @@
-"""The live page of a service that asks who looks."""
+"""The live page of a service that asks who looks, and may change its mind."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -8,12 +8,14 @@ import pytest
 from fastapi import Depends, FastAPI, HTTPException
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from tests.browser.chromium import Page, new_tab
+from tests.eventually import eventually
 from tests.servers.web import serving
 
 from penstock import Database
 from penstock.fastapi import install
 
 ACCOUNT = "operator:secret"
+BANNER = "document.querySelector('#banner').innerText"
 
 
 class Guard:
@@ -68,3 +70,31 @@ async def test_an_account_in_the_address_sees_the_whole_history(tab: Page, url: 
 
     await tab.until("document.querySelector('#status').dataset.state === 'live'")
     await tab.until(f"{asked}.includes('/pool/state')")
+
+
+async def test_a_refusal_is_said_once_and_forgotten_when_it_is_over(
+    tab: Page, url: str, guard: Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.fastapi.broadcast._LONGEST", 1.0)
+    await tab.go(f"{url}/pool")
+    await tab.until("document.querySelector('#workers tbody th') !== null")
+
+    guard.is_open = False
+    await tab.until(f"{BANNER} === 'Refused with 403'")
+    await tab.value(CHANGES)
+    before = guard.refusals
+    await eventually(lambda: guard.refusals >= before + 4, 30)
+    assert await tab.value("window.changes") == 0
+
+    guard.is_open = True
+    await tab.until("document.querySelector('#status').dataset.state === 'live'")
+    assert await tab.value("document.querySelector('#banner').hidden")
+
+
+CHANGES = """(() => {
+  window.changes = 0;
+  const banner = document.querySelector('#banner');
+  new MutationObserver(() => (window.changes += 1))
+    .observe(banner, { childList: true, characterData: true, subtree: true, attributes: true });
+})()"""
+"""Count from now on how often what is read aloud changes."""

@@ -90,9 +90,19 @@ async def test_the_page_comes_back_after_its_worker_was_killed(
 
 async def test_old_numbers_are_called_old(page: Page, service: Service) -> None:
     with service.silenced():
-        await page.until("document.querySelector('#banner').innerText.startsWith('No data for ')")
+        await page.until("document.querySelector('#banner').innerText.startsWith('No data since ')")
         assert await page.text("#status") == "Connection lost"
+        assert await page.value(CHANGES) == 0  # a screen reader would read each of them aloud
     await page.until(f"{IS_LIVE} && document.querySelector('#banner').hidden", seconds=60)
+
+
+CHANGES = """new Promise((resolve) => {
+  let changes = 0;
+  new MutationObserver(() => (changes += 1)).observe(
+    document.querySelector('#banner'), { childList: true, characterData: true, subtree: true });
+  setTimeout(() => resolve(changes), 3000);
+})"""
+"""How often what is read aloud changes within three seconds."""
 
 
 async def test_fifty_routes_scroll_in_their_place(page: Page, service: Service) -> None:

@@ -1,5 +1,7 @@
 // The connection to the service: events while they come, and coming back when they do not.
 
+import { clock } from "./format.js";
+
 const QUIET = 5; // seconds without data after which the page says so
 const LOST = 8; // seconds after which a new connection is tried, maybe to another worker
 const { origin, pathname, search } = window.location;
@@ -16,6 +18,8 @@ export class Stream {
     this.onDocument = onDocument;
     this.onStatus = onStatus;
     this.heardAt = null;
+    this.since = Date.now() / 1000;
+    this.refusal = "";
     this.triedAt = -Infinity;
     this.source = null;
     this.open();
@@ -37,7 +41,10 @@ export class Stream {
         cache: "no-store", signal: AbortSignal.timeout(LOST * 1000),
       });
       if (answer.ok) this.take(await answer.json());
-      else if (answer.status < 500) this.onStatus("refused", `Refused with ${answer.status}`);
+      else if (answer.status < 500) {
+        this.refusal = `Refused with ${answer.status}`;
+        this.complain();
+      }
     } catch {
       // The watch says so, and tries again.
     }
@@ -45,16 +52,22 @@ export class Stream {
 
   take(liveDocument) {
     this.heardAt = seconds();
+    this.since = Date.now() / 1000;
+    this.refusal = "";
     this.onStatus("live", "Live");
     this.onDocument(liveDocument);
+  }
+
+  /** Say what is wrong, in words that stay as they are while it is: each change is read aloud. */
+  complain() {
+    if (this.refusal) this.onStatus("refused", this.refusal);
+    else this.onStatus("stale", `No data since ${clock(this.since)}. Reconnecting.`);
   }
 
   watch() {
     const quiet = seconds() - (this.heardAt ?? this.triedAt);
     const sinceTry = seconds() - this.triedAt;
-    if (quiet > QUIET) {
-      this.onStatus("stale", `No data for ${Math.floor(quiet)} s. Reconnecting.`);
-    }
+    if (quiet > QUIET) this.complain();
     const closed = this.source.readyState === EventSource.CLOSED;
     if (closed && sinceTry > 2) {
       if (this.heardAt === null || quiet > QUIET) this.load();
