@@ -152,6 +152,19 @@ def test_an_exhausted_pool_is_not_larger_than_the_server_allows() -> None:
     # 80 % of 97 are 77, of which the limit is 50; of two workers each can have 38.
     assert "Raise pool_size from 20 to 45" in raised.remedy
     assert "The server has no room for larger pools" in refused.remedy
+
+
+def test_an_exhausted_pool_takes_nothing_from_others() -> None:
+    full = FULL | {"checked_in": 0, "server_limit": 200.0}
+
+    (raised, refused) = (
+        finding(reading(worker((9, full | {"server_connections": used}))), "pool-exhausted")
+        for used in (100.0, 160.0)
+    )
+
+    # 80 % of 197 are 157. Beside 50 of others 107 remain; beside 110 only 47, of which it has 50.
+    assert "Raise pool_size from 20 to 45" in raised.remedy
+    assert "The server has no room for larger pools" in refused.remedy
     # 50 connections serve 100 in a second, 50 in half of it.
     assert "set max_waiting to 50" in refused.remedy
 

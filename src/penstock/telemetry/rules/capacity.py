@@ -12,6 +12,8 @@ __all__ = [
     "bounded",
     "larger_pool",
     "mean_loan",
+    "of_others",
+    "own_connections",
     "smaller_pool",
     "usable",
     "wanted",
@@ -40,6 +42,18 @@ def usable(reading: Reading) -> int | None:
     """Return how many connections the server has for services; None while that is not known."""
     limit = reading.now.server_limit
     return max(0, floor(limit) - _RESERVED) if isfinite(limit) and limit > 0 else None
+
+
+def own_connections(reading: Reading) -> int:
+    """Return how many connections the workers have open, also those that begin or end."""
+    now = reading.now
+    return now.checked_in + now.checked_out + now.opening + now.invalid
+
+
+def of_others(reading: Reading) -> float:
+    """Return how many connections the server has from elsewhere; 0.0 while that is not known."""
+    used = reading.now.server_connections
+    return max(0.0, used - own_connections(reading)) if isfinite(used) else 0.0
 
 
 def mean_loan(samples: Sequence[Sample]) -> float:
@@ -79,7 +93,7 @@ def larger_pool(reading: Reading, samples: Sequence[Sample]) -> str:
     now = samples[-1]
     grown = min(LARGEST_POOL, now.size + max(1, wanted(samples) - now.limit))
     if (room := usable(reading)) is not None:
-        each = floor(room * UTILISATION / len(reading.workers))
+        each = floor((room * UTILISATION - of_others(reading)) / len(reading.workers))
         grown = min(grown, now.size + each - now.limit)
     hold = mean_loan(samples)
     shorter = f"shorten the loans{f', which last about {hold:.3f} s each' if hold else ''}"

@@ -6,7 +6,14 @@ from statistics import median
 
 from penstock.findings import Finding, Severity
 from penstock.telemetry.reading import Reading
-from penstock.telemetry.rules.capacity import UTILISATION, bounded, smaller_pool, usable
+from penstock.telemetry.rules.capacity import (
+    UTILISATION,
+    bounded,
+    of_others,
+    own_connections,
+    smaller_pool,
+    usable,
+)
 from penstock.telemetry.rules.rule import is_settled, recent
 from penstock.telemetry.sample import Sample
 
@@ -56,7 +63,8 @@ def server_connections(reading: Reading) -> Finding | None:
         severity=Severity.CRITICAL if level > SERVER_CRITICAL else Severity.WARNING,
         evidence=(
             f"{now.server_connections:.0f} of {now.server_limit:.0f} connections of the server "
-            f"({share:.0%}) are in use, {_open(now)} of them by this service on this machine."
+            f"({share:.0%}) are in use, {own_connections(reading)} of them by this service on this "
+            "machine."
         ),
         remedy=_relief(reading),
     )
@@ -117,18 +125,14 @@ def _share(sample: Sample) -> float | None:
     return used / limit if isfinite(used) and isfinite(limit) and limit > 0 else None
 
 
-def _open(now: Sample) -> int:
-    return now.checked_in + now.checked_out + now.opening + now.invalid
-
-
 def _relief(reading: Reading) -> str:
     now = reading.now
     raised = bounded(now.server_connections / SERVER_FULL + 3, 1, _MOST_CONNECTIONS)
     raise_limit = f"raise max_connections from {now.server_limit:.0f} to {raised}"
-    others = max(0.0, now.server_connections - _open(now))
+    others = of_others(reading)
     each = floor((now.server_limit * SERVER_FULL - others) / len(reading.workers))
     largest = max((worker.now for worker in reading.workers), key=lambda sample: sample.limit)
-    if others > _open(now) or each >= largest.limit:
+    if others > own_connections(reading) or each >= largest.limit:
         return (
             f"{others:.0f} connections are of others: find out whose in pg_stat_activity, or "
             f"{raise_limit}."
