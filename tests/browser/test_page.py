@@ -3,11 +3,17 @@
 import asyncio
 import os
 import signal
+from pathlib import Path
 
+from fastapi import FastAPI
 from tests.browser.application import HOSTILE
-from tests.browser.chromium import Page
+from tests.browser.chromium import Page, new_tab
 from tests.browser.conftest import Paused
 from tests.browser.service import Service
+from tests.servers.web import serving
+
+from penstock import Database
+from penstock.fastapi import install
 
 USERS = "GET /users/{user_id}"
 ROUTES = "[...document.querySelectorAll('#routes tbody tr')].map(row => row.innerText.split('\\t'))"
@@ -214,6 +220,27 @@ async def test_a_phone_needs_no_scrolling_sideways(page: Page, service: Service)
         "[...document.querySelectorAll('figure')].map(f => f.getBoundingClientRect().right)"
     )
     assert all(right <= 320 for right in widths)
+
+
+async def test_names_of_databases_fit_a_phone(
+    browser: Path, database_url: str, tmp_path: Path
+) -> None:
+    app = FastAPI()
+    for name in ("default", "analytics_of_the_customers_in_europe_by_region_and_month"):
+        database = Database.from_url(
+            database_url, environment="testing", application_name=name, telemetry_dir=tmp_path
+        )
+        install(app, database, name=name)
+    async with serving(app) as url, new_tab(browser) as page:
+        await page.size(320, 700)
+        await page.go(f"{url}/pool")
+
+        await page.until("document.querySelectorAll('#tabs button').length === 2")
+        assert await page.value("document.documentElement.scrollWidth") == 320
+        # A word is not broken where there is room for it.
+        await page.size(1360)
+        lines = "[...document.querySelectorAll('#tabs button')].map(tab => tab.offsetHeight)"
+        assert len(set(await page.value(lines))) == 1
 
 
 async def test_the_charts_share_one_cursor(page: Page, service: Service) -> None:
