@@ -3,8 +3,10 @@
 import asyncio
 import os
 import signal
+from dataclasses import fields
 from pathlib import Path
 
+import pytest
 from fastapi import FastAPI
 from tests.browser.application import HOSTILE
 from tests.browser.chromium import Page, new_tab
@@ -13,7 +15,8 @@ from tests.browser.service import Service
 from tests.servers.web import serving
 
 from penstock import Database
-from penstock.fastapi import install
+from penstock.fastapi import install, live_document
+from penstock.telemetry.sample import Sample
 
 USERS = "GET /users/{user_id}"
 ROUTES = "[...document.querySelectorAll('#routes tbody tr')].map(row => row.innerText.split('\\t'))"
@@ -92,6 +95,25 @@ async def test_the_page_comes_back_after_its_worker_was_killed(
     in_all = (await service.state())["counters"]["checkouts"]
     assert in_all >= 40  # what the killed ones did counts on
     await page.until(SAME)
+
+
+async def test_the_page_goes_on_with_a_service_that_counts_more_than_before(
+    browser: Path, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = FastAPI()
+    install(app, Database.from_url(database_url, environment="testing", telemetry_dir=tmp_path))
+    columns = [each.name for each in fields(Sample)]
+    async with serving(app) as url, new_tab(browser) as page:
+        monkeypatch.setattr(live_document, "_COLUMNS", [*columns[:-1], "utilisation"])
+        await page.go(f"{url}/pool")
+        await page.until("document.querySelector('#workers tbody th') !== null")
+
+        monkeypatch.undo()
+        up = "document.querySelector('#workers td').innerText"
+        before = await page.value(up)
+        await page.until(f"{up} !== '{before}'")
+        await page.until(f"{up} !== '{await page.value(up)}' && {IS_LIVE}")
+        assert not page.complaints
 
 
 async def test_old_numbers_are_called_old(page: Page, service: Service) -> None:

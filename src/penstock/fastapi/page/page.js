@@ -38,7 +38,9 @@ function take(liveDocument) {
 function remember({ name, history }) {
   const known = histories.get(name);
   const moments = history.at.map(Math.floor);
-  if (!known?.at.length || moments.at(-1) < known.at.at(-1) - 60) {
+  // A newer service may count what was not counted before.
+  const isKnown = known?.at.length && Object.keys(history).every((column) => column in known);
+  if (!isKnown || moments.at(-1) < known.at.at(-1) - 60) {
     histories.set(name, history);
     return;
   }

@@ -51,11 +51,11 @@ export class Stream {
   }
 
   take(liveDocument) {
+    this.onDocument(liveDocument); // first: what cannot be shown is not live
     this.heardAt = seconds();
     this.since = Date.now() / 1000;
     this.refusal = "";
     this.onStatus("live", "Live");
-    this.onDocument(liveDocument);
   }
 
   /** Say what is wrong, in words that stay as they are while it is: each change is read aloud. */
