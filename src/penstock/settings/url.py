@@ -30,17 +30,39 @@ OWNED_BY_SETTINGS: Mapping[str, str] = {
     "keepalives_idle": "tcp_keepalive",
     "options": "server_settings",
     "pool_timeout": "pool_timeout",
+    "prepared_statement_cache_size": "statement_cache_size",
     "server_settings": "server_settings",
     "statement_cache_size": "statement_cache_size",
     "timeout": "connect_timeout",
 }
-# By libpq's names, as providers print them in the URLs that they hand out.
-TLS_PARAMETERS: Mapping[str, str] = {"sslmode": "tls", "sslrootcert": "tls_ca_file"}
-UNKNOWN_TO_ASYNCPG = frozenset({"channel_binding", "gssencmode", "pgbouncer", "sslcert", "sslkey"})
+# By libpq's names, as providers print them in the URLs that they hand out, and by asyncpg's.
+TLS_PARAMETERS: Mapping[str, str] = {
+    "sslmode": "tls",
+    "ssl": "tls",
+    "sslrootcert": "tls_ca_file",
+}
+# What is left of asyncpg.connect's arguments that text can be.
+KNOWN_TO_ASYNCPG = frozenset(
+    {
+        "direct_tls",
+        "gsslib",
+        "host",
+        "krbsrvname",
+        "passfile",
+        "port",
+        "service",
+        "servicefile",
+        "target_session_attrs",
+    }
+)
+# SQLAlchemy hides the password in front of the host only.
+IN_FRONT_OF_THE_HOST = frozenset({"password", "user"})
 
 POSTGRESQL_PORT = 5432
 
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*", re.IGNORECASE)
+AT_SIGN = "an @ in the user name or password is written %40"
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+._-]*", re.IGNORECASE)
 # The grammar of sqlalchemy.engine.make_url, so that both split a URL alike; several hosts are ours.
 _REST = re.compile(
     r"(?P<login>[^:/]*(?::[^@]*)?@)?(?P<hosts>[^/?]*)(?P<database>/[^?]*)?(?P<query>\?.*)?",
@@ -130,15 +152,25 @@ class DatabaseUrl:
         Raises:
             ValueError: There is one; the message names it and what to use instead.
         """
-        if not self.is_postgresql:
-            return
-        for name, _ in self.parameters:
+        names = [name for name, _ in self.parameters]
+        for name in names:
+            if name in IN_FRONT_OF_THE_HOST and self.driver != "aiosqlite":
+                raise ValueError(f"its {name} belongs in front of the host: user:password@host")
+        for name in names if self.is_postgresql else ():
             if name in TLS_PARAMETERS:
                 raise ValueError(f"its {name} repeats {TLS_PARAMETERS[name]}: keep one of them")
             if name in OWNED_BY_SETTINGS:
                 raise ValueError(f"its {name} has a setting: {OWNED_BY_SETTINGS[name]}")
-            if name in UNKNOWN_TO_ASYNCPG and self.driver == "asyncpg":
-                raise ValueError(f"asyncpg has no parameter {name}: leave it out")
+            if name not in KNOWN_TO_ASYNCPG and self.driver == "asyncpg":
+                raise ValueError(self._unknown(name))
+
+    def _unknown(self, name: str) -> str:
+        if "@" in self.query:  # the rest of a password, which is not to be shown
+            return AT_SIGN
+        return (
+            f"asyncpg has no parameter {name}: leave it out; what PostgreSQL itself is to be told "
+            "goes into server_settings"
+        )
 
     def _with_hosts_checked(self) -> Self:
         if self.driver == "aiosqlite":
@@ -148,7 +180,7 @@ class DatabaseUrl:
                 )
             return self
         if "@" in self.host:
-            raise ValueError("an @ in the user name or password is written %40")
+            raise ValueError(AT_SIGN)
         hosts = [_checked_host(host) for host in self.host.split(",")]
         if len(hosts) == 1:
             return self

@@ -74,9 +74,10 @@ def test_several_hosts_are_stored_where_sqlalchemy_expects_them(hosts: str, quer
     )
 
 
+@pytest.mark.parametrize("name", ["sslmode", "ssl"])
 @pytest.mark.parametrize("mode", TlsMode)
-def test_sslmode_in_the_url_becomes_the_tls_setting(mode: TlsMode) -> None:
-    settings = DatabaseSettings.of(f"{LOGIN}host/app?sslmode={mode}&target_session_attrs=any")
+def test_sslmode_in_the_url_becomes_the_tls_setting(mode: TlsMode, name: str) -> None:
+    settings = DatabaseSettings.of(f"{LOGIN}host/app?{name}={mode}&target_session_attrs=any")
 
     assert settings.tls is mode
     assert settings.url.get_secret_value() == f"{LOGIN}host/app?target_session_attrs=any"
@@ -88,11 +89,12 @@ def test_an_unknown_sslmode_is_refused_by_the_place_where_it_stands() -> None:
     )
 
 
-def test_sslmode_beside_the_tls_setting_is_refused() -> None:
+@pytest.mark.parametrize("name", ["sslmode", "ssl"])
+def test_sslmode_beside_the_tls_setting_is_refused(name: str) -> None:
     with pytest.raises(SettingsError) as refused:
-        DatabaseSettings.of(f"{LOGIN}host/app?sslmode=require", tls="verify-full")
+        DatabaseSettings.of(f"{LOGIN}host/app?{name}=require", tls="verify-full")
 
-    assert str(refused.value) == "url: its sslmode repeats tls: keep one of them"
+    assert str(refused.value) == f"url: its {name} repeats tls: keep one of them"
 
 
 @pytest.mark.parametrize(
@@ -102,14 +104,38 @@ def test_sslmode_beside_the_tls_setting_is_refused() -> None:
         ("application_name=me", "its application_name has a setting: application_name"),
         ("options=-cjit%3Doff", "its options has a setting: server_settings"),
         ("connection_limit=3", "its connection_limit has a setting: pool_size"),
-        ("channel_binding=require", "asyncpg has no parameter channel_binding: leave it out"),
-        ("pgbouncer=true", "asyncpg has no parameter pgbouncer: leave it out"),
+        (
+            "prepared_statement_cache_size=0",
+            "its prepared_statement_cache_size has a setting: statement_cache_size",
+        ),
+        ("password=secret", "its password belongs in front of the host: user:password@host"),
+        ("user=me", "its user belongs in front of the host: user:password@host"),
     ],
 )
-def test_a_parameter_that_asyncpg_would_choke_on_is_refused_with_the_way_out(
+def test_a_parameter_that_has_another_place_is_refused_with_that_place(
     query: str, reason: str
 ) -> None:
     assert refusal(f"{LOGIN}host/app?{query}") == f"url: {reason}"
+
+
+@pytest.mark.parametrize("name", ["channel_binding", "pgbouncer", "schema", "search_path", "foo"])
+def test_a_parameter_that_asyncpg_has_not_is_refused_with_the_way_out(name: str) -> None:
+    assert refusal(f"{LOGIN}host/app?{name}=public") == (
+        f"url: asyncpg has no parameter {name}: leave it out; what PostgreSQL itself is to be "
+        "told goes into server_settings"
+    )
+
+
+def test_the_rest_of_a_password_is_no_parameter_and_not_shown() -> None:
+    assert refusal("postgresql://user:p@ss?word@host/app") == (
+        "url: an @ in the user name or password is written %40"
+    )
+
+
+def test_a_login_among_the_parameters_of_mysql_is_refused() -> None:
+    assert refusal("mysql+asyncmy://host/app?user=me&password=secret") == (
+        "url: its user belongs in front of the host: user:password@host"
+    )
 
 
 @pytest.mark.parametrize(
@@ -126,6 +152,10 @@ def test_a_parameter_that_asyncpg_would_choke_on_is_refused_with_the_way_out(
         ("user:password@host://", f"it does not start with a scheme and :// ({ACCEPTED})"),
         ("oracle://localhost/app", f"the scheme oracle is unknown ({ACCEPTED})"),
         ("postgresql+psycopg2://h/a", f"the scheme postgresql+psycopg2 is unknown ({ACCEPTED})"),
+        (
+            "postgresql+psycopg_async://h/a",
+            f"the scheme postgresql+psycopg_async is unknown ({ACCEPTED})",
+        ),
         ("POSTGRES://localhost/app", f"the scheme POSTGRES is unknown ({ACCEPTED})"),
         (f"{LOGIN}host:port/app", "a port is not a whole number from 1 to 65535"),
         (f"{LOGIN}host:/app", "a port is not a whole number from 1 to 65535"),
