@@ -23,6 +23,7 @@ from penstock.engine import (
     pool_snapshot,
     watch_statements,
 )
+from penstock.errors import SettingsError
 from penstock.express import DriverLane, Lane, Reader, SqlalchemyLane, Writer
 from penstock.planner import ConnectionBudget
 from penstock.pool import PenstockPool, PoolSnapshot
@@ -43,10 +44,13 @@ class Database:
 
     Args:
         settings: What to connect to and how; see :meth:`from_url`, :meth:`from_environment`.
+
+    Raises:
+        SettingsError: ``settings`` is something else, such as a URL.
     """
 
     def __init__(self, settings: DatabaseSettings) -> None:
-        self.settings = settings
+        self.settings = settings = _no_url(settings)
         self._engine = build_engine(settings)
         note_failures(self._engine.sync_engine)
         self._confinement = Confinement(self._engine, settings)
@@ -263,6 +267,15 @@ class Database:
         if settings.budget is BudgetPolicy.REFUSE:
             raise BudgetExceeded(str(finding))
         _logger.warning("%s", finding)
+
+
+def _no_url(settings: object) -> DatabaseSettings:
+    if not isinstance(settings, DatabaseSettings):
+        raise SettingsError(
+            f"Database(settings) takes DatabaseSettings, not {type(settings).__name__}: "
+            "a URL is for Database.from_url(url)"
+        )
+    return settings
 
 
 def _identity(settings: DatabaseSettings) -> str:

@@ -62,8 +62,10 @@ def install(
             exists then will stay, and works less often; ``docs/express.md`` has the figures.
 
     Raises:
-        PenstockError: ``name`` is taken, or the application has already started.
+        PenstockError: ``name`` is taken, the application has already started, or one of the two
+            is something else.
     """
+    _refuse_others(app, database)
     if app.middleware_stack is not None:
         raise PenstockError("install(app, database) must come before the application starts.")
     databases: dict[str, Database] | None = getattr(app.state, "penstock", None)
@@ -88,6 +90,19 @@ def install(
     database.telemetry.name = name
     app.state.penstock_observers.append(PoolLog(database, name))
     _open_with_lifespan(app, database)
+
+
+def _refuse_others(app: object, database: object) -> None:
+    if not isinstance(app, FastAPI):
+        raise PenstockError(
+            f"install(app, database) takes a FastAPI application, not {type(app).__name__}; "
+            "routers and mounted applications share the database of theirs."
+        )
+    if not isinstance(database, Database):
+        raise PenstockError(
+            f"install(app, database) takes a Database, not {type(database).__name__}: "
+            "Database.from_environment() or Database.from_url(url)."
+        )
 
 
 def _install_once(app: FastAPI, databases: dict[str, Database]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Column, Integer, MetaData, String, Table, func, insert, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidRequestError
 
-from penstock import BudgetExceeded, ConnectFailed, Database, SessionClosed
+from penstock import BudgetExceeded, ConnectFailed, Database, SessionClosed, SettingsError
 
 items = Table(
     "items",
@@ -34,6 +34,15 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
         async with database.engine.begin() as connection:
             await connection.run_sync(items.metadata.create_all)
         yield database
+
+
+def test_a_url_in_the_place_of_settings_is_told_where_it_belongs() -> None:
+    with pytest.raises(SettingsError) as refused:
+        Database("postgresql://user:secret@localhost/app")  # type: ignore[arg-type]  # the point
+
+    assert str(refused.value) == (
+        "Database(settings) takes DatabaseSettings, not str: a URL is for Database.from_url(url)"
+    )
 
 
 async def write_and_fail(database: Database) -> None:
