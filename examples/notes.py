@@ -1,5 +1,4 @@
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
 from typing import Annotated
 
 from fastapi import FastAPI, Query
@@ -32,14 +31,7 @@ class NoteOut(NoteIn):
 database = Database.from_environment()  # DATABASE_URL and friends
 
 
-@asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    async with database.engine.begin() as connection:  # a real service has migrations
-        await connection.run_sync(Model.metadata.create_all)
-    yield
-
-
-app = FastAPI(lifespan=lifespan)
+app = FastAPI()
 install(app, database)
 
 
@@ -62,3 +54,12 @@ async def read(note_id: int, reader: Reader) -> NoteOut:  # the express lane: on
 async def search(session: ReadSession, limit: Annotated[int, Query(le=100)] = 20) -> list[NoteOut]:
     rows = await session.scalars(select(Note).order_by(Note.id).limit(limit))
     return [NoteOut.model_validate(row) for row in rows]
+
+
+async def create_tables() -> None:  # before the workers start, not in them
+    async with database, database.engine.begin() as connection:
+        await connection.run_sync(Model.metadata.create_all)
+
+
+if __name__ == "__main__":
+    asyncio.run(create_tables())  # a real service has migrations

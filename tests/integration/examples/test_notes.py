@@ -1,11 +1,14 @@
 """The README's service, as it stands there."""
 
+import asyncio
 import runpy
 from pathlib import Path
 
 import pytest
-from tests.servers.web import client_of
+from fastapi import FastAPI
+from tests.servers.web import client_of, serving
 
+WORKERS = 8
 NOTES = Path(__file__).parents[3] / "examples" / "notes.py"
 
 
@@ -13,7 +16,9 @@ async def test_the_readmes_service_creates_finds_refuses_and_lists(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", database_url)
-    app = runpy.run_path(str(NOTES))["app"]
+    module = runpy.run_path(str(NOTES))
+    app = module["app"]
+    await module["create_tables"]()
 
     async with client_of(app) as client:
         created = await client.post("/notes", json={"text": "hello"})
@@ -27,3 +32,19 @@ async def test_the_readmes_service_creates_finds_refuses_and_lists(
     assert (duplicate.status_code, duplicate.json()["code"]) == (409, "unique_violation")
     assert (missing.status_code, missing.json()["code"]) == (404, "not_found")
     assert listed.json() == [found.json()]
+
+
+async def test_the_readmes_workers_may_start_at_once(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    apps = [runpy.run_path(str(NOTES))["app"] for _ in range(WORKERS)]
+    together = asyncio.Barrier(WORKERS)
+
+    async def start(app: FastAPI) -> None:
+        async with serving(app):
+            await together.wait()
+
+    async with asyncio.TaskGroup() as starts:
+        for app in apps:
+            starts.create_task(start(app))
