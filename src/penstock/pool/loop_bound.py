@@ -24,7 +24,8 @@ T = TypeVar("T")
 
 _IN_ANOTHER_LOOP = (
     "{} has {} connections that belong to another event loop: await engine.dispose() before that "
-    "loop ends, or make one engine for each loop"
+    "loop ends, as `async with database` and `with TestClient(app)` do, or make one engine for "
+    "each loop"
 )
 
 
