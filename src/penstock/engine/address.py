@@ -1,12 +1,14 @@
 """Where a database is, in words for a person: never who connects, nor with which password."""
 
+from itertools import cycle
+
 from sqlalchemy import URL, make_url
 
 from penstock.settings import DatabaseSettings
 
-__all__ = ["address_of"]
+__all__ = ["DEFAULT_PORTS", "address_of", "hosts_of"]
 
-DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306}
+DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}
 
 
 def address_of(settings: DatabaseSettings) -> str:
@@ -21,14 +23,38 @@ def address_of(settings: DatabaseSettings) -> str:
     url = make_url(settings.url.get_secret_value())
     if url.get_backend_name() == "sqlite":
         return f"the file {url.database or ':memory:'}"
-    hosts = ", ".join(_hosts(url))
+    hosts = ", ".join(_written(host, port) for host, port in hosts_of(url))
     return f"database {url.database} at {hosts}" if url.database else hosts
 
 
-def _hosts(url: URL) -> list[str]:
-    port = url.port or DEFAULT_PORTS[url.get_backend_name()]
-    if url.host:
-        return [f"[{url.host}]:{port}" if ":" in url.host else f"{url.host}:{port}"]
-    named = url.query.get("host") or url.query.get("unix_socket") or "localhost"
-    hosts = [named] if isinstance(named, str) else list(named)
-    return [host if ":" in host or host.startswith("/") else f"{host}:{port}" for host in hosts]
+def hosts_of(url: URL) -> list[tuple[str, int | None]]:
+    """Tell which hosts a network driver tries, in their order.
+
+    Args:
+        url: As the engine has it. Its parameters outrank what stands in front of them.
+
+    Returns:
+        Each host's name and port; of a Unix socket its path and None.
+    """
+    socket = url.query.get("unix_socket")
+    hosts = _each(socket or url.query.get("host") or url.host or "localhost")
+    ports = _each(url.query.get("port") or str(url.port or DEFAULT_PORTS[url.get_backend_name()]))
+    return [_split(host, port) for host, port in zip(hosts, cycle(ports), strict=False)]
+
+
+def _each(named: str | tuple[str, ...]) -> list[str]:
+    return named.split(",") if isinstance(named, str) else list(named)
+
+
+def _split(host: str, port: str) -> tuple[str, int | None]:
+    if host.startswith("/"):
+        return host, None
+    if host.count(":") == 1:  # more are an IPv6 address
+        host, _, port = host.partition(":")
+    return host, int(port) if port.isdecimal() else None
+
+
+def _written(host: str, port: int | None) -> str:
+    if port is None:
+        return host
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -209,6 +209,8 @@ def _split_scheme(text: str) -> tuple[str, str]:
 
 
 def _checked_host(text: str) -> tuple[str, int | None]:
+    if text.lower().startswith("%2f"):  # as libpq has it, and SQLAlchemy has not
+        raise ValueError("a Unix socket is a parameter: ?host=/directory")
     match = _HOST.fullmatch(text)
     if match is None:
         raise ValueError("a host is malformed")

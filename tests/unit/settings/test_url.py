@@ -169,6 +169,7 @@ def test_a_login_among_the_parameters_of_mysql_is_refused() -> None:
         (f"{LOGIN}my host/app", "a host is malformed"),
         (f"{LOGIN}[::1/app", "a host is malformed"),
         (f"{LOGIN}[::1],[::2]/app", "each of several hosts is a name or an IPv4 address"),
+        (f"{LOGIN}%2Frun%2Fpostgresql/app", "a Unix socket is a parameter: ?host=/directory"),
         (f"{LOGIN}h1,/app", "each of several hosts is a name or an IPv4 address"),
         (
             "postgresql://user:p@ssword@host/app",

@@ -1,16 +1,11 @@
 """Where a database is, in OpenTelemetry's attributes: never who connects, nor by which password."""
 
-import re
-
 from sqlalchemy import URL
 
+from penstock.engine.address import DEFAULT_PORTS, hosts_of
 from penstock.exporters.opentelemetry import conventions as names
 
 __all__ = ["attributes_of", "pool_name_of"]
-
-_WITH_PORT = re.compile(r"([^:/]+):(\d+)")
-"""How the query of a URL names one of several hosts."""
-DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}
 
 
 def attributes_of(url: URL) -> dict[str, str | int]:
@@ -24,20 +19,11 @@ def attributes_of(url: URL) -> dict[str, str | int]:
     if url.database:
         attributes[names.NAMESPACE] = url.database
     if system in DEFAULT_PORTS:
-        address, port = _address(url)
+        (address, port), *_ = hosts_of(url)
         attributes[names.SERVER_ADDRESS] = address
-        if not address.startswith("/"):  # a socket of this machine
-            attributes[names.SERVER_PORT] = port or DEFAULT_PORTS[system]
+        if port is not None:  # which a socket of this machine has not
+            attributes[names.SERVER_PORT] = port
     return attributes
-
-
-def _address(url: URL) -> tuple[str, int | None]:
-    if url.host:
-        return url.host, url.port
-    named = url.query.get("host") or url.query.get("unix_socket") or "localhost"
-    first = named if isinstance(named, str) else named[0]
-    with_port = _WITH_PORT.fullmatch(first)
-    return (with_port[1], int(with_port[2])) if with_port else (first, url.port)
 
 
 def pool_name_of(attributes: dict[str, str | int]) -> str:
