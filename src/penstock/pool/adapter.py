@@ -15,7 +15,7 @@ from penstock.pool.borrowing import Borrowing
 from penstock.pool.hangups import LOOK_EVERY
 from penstock.pool.loans import Loan
 from penstock.pool.loop_bound import LoopBoundPool
-from penstock.pool.numbers import check_size
+from penstock.pool.numbers import check_size, check_times
 from penstock.pool.policy import PoolPolicy, nested_checkout_policy
 from penstock.pool.record import Record
 from penstock.pool.slot import LENT, Slot
@@ -95,6 +95,7 @@ class PenstockPool(LoopBoundPool):
             nested_checkout=nested_checkout_policy(nested_checkout),
         )
         check_size(pool_size, max_overflow)
+        check_times(timeout, self._recycle)
         self._timeout = timeout  # type: ignore[assignment]  # None is accepted there, too
         self.uses_lifo = use_lifo
         self._set_up(pool_size, max_overflow)

@@ -6,10 +6,11 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from penstock.errors import SettingsError
 from penstock.pool.ledger import Ledger
+from penstock.pool.policy import is_number
 from penstock.pool.slot import CHECKING, CLOSING, IDLE, LENT, MENDING
 from penstock.pool.snapshot import PoolSnapshot
 
-__all__ = ["PoolNumbers", "check_size", "snapshot_of"]
+__all__ = ["PoolNumbers", "check_size", "check_times", "snapshot_of"]
 
 
 def snapshot_of(ledger: Ledger) -> PoolSnapshot:
@@ -41,10 +42,22 @@ def check_size(pool_size: int, max_overflow: int) -> None:
     Raises:
         SettingsError: A value is out of its range.
     """
-    if pool_size < 0:
-        raise SettingsError(f"pool_size={pool_size}: 0 (no limit) or more is accepted")
-    if max_overflow < -1:
-        raise SettingsError(f"max_overflow={max_overflow}: -1 (no limit) or more is accepted")
+    if not (is_number(pool_size) and pool_size >= 0):
+        raise SettingsError(f"pool_size={pool_size!r}: 0 (no limit) or more is accepted")
+    if not (is_number(max_overflow) and max_overflow >= -1):
+        raise SettingsError(f"max_overflow={max_overflow!r}: -1 (no limit) or more is accepted")
+
+
+def check_times(timeout: float | None, recycle: float) -> None:
+    """Refuse what cannot be a pool's ``pool_timeout`` or ``pool_recycle``.
+
+    Raises:
+        SettingsError: A value is no number, as one from the environment, or out of its range.
+    """
+    if timeout is not None and not (is_number(timeout) and timeout >= 0):
+        raise SettingsError(f"pool_timeout={timeout!r}: None (no limit) or 0 or more is accepted")
+    if not is_number(recycle):
+        raise SettingsError(f"pool_recycle={recycle!r}: a number is accepted, -1 for never")
 
 
 class IdleQueue:

@@ -8,7 +8,7 @@ from penstock.pool.admission import AdmissionPolicy
 from penstock.pool.schedule import UpkeepPolicy
 from penstock.settings import NestedCheckoutPolicy
 
-__all__ = ["NestedCheckoutPolicy", "PoolPolicy", "nested_checkout_policy"]
+__all__ = ["NestedCheckoutPolicy", "PoolPolicy", "is_number", "nested_checkout_policy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class PoolPolicy:
             value = getattr(self, name)
             if value is None and name in _OPTIONAL:
                 continue
-            if not (_is_number(value) and least <= value):
+            if not (is_number(value) and least <= value):
                 raise SettingsError(f"{name}={value!r}: a number of {least:g} or more is accepted")
             if name in _WHOLE and not float(value).is_integer():
                 raise SettingsError(f"{name}={value!r}: a whole number is accepted")
@@ -63,7 +63,7 @@ class PoolPolicy:
             value = getattr(self, name)
             if value is None and name in _OPTIONAL:
                 continue
-            if not (_is_number(value) and value > 0):
+            if not (is_number(value) and value > 0):
                 raise SettingsError(f"{name}={value!r}: a number greater than 0 is accepted")
 
     def as_arguments(self) -> dict[str, object]:
@@ -118,5 +118,6 @@ _POSITIVE = (
 )
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Tell whether a value can be compared with one; a bool and NaN are none."""
     return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)

@@ -1,16 +1,23 @@
 """The books in the terms in which others read them."""
 
 import math
+from typing import Any, NoReturn
 
 import pytest
 from tests.unit.pool.askers import NOW, ask, carry_out, idle, lend, new_ledger
 
+from penstock import PenstockPool
 from penstock.errors import SettingsError
 from penstock.pool.ledger import Ledger
 from penstock.pool.numbers import check_size, snapshot_of
 from penstock.pool.orders import Open
 from penstock.pool.slot import CloseReason, Slot
 from penstock.pool.snapshot import PoolSnapshot
+
+
+def refuse_to_connect() -> NoReturn:
+    """Open nothing: a pool that is refused is not asked for any."""
+    raise AssertionError
 
 
 def fail(ledger: Ledger, error: Exception) -> None:
@@ -125,10 +132,31 @@ def test_a_size_is_accepted(size: int, overflow: int) -> None:
     [
         (-1, 0, "pool_size=-1: 0 (no limit) or more is accepted"),
         (1, -2, "max_overflow=-2: -1 (no limit) or more is accepted"),
+        ("5", 0, "pool_size='5': 0 (no limit) or more is accepted"),
+        (None, 0, "pool_size=None: 0 (no limit) or more is accepted"),
+        (1, "5", "max_overflow='5': -1 (no limit) or more is accepted"),
     ],
 )
-def test_a_wrong_size_is_refused_by_name(size: int, overflow: int, message: str) -> None:
+def test_a_wrong_size_is_refused_by_name(size: Any, overflow: Any, message: str) -> None:
     with pytest.raises(SettingsError) as caught:
         check_size(size, overflow)
 
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("value", ["3600", None, True, math.nan])
+def test_a_wrong_lifetime_is_refused_before_it_opens_connections(value: Any) -> None:
+    with pytest.raises(SettingsError) as caught:
+        PenstockPool(refuse_to_connect, recycle=value)
+
+    assert str(caught.value) == f"pool_recycle={value!r}: a number is accepted, -1 for never"
+
+
+@pytest.mark.parametrize("value", ["30", -1, True, math.nan])
+def test_a_wrong_timeout_is_refused_by_name(value: Any) -> None:
+    with pytest.raises(SettingsError) as caught:
+        PenstockPool(refuse_to_connect, timeout=value)
+
+    assert str(caught.value) == (
+        f"pool_timeout={value!r}: None (no limit) or 0 or more is accepted"
+    )
