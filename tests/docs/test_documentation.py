@@ -9,6 +9,7 @@ from fastapi import FastAPI
 import penstock
 from penstock import Database, DatabaseSettings
 from penstock.fastapi import errors, install
+from penstock.telemetry.rules import RULES
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -65,6 +66,13 @@ def test_every_public_error_is_documented() -> None:
         exported = getattr(penstock, name)
         if isinstance(exported, type) and issubclass(exported, Exception):
             assert f"`{name}`" in page or f"penstock.{name}`" in page, name
+
+
+def test_every_finding_that_is_shown_exists() -> None:
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for finding in re.findall(r"^(?:critical|warning|info) ([a-z-]+): ", text, re.MULTILINE):
+            assert finding in RULES, page.name
 
 
 def test_every_operations_route_is_documented() -> None:

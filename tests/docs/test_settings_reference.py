@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock.settings import DatabaseSettings
+from penstock.errors import SettingsError
+from penstock.settings import DatabaseSettings, settings_from_environment
 from penstock.settings.acceptance import OFF, accepted
 from penstock.settings.defaults import TCP_KEEPALIVE
 from penstock.settings.environment import variable
@@ -135,6 +136,15 @@ def test_the_table_of_proxies_is_the_data() -> None:
     ]
 
     assert table("Proxies") == expected
+
+
+def test_the_refusal_that_is_shown_is_the_one_that_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://user:password@localhost:none/app")
+    monkeypatch.setenv("DATABASE_POOL_SIZE", "abc")
+    with pytest.raises(SettingsError) as refused:
+        settings_from_environment(env_file=None)
+
+    assert f"```text\n{refused.value}\n```" in PAGE
 
 
 def test_links_within_the_page_lead_somewhere() -> None:
