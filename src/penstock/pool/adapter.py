@@ -289,8 +289,7 @@ class PenstockPool(LoopBoundPool):
         """Lend nothing any more, serve those who wait, and close each connection on its return.
 
         Args:
-            timeout: Seconds after which what is still lent is taken back by force, and what is
-                still being opened is given up.
+            timeout: Seconds; then what is lent is taken back by force, and what opens given up.
         """
         if not self._is_here():
             self._settle_in()

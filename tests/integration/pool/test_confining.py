@@ -1,7 +1,6 @@
 """A connection is confined to reading in front of its next statement, and freed the same way."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -9,94 +8,37 @@ from sqlalchemy import event, make_url, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from tests.eventually import eventually
-from tests.integration.pool.pools import MakeEngine, kill, pool_of
+from tests.integration.pool.confining import (
+    DEFAULT,
+    INSERT,
+    Use,
+    borrow,
+    borrow_to_read,
+    cancel_a_read,
+    cancel_a_repeatable_read,
+    fail_to_read,
+    read,
+    read_repeatably,
+    roll_back,
+    rows,
+    with_notes,
+    write,
+    write_in_autocommit,
+)
+from tests.integration.pool.pools import MakeEngine, pool_of
 from tests.servers.postgres import PostgresServer
 from tests.servers.proxy import Proxy
 
 from penstock import PenstockPool
 from penstock.engine import confined_engine
 
-DEFAULT = text("SHOW default_transaction_read_only")
-INSERT = text("INSERT INTO notes VALUES ('written')")
-COUNT = text("SELECT count(*) FROM notes")
-
 
 @pytest.fixture
 async def engine(make_engine: MakeEngine) -> AsyncEngine:
     """A pool of one connection, and an empty table."""
-    engine = make_engine(pool_size=1, max_overflow=0)
-    async with engine.begin() as connection:
-        await connection.execute(text("CREATE TABLE notes (line text)"))
-    return engine
+    return await with_notes(make_engine)
 
 
-async def read(engine: AsyncEngine) -> None:
-    async with confined_engine(engine).connect() as connection:
-        assert await connection.scalar(DEFAULT) == "on"
-
-
-async def write(engine: AsyncEngine) -> None:
-    async with engine.begin() as connection:
-        assert await connection.scalar(DEFAULT) == "off"
-        await connection.execute(INSERT)
-
-
-async def write_in_autocommit(engine: AsyncEngine) -> None:
-    async with engine.connect() as connection:
-        await connection.execution_options(isolation_level="AUTOCOMMIT")
-        assert await connection.scalar(DEFAULT) == "off"
-        await connection.execute(INSERT)
-
-
-async def roll_back(engine: AsyncEngine) -> None:
-    async with engine.connect() as connection:
-        await connection.execute(INSERT)
-
-
-async def borrow_to_read(engine: AsyncEngine) -> None:
-    async with confined_engine(engine).connect():
-        pass
-
-
-async def borrow(engine: AsyncEngine) -> None:
-    async with engine.connect():
-        pass
-
-
-async def read_repeatably(engine: AsyncEngine) -> None:
-    async with confined_engine(engine).connect() as connection:
-        await connection.execution_options(isolation_level="REPEATABLE READ")
-        assert await connection.scalar(DEFAULT) == "on"
-
-
-async def cancel_a_read(engine: AsyncEngine) -> None:
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.05), confined_engine(engine).connect() as connection:
-            await connection.execute(text("SELECT pg_sleep(30)"))
-
-
-async def cancel_a_repeatable_read(engine: AsyncEngine) -> None:
-    async def sleep() -> None:
-        async with confined_engine(engine).connect() as connection:
-            await connection.execution_options(isolation_level="REPEATABLE READ")
-            await connection.execute(text("SELECT pg_sleep(30)"))
-
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(sleep(), 0.05)
-
-
-async def fail_to_read(engine: AsyncEngine) -> None:
-    with pytest.raises(DBAPIError, match="read-only transaction"):
-        async with confined_engine(engine).connect() as connection:
-            await connection.execute(INSERT)
-
-
-async def rows(engine: AsyncEngine) -> int:
-    async with engine.connect() as connection:
-        return int(await connection.scalar(COUNT))
-
-
-Use = Callable[[AsyncEngine], Coroutine[Any, Any, None]]
 BEFORE: list[Use] = [
     read,
     borrow_to_read,
@@ -174,70 +116,6 @@ async def test_the_roles_own_default_is_kept(
             with pytest.raises(DBAPIError, match="read-only transaction"):
                 await connection.execute(INSERT)
     await careful.dispose()
-
-
-async def test_a_connection_that_dies_with_a_confinement_in_flight_is_replaced(
-    engine: AsyncEngine, proxy: Proxy
-) -> None:
-    await write(engine)
-    proxy.silence()
-    await borrow_to_read(engine)
-    proxy.cut()
-    await eventually(lambda: not proxy.links)
-    for use in (read, write):
-        await use(engine)
-    assert proxy.connects == 2
-
-
-async def test_a_backend_killed_with_a_confinement_in_flight_is_replaced(
-    engine: AsyncEngine, postgres: PostgresServer, proxy: Proxy
-) -> None:
-    async with engine.connect() as connection:
-        process = int(await connection.scalar(text("SELECT pg_backend_pid()")))
-    await borrow_to_read(engine)
-    kill(postgres, process)
-    await eventually(lambda: not proxy.links)
-    for use in (write, read):
-        await use(engine)
-    assert proxy.connects == 2
-
-
-async def test_a_confinement_that_the_server_refuses_costs_the_connection(
-    engine: AsyncEngine, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await write(engine)
-    with monkeypatch.context() as patch:
-        patch.setattr("penstock.pool.drivers.CONFINE", "SET what_does_not_exist = on")
-        with pytest.raises(DBAPIError) as raised:
-            await read(engine)
-    assert raised.value.connection_invalidated
-    for use in (read, write):
-        await use(engine)
-    assert proxy.connects == 2
-
-
-SLOWLY = "DO 'BEGIN PERFORM pg_sleep(30); END'; SET default_transaction_read_only = {}"
-
-
-@pytest.mark.parametrize(
-    ("before", "cancelled"), [(write, read), (read, write), (borrow, fail_to_read)]
-)
-@pytest.mark.parametrize("use", [read, write, write_in_autocommit, fail_to_read])
-async def test_a_confinement_that_is_cancelled_with_its_statement_is_sent_again(
-    engine: AsyncEngine, before: Use, cancelled: Use, use: Use, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await before(engine)
-    with monkeypatch.context() as patch:
-        patch.setattr("penstock.pool.drivers.CONFINE", SLOWLY.format("on"))
-        patch.setattr("penstock.pool.drivers.FREE", SLOWLY.format("off"))
-        task = asyncio.create_task(cancelled(engine))
-        await asyncio.sleep(0.05)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    for _ in range(2):
-        await use(engine)
-    assert pool_of(engine).snapshot().opened_total == 1
 
 
 async def test_a_statements_own_error_reaches_its_caller_alone(engine: AsyncEngine) -> None:

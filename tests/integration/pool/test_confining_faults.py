@@ -1,0 +1,92 @@
+"""A confinement that does not come through: the server dies, refuses, or is told to cancel."""
+
+import asyncio
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+from tests.eventually import eventually
+from tests.integration.pool.confining import (
+    Use,
+    borrow,
+    borrow_to_read,
+    fail_to_read,
+    read,
+    with_notes,
+    write,
+    write_in_autocommit,
+)
+from tests.integration.pool.pools import MakeEngine, kill, pool_of
+from tests.servers.postgres import PostgresServer
+from tests.servers.proxy import Proxy
+
+
+@pytest.fixture
+async def engine(make_engine: MakeEngine) -> AsyncEngine:
+    """A pool of one connection, and an empty table."""
+    return await with_notes(make_engine)
+
+
+async def test_a_connection_that_dies_with_a_confinement_in_flight_is_replaced(
+    engine: AsyncEngine, proxy: Proxy
+) -> None:
+    await write(engine)
+    proxy.silence()
+    await borrow_to_read(engine)
+    proxy.cut()
+    await eventually(lambda: not proxy.links)
+    for use in (read, write):
+        await use(engine)
+    assert proxy.connects == 2
+
+
+async def test_a_backend_killed_with_a_confinement_in_flight_is_replaced(
+    engine: AsyncEngine, postgres: PostgresServer, proxy: Proxy
+) -> None:
+    async with engine.connect() as connection:
+        process = int(await connection.scalar(text("SELECT pg_backend_pid()")))
+    await borrow_to_read(engine)
+    kill(postgres, process)
+    await eventually(lambda: not proxy.links)
+    for use in (write, read):
+        await use(engine)
+    assert proxy.connects == 2
+
+
+async def test_a_confinement_that_the_server_refuses_costs_the_connection(
+    engine: AsyncEngine, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await write(engine)
+    with monkeypatch.context() as patch:
+        patch.setattr("penstock.pool.drivers.CONFINE", "SET what_does_not_exist = on")
+        with pytest.raises(DBAPIError) as raised:
+            await read(engine)
+    assert raised.value.connection_invalidated
+    for use in (read, write):
+        await use(engine)
+    assert proxy.connects == 2
+
+
+SLOWLY = "DO 'BEGIN PERFORM pg_sleep(30); END'; SET default_transaction_read_only = {}"
+
+
+@pytest.mark.parametrize(
+    ("before", "cancelled"), [(write, read), (read, write), (borrow, fail_to_read)]
+)
+@pytest.mark.parametrize("use", [read, write, write_in_autocommit, fail_to_read])
+async def test_a_confinement_that_is_cancelled_with_its_statement_is_sent_again(
+    engine: AsyncEngine, before: Use, cancelled: Use, use: Use, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await before(engine)
+    with monkeypatch.context() as patch:
+        patch.setattr("penstock.pool.drivers.CONFINE", SLOWLY.format("on"))
+        patch.setattr("penstock.pool.drivers.FREE", SLOWLY.format("off"))
+        task = asyncio.create_task(cancelled(engine))
+        await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    for _ in range(2):
+        await use(engine)
+    assert pool_of(engine).snapshot().opened_total == 1
