@@ -3,13 +3,14 @@
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Self
 
-from sqlalchemy import Table, inspect
+from sqlalchemy import ColumnDefault, Table, inspect
 from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import NoInspectionAvailable
 
 from penstock.express.defaults import OtherValues
 from penstock.express.errors import ExpressError, ParameterError
 from penstock.express.failures import not_converted
+from penstock.express.plan import discriminator
 
 __all__ = ["Copying", "RowsFailed"]
 
@@ -33,6 +34,7 @@ class Copying:
         table: The table.
         names: What each column's values are given under, by the column's key.
         rows: The values by name.
+        added: What a session would add to them, by the column's key, where it is not given.
 
     Attributes:
         columns: The keys of the columns that get a value, in order.
@@ -40,7 +42,11 @@ class Copying:
     """
 
     def __init__(
-        self, table: Table, names: Mapping[str, str], rows: AsyncIterator[Mapping[str, Any]]
+        self,
+        table: Table,
+        names: Mapping[str, str],
+        rows: AsyncIterator[Mapping[str, Any]],
+        added: Mapping[str, Any],
     ) -> None:
         self.table = table
         self._names = names
@@ -52,6 +58,9 @@ class Copying:
             if column.key not in names
             and column.default is not None
             and (column.default.is_scalar or column.default.is_callable)
+        }
+        self._defaults |= {
+            key: ColumnDefault(value) for key, value in added.items() if key not in names
         }
         self.columns: Sequence[str] = [*names, *self._defaults]
         self._refuse_conversions()
@@ -98,7 +107,9 @@ class Copying:
             raise ParameterError(
                 f"unknown: {', '.join(unknown)}. {table} takes {', '.join(sorted(keys))}"
             )
-        return cls(table, {keys[name]: name for name in first}, _again(first, given))
+        names = {keys[name]: name for name in first}
+        mapper = getattr(inspect(target), "mapper", None)
+        return cls(table, names, _again(first, given), discriminator(mapper))
 
     async def rows(self) -> AsyncIterator[dict[str, Any]]:
         """Return the values of each row by the keys of their columns.

@@ -11,7 +11,7 @@ from sqlalchemy.sql.elements import BindParameter
 from penstock.express.parameters import FixedParameters, Parameters, VaryingParameters
 from penstock.express.shape import Shape, shape_of
 
-__all__ = ["Plan", "column_keys"]
+__all__ = ["Plan", "column_keys", "discriminator"]
 
 
 class Plan:
@@ -40,9 +40,12 @@ class Plan:
         self._renamed: Mapping[str, str] = (
             {} if columns is None else column_keys(statement, columns)
         )
-        self.compiled = self._compile(None if columns is None else list(self._renamed.values()))
+        is_open_insert = columns is not None and isinstance(statement, Insert)
+        self._added = discriminator(_mapper_of(statement)) if is_open_insert else {}
+        keys = list(dict.fromkeys([*self._renamed.values(), *self._added]))
+        self.compiled = self._compile(None if columns is None else keys)
         self.parameters: Parameters = _parameters(self.compiled)
-        self.bind = self._bind_renamed if self._renamed else self.parameters.bind
+        self.bind = self._bind_renamed if keys else self.parameters.bind
         self._varying: VaryingParameters | None = None
         self.shape: Shape | None = None
         self.is_fixed = False
@@ -57,7 +60,10 @@ class Plan:
         return compiled
 
     def _bind_renamed(self, values: Mapping[str, Any]) -> tuple[str, Sequence[Any]]:
-        return self.parameters.bind({self._renamed.get(n, n): v for n, v in values.items()})
+        return self.parameters.bind(self._with_keys(values))
+
+    def _with_keys(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        return {**self._added, **{self._renamed.get(n, n): v for n, v in values.items()}}
 
     def bind_adhoc(
         self, values: Mapping[str, Any], extracted: Sequence[BindParameter[Any]]
@@ -70,9 +76,7 @@ class Plan:
         """
         if self._varying is None:
             self._varying = VaryingParameters(self.compiled)
-        return self._varying.bind(
-            {self._renamed.get(n, n): v for n, v in values.items()}, extracted
-        )
+        return self._varying.bind(self._with_keys(values), extracted)
 
     def learn(self, attributes: Sequence[Any]) -> Shape:
         """Remember what the server says of the result's columns.
@@ -116,6 +120,22 @@ def _parameters(compiled: SQLCompiler) -> Parameters:
 
 def column_keys(statement: Any, columns: Sequence[str]) -> dict[str, str]:
     """Return the keys of the columns by the names that their values are given under."""
-    mapper = getattr(statement.entity_description.get("entity"), "__mapper__", None)
+    mapper = _mapper_of(statement)
     mapped = {} if mapper is None else mapper.column_attrs
     return {name: mapped[name].columns[0].key if name in mapped else name for name in columns}
+
+
+def discriminator(mapper: Any) -> dict[str, Any]:
+    """Return what tells a mapped class in its table from others, by the column's key.
+
+    A session's INSERT adds it where the values do not have it.
+    """
+    column = None if mapper is None else mapper.polymorphic_on
+    if column is None or mapper.polymorphic_identity is None:
+        return {}
+    is_stored = getattr(column, "table", None) is mapper.local_table  # and no expression
+    return {column.key: mapper.polymorphic_identity} if is_stored else {}
+
+
+def _mapper_of(statement: Any) -> Any:
+    return getattr(statement.entity_description.get("entity"), "__mapper__", None)

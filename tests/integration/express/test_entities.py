@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import bindparam, func, inspect, literal, select, text
+from sqlalchemy import bindparam, delete, func, insert, inspect, literal, select, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import (
     defer,
@@ -18,7 +18,9 @@ from sqlalchemy.orm import (
 from tests.integration.express.answers import by_session, picture
 from tests.integration.express.entity_statements import STATEMENTS, UNSUPPORTED, everybody
 from tests.integration.express.staff import (
+    Animal,
     Base,
+    Dog,
     Member,
     Square,
     Team,
@@ -244,3 +246,19 @@ async def test_square_is_loaded_by_itself(database: Database) -> None:
     assert picture(await database.reader.all(query(select(Square)))) == picture(
         await by_session(database, select(Square))
     )
+
+
+async def test_a_class_that_shares_its_table_is_written_as_what_it_is(database: Database) -> None:
+    writer = database.writer
+    async with database.write() as session:
+        await session.execute(insert(Dog), [{"id": 100, "name": "rex"}])
+    await writer.execute(insert(Dog), id=101, name="rex")
+    await writer.execute(query(insert(Dog)), id=102, name="rex")
+    await writer.execute_many(insert(Dog), [{"id": 103, "name": "rex"}])
+    await writer.copy_in(Dog, [{"id": 104, "name": "rex"}])
+    await writer.copy_in(Dog, [{"id": 105, "name": "rex", "kind": "cat"}])
+
+    kinds = query(select(Animal.id, Animal.kind).where(Animal.id >= 100).order_by(Animal.id))
+    expected = [(number, "dog") for number in range(100, 105)]
+    assert await database.reader.all(kinds) == [*expected, (105, "cat")]
+    await writer.execute(delete(Animal).where(Animal.id >= 100))
