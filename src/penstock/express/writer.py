@@ -84,7 +84,8 @@ class Writer(Asking):
             target: A mapped class or a table.
             rows: The values by attribute, or by column of a table; all with the same names.
                 What ``default=`` makes is added.
-            timeout: Seconds for the whole of it; None for no limit.
+            timeout: Seconds for the whole of it; None for no limit but ``command_timeout``, which
+                is for making the rows as well.
 
         Raises:
             ParameterError: A row's names do not fit; nothing is written.
