@@ -49,21 +49,35 @@ def add(app: FastAPI, path: str, endpoint: Callable[..., Any], **arguments: Any)
 def let_others_first(app: FastAPI) -> None:
     """Put the operations routes behind all others, whose requests then never come by them.
 
-    One that would be hidden there, as by a page for every path, stays where it is.
+    One that would be hidden there, as by a page for every path, stays where it is; one whose very
+    path is the application's own is gone.
 
     Args:
         app: The application, with all of its routes.
     """
     routes = app.router.routes
-    own = [route for route in routes if isinstance(route, OperationsRoute)]
     others = [route for route in routes if not isinstance(route, OperationsRoute)]
+    own = [
+        route
+        for route in routes
+        if isinstance(route, OperationsRoute) and not any(_is_for(route.path, by) for by in others)
+    ]
     hidden = [route for route in own if any(_answers_for(route.path, by) for by in others)]
     routes[:] = [*hidden, *others, *(route for route in own if route not in hidden)]
 
 
+def _is_for(path: str, route: BaseRoute) -> bool:
+    # A router that is included tells its paths to nobody: it is asked for a neighbour as well. A
+    # mounted application and a redirect begin behind the slash.
+    return any(
+        _answers_for(f"{path}{end}", route) and not _answers_for(f"{path}-{end}", route)
+        for end in ("", "/")
+    )
+
+
 def _answers_for(path: str, route: BaseRoute) -> bool:
     scope = {"type": "http", "method": "GET", "path": path, "root_path": "", "headers": []}
-    return route.matches(scope)[0] is not Match.NONE
+    return route.matches(scope)[0] is Match.FULL
 
 
 def add_health_routes(app: FastAPI, databases: Mapping[str, Database], timeout: float) -> None:
