@@ -6,7 +6,8 @@ none for begins with ``penstock_``.
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, takewhile
 from operator import attrgetter
 
@@ -23,7 +24,7 @@ from prometheus_client.registry import Collector
 from penstock.exporters.prometheus_names import COUNTERS, GAUGES, HISTOGRAMS, PEAKS, Named
 from penstock.telemetry.buckets import BOUNDS
 from penstock.telemetry.histogram import Histogram
-from penstock.telemetry.reading import Reading
+from penstock.telemetry.reading import Reading, WorkerReading
 from penstock.telemetry.rules import find
 from penstock.telemetry.sample import Sample
 
@@ -187,14 +188,23 @@ def _routes(readings: list[Reading]) -> Iterator[Metric]:
     )
     for reading in readings:
         top = {use.route for use in reading.routes[:TOP_ROUTES]}
-        for worker in reading.workers:
+        for name, worker in _named(reading.workers):
             for use in worker.routes:
                 if use.route in top:
-                    values = [reading.name, use.route, str(worker.pid)]
+                    values = [reading.name, use.route, name]
                     checkouts.add_metric(values, use.checkouts)
                     seconds.add_metric(values, use.seconds)
     yield checkouts
     yield seconds
+
+
+def _named(workers: Sequence[WorkerReading]) -> Iterator[tuple[str, WorkerReading]]:
+    """Give each worker with its process id, which those of other containers may have as well."""
+    seen: Counter[int] = Counter()
+    for worker in workers:  # by their start: the name of one stays when another one comes
+        seen[worker.pid] += 1
+        again = seen[worker.pid]
+        yield (f"{worker.pid}" if again == 1 else f"{worker.pid}-{again}"), worker
 
 
 def _findings(readings: list[Reading]) -> Metric:

@@ -194,6 +194,15 @@ def test_routes_are_told_for_each_worker() -> None:
     assert len(series(scraped, "penstock_route_checkouts_total")) == 3
 
 
+def test_workers_of_two_containers_may_have_one_number() -> None:
+    one, other = (worker(7, routes=(RouteUse("GET /a", n, n, n),)) for n in (2, 3))
+
+    text, _ = exposition(collector(of(one, other)), "")
+
+    told = re.findall(r'penstock_route_checkouts_total\{.*worker="(.*)"\} (.*)', text.decode())
+    assert told == [("7", "2.0"), ("7-2", "3.0")]
+
+
 def test_the_routes_that_hold_longest_are_told() -> None:
     routes = tuple(RouteUse(f"GET /{n}", 1, float(n), 1.0) for n in range(TOP_ROUTES + 5))
 
