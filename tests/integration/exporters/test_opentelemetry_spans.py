@@ -191,6 +191,20 @@ async def test_what_is_removed_makes_no_spans(database_url: str) -> None:
     recording.close()
 
 
+async def test_what_is_removed_takes_nothing_else_with_it(database_url: str) -> None:
+    one, other = Recording(), Recording()
+    async with Database.from_url(database_url, telemetry=False) as database:
+        first, second = one.of(database), other.of(database)
+        first.remove()
+        await database.reader.scalar(text("SELECT 1"))
+        second.remove()
+        await database.reader.scalar(text("SELECT 1"))
+
+    assert (len(one.spans()), len(other.spans())) == (0, 1)
+    one.close()
+    other.close()
+
+
 async def test_what_a_request_repeats_within_a_snapshot_is_still_counted(
     both: tuple[Database, Recording],
 ) -> None:

@@ -106,6 +106,16 @@ def _trace_statements(database: Database, spans: StatementSpans, undo: ExitStack
     undo.callback(sessions.leave, engine)
     lane: Any = database.lane  # the readers' own is another one within a test
     if isinstance(lane, DriverLane):
-        before = lane.connections
-        lane.connections = TracedConnections(before, spans)  # type: ignore[assignment]  # it does the same
-        undo.callback(setattr, lane, "connections", before)
+        traced: Any = TracedConnections(lane.connections, spans)  # it does the same
+        lane.connections = traced
+        undo.callback(_untrace, lane, traced)
+
+
+def _untrace(lane: DriverLane, traced: TracedConnections) -> None:
+    outer: Any = lane.connections
+    if outer is traced:
+        lane.connections = traced.untraced
+        return
+    while outer.untraced is not traced:  # which came later, and stays
+        outer = outer.untraced
+    outer.untraced = traced.untraced
