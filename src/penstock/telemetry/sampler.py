@@ -37,6 +37,10 @@ class Sampler:
         self._timer: asyncio.TimerHandle | None = None
         self._wait()
 
+    def is_at_work(self) -> bool:
+        """Tell whether its event loop may still run."""
+        return not self._loop.is_closed()
+
     def stop(self) -> None:
         """Take no more samples."""
         if self._timer is not None:

@@ -88,8 +88,9 @@ class Telemetry:
         Args:
             pool: Gives that of the database at this moment, on the running event loop.
         """
-        if self._file is not None:
+        if self._sampler is not None and self._sampler.is_at_work():
             return
+        self.let_go()  # of what began in an event loop that is over
         if not IS_POSSIBLE:
             _logger.info("No telemetry: this system has no locks that end with their process")
             return
