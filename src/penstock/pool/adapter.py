@@ -240,7 +240,7 @@ class PenstockPool(LoopBoundPool):
             _dispatch=self.dispatch,
             **arguments,
         )
-        pool.listeners = self.listeners
+        pool._take_over(self)  # noqa: SLF001 - of the same class
         return pool
 
     def _invalidate(
@@ -276,8 +276,7 @@ class PenstockPool(LoopBoundPool):
 
     def resume(self) -> None:
         """Lend again, to those first who have waited longest."""
-        self.ledger.resume(monotonic())
-        self._carry_out()
+        self._lend_again()
 
     async def prefill(self) -> None:
         """Open connections until ``min_idle`` are ready; an attempt that fails ends it."""

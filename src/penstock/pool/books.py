@@ -59,6 +59,8 @@ class Books:
         self.tally = Tally()
         self.suspended = False
         self.closed = False
+        self.replaced = False
+        """Another pool has taken the place of this one, in which nothing is kept any more."""
         self.least_idle = 0
         """Fewest idle slots since somebody last set it: so many connections nobody needed."""
         self._slots: dict[Slot, None] = {}
@@ -73,7 +75,7 @@ class Books:
         self._barred = False
         """Suspended or closed: nothing idle is lent."""
         self._alert = False
-        """Closed, or more open than allowed: a returned slot is looked at twice."""
+        """Closed, replaced, or more open than allowed: a returned slot is looked at twice."""
 
     def __iter__(self) -> Iterator[Slot]:
         """Every slot, oldest first; the books must not change meanwhile."""
@@ -151,7 +153,9 @@ class Books:
             why = CloseReason.SURPLUS
         if why is None and not self.suspended and self.waiters.hand_over(slot, now):
             return
-        why = why or slot.doomed or (CloseReason.DISPOSED if self.closed else None)
+        why = why or slot.doomed
+        if why is None and (self.closed or self.replaced):
+            why = CloseReason.DISPOSED
         if why is not None:
             self._dismiss(slot, why)
             self._watch()
@@ -176,7 +180,7 @@ class Books:
         return len(self._slots) - self._closing - self.limit
 
     def _watch(self) -> None:
-        self._alert = self.closed or self._surplus() > 0
+        self._alert = self.closed or self.replaced or self._surplus() > 0
 
     def _expect(self, slot: Slot, *states: SlotState) -> None:
         if slot not in self._slots or slot.state not in states:

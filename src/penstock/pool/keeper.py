@@ -274,6 +274,8 @@ class Keeper:
         self.carry_out()
         if in_greenlet():
             await_(self.upkeep.settled())
+            self.ledger.dispose()  # what was opened meanwhile for those who waited
+            self.carry_out()
 
     def abandon_all(self) -> None:
         """Drop every connection: their loop is gone or not running."""

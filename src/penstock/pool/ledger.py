@@ -190,6 +190,10 @@ class Ledger(Books):
             if slot.state is not CLOSING:
                 self.retire(slot, CloseReason.DISPOSED)
 
+    def wind_up(self) -> None:
+        """Close whatever comes back and nobody waits for: another pool takes the place of this."""
+        self.replaced = self._alert = True
+
     def close(self) -> None:
         """Take in nobody any more, and close whatever nobody waits for."""
         self.closed = self._barred = self._alert = True

@@ -6,6 +6,7 @@ import weakref
 from collections import deque
 from random import Random
 from threading import get_ident
+from time import monotonic
 from typing import Any, TypeVar
 
 from penstock.pool.errors import PoolInAnotherLoop
@@ -47,7 +48,24 @@ class LoopBoundPool(PoolNumbers):
         self._process = os.getpid()
         self._inherited: list[Ledger] = []
         """Of the process that forked this one: kept, so that nobody closes its sockets."""
+        self._suspended_before: LoopBoundPool | None = None
+        """Whose place it took while that was suspended, and who is to resume with it."""
         _LIVING.add(self)
+
+    def _take_over(self, pool: "LoopBoundPool") -> None:
+        """Go on in the place of another pool, which only serves those who wait for it still."""
+        self.listeners = pool.listeners
+        if pool.ledger.suspended:
+            self.ledger.suspend()
+            self._suspended_before = pool
+        pool.ledger.wind_up()
+
+    def _lend_again(self) -> None:
+        self.ledger.resume(monotonic())
+        self._carry_out()
+        if (before := self._suspended_before) is not None:
+            self._suspended_before = None
+            before._lend_again()  # noqa: SLF001 - of the same class
 
     def _keep_books(self, size: int, overflow: int) -> None:
         random = Random()  # noqa: S311 - jitter, no secret

@@ -6,8 +6,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from tests.adversity.backends import BackendCount
 from tests.eventually import eventually
-from tests.integration.pool.pools import MakeEngine, pool_of, use
+from tests.integration.pool.pools import MakeEngine, backends, pool_of, use
 from tests.servers.proxy import Proxy
 
 from penstock import PenstockPool, PoolClosed, PoolFull, PoolSuspended, SettingsError
@@ -176,3 +177,61 @@ async def test_draining_by_force_gives_up_what_is_still_being_opened(
         await asker
     proxy.heal()
     await eventually(lambda: not proxy.links)
+
+
+async def test_nothing_is_kept_for_those_who_waited_when_the_engine_was_disposed_of(
+    database_url: str, count: BackendCount
+) -> None:
+    engine = engine_of(database_url, pool_size=2, max_overflow=0)
+    done = asyncio.Event()
+    old = pool_of(engine)
+    held = [asyncio.create_task(use(engine, done)) for _ in range(2)]
+    await eventually(lambda: old.snapshot().checked_out == 2)
+    waiters = [asyncio.create_task(use(engine)) for _ in range(5)]
+    await eventually(lambda: old.snapshot().waiting == 5)
+    await engine.dispose()
+    done.set()
+    await asyncio.gather(*held, *waiters)
+
+    await eventually(lambda: old.ledger.open == 0)
+    await eventually(lambda: count.now == 0)
+
+
+async def test_nothing_is_kept_of_what_is_opened_for_waiters_while_the_engine_is_disposed_of(
+    make_engine: MakeEngine, proxy: Proxy
+) -> None:
+    engine = make_engine(pool_size=3, max_overflow=0)
+    old = pool_of(engine)
+    await backends(engine, 3)
+    proxy.silence()
+    disposing = asyncio.create_task(engine.dispose())
+    await eventually(lambda: old.snapshot().invalid == 3)
+    old.resize(pool_size=4)
+    await use(engine)
+    assert old.snapshot().checked_in == 1
+    proxy.heal()
+    await disposing
+
+    await eventually(lambda: old.ledger.open == 0)
+
+
+async def test_a_suspended_pool_stays_so_through_dispose_and_its_waiters_are_served_by_resume(
+    database_url: str,
+) -> None:
+    engine = engine_of(database_url, pool_size=1, max_overflow=0)
+    old = pool_of(engine)
+    await use(engine)
+    old.suspend()
+    before = asyncio.create_task(use(engine))
+    await eventually(lambda: old.snapshot().waiting == 1)
+    for _ in range(2):
+        await engine.dispose()
+    after = asyncio.create_task(use(engine))
+    await eventually(lambda: pool_of(engine).snapshot().waiting == 1)
+    assert pool_of(engine).snapshot().suspended
+
+    pool_of(engine).resume()
+    async with asyncio.timeout(20):
+        await asyncio.gather(before, after)
+    await eventually(lambda: old.ledger.open == 0)
+    await engine.dispose()
