@@ -18,7 +18,7 @@ WEBSOCKET_REFUSAL = (
 
 
 class RequestUnits:
-    """The units of work of one request, by the database's name, made when first asked for.
+    """The units of work of one request, one for each database, made when first asked for.
 
     Args:
         databases: The installed databases by name.
@@ -32,7 +32,7 @@ class RequestUnits:
         self._refusal = refusal
         self._ended = ""
         """What has ended, once something has."""
-        self._units: dict[str, UnitOfWork] = {}
+        self._units: dict[Database, UnitOfWork] = {}
 
     def database(self, name: str) -> Database:
         """Return the database that was installed as ``name``."""
@@ -51,14 +51,14 @@ class RequestUnits:
         Raises:
             SessionClosed: The response has left, or this is a WebSocket.
         """
-        if name not in self._units:
-            database = self.database(name)
+        database = self.database(name)  # inside a mounted application perhaps another one
+        if database not in self._units:
             if self._refusal is not None:
                 raise SessionClosed(self._refusal)
             if self._ended:
                 raise SessionClosed(f"No session is to be had any more: {self._ended}.")
-            self._units[name] = database.unit()
-        return self._units[name]
+            self._units[database] = database.unit()
+        return self._units[database]
 
     def add(self, databases: Mapping[str, Database]) -> None:
         """Add the databases of a mounted application, which take precedence inside it."""

@@ -1,12 +1,12 @@
 """``install`` beside everything else that an application has."""
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, HTTPException
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
 from sqlalchemy import text
 from starlette.applications import Starlette
 from tests.integration.fastapi.notes import Note, Onlooker, out_of_service
@@ -78,6 +78,31 @@ async def test_a_mounted_application_may_have_a_database_of_its_own(
         assert (await client.post("/inner/")).json() == "of the mounted one"
 
     assert await onlooker.texts() == ["inside"]
+    await own.close()
+
+
+async def test_a_mounted_application_keeps_its_database_though_the_outer_one_was_used_before(
+    app: FastAPI, tables: str
+) -> None:
+    own = Database.from_url(tables, environment="testing", application_name="of the mounted one")
+    inner = FastAPI()
+    install(inner, own, routes=False)
+    app.mount("/inner", inner)
+
+    @app.middleware("http")
+    async def authenticate(
+        request: Request, call_next: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        await (await read_session()(request)).scalar(text("SELECT 1"))
+        return await call_next(request)
+
+    @inner.get("/")
+    async def name(session: WriteSession) -> str:
+        found: str = await session.scalar(text("SHOW application_name"))
+        return found
+
+    async with client_of(app) as client:
+        assert (await client.get("/inner/")).json() == "of the mounted one"
     await own.close()
 
 
