@@ -267,20 +267,21 @@ async def test_rows_that_cannot_be_made_leave_nothing_of_a_copy(database: Databa
     assert database.pool.opened_total == 1
 
 
+@pytest.mark.parametrize("kind", [KeyError, OSError, TimeoutError])
 async def test_the_callers_own_error_in_a_snapshot_leaves_the_connection_usable(
-    database: Database,
+    database: Database, kind: type[Exception]
 ) -> None:
     async def fail(database: Database) -> None:
         async with database.reader.snapshot() as moment:
             await read_in(moment)
-            raise KeyError("the caller's own")
+            raise kind("the caller's own")
 
     async def read_in(reader: Any) -> None:
         assert await reader.scalar(by_id, note_id=1) == "kept"
 
     for _ in range(2):
         await read(database)
-        with pytest.raises(KeyError, match="the caller's own"):
+        with pytest.raises(kind, match="the caller's own"):
             await fail(database)
         assert database.pool.checked_out == 0
         await execute(database)

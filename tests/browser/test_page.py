@@ -174,6 +174,14 @@ async def test_another_database_is_one_key_away(page: Page) -> None:
     assert await page.value("location.hash") == "#analytics"
 
 
+async def test_an_address_that_names_no_database_shows_the_first(
+    page: Page, service: Service
+) -> None:
+    await page.go("about:blank")
+    await page.go(f"{service.url}/pool#100%")
+    await page.until(IS_LIVE)
+
+
 async def test_everything_can_be_reached_by_keyboard(page: Page) -> None:
     reached = []
     for _ in range(12):

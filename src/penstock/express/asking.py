@@ -7,6 +7,7 @@ from typing import Any, TypeVar, overload
 from sqlalchemy import Row, Select
 
 from penstock.express.adhoc import AdHocQueries
+from penstock.express.awaited import mark_as_awaited
 from penstock.express.errors import UNKNOWN, CommitOutcomeUnknown
 from penstock.express.lanes import Call, Pick
 from penstock.express.query import Mapped, Query, Statement
@@ -250,6 +251,10 @@ class Asking:
     ) -> Coroutine[Any, Any, Any]:
         """Return all results."""
         return self._ask(statement, values, named, timeout, every)
+
+
+for _method in (Asking.one, Asking.one_or_none, Asking.first, Asking.scalar, Asking.all):
+    mark_as_awaited(_method)
 
 
 async def within(seconds: float | None, results: Awaitable[_T]) -> _T:

@@ -102,9 +102,11 @@ def take_back(
 
 def _reason(driver: Any, error: BaseException, *, amid_transaction: bool) -> BaseException | None:
     """Return why a connection cannot be lent again at once; a cancellation has it cleaned up."""
+    if amid_transaction and not driver.is_closed():
+        return asyncio.CancelledError()  # whatever failed: it may be the caller's own
     if is_lost(driver, error):
         return error
-    if amid_transaction or was_interrupted(error) or _is_unsettled(driver, error):
+    if was_interrupted(error) or _is_unsettled(driver, error):
         return asyncio.CancelledError()
     return None if isinstance(error, Exception) else error
 

@@ -63,8 +63,9 @@ class Patience:
         self._timer = None
         now = monotonic()
         for record in self.running - self._ended:
-            if now - record.slot.lent_at > self._seconds:
+            borrower = record.slot.loan  # None where the pool has taken the connection back
+            if borrower is not None and now - record.slot.lent_at > self._seconds:
                 self._ended.add(record)
-                record.slot.loan.cancel()
+                borrower.cancel()
         if self.running:
             self.watch()

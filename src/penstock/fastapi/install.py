@@ -62,10 +62,11 @@ def install(
             exists then will stay, and works less often; ``docs/express.md`` has the figures.
 
     Raises:
-        PenstockError: ``name`` is taken, the application has already started, or one of the two
-            is something else.
+        PenstockError: ``name`` is taken, the application has already started, or an argument is
+            something else.
     """
     _refuse_others(app, database)
+    _refuse_arguments(access, readiness_timeout)
     if app.middleware_stack is not None:
         raise PenstockError("install(app, database) must come before the application starts.")
     databases: dict[str, Database] | None = getattr(app.state, "penstock", None)
@@ -102,6 +103,19 @@ def _refuse_others(app: object, database: object) -> None:
         raise PenstockError(
             f"install(app, database) takes a Database, not {type(database).__name__}: "
             "Database.from_environment() or Database.from_url(url)."
+        )
+
+
+def _refuse_arguments(access: object, readiness_timeout: object) -> None:
+    if access is not None and not callable(access):
+        raise PenstockError(
+            f"install(access=...) takes a function that refuses, not {type(access).__name__}: "
+            "access=guard, without Depends() around it."
+        )
+    is_number = isinstance(readiness_timeout, int | float)
+    if not (is_number and readiness_timeout > 0):  # type: ignore[operator]  # as has been asked
+        raise PenstockError(
+            f"install(readiness_timeout={readiness_timeout!r}): seconds above 0 are accepted."
         )
 
 

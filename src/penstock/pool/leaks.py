@@ -27,7 +27,7 @@ def report_leaks(keeper: "Keeper", now: float) -> None:
     leak_after = keeper.policy.leak_after
     if leak_after is None:
         return
-    for slot in keeper.ledger:
+    for slot in list(keeper.ledger):  # a listener may change it
         loan = slot.loan
         if not isinstance(loan, Loan) or loan.reported or slot.state is not LENT:
             continue
@@ -50,7 +50,12 @@ def _report(keeper: "Keeper", slot: Slot, loan: Loan, now: float) -> None:
     keeper.listeners.tell(LoanLeaked(report))
     if keeper.policy.reclaim_leaks:
         why = f"Its connection was lent for {report.seconds:.1f} s (leak_after, reclaim_leaks)"
-        keeper.in_background(keeper.reclaim(slot, why))
+        keeper.in_background(_reclaim(keeper, slot, loan, why))
+
+
+async def _reclaim(keeper: "Keeper", slot: Slot, loan: Loan, why: str) -> None:
+    if slot.loan is loan:  # and not another borrower's by now
+        await keeper.reclaim(slot, why)
 
 
 def refuse_nested_checkout(keeper: "Keeper") -> None:

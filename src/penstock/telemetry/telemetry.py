@@ -8,6 +8,7 @@ import os
 import time
 import weakref
 from collections.abc import Awaitable, Callable
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,8 @@ _logger = logging.getLogger("penstock.telemetry")
 ASK_FIRST = 1.0
 ASK_EVERY = 15.0
 """Seconds between two questions to the server; one of its workers asks."""
+ANSWER_LASTS = 60.0
+"""Seconds for which an answer counts where the next ones do not come, as from a busy pool."""
 
 
 class Telemetry:
@@ -164,19 +167,24 @@ class Telemetry:
         return True
 
     async def _ask(self, recorder: Recorder, workers: Workers, own: Path) -> None:
-        pause = ASK_FIRST
+        pause, heard_at = ASK_FIRST, -inf
         while True:
             await asyncio.sleep(pause)
             pause = ASK_EVERY
             if self._began_anew(own):
                 return
+            is_first, answer = False, None
             try:
-                if workers.first() != own:
-                    recorder.server = NOT_KNOWN  # what it was told is out of date by now
-                elif self.ask_server is not None:
-                    recorder.server = await self.ask_server() or recorder.server
+                is_first = workers.first() == own
+                if is_first and self.ask_server is not None:
+                    answer = await self.ask_server()
             except Exception:
                 _logger.warning("The server's numbers are not known", exc_info=True)
+            now = time.monotonic()
+            if answer is not None:
+                recorder.server, heard_at = answer, now
+            elif not is_first or now - heard_at > ANSWER_LASTS:
+                recorder.server = NOT_KNOWN
 
 
 # A process that was forked has its parent's file open, and so would keep it locked when that ends.

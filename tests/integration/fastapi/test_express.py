@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import Depends, FastAPI
+from fastapi import BackgroundTasks, Depends, FastAPI
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import bindparam, insert, select, text
 from tests.integration.fastapi.notes import Note, Onlooker
@@ -30,6 +30,18 @@ def add_routes(app: FastAPI) -> None:
     @app.post("/notes", status_code=201, response_model=NoteOut)
     async def create(note: str, writer: Writer) -> Note:
         return await writer.one(NEW, text=note)
+
+
+async def test_what_is_left_to_a_background_task_is_run(app: FastAPI, onlooker: Onlooker) -> None:
+    @app.post("/notes")
+    async def create(writer: Writer, tasks: BackgroundTasks) -> None:
+        tasks.add_task(writer.one, NEW, {"text": "one"})
+        tasks.add_task(writer.execute, NEW, {"text": "another"})
+
+    async with client_of(app) as client:
+        await client.post("/notes")
+
+    assert await onlooker.texts() == ["one", "another"]
 
 
 async def test_a_route_writes_and_reads(app: FastAPI, onlooker: Onlooker) -> None:

@@ -8,11 +8,10 @@ from typing import Annotated, Any
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
 from sqlalchemy import text
-from starlette.applications import Starlette
 from tests.integration.fastapi.notes import Note, Onlooker, out_of_service
 from tests.servers.web import client_of, serving
 
-from penstock import Database, PenstockError
+from penstock import Database
 from penstock.fastapi import ReadSession, WriteSession, install, read_session
 from penstock.fastapi.routes import OperationsRoute
 
@@ -135,28 +134,6 @@ async def test_a_budget_that_cannot_be_kept_warns_or_refuses(
             """Never reached."""
 
     assert "BudgetExceeded" in capsys.readouterr().err
-
-
-async def test_a_second_database_needs_another_name(app: FastAPI, tables: str) -> None:
-    with pytest.raises(PenstockError, match="already installed"):
-        install(app, Database.from_url(tables))
-
-
-@pytest.mark.parametrize("other", [APIRouter(), Starlette(), Database.from_url("sqlite://")])
-async def test_what_is_no_application_is_told_so(other: Any, database: Database) -> None:
-    with pytest.raises(PenstockError, match=f"a FastAPI application, not {type(other).__name__};"):
-        install(other, database)
-
-
-@pytest.mark.parametrize("other", ["postgresql://localhost/app", Database, None])
-async def test_what_is_no_database_is_told_so_and_leaves_the_application_alone(
-    other: Any, database: Database
-) -> None:
-    app = FastAPI()
-    with pytest.raises(PenstockError, match=r"a Database, not \w+: Database\.from_environment"):
-        install(app, other)
-
-    install(app, database)
 
 
 async def test_health_says_ready_only_while_the_database_answers(app: FastAPI, tables: str) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import re
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -120,4 +121,29 @@ async def test_a_query_that_runs_while_its_connection_is_taken_back_fails(
         await connection.close()
     await eventually(lambda: pool_of(engine).snapshot().invalid == 0)
     assert pool_of(engine).snapshot().checked_out == 0
+    await engine.dispose()
+
+
+async def test_who_has_borrowed_a_connection_since_its_leak_was_found_keeps_it(
+    database_url: str,
+) -> None:
+    engine = create_async_engine(
+        database_url, poolclass=PenstockPool, pool_size=1, leak_after=0.1, reclaim_leaks=True
+    )
+    await (await engine.connect()).close()
+    pool = pool_of(engine)
+    leaking: Any = pool.lend()
+    later: list[Any] = []
+
+    def return_and_borrow(event: PoolEvent) -> None:
+        if isinstance(event, LoanLeaked) and not later:
+            pool.give_back(leaking)
+            later.append(pool.lend(is_noted=False))
+
+    pool.listeners.add(return_and_borrow)
+    await eventually(lambda: bool(later))
+    await asyncio.sleep(0.1)
+    assert later[0].dbapi_connection is not None
+    pool.give_back(later[0])
+    assert pool.snapshot().closed_total == 0
     await engine.dispose()

@@ -1,6 +1,7 @@
 """What the server says of itself, which one worker asks for all."""
 
 import os
+from math import isnan
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,23 @@ async def test_a_server_that_did_not_say_its_numbers_is_asked_again(
     database.telemetry.ask_server = fail_first
     async with database:
         await eventually(lambda: database.telemetry.read().now.server_limit > 0)
+
+
+async def test_a_server_that_says_nothing_any_more_is_not_known(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, seconds in {"ASK_FIRST": 0.0, "ASK_EVERY": 0.01, "ANSWER_LASTS": 1.5}.items():
+        monkeypatch.setattr(f"penstock.telemetry.telemetry.{name}", seconds)
+    database = database_of(database_url, tmp_path)
+    answers = iter([(95.0, 100.0, 0.0, 0.0)])
+
+    async def say_it_once() -> tuple[float, float, float, float] | None:
+        return next(answers, None)
+
+    database.telemetry.ask_server = say_it_once
+    async with database:
+        await eventually(lambda: database.telemetry.read().now.server_connections == 95)
+        await eventually(lambda: isnan(database.telemetry.read().now.server_connections))
 
 
 async def test_what_one_worker_was_told_is_forgotten_when_another_one_asks(

@@ -22,10 +22,19 @@ const BAD = new Set(["refused", "timeouts", "shed", "open_failures", "leaks", "n
 const at = (id) => document.getElementById(id);
 const charts = new Charts(at("charts"));
 const histories = new Map();
-let chosen = decodeURIComponent(window.location.hash.slice(1));
+let chosen = nameIn(window.location.hash);
 let shownSeconds = 300;
 let databases = [];
 let newestAt = 0;
+
+/** The database that the page's address names; none where it was written by hand and is malformed. */
+function nameIn(fragment) {
+  try {
+    return decodeURIComponent(fragment.slice(1));
+  } catch {
+    return "";
+  }
+}
 
 function take(liveDocument) {
   databases = liveDocument.databases;
