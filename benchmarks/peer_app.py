@@ -5,8 +5,10 @@ It is uvicorn with one worker, on a port that the system chooses and standard ou
 
 import importlib
 import os
+import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,7 +25,7 @@ CPU_SECONDS = "/cpu-seconds"
 
 
 def main() -> None:
-    """Serve the application of the module that ``PEER`` names, until a signal ends it.
+    """Serve the application of the module that ``PEER`` names, until standard input closes.
 
     With ``TUNE_GC=all`` the collector gets Penstock's setting, whoever it is.
     """
@@ -33,7 +35,14 @@ def main() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=config.backlog) as listener:
         sys.stdout.write(f"{listener.getsockname()[1]}\n")
         sys.stdout.flush()
+        threading.Thread(target=_end_with_input, daemon=True).start()
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def _end_with_input() -> None:
+    # Which closes with whoever has started this, however that ends.
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _make_app() -> FastAPI:

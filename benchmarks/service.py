@@ -83,7 +83,7 @@ def _process(peer: Peer, database_url: str) -> Iterator["subprocess.Popen[str]"]
     }
     command = [sys.executable, "-m", "benchmarks.peer_app"]
     with subprocess.Popen(  # noqa: S603 - our own modules
-        command, env=environment, stdout=subprocess.PIPE, text=True
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         try:
             yield process
