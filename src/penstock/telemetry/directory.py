@@ -26,14 +26,20 @@ def group_directory(chosen: Path | None) -> Path:
     if chosen is not None:
         chosen.mkdir(mode=0o700, parents=True, exist_ok=True)
         return chosen
-    base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
-    own = base / f"penstock-{os.getuid()}"
+    own = _base() / f"penstock-{os.getuid()}"
     own.mkdir(mode=0o700, exist_ok=True)
     _refuse_foreign(own)
     _sweep(own)
     group = own / str(os.getppid())
     group.mkdir(mode=0o700, exist_ok=True)
     return group
+
+
+def _base() -> Path:
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    # It may be gone with its session, or another user's, from whom this one has it.
+    usable = runtime and os.access(runtime, os.W_OK | os.X_OK)
+    return Path(runtime if usable else tempfile.gettempdir())
 
 
 def leave_nothing(group: Path) -> None:

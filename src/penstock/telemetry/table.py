@@ -30,6 +30,8 @@ class Table:
 
     def __post_init__(self) -> None:
         self._taken: dict[tuple[str, ...], int] = {}
+        self._written: dict[tuple[bytes, ...], int] = {}
+        """By the names as they are read, of which one may stand for several long ones."""
 
     def row(self, *name: str) -> int:
         """Return where the numbers of a name's row begin; take a row where it has none."""
@@ -37,15 +39,21 @@ class Table:
         return self._take(name) if found is None else found
 
     def _take(self, name: tuple[str, ...]) -> int:
-        number = len(self._taken)
+        cut = tuple(
+            part.encode(errors="replace")[:room]
+            for part, room in zip(name, self.name_bytes, strict=True)
+        )
+        if (known := self._written.get(cut)) is not None:
+            return known
+        number = len(self._written)
         if number >= self.rows - 1:
             return self.begin + (self.rows - 1) * self.width
         place = self.names_begin + number * sum(self.name_bytes)
-        for part, room in zip(name, self.name_bytes, strict=True):
-            cut = part.encode(errors="replace")[:room]
-            self.texts[place : place + len(cut)] = cut
+        for part, room in zip(cut, self.name_bytes, strict=True):
+            self.texts[place : place + len(part)] = part
             place += room
-        self._taken[name] = begin = self.begin + number * self.width
+        begin = self.begin + number * self.width
+        self._written[cut] = self._taken[name] = begin
         return begin
 
     def read(self, others: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Sequence[float]]]:

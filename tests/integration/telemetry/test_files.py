@@ -155,3 +155,13 @@ async def test_the_directory_of_workers_that_live_stays_though_their_supervisor_
 
     await orphan.close()
     assert list(os.scandir(tmp_path)) == []
+
+
+async def test_a_runtime_directory_that_is_gone_is_passed_over(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "gone"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    async with Database.from_url(database_url, environment="testing") as database:
+        assert len(database.telemetry.read().workers) == 1
+        assert [each.name for each in os.scandir(tmp_path)] == [f"penstock-{os.getuid()}"]
