@@ -16,6 +16,7 @@ from penstock.express.counting import count
 from penstock.express.errors import UNKNOWN, CommitOutcomeUnknown, ExpressError
 from penstock.express.failures import not_converted
 from penstock.express.lanes import Batches, Call, Copy, Pick, ReadingLane
+from penstock.express.own_columns import by_columns_of
 from penstock.express.plan import Plan
 from penstock.express.query import Query
 from penstock.express.shape import Shape
@@ -63,13 +64,13 @@ class DriverLane:
                 answer = await connections.use(fetch, plan, sql, arguments, False)
             except ConnectionLost as again:
                 raise again.error from again
-        return pick(messages.results(plan, answer))
+        return pick(_of(call, messages.results(plan, answer)))
 
     async def write(self, call: Call, pick: Pick) -> Any:
         """As the protocol says."""
         plan, sql, arguments = _bound(call, self._dialect)
         answer = await self._write(messages.fetch, plan, sql, arguments)
-        return pick(messages.results(plan, answer))
+        return pick(_of(call, messages.results(plan, answer)))
 
     async def execute(self, call: Call) -> int:
         """As the protocol says."""
@@ -143,7 +144,7 @@ class _SnapshotLane:
         plan, sql, arguments = _bound(call, self._dialect)
         async with self._turn:
             answer = await self._run(messages.fetch, plan, sql, arguments)
-        return pick(messages.results(plan, answer))
+        return pick(_of(call, messages.results(plan, answer)))
 
     @asynccontextmanager
     async def stream(self, call: Call, batch: int) -> AsyncIterator[Batches]:
@@ -156,21 +157,27 @@ class _SnapshotLane:
                     "it cannot be streamed: select the two classes as tuples, or use all()."
                 )
             cursor = await self._run(messages.open_cursor, plan, sql, arguments)
-        yield self._batches(shape, cursor, sql, batch)
+        yield self._batches(lambda records: _of(call, shape.results(records)), cursor, sql, batch)
 
     async def _batches(
-        self, shape: Shape, cursor: Any, sql: str, batch: int
+        self, results: Callable[[Any], list[Any]], cursor: Any, sql: str, batch: int
     ) -> AsyncGenerator[list[Any], None]:
         while True:
             async with self._turn:
                 records = await self._run(messages.fetch_more, cursor, sql, (batch,))
             if not records:
                 return
-            yield shape.results(records)
+            yield results(records)
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[ReadingLane]:
         yield self
+
+
+def _of(call: Call, results: list[Any]) -> list[Any]:
+    if call.adhoc is None or not call.query.has_own_columns:
+        return results
+    return by_columns_of(call.adhoc[0], results)
 
 
 def _bound(call: Call, dialect: Any) -> tuple[Plan, str, Sequence[Any]]:

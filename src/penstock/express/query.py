@@ -1,6 +1,7 @@
 """A statement that is compiled once, and everything about it that no database decides."""
 
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, TypeVarTuple, overload
 
 from sqlalchemy import (
@@ -22,6 +23,7 @@ from sqlalchemy.sql.dml import ReturningDelete, ReturningInsert, ReturningUpdate
 from sqlalchemy.sql.elements import BindParameter, ClauseElement
 
 from penstock.express.errors import ExpressError, ParameterError
+from penstock.express.own_columns import has_own_columns
 from penstock.express.plan import Plan
 from penstock.express.refusals import is_open, refuse_unfit
 
@@ -80,6 +82,11 @@ class Query(Generic[_T_co]):
         self._dialect: Dialect | None = None
         self._plan: Plan | None = None
         self._existence: Query[Any] | None = None
+
+    @cached_property
+    def has_own_columns(self) -> bool:
+        """Whether another statement of the same form has other columns, by its own objects."""
+        return has_own_columns(self.statement)
 
     def __repr__(self) -> str:
         return f"query({' '.join(str(self.statement).split())})"

@@ -1,11 +1,12 @@
 """Statements that were not prepared: known again by their form, each with its own values."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import bindparam, insert, literal, select, update
-from sqlalchemy.orm import with_loader_criteria
+from sqlalchemy import Select, bindparam, func, insert, literal, select, update
+from sqlalchemy.orm import aliased, with_loader_criteria
 from tests.integration.express.answers import by_session
 from tests.integration.express.reads import ids
 from tests.integration.express.shop import Base, Item, Stock, fill
@@ -85,6 +86,44 @@ async def test_which_parameters_need_a_value_is_up_to_each_statement_of_a_form(
             with pytest.raises(ParameterError, match="missing parameters: low"):
                 await filled.reader.all(statement)
         assert await filled.reader.all(statement, low=99) == []
+
+
+def of_an_alias() -> tuple[Select[*tuple[Any, ...]], Any]:
+    item = aliased(Item)
+    return select(item.name, item.id), item.id
+
+
+def of_an_aliased_entity() -> tuple[Select[*tuple[Any, ...]], Any]:
+    item = aliased(Item)
+    return select(item.id, item), item
+
+
+def of_a_label() -> tuple[Select[*tuple[Any, ...]], Any]:
+    number = func.count().label("number")
+    return select(func.max(Item.id), number), number
+
+
+def of_a_tables_alias() -> tuple[Select[*tuple[Any, ...]], Any]:
+    table = Item.__table__.alias()
+    return select(table.c.price, table.c.id), table.c.id
+
+
+def of_a_class() -> tuple[Select[*tuple[Any, ...]], Any]:
+    return select(Item.name, Item.id), Item.id
+
+
+@pytest.mark.parametrize(
+    "made", [of_an_alias, of_an_aliased_entity, of_a_label, of_a_tables_alias, of_a_class]
+)
+async def test_a_value_is_found_by_the_statements_own_column(
+    filled: Database, made: Callable[[], tuple[Select[*tuple[Any, ...]], Any]]
+) -> None:
+    for _ in range(2):
+        statement, column = made()
+        (row, *_) = await filled.reader.all(statement)
+        assert row._mapping[column] is row[1]
+        async with filled.reader.stream(statement) as rows:
+            assert all([row._mapping[column] is row[1] async for row in rows])
 
 
 async def test_criteria_of_one_form_keep_their_own_values(filled: Database) -> None:
