@@ -80,6 +80,7 @@ async def test_a_pool_that_looks_exhausted_answers_503_and_recovers(
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # of the loop that ended with sockets open
 @pytest.mark.filterwarnings("ignore:Using `httpx`")  # what Starlette says of its client's own
+@pytest.mark.filterwarnings("ignore:The anyio.abc")  # an older Starlette's
 def test_a_test_client_is_entered_or_told_so(database_url: str) -> None:
     from fastapi.testclient import TestClient  # noqa: PLC0415 - it warns when it is imported
 
