@@ -1,14 +1,17 @@
 """What Penstock gives to the tests of those who use it."""
 
+import subprocess
+import sys
+
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import literal, select, text
+from sqlalchemy import select, text
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from tests.integration.fastapi.notes import Note, Onlooker
 from tests.servers.web import client_of
 
-from penstock import Database, PoolInAnotherLoop
-from penstock.fastapi import ReadSession, WriteSession, install
+from penstock import Database
+from penstock.fastapi import ReadSession, WriteSession
 from penstock.testing import exhausted, undone
 
 
@@ -78,24 +81,11 @@ async def test_a_pool_that_looks_exhausted_answers_503_and_recovers(
     assert database.pool.checked_out == 0
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # of the loop that ended with sockets open
-@pytest.mark.filterwarnings("ignore:Using `httpx`")  # what Starlette says of its client's own
-@pytest.mark.filterwarnings("ignore:The anyio.abc")  # an older Starlette's
 def test_a_test_client_is_entered_or_told_so(database_url: str) -> None:
-    from fastapi.testclient import TestClient  # noqa: PLC0415 - it warns when it is imported
+    # In a process of its own: the loop of a client that is not entered ends with sockets open.
+    command = [sys.executable, "-m", "tests.integration.fastapi.entered", database_url]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
 
-    app = FastAPI()
-    install(app, Database.from_url(database_url, environment="testing"))
-
-    @app.get("/")
-    async def one(session: ReadSession) -> int | None:
-        return await session.scalar(select(literal(1)))
-
-    for _ in range(2):
-        with TestClient(app) as client:
-            assert [client.get("/").json() for _ in range(2)] == [1, 1]
-
-    client = TestClient(app)
-    client.get("/")
-    with pytest.raises(PoolInAnotherLoop, match=r"`with TestClient\(app\)`"):
-        client.get("/")
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines()[:2] == ["[1, 1]", "[1, 1]"]
+    assert "`with TestClient(app)`" in run.stdout.splitlines()[2]
