@@ -1,6 +1,7 @@
 """A confinement that does not come through: the server dies, refuses, or is told to cancel."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 from sqlalchemy import text
@@ -71,19 +72,33 @@ async def test_a_confinement_that_the_server_refuses_costs_the_connection(
 SLOWLY = "DO 'BEGIN PERFORM pg_sleep(30); END'; SET default_transaction_read_only = {}"
 
 
+@pytest.fixture
+def server_is_at_it(engine: AsyncEngine, postgres: PostgresServer) -> Callable[[], bool]:
+    """Tells whether the server has begun to sleep."""
+    sleeping = (
+        "SELECT 1 FROM pg_stat_activity "
+        f"WHERE wait_event = 'PgSleep' AND datname = '{engine.url.database}'"
+    )
+    return lambda: bool(postgres.execute(sleeping))
+
+
 @pytest.mark.parametrize(
     ("before", "cancelled"), [(write, read), (read, write), (borrow, fail_to_read)]
 )
 @pytest.mark.parametrize("use", [read, write, write_in_autocommit, fail_to_read])
 async def test_a_confinement_that_is_cancelled_with_its_statement_is_sent_again(
-    engine: AsyncEngine, before: Use, cancelled: Use, use: Use, monkeypatch: pytest.MonkeyPatch
+    engine: AsyncEngine,
+    server_is_at_it: Callable[[], bool],
+    before: Use,
+    cancelled: Use,
+    use: Use,
 ) -> None:
     await before(engine)
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr("penstock.pool.drivers.CONFINE", SLOWLY.format("on"))
         patch.setattr("penstock.pool.drivers.FREE", SLOWLY.format("off"))
         task = asyncio.create_task(cancelled(engine))
-        await asyncio.sleep(0.05)
+        await eventually(server_is_at_it)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

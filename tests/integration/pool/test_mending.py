@@ -121,11 +121,11 @@ async def test_a_server_that_does_not_answer_the_cancellation_is_given_up(
 async def test_a_loop_that_stood_still_saves_the_connection_all_the_same(
     engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("penstock.pool.upkeep.MEND_TIMEOUT", 0.5)
+    monkeypatch.setattr("penstock.pool.upkeep.MEND_TIMEOUT", 2.0)
     process = await backend(engine)
     await cancel_a_query(engine)
     await asyncio.sleep(0)  # in which the mending begins
-    time.sleep(0.6)  # noqa: ASYNC251 - the mistake of a service that is meant here
+    time.sleep(2.2)  # noqa: ASYNC251 - the mistake of a service that is meant here
     assert await backend(engine) == process
 
 
