@@ -15,7 +15,6 @@ from tests.diagnosis.provocations import (
     Subject,
 )
 from tests.diagnosis.replica import replica_of
-from tests.diagnosis.standstill import blameless, standstills
 from tests.diagnosis.workers import Findings, Workers, running_workers, watched
 from tests.servers.parts import require_part
 from tests.servers.postgres import PostgresServer, own_postgres, postgres_programs
@@ -87,10 +86,8 @@ async def _provoke(
             name: Subject(shared, name, each.server, each.url, each.replica)
             for name, each in places.items()
         }
-        with standstills() as late:
-            found = await watched(
-                [shared, *lone.values()],
-                *(places[name].provocation.act(subject) for name, subject in subjects.items()),
-                *(PROVOCATIONS_OF_WORKERS[name][0](workers) for name, workers in lone.items()),
-            )
-        return blameless(found, late, but=frozenset({"blocked", "frozen"}))
+        return await watched(
+            [shared, *lone.values()],
+            *(places[name].provocation.act(subject) for name, subject in subjects.items()),
+            *(PROVOCATIONS_OF_WORKERS[name][0](workers) for name, workers in lone.items()),
+        )
