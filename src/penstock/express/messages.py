@@ -78,7 +78,7 @@ async def _fetch_and_look(driver: Any, plan: Plan, sql: str, arguments: Sequence
 async def fetch_read_only(driver: Any, plan: Plan, sql: str, arguments: Sequence[Any]) -> Any:
     """Run a statement in a transaction that only reads, and return its records.
 
-    Who is interrupted waits for no ROLLBACK: the pool cleans up behind him.
+    Who is interrupted waits for no ROLLBACK: the pool rolls back in the background.
     """
     transaction = driver.transaction(readonly=True)
     await transaction.start()
