@@ -1,0 +1,1 @@
+"""What is private to a driver or a server, below the pool."""
