@@ -5,13 +5,15 @@ import weakref
 from sqlalchemy import Engine, ExceptionContext, event
 from sqlalchemy.orm import Session
 
+from penstock.database.unit_session import UnitSyncSession
+
 __all__ = ["WritingSyncSession", "note_failures"]
 
 _FAILED_IN = "penstock_failed_in"
 """Where in a connection's ``info`` the transaction stands in which a statement has failed."""
 
 
-class WritingSyncSession(Session):
+class WritingSyncSession(UnitSyncSession):
     """The session below a writing one: it does not take a rollback for a commit."""
 
 

@@ -19,7 +19,6 @@ from penstock.database.unit import UnitOfWork
 from penstock.engine import (
     Confinement,
     build_engine,
-    confined_engine,
     pool_snapshot,
     watch_statements,
 )
@@ -54,7 +53,6 @@ class Database:
         self._engine = build_engine(settings)
         note_failures(self._engine.sync_engine)
         self._confinement = Confinement(self._engine, settings)
-        self._confined = confined_engine(self._engine)
         self._reading = reading_engine(self._engine)
         self._make_unit = self._pooled_unit
         self.telemetry = Telemetry(_identity(settings), settings.telemetry_dir)
@@ -192,9 +190,7 @@ class Database:
             self.reader.lane = self.writer.lane = lane
 
     def _pooled_unit(self) -> UnitOfWork:
-        if self._confinement.is_possible():
-            return UnitOfWork(self._engine, self._confined, self._reading, self.telemetry.committed)
-        return UnitOfWork(self._engine, self._reading, committed=self.telemetry.committed)
+        return UnitOfWork(self._engine, self._reading, self.telemetry.committed)
 
     def _own_pool(self) -> PenstockPool:
         pool = self._engine.pool

@@ -16,6 +16,9 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncResult, AsyncScalarResult
 from sqlalchemy.orm import Session, SessionTransaction
 
+from penstock.database.unit_session import UnitSyncSession
+from penstock.pool import PenstockPool
+
 __all__ = ["ReadOnlySession", "ReadOnlySyncSession", "reading_engine"]
 
 _T = TypeVar("_T")
@@ -99,7 +102,7 @@ class ReadOnlySession(Protocol):
         ...
 
 
-class ReadOnlySyncSession(Session):
+class ReadOnlySyncSession(UnitSyncSession):
     """The session below a reading session: each of its transactions is made read-only."""
 
 
@@ -121,13 +124,16 @@ def _make_read_only(
 def reading_engine(engine: AsyncEngine) -> AsyncEngine:
     """Return ``engine``, over the same pool, with transactions that begin read-only.
 
-    PostgreSQL gets ``BEGIN READ ONLY``, which costs no extra round trip. MySQL and MariaDB
-    begin such a transaction by a statement of its own, SQLite switches the connection to
+    PostgreSQL gets ``BEGIN READ ONLY``; on our pool, asyncpg is told so by each session, ahead of
+    its first statement. MySQL and MariaDB begin such a transaction by a statement of its own,
+    SQLite switches the connection to
     ``query_only`` until it is returned. Inside the writing session's open transaction
     PostgreSQL reads in a read-only savepoint; the others know nothing of the kind.
     """
     if engine.dialect.name == "sqlite":
         _lift_query_only_on_return(engine)
+    if engine.dialect.driver == "asyncpg" and isinstance(engine.pool, PenstockPool):
+        return engine
     return engine.execution_options(postgresql_readonly=True)
 
 

@@ -1,6 +1,7 @@
 """The two sessions of a unit of work: one that writes, one that only reads."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any, NoReturn
 
 from sqlalchemy import Connection
@@ -12,6 +13,8 @@ from penstock.database.errors import ReadOnlyError
 from penstock.database.read_only import ReadOnlySyncSession
 from penstock.database.transaction import WritingTransaction
 from penstock.database.unit_session import SessionSource, UnitSession
+from penstock.drivers.driver import BeginOptions
+from penstock.pool import PenstockPool
 
 __all__ = ["ReadingSession", "WritingSession"]
 
@@ -19,8 +22,8 @@ __all__ = ["ReadingSession", "WritingSession"]
 class WritingSession(UnitSession):
     """The session that writes; its COMMIT says so when its outcome is not known."""
 
-    def __init__(self, source: SessionSource) -> None:
-        super().__init__(source, WritingSyncSession)
+    def __init__(self, source: SessionSource, options: BeginOptions) -> None:
+        super().__init__(source, WritingSyncSession, options)
         self.reader: ReadingSession | None = None
         self.began = False
         self._task: asyncio.Task[Any] | None = None
@@ -70,11 +73,10 @@ class ReadingSession(UnitSession):
     and needs no second connection.
     """
 
-    def __init__(self, source: SessionSource, streaming: SessionSource) -> None:
-        super().__init__(source, ReadOnlySyncSession)
+    def __init__(self, source: SessionSource, options: BeginOptions) -> None:
+        super().__init__(source, ReadOnlySyncSession, replace(options, reading=True))
         self.writer: WritingSession | None = None
         self._source = self._bound = source
-        self._streaming = streaming
         self._streams = False
         """A stream's rows arrive between statements: the connection stays until the unit ends."""
         self._failed = False
@@ -91,18 +93,9 @@ class ReadingSession(UnitSession):
     async def after_operation(self, *, failed: bool) -> None:
         """Let the connection go once the unit writes."""
         self._failed = self._failed or failed
-        if failed:
-            self._settle()
         if self.writer is not None and self.writer.began:
             await self.step_aside()
         await super().after_operation(failed=failed)
-
-    def _settle(self) -> None:
-        """Let go of the locks of a statement that failed before it ran; no transaction ends it."""
-        transaction = self.sync_session.get_transaction()
-        if transaction is not None and not self.running and self._is_without_transaction():
-            for connection in transaction.connections:
-                connection.connection._connection_record.settle()  # noqa: SLF001 - the pool's own
 
     async def step_aside(self) -> None:
         """Give the connection back for the writer; a read in progress does so when it is done."""
@@ -113,21 +106,17 @@ class ReadingSession(UnitSession):
         await (AsyncSession.rollback(self) if failed else AsyncSession.commit(self))
 
     async def _close(self) -> None:
-        if self._is_without_transaction():
-            # Nothing is said to the server; a task for it would cost more than all of closing.
+        if self._ends_without_wait():
+            # Nothing is waited for; a greenlet would cost more than all of closing.
             self.sync_session.close()
         else:
             await super()._close()
 
-    def _is_without_transaction(self) -> bool:
+    def _ends_without_wait(self) -> bool:
         transaction = self.sync_session.get_transaction()
-        if (
-            transaction is None
-            or self._source is self._streaming
-            or self._bound is not self._source
-        ):
+        if transaction is None or self._bound is not self._source:
             return False
-        return all(map(_has_none_open, transaction.connections))
+        return all(map(_ends_without_wait, transaction.connections))
 
     def reads_in_writers_transaction(self) -> bool:
         """Say whether a statement is in progress on the writing session's connection."""
@@ -146,25 +135,20 @@ class ReadingSession(UnitSession):
 
     async def stream(self, *args: Any, **kwargs: Any) -> Any:
         """Execute a statement and stream its rows from a server-side cursor."""
-        if not self._streams:
-            await self._begin_to_stream()
+        self.refuse_if_ended()
+        self._streams = True
         return await super().stream(*args, **kwargs)
 
-    async def _begin_to_stream(self) -> None:
-        self.refuse_if_ended()
-        if self._streaming is not self._source and self.in_transaction() and not self.running:
-            # Its connection has no transaction, which a cursor of the server's needs.
-            await AsyncSession.rollback(self)
-        self._streams = True
-        self._source = self._streaming
 
-
-def _has_none_open(connection: Connection) -> bool:
-    """Whether a connection of asyncpg's, confined to reading, has begun no transaction."""
-    if connection.invalidated or connection.closed:
+def _ends_without_wait(connection: Connection) -> bool:
+    """Whether the connection goes back to its pool without a word to wait for."""
+    if connection.invalidated or connection.closed or connection.dispatch.rollback:
         return False
-    adapter = connection.connection.dbapi_connection
-    return getattr(adapter, "_transaction", adapter) is None
+    pool: Any = connection.engine.pool
+    if not isinstance(pool, PenstockPool) or pool.is_overheard():
+        return False
+    ends_without_wait = getattr(connection.connection.dbapi_connection, "ends_without_wait", None)
+    return ends_without_wait is not None and bool(ends_without_wait())
 
 
 def _refuse_write(*_: object, **__: object) -> NoReturn:

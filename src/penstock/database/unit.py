@@ -5,6 +5,7 @@ from collections.abc import Callable
 from penstock.database.errors import SessionBusy
 from penstock.database.sessions import ReadingSession, WritingSession
 from penstock.database.unit_session import SessionSource
+from penstock.drivers.driver import BeginOptions
 
 __all__ = ["UnitOfWork"]
 
@@ -18,24 +19,23 @@ class UnitOfWork:
         writing: Where the writing session gets its connection: an engine, or a connection in
             whose transaction it works by savepoints.
         reading: The same for the reading session.
-        streaming: The same for it while it streams, which takes a transaction; None for
-            ``reading``.
         committed: Told how many seconds each COMMIT took.
+        options: How the transactions of both begin.
     """
 
-    __slots__ = ("_committed", "_reader", "_reading", "_streaming", "_writer", "_writing")
+    __slots__ = ("_committed", "_options", "_reader", "_reading", "_writer", "_writing")
 
     def __init__(
         self,
         writing: SessionSource,
         reading: SessionSource,
-        streaming: SessionSource | None = None,
         committed: Callable[[float], None] | None = None,
+        options: BeginOptions = BeginOptions(),  # noqa: B008 - it is frozen
     ) -> None:
         self._committed = committed
         self._writing = writing
         self._reading = reading
-        self._streaming = reading if streaming is None else streaming
+        self._options = options
         self._writer: WritingSession | None = None
         self._reader: ReadingSession | None = None
 
@@ -43,7 +43,7 @@ class UnitOfWork:
     def writer(self) -> WritingSession:
         """The session that writes."""
         if self._writer is None:
-            self._writer = WritingSession(self._writing)
+            self._writer = WritingSession(self._writing, self._options)
             self._introduce()
         return self._writer
 
@@ -51,7 +51,7 @@ class UnitOfWork:
     def reader(self) -> ReadingSession:
         """The session that reads."""
         if self._reader is None:
-            self._reader = ReadingSession(self._reading, self._streaming)
+            self._reader = ReadingSession(self._reading, self._options)
             self._introduce()
         return self._reader
 

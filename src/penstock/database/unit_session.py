@@ -5,17 +5,19 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeAlias
 
+from sqlalchemy import Connection, event
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
     AsyncEngine,
     AsyncSession,
     AsyncSessionTransaction,
 )
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, SessionTransaction
 
 from penstock.database.errors import SessionClosed
+from penstock.drivers.driver import BeginOptions
 
-__all__ = ["SessionSource", "UnitSession", "operation"]
+__all__ = ["SessionSource", "UnitSession", "UnitSyncSession", "operation"]
 
 _logger = logging.getLogger(__name__)
 
@@ -44,6 +46,28 @@ def operation(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[
     return counted
 
 
+class UnitSyncSession(Session):
+    """The session below a session of a unit of work.
+
+    Attributes:
+        options: How its transactions begin.
+    """
+
+    options = BeginOptions()
+
+
+@event.listens_for(UnitSyncSession, "after_begin", propagate=True)
+def _begin_as_asked(
+    session: UnitSyncSession,
+    transaction: SessionTransaction,  # noqa: ARG001 - the event's signature
+    connection: Connection,
+) -> None:
+    """Have the driver's BEGIN, which the first statement brings about, say what it has to."""
+    adapter: Any = connection.connection.dbapi_connection
+    if hasattr(adapter, "begin") and not connection.in_nested_transaction():
+        adapter.begin = session.options
+
+
 class UnitSession(AsyncSession):
     """An ``AsyncSession`` that belongs to one unit of work and ends with it, for good.
 
@@ -56,7 +80,9 @@ class UnitSession(AsyncSession):
     _ended: str | None = None
     """Why the session is over; set once. An operation that was in progress then closes it."""
 
-    def __init__(self, source: SessionSource, kind: type[Session]) -> None:
+    def __init__(
+        self, source: SessionSource, kind: type[UnitSyncSession], options: BeginOptions
+    ) -> None:
         super().__init__(
             source,
             sync_session_class=kind,
@@ -65,6 +91,7 @@ class UnitSession(AsyncSession):
             close_resets_only=False,
             join_transaction_mode="create_savepoint",
         )
+        self.sync_session.options = options  # type: ignore[attr-defined]  # of that kind
 
     @property
     def is_over(self) -> bool:

@@ -52,6 +52,8 @@ class Effect(enum.IntFlag):
     READS = enum.auto()
     """It is one statement and begins with SELECT, WITH, VALUES, TABLE, SHOW or EXPLAIN: it runs in
     a read-only transaction, and no code in it can end that."""
+    DRIVER = enum.auto()
+    """No effect of a statement: somebody has the driver's own connection, and may use it."""
 
 
 def effects_of(sql: str) -> Effect:

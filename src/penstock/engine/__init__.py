@@ -1,14 +1,13 @@
 """The SQLAlchemy engine: its pool, its drivers' settings, and what a failed connect says."""
 
 from penstock.engine.build import build_engine
-from penstock.engine.confinement import Confinement, confined_engine
+from penstock.engine.confinement import Confinement
 from penstock.engine.snapshot import pool_snapshot
 from penstock.engine.statements import watch_statements
 
 __all__ = [
     "Confinement",
     "build_engine",
-    "confined_engine",
     "pool_snapshot",
     "watch_statements",
 ]

@@ -1,7 +1,6 @@
 """Connections that read only, kept to it by the server at no round trip: where that may be."""
 
 import logging
-from functools import partial
 from typing import Any
 
 from sqlalchemy import event
@@ -12,7 +11,7 @@ from penstock.engine.postgresql import POOLERS
 from penstock.pool import PenstockPool
 from penstock.settings import DatabaseSettings
 
-__all__ = ["Confinement", "confined_engine"]
+__all__ = ["Confinement"]
 
 _logger = logging.getLogger("penstock.engine")
 
@@ -51,21 +50,3 @@ class Confinement:
                 "A pooler stands between this service and PostgreSQL, and the setting proxy does "
                 "not say so: set it (proxy='pgbouncer', ...), or prepared statements will fail."
             )
-
-
-def confined_engine(engine: AsyncEngine) -> AsyncEngine:
-    """Return ``engine``, over the same pool, with connections that are confined to reading.
-
-    Each statement is a transaction of its own: there is no BEGIN and no COMMIT.
-
-    Args:
-        engine: For whose connections :meth:`Confinement.is_possible` is true.
-    """
-    confined: Any = engine.sync_engine.execution_options()
-    # What Engine.connect() borrows with; there is no option for it.
-    confined.raw_connection = partial(_borrow_to_read, engine)
-    return AsyncEngine(confined)
-
-
-def _borrow_to_read(engine: AsyncEngine) -> Any:
-    return engine.pool.connect(to_read=True)  # type: ignore[call-arg]  # a PenstockPool

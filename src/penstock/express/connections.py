@@ -13,6 +13,7 @@ from typing import Any
 from asyncpg.exceptions import OutdatedSchemaCacheError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from penstock.drivers.asyncpg import is_confined
 from penstock.express.counting import rows_of
 from penstock.express.errors import ExpressError
 from penstock.express.failures import is_lost, is_outdated, worded
@@ -127,7 +128,11 @@ class Connections:
                 patience.watch()
             running.add(record)
             driver._config = patience.unlimited or patience.without_limit(limited)  # noqa: SLF001 - as above
-            if record.reads_only is writes or self._logger.isEnabledFor(INFO):
+            if (
+                record.reads_only is writes
+                or self._logger.isEnabledFor(INFO)
+                or not (writes or is_confined(driver))
+            ):
                 self._make_ready(record, sql, writes)
             answer = await use(driver, plan, sql, arguments)
         except BaseException as error:  # noqa: BLE001 - raised in other words
@@ -260,10 +265,12 @@ class Connections:
         return loan, transaction
 
     def _make_ready(self, record: Record, sql: str, writes: bool) -> None:
-        if record.reads_only is writes and (writes or self.is_confinable()):
+        adapter: Any = record.dbapi_connection
+        is_as_wanted = record.reads_only is not writes and (
+            writes or is_confined(adapter._connection)  # noqa: SLF001 - asyncpg's
+        )
+        if not is_as_wanted and (writes or self.is_confinable()):
             record.confine(to_reading=not writes)
-        elif record.reads_only:
-            record.stay_confined()
         self._logger.info(sql)
 
     def _told(self, adapter: Any, error: BaseException, work: "_Work") -> BaseException:

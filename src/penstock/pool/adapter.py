@@ -9,8 +9,10 @@ from typing import Any
 
 from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.pool import Pool, PoolProxiedConnection
+from sqlalchemy.pool.base import reset_none
 from sqlalchemy.util import await_
 
+from penstock.drivers.capabilities import driver_of
 from penstock.pool.borrowing import Borrowing
 from penstock.pool.hangups import LOOK_EVERY
 from penstock.pool.loans import Loan
@@ -99,6 +101,10 @@ class PenstockPool(LoopBoundPool):
         self._timeout = timeout  # type: ignore[assignment]  # None is accepted there, too
         self.uses_lifo = use_lifo
         self._set_up(pool_size, max_overflow)
+        self._resets = self._reset_on_return is not reset_none
+        """Whether session state ends with its lease; ``reset_on_return=None`` leaves it all."""
+        invoke = self._invoke_creator
+        self._invoke_creator = lambda record: driver_of(self._dialect).adapt(invoke(record))
         self._notes_loans = self.policy.notes_loans
         self._trusted_for = -1.0 if self._pre_ping else self.policy.idle_before_ping
         """Seconds for which an idle connection is lent without a ping."""
@@ -108,23 +114,16 @@ class PenstockPool(LoopBoundPool):
 
     # What SQLAlchemy calls.
 
-    def connect(self, *, to_read: bool = False) -> PoolProxiedConnection:
-        """Lend a connection; its ``close()`` returns it. Runs in a greenlet.
-
-        Args:
-            to_read: Whether each statement on it is to be a transaction of its own that the server
-                keeps read-only, which costs no round trip. Only where ``can_confine``.
-        """
+    def connect(self) -> PoolProxiedConnection:
+        """Check out a connection; its ``close()`` returns it. Runs in a greenlet."""
         if self.dispatch.checkout or self._pre_ping:
             loan: Any = super().connect()
         else:
             loan = Record.checkout(self)  # as the base class, where nobody looks
             loan._counter = 1  # noqa: SLF001 - the base class's
         record = loan._connection_record  # noqa: SLF001 - as above
-        if record.reads_only is not to_read:
-            record.confine(to_reading=to_read)
-        elif to_read:
-            record.stay_confined()
+        if record.reads_only:
+            record.confine(to_reading=False)
         return loan  # type: ignore[no-any-return]  # the base class's
 
     def lend(self, *, is_noted: bool = True) -> "Record | Coroutine[Any, Any, Record]":
@@ -199,6 +198,9 @@ class PenstockPool(LoopBoundPool):
 
     def _do_return_conn(self, record: Record) -> None:  # type: ignore[override]  # all are ours
         if record.dbapi_connection is None:
+            record.keeper.came_back_empty(record)
+            return
+        if record.trace.effects and self._resets and record.keeper.undo(record):
             record.keeper.came_back_empty(record)
             return
         now = monotonic()

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.util import await_, greenlet_spawn
 from sqlalchemy.util.concurrency import in_greenlet
 
-from penstock.pool.drivers import driver_of
+from penstock.drivers.capabilities import driver_of
+from penstock.drivers.effects import Effect
 from penstock.pool.errors import LoanReclaimed, PoolClosed, PoolTimeout, refusal_error
 from penstock.pool.events import CheckoutRefused
 from penstock.pool.hangups import Hangups
@@ -63,6 +64,8 @@ class Keeper:
         """Remember that the record holds the connection."""
         record.known = connection
         record.is_closed = self.driver.is_closed(connection)
+        record.trace = self.driver.trace(connection)
+        record.trace.effects = Effect.NONE  # what `connect` listeners have set is there to stay
         self.hangups.watch(record, self.driver.fileno(connection))
         self._records[id(connection)] = record
 
@@ -91,11 +94,38 @@ class Keeper:
     def mends(self, record: Record) -> bool:
         """Have the record's connection mended after a cancellation; False if it cannot be."""
         connection = record.dbapi_connection
-        if not self.driver.can_mend or record.known is not connection or not self.lives(record):
+        if not self.driver.can_recover or record.known is not connection or not self.lives(record):
             return False
         self.forget(record)
         self.upkeep.take_down(record, connection, mend=True)
         return True
+
+    def undo(self, record: Record) -> bool:
+        """Have the server forget what a lease has left in its session, before the next lease.
+
+        Returns:
+            Whether the connection was taken from the record for that, because it has to wait.
+        """
+        connection = record.dbapi_connection
+        effects = self.driver.take_effects(connection)
+        leaves_open = bool(effects & Effect.CONTROL) and self.driver.is_in_transaction(connection)
+        if not leaves_open and not effects & (Effect.SESSION | Effect.PREPARED):
+            return False
+        if leaves_open or effects & Effect.PREPARED or self.is_equipped():
+            self.ledger.retire(record.slot, CloseReason.STATE)
+        elif self.driver.resets_pipelined:
+            self.driver.reset_pipelined(connection)
+            record.reads_only = False
+        elif self.mends(record):
+            record.dbapi_connection = None
+            return True
+        else:
+            self.ledger.retire(record.slot, CloseReason.STATE)
+        return False
+
+    def is_equipped(self) -> bool:
+        """Return whether ``connect`` listeners may set session state, which a reset would undo."""
+        return not all(map(_is_own, self.pool.dispatch.connect))
 
     def retire_older_than(self, started: float) -> None:
         """Lend no connection again that was opened before the whole pool was invalidated.
@@ -286,3 +316,9 @@ class Keeper:
 
 def _not_to_be_used() -> bool:
     return True
+
+
+def _is_own(listener: Any) -> bool:
+    """Return whether a ``connect`` listener is SQLAlchemy's or ours, and sets nothing there."""
+    module: str = getattr(listener, "__module__", None) or ""
+    return module.startswith(("sqlalchemy.", "penstock."))

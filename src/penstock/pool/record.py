@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.pool.base import _ConnectionRecord
 
+from penstock.drivers.driver import Trace
 from penstock.pool.slot import CloseReason, Slot
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ class Record(_ConnectionRecord):
     """Whether the kernel knows that the server has closed it."""
     reads_only = False
     """Whether the server refuses writes on its connection, as the borrower before wanted it."""
-    is_unconfirmed = False
-    """Whether the server was kept from doing what ``reads_only`` says."""
     fileno: int | None = None
     known: Any = None
     """The connection by which the pool knows the record, until that is closed or given away."""
@@ -38,6 +37,8 @@ class Record(_ConnectionRecord):
     """Whether it was taken from a borrower who still refers to it: nobody else may have it."""
     repair: "asyncio.Task[None] | bool" = False
     """What is closing or mending a connection that was taken from its borrower."""
+    trace: Any = Trace()
+    """Has ``effects``: what the statements of its lease may have left on the server."""
     repaired: Any = None
     """The connection that was mended before the borrower had returned the record."""
 
@@ -56,33 +57,15 @@ class Record(_ConnectionRecord):
         )
 
     def _is_given_up(self) -> bool:
-        # Cancelled by the borrower, in front of the statement that was meant.
-        self.is_unconfirmed = bool(self.repair)
-        return self.is_unconfirmed
+        # Cancelled in front of the statement that was meant: what recovers it resets it, too.
+        return bool(self.repair)
 
-    def confine_anew(self, connection: Any) -> None:
-        """Send again what a cancellation has hit in front of the borrower's statement.
-
-        Args:
-            connection: The record's, which is being mended.
-        """
-        if self.is_unconfirmed:
-            self.is_unconfirmed = False
-            self.keeper.driver.confine(connection, to_reading=self.reads_only)
-
-    def stay_confined(self) -> None:
-        """See to it that a connection which was confined before is so still."""
-        if self.heard.reset and not self.keeper.driver.is_confined(self.dbapi_connection):
-            # A listener has reset more than the transaction.
-            self.confine(to_reading=True)
-        else:
-            # A borrower's own isolation level may have ended it.
-            self.dbapi_connection.autocommit = True  # type: ignore[union-attr]  # asyncpg's adapter
-
-    def settle(self) -> None:
-        """Have the server end what a failed statement has left begun, outside a transaction."""
-        if self.dbapi_connection is not None and not self.is_closed():
-            self.keeper.driver.settle(self.dbapi_connection)
+    @property
+    def driver_connection(self) -> Any:  # type: ignore[override]  # as in the base class
+        """The driver's own connection; whoever has it may do anything there."""
+        if self.dbapi_connection is not None:
+            self.keeper.driver.expose(self.dbapi_connection)
+        return super().driver_connection
 
     def get_connection(self) -> Any:
         """Return the connection, which the pool has just found fit; reconnect if it is gone."""

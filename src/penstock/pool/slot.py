@@ -46,6 +46,8 @@ class CloseReason(StrEnum):
     """Nobody needed it for ``overflow_idle``, or the pool was made smaller."""
     DISPOSED = "disposed"
     """The pool was disposed of or drained."""
+    STATE = "state"
+    """Its lease left session state on the server that cannot be undone in place."""
     LOST = "lost"
     """Whoever had borrowed it detached it, lost it, or kept it for too long."""
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.pool.base import PoolResetState
 from sqlalchemy.util import greenlet_spawn
 
+from penstock.drivers.effects import Effect
 from penstock.pool.closing import abandon, shut
 from penstock.pool.events import (
     ConnectionClosed,
@@ -143,7 +144,7 @@ class Upkeep:
                 f"connect_timeout={self._keeper.policy.connect_timeout:g} s",
                 FailureReason.TIMEOUT,
             ) from error
-        record.reads_only = record.is_unconfirmed = False
+        record.reads_only = False
         self._keeper.know(record, record.dbapi_connection)
 
     def _failed_to_open(self, slot: Slot, began: float, error: BaseException) -> None:
@@ -225,7 +226,7 @@ class Upkeep:
 
     async def _cleaned(self, record: Record, connection: Any, undo: list[Any]) -> bool:
         cleaning = self._keeper.loop.create_task(
-            greenlet_spawn(self._clean, record, connection, undo)
+            greenlet_spawn(self._clean, record, connection, undo, record.trace.effects)
         )
         cleaning.add_done_callback(heed)
         try:
@@ -237,9 +238,13 @@ class Upkeep:
         await asyncio.wait({cleaning})  # for a driver asks the server to cancel that, too
         return False
 
-    def _clean(self, record: Record, connection: Any, undo: list[Any]) -> bool:
+    def _clean(self, record: Record, connection: Any, undo: list[Any], effects: Effect) -> bool:
         keeper = self._keeper
-        if not keeper.driver.mend(connection):
+        if not keeper.driver.recover(connection):
+            return False
+        if not keeper.is_equipped():
+            keeper.driver.reset(connection)
+        elif effects:
             return False
         for step in undo:
             step(connection)
@@ -249,7 +254,6 @@ class Upkeep:
             )
             keeper.pool.dispatch.reset(connection, record, state)
             keeper.dialect.do_rollback(connection)
-        record.confine_anew(connection)
         return True
 
     def _mended(self, record: Record, connection: Any, seconds: float) -> None:

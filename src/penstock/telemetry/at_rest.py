@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from math import inf
-from typing import Any
 
 from penstock.pool.slot import LENT, Slot
 
@@ -32,17 +31,8 @@ def _is_at_rest(slot: Slot, now: float) -> bool:
     # What is older than the loan is the borrower's before.
     if since < slot.lent_at or now - since < AT_REST_FOR or record.dbapi_connection is None:
         return False
-    return _is_in_transaction(record.dbapi_connection.driver_connection)
-
-
-def _is_in_transaction(driver: Any) -> bool:
     try:
-        if hasattr(driver, "is_in_transaction"):  # asyncpg
-            return bool(driver.is_in_transaction())
-        if hasattr(driver, "in_transaction"):  # aiosqlite
-            return bool(driver.in_transaction)
-        if hasattr(driver, "get_transaction_status"):  # aiomysql and asyncmy
-            return bool(driver.get_transaction_status())
-        return bool(driver.info.transaction_status)  # psycopg; libpq's PQTRANS_IDLE is 0
-    except Exception:  # noqa: BLE001 - it is closed, or of a kind that tells nobody
+        in_transaction: bool = record.keeper.driver.is_in_transaction(record.dbapi_connection)
+    except Exception:  # noqa: BLE001 - it is closed
         return False
+    return in_transaction

@@ -1,0 +1,430 @@
+"""asyncpg, below SQLAlchemy's adapter: transactions that begin and end without a wait.
+
+What is private to asyncpg 0.31 and 0.32, or to SQLAlchemy's adapter of it, is touched here.
+"""
+
+import contextlib
+from collections.abc import Callable
+from itertools import islice
+from typing import Any, Self
+
+from asyncpg.transaction import TransactionState
+from sqlalchemy.dialects.postgresql.asyncpg import (
+    AsyncAdapt_asyncpg_connection,
+    AsyncAdapt_asyncpg_cursor,
+    AsyncAdapt_asyncpg_ss_cursor,
+)
+from sqlalchemy.util import await_
+
+from penstock.drivers.driver import BeginOptions, Driver, Prepared, never, number_of
+from penstock.drivers.effects import Effect, effects_of
+from penstock.drivers.pipelining import Parameters, Pipeline
+
+__all__ = ["Asyncpg", "AsyncpgConnection", "context_statement", "is_confined"]
+
+CONFINE = "SET default_transaction_read_only = on"
+FREE = "RESET default_transaction_read_only"
+"""To what the connection began with: a role may be confined by its own settings."""
+
+RESET = (
+    "CLOSE ALL;SET SESSION AUTHORIZATION DEFAULT;RESET ROLE;RESET ALL;UNLISTEN *;"
+    "SELECT pg_advisory_unlock_all();DISCARD TEMP;DISCARD SEQUENCES"
+)
+"""What DISCARD ALL does, but for the driver's own prepared statements, which stay."""
+
+STAY_READ_ONLY: tuple[str, Parameters] = ("SET TRANSACTION READ ONLY", ())
+
+STATEMENTS = 20
+"""Statements prepared on a connection that replaces another: those it used most recently."""
+
+_ROLLED_BACK = b"C\0\0\0\x0dROLLBACK\0Z\0\0\0\5I"
+"""The answer to ROLLBACK: CommandComplete and ReadyForQuery, with no transaction open."""
+
+
+def context_statement(settings: tuple[tuple[str, str], ...]) -> tuple[str, Parameters]:
+    """Return the statement that makes settings hold until the transaction ends.
+
+    Args:
+        settings: Names and values, at least one; they travel as parameters.
+    """
+    calls = ", ".join(
+        f"set_config(${2 * number + 1}, ${2 * number + 2}, true)" for number in range(len(settings))
+    )
+    return f"SELECT {calls}", [text for setting in settings for text in setting]
+
+
+class _Cursor(AsyncAdapt_asyncpg_cursor):
+    __slots__ = ()
+
+    _adapt_connection: Any
+
+    async def _prepare_and_execute(self, operation: str, parameters: Any) -> None:
+        try:
+            await super()._prepare_and_execute(operation, parameters)
+        except Exception:
+            self._adapt_connection.end_unsent()
+            raise
+
+    async def _executemany(self, operation: str, seq_of_parameters: Any) -> Any:
+        self._adapt_connection.note(operation)
+        try:
+            return await super()._executemany(operation, seq_of_parameters)
+        except Exception:
+            self._adapt_connection.end_unsent()
+            raise
+
+
+class _ServerSideCursor(AsyncAdapt_asyncpg_ss_cursor, _Cursor):
+    __slots__ = ()
+
+    async def _prepare_and_execute(self, operation: str, parameters: Any) -> None:
+        # The driver opens a cursor only in a transaction of which the server has told it.
+        await self._adapt_connection.open_transaction()
+        await super()._prepare_and_execute(operation, parameters)
+
+
+class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
+    """SQLAlchemy's adapter, whose BEGIN travels with the first statement of a transaction.
+
+    The ROLLBACK of a transaction that reads is not waited for.
+
+    Attributes:
+        effects: What the lease's statements may have left on the server.
+        begin: How the next transaction begins; None as the engine has it.
+        queries_before: How many the driver had run when its own connection was given out.
+    """
+
+    __slots__ = ("_is_doubtful", "_opening", "_options", "begin", "effects", "queries_before")
+
+    _connection: Any
+    _transaction: Any
+    begin: BeginOptions | None
+    effects: Effect
+    queries_before: int
+    _is_doubtful: bool
+    _opening: list[tuple[str, Parameters]]
+    _options: BeginOptions | None
+
+    _cursor_cls = _Cursor
+    _ss_cursor_cls = _ServerSideCursor
+
+    @classmethod
+    def of(cls, adapter: AsyncAdapt_asyncpg_connection) -> Self:
+        """Return one that takes the place of SQLAlchemy's own, around the same connection."""
+        connection = cls.__new__(cls)
+        for base in type(adapter).__mro__:
+            for name in getattr(base, "__slots__", ()):
+                setattr(connection, name, getattr(adapter, name))
+        connection.effects = Effect.NONE
+        connection.begin = connection._options = None
+        connection._opening = []
+        connection._is_doubtful = False
+        connection.queries_before = 0
+        return connection
+
+    # What its statements do.
+
+    async def _prepare(self, operation: str, invalidate_timestamp: float) -> Any:
+        self.note(operation)
+        return await super()._prepare(operation, invalidate_timestamp)
+
+    def note(self, operation: str) -> None:
+        """Record what a statement may leave behind; keep the transaction read-only if it reads.
+
+        Args:
+            operation: The statement that is sent next.
+        """
+        effects = effects_of(operation)
+        if self._options is not None:
+            self._stay_as_begun(self._options, effects)
+        self.effects |= effects & ~Effect.READS
+
+    def _stay_as_begun(self, options: BeginOptions, effects: Effect) -> None:
+        if self.effects & Effect.CONTROL and not self._is_open():
+            # A statement has ended the transaction: the next one begins another of the kind.
+            self._pipeline.send_batch(self._opening)
+        elif self._is_doubtful and not effects & Effect.CONTROL:
+            self._pipeline.send_batch([STAY_READ_ONLY])
+        # Before its first query, a transaction may be made to write (SET TRANSACTION).
+        self._is_doubtful = self._is_doubtful or (options.reading and not effects & Effect.READS)
+
+    def _is_open(self) -> bool:
+        # The driver hears of a BEGIN with the answer to the statement behind it.
+        return self._pipeline.has_open_batch or self._connection.is_in_transaction()
+
+    def run_async(self, fn: Any) -> Any:
+        """Run what uses the driver's own connection."""
+        self.expose()
+        return super().run_async(fn)
+
+    def expose(self) -> None:
+        """Note that somebody has the driver's own connection, and may do anything there."""
+        if not self.effects & Effect.DRIVER:
+            self.effects |= Effect.DRIVER
+            self.queries_before = self._connection._protocol.queries_count
+
+    # Its transactions.
+
+    async def _start_transaction(self) -> None:
+        options, self.begin = self.begin, None
+        if options is None and self.isolation_level == "autocommit":
+            return
+        driver = self._connection
+        try:
+            if driver._protocol._is_cancelling():
+                await driver.execute("SELECT")  # a BEGIN in front could be what is cancelled
+            transaction = self._new_transaction(options or BeginOptions())
+            if driver._top_xact is not None or driver.is_in_transaction():
+                await transaction.start()  # within one that the driver was told of
+                self._opening = [STAY_READ_ONLY] if transaction._readonly else []
+            else:
+                self._opening = [(_begin_text(transaction), ())]
+                # As Transaction.start() leaves it, so that the driver's own nest in it.
+                driver._top_xact = transaction
+                transaction._state = TransactionState.STARTED
+        except Exception as error:  # noqa: BLE001 - raised as SQLAlchemy's
+            self._handle_exception(error)
+        if options is not None and options.settings:
+            self._opening.append(context_statement(options.settings))
+        if self._opening:
+            self._pipeline.send_batch(self._opening)
+        self._transaction = transaction
+        self._options = options
+        self._is_doubtful = False
+
+    async def open_transaction(self) -> None:
+        """Begin now, in a round trip of its own, if nothing has been said in a transaction yet."""
+        if self._transaction is None:
+            async with self._execute_mutex:
+                await self._start_transaction()
+                try:
+                    await self._connection.fetch("SELECT")
+                except Exception as error:  # noqa: BLE001 - as above
+                    self._handle_exception(error)
+
+    def _new_transaction(self, options: BeginOptions) -> Any:
+        isolation = self.isolation_level
+        if options.isolation is not None:
+            isolation = options.isolation.lower().replace(" ", "_")
+        return self._connection.transaction(
+            isolation=None if isolation == "autocommit" else isolation,
+            readonly=options.reading or self.readonly,
+            deferrable=options.deferrable or self.deferrable,
+        )
+
+    def commit(self) -> None:
+        """Commit; what only reads is rolled back, which leaves nothing that it has set."""
+        if self._ends_without_wait():
+            self._roll_back_pipelined()
+        else:
+            super().commit()
+            self._options = None
+
+    def rollback(self) -> None:
+        """Roll back, without a wait where the transaction only reads."""
+        if self._ends_without_wait():
+            self._roll_back_pipelined()
+        else:
+            self.end_unsent()
+            super().rollback()
+            self._options = None
+
+    def ends_without_wait(self) -> bool:
+        """Return whether a rollback says nothing to the server, or waits for no answer."""
+        return self._transaction is None or self._ends_without_wait()
+
+    def _ends_without_wait(self) -> bool:
+        return (
+            self._transaction is not None
+            and self._options is not None
+            and self._options.reading
+            and self._transaction is self._connection._top_xact
+            and self._may_pipeline()
+            and not self._execute_mutex.locked()
+        )
+
+    def _roll_back_pipelined(self) -> None:
+        """Have the driver send ROLLBACK, and tell it at once what the answer will be."""
+        driver, transaction, pipeline = self._connection, self._transaction, self._pipeline
+        protocol = driver._protocol
+        pipeline.end_batch()
+        query = protocol.query("ROLLBACK;", None)
+        waiter = query.send(None)
+        # It would come too late, and take the timeout of whatever is sent next for its own.
+        waiter.remove_done_callback(protocol._on_waiter_completed)
+        pipeline.expect_query(leaves_idle=True)
+        protocol.data_received(_ROLLED_BACK)
+        with contextlib.suppress(StopIteration):
+            query.send(None)
+        if driver._top_xact is transaction:
+            driver._top_xact = None
+        transaction._state = TransactionState.ROLLEDBACK
+        self._transaction = self._options = None
+
+    def end_unsent(self) -> None:
+        """End a BEGIN that was sent ahead of a statement which the driver could not send."""
+        if self._may_pipeline():
+            self._pipeline.end_batch()
+
+    @property
+    def _pipeline(self) -> Pipeline:
+        return Pipeline.of(self._connection._transport)
+
+    def _may_pipeline(self) -> bool:
+        driver = self._connection
+        return not (driver.is_closed() or driver._protocol._is_cancelling())
+
+
+def _begin_text(transaction: Any) -> str:
+    words = ["BEGIN"]
+    if transaction._isolation:
+        words += ["ISOLATION LEVEL", transaction._isolation.replace("_", " ").upper()]
+    if transaction._readonly:
+        words.append("READ ONLY")
+    if transaction._deferrable:
+        words.append("DEFERRABLE")
+    return " ".join(words)
+
+
+class Asyncpg(Driver):
+    """asyncpg: pinged in one round trip; it asks the server itself to cancel a query."""
+
+    can_recover = True
+    can_confine = True
+    resets_pipelined = True
+
+    def adapt(self, connection: Any) -> Any:
+        """As the base class says."""
+        if type(connection) is AsyncAdapt_asyncpg_connection:
+            return AsyncpgConnection.of(connection)
+        return connection
+
+    def trace(self, connection: Any) -> Any:
+        """As the base class says."""
+        if isinstance(connection, AsyncpgConnection):
+            return connection
+        return super().trace(connection)
+
+    def expose(self, connection: Any) -> None:
+        """As the base class says."""
+        if isinstance(connection, AsyncpgConnection):
+            connection.expose()
+
+    def take_effects(self, connection: Any) -> Effect:
+        """As the base class says; who has only looked at the driver's connection left nothing."""
+        effects = super().take_effects(connection)
+        if effects & Effect.DRIVER:
+            queries: int = connection._connection._protocol.queries_count
+            return effects | Effect.SESSION if queries > connection.queries_before else effects
+        return effects
+
+    def is_closed(self, connection: Any) -> Callable[[], bool]:
+        """As the base class says."""
+        return connection._connection._transport.is_closing  # type: ignore[no-any-return]
+
+    def fileno(self, connection: Any) -> int | None:
+        """As the base class says."""
+        return number_of(connection._connection._transport)
+
+    def sees_off(self, connection: Any) -> int | None:  # noqa: ARG002 - its close waits by itself
+        """As the base class says."""
+        return None
+
+    def ping(self, dialect: Any, connection: Any) -> bool:
+        """As the base class says."""
+        return super().ping(dialect, _OneRoundTrip(connection))
+
+    def recover(self, connection: Any) -> bool:
+        """As the base class says."""
+        driver = connection._connection
+        if not driver._protocol._is_cancelling():
+            Pipeline.of(driver._transport).end_batch()
+        # Before it sends anything it waits until the server has acknowledged the cancellation. A
+        # ROLLBACK without a transaction would be a warning in the server's log.
+        with contextlib.suppress(Exception):
+            await_(driver.execute("SELECT"))
+        if driver.is_in_transaction():
+            await_(driver.execute("ROLLBACK"))
+        driver._top_xact = None  # or the next BEGIN would be a SAVEPOINT
+        connection._transaction = None  # the adapter's, of the same transaction
+        if isinstance(connection, AsyncpgConnection):
+            connection.begin = connection._options = None
+        return not (driver.is_closed() or driver.is_in_transaction())
+
+    def reset(self, connection: Any) -> None:
+        """As the base class says."""
+        _forget_listeners(connection._connection)
+        await_(connection._connection.execute(RESET))
+
+    def reset_pipelined(self, connection: Any) -> None:
+        """As the base class says."""
+        driver = connection._connection
+        _forget_listeners(driver)
+        Pipeline.of(driver._transport).send_query(RESET, leaves_idle=True)
+
+    def is_in_transaction(self, connection: Any) -> bool:
+        """As the base class says."""
+        in_transaction: bool = connection._connection.is_in_transaction()
+        return in_transaction
+
+    def statements(self, connection: Any) -> list[Prepared]:
+        """As the base class says: those of sessions, and those of who uses the driver itself."""
+        cache = connection._prepared_statement_cache  # of which each use is counted
+        uses = sorted(cache._data.items(), key=lambda item: -item[1][2][0]) if cache else []
+        own = reversed(list(connection._connection._stmt_cache.iter_statements()))
+        return [
+            *(Prepared(text, for_sessions=True) for text, _ in uses[:STATEMENTS]),
+            *(Prepared(state.query, for_sessions=False) for state in islice(own, STATEMENTS)),
+        ]
+
+    def prepare(self, dialect: Any, connection: Any, statements: list[Prepared]) -> None:
+        """As the base class says."""
+        for statement in reversed(statements):
+            if statement.for_sessions:
+                asof = dialect._invalidate_schema_cache_asof  # as its cursor asks
+                await_(AsyncAdapt_asyncpg_connection._prepare(connection, statement.text, asof))
+            else:
+                # prepare() would not cache it
+                await_(connection._connection._get_statement(statement.text, None))
+
+    def confine(
+        self, connection: Any, *, to_reading: bool, is_excused: Callable[[], bool] = never
+    ) -> None:
+        """As the base class says."""
+        statement = CONFINE if to_reading else FREE
+        Pipeline.of(connection._connection._transport).send_query(statement, is_excused)
+
+
+def is_confined(driver: Any) -> bool:
+    """Return whether the server last said that the connection is confined to reading.
+
+    Args:
+        driver: asyncpg's connection. Servers before PostgreSQL 14 do not say.
+    """
+    return getattr(driver._protocol.get_settings(), "default_transaction_read_only", "on") == "on"
+
+
+def _forget_listeners(driver: Any) -> None:
+    """Forget the functions that were given to ``add_listener()``: the server is told UNLISTEN."""
+    driver._listeners.clear()
+    driver._log_listeners.clear()
+
+
+class _OneRoundTrip:
+    """An asyncpg connection whose ``ping`` is one simple query instead of a transaction of three.
+
+    Behind PgBouncer it is a transaction of its own, in every pool mode.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        self._adapted = connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._adapted, name)
+
+    def ping(self) -> None:
+        try:
+            await_(self._adapted._connection.execute("SELECT"))
+        except Exception as error:
+            self._adapted._handle_exception(error)
+            raise

@@ -1,0 +1,154 @@
+"""What the pool has to know of any driver: whether a connection lives, and how one is saved."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from penstock.drivers.effects import Effect
+
+__all__ = ["BeginOptions", "Driver", "Prepared", "Trace", "number_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class BeginOptions:
+    """How the next transaction of a connection begins.
+
+    Args:
+        reading: Whether it is ``READ ONLY``, stays so, and is rolled back at its end.
+        isolation: As SQLAlchemy spells it, such as ``REPEATABLE READ``; None for the engine's.
+        deferrable: Whether a ``SERIALIZABLE`` one that reads waits until it cannot fail.
+        settings: Names and values of server settings that hold until the transaction ends; the
+            name ``role`` changes the role.
+    """
+
+    reading: bool = False
+    isolation: str | None = None
+    deferrable: bool = False
+    settings: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A statement that a connection has prepared.
+
+    Args:
+        text: Its SQL.
+        for_sessions: Whether SQLAlchemy keeps it, or the driver by itself.
+    """
+
+    text: str
+    for_sessions: bool
+
+
+class Trace:
+    """What a lease may have left on the server, as far as its statements tell."""
+
+    __slots__ = ("effects",)
+
+    def __init__(self) -> None:
+        self.effects = Effect.NONE
+
+
+def never() -> bool:
+    """Return False: for a driver that cannot tell."""
+    return False
+
+
+class Driver:
+    """Any driver: nothing is known but what SQLAlchemy's dialect can do."""
+
+    can_recover = False
+    """Whether a connection can be used again after its query was cancelled."""
+    can_confine = False
+    """Whether a connection can be confined to reading without a round trip."""
+    resets_pipelined = False
+    """Whether session state is undone without a wait."""
+
+    def adapt(self, connection: Any) -> Any:
+        """Return SQLAlchemy's adapter for a new connection, or a better one in its place.
+
+        Args:
+            connection: SQLAlchemy's adapter around the driver's connection.
+        """
+        return connection
+
+    def expose(self, connection: Any) -> None:
+        """Note that the driver's own connection is given to somebody, who may do anything there."""
+
+    def take_effects(self, connection: Any) -> Effect:
+        """Return what the lease may have left on the server, and begin anew."""
+        trace = self.trace(connection)
+        effects: Effect = trace.effects
+        trace.effects = Effect.NONE
+        return effects
+
+    def trace(self, connection: Any) -> Any:  # noqa: ARG002 - others need it
+        """Return what has ``effects`` of the statements of the connection's lease."""
+        return Trace()
+
+    def is_closed(self, connection: Any) -> Callable[[], bool]:  # noqa: ARG002 - others need it
+        """Return what tells, without a round trip, whether the driver knows it to be closed."""
+        return never
+
+    def fileno(self, connection: Any) -> int | None:  # noqa: ARG002 - others need it
+        """Return the number of the connection's socket; None where it has none."""
+        return None
+
+    def sees_off(self, connection: Any) -> int | None:
+        """Return the number of the socket whose end is to be awaited after the close.
+
+        Returns:
+            None where closing waits by itself until the server has hung up, or has no socket.
+        """
+        return None if self.is_closed(connection)() else self.fileno(connection)
+
+    def ping(self, dialect: Any, connection: Any) -> bool:
+        """Make one round trip; False where the connection is broken. Runs in a greenlet."""
+        answer: bool = dialect._do_ping_w_event(connection)
+        return answer
+
+    def recover(self, connection: Any) -> bool:  # noqa: ARG002 - others need it
+        """Wait for the cancelled query to end and roll back; False where that failed."""
+        return False
+
+    def reset(self, connection: Any) -> None:
+        """Undo what a session may have set on the server. Runs in a greenlet."""
+
+    def reset_pipelined(self, connection: Any) -> None:
+        """Have the server undo the same, without a wait, before it hears anything else."""
+        raise NotImplementedError
+
+    def is_in_transaction(self, connection: Any) -> bool:  # noqa: ARG002 - others need it
+        """Return whether the driver knows of an open transaction."""
+        return False
+
+    def abandon(self, dialect: Any, connection: Any) -> None:
+        """Drop the connection without waiting for anything."""
+        dialect.do_terminate(connection)
+
+    def statements(self, connection: Any) -> list[Prepared]:  # noqa: ARG002 - others need it
+        """Return the statements that the connection has prepared, the most recent first."""
+        return []
+
+    def prepare(self, dialect: Any, connection: Any, statements: list[Prepared]) -> None:
+        """Prepare statements, so that no request has to. Runs in a greenlet."""
+
+    def confine(
+        self, connection: Any, *, to_reading: bool, is_excused: Callable[[], bool] = never
+    ) -> None:
+        """Have the server refuse whatever writes, outside a transaction, from now on; or not.
+
+        Without a round trip. While it is confined, each statement is a transaction of its own.
+
+        Args:
+            connection: SQLAlchemy's adapter around the driver's connection, at rest.
+            to_reading: False to lift it.
+            is_excused: As ``Pipeline.send_query`` has it.
+        """
+        raise NotImplementedError
+
+
+def number_of(transport: Any) -> int:
+    """Return the number of a transport's socket."""
+    number: int = transport.get_extra_info("socket").fileno()
+    return number

@@ -1,0 +1,33 @@
+"""aiomysql and asyncmy."""
+
+from collections.abc import Callable
+from typing import Any
+
+from penstock.drivers.driver import Driver, never, number_of
+
+__all__ = ["Mysql"]
+
+
+class Mysql(Driver):
+    """aiomysql and asyncmy: they close a connection whose query is cancelled."""
+
+    def is_closed(self, connection: Any) -> Callable[[], bool]:
+        """As the base class says."""
+        transport = self._transport(connection)
+        return never if transport is None else transport.is_closing
+
+    def fileno(self, connection: Any) -> int | None:
+        """As the base class says."""
+        transport = self._transport(connection)
+        return None if transport is None else number_of(transport)
+
+    def is_in_transaction(self, connection: Any) -> bool:
+        """As the base class says."""
+        return bool(connection.driver_connection.get_transaction_status())
+
+    @staticmethod
+    def _transport(connection: Any) -> Any:
+        driver = connection.driver_connection
+        if (writer := getattr(driver, "_writer", None)) is not None:  # aiomysql
+            return writer.transport
+        return getattr(driver, "_transport", None)  # asyncmy

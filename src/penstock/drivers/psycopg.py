@@ -1,0 +1,220 @@
+"""psycopg, below SQLAlchemy's adapter."""
+
+from collections.abc import Callable
+from typing import Any, Self
+
+from sqlalchemy.dialects.postgresql.psycopg import (
+    AsyncAdapt_psycopg_connection,
+    AsyncAdapt_psycopg_cursor,
+    AsyncAdapt_psycopg_ss_cursor,
+)
+from sqlalchemy.util import await_
+
+from penstock.drivers.driver import BeginOptions, Driver
+from penstock.drivers.effects import Effect, effects_of
+
+__all__ = ["Psycopg", "PsycopgConnection"]
+
+RESET = (
+    "CLOSE ALL",
+    "SET SESSION AUTHORIZATION DEFAULT",
+    "RESET ROLE",
+    "RESET ALL",
+    "UNLISTEN *",
+    "SELECT pg_advisory_unlock_all()",
+    "DISCARD TEMP",
+    "DISCARD SEQUENCES",
+)
+"""What DISCARD ALL does, but for the driver's own prepared statements, which stay."""
+
+_IDLE = 0
+"""libpq's PQTRANS_IDLE."""
+
+
+class _Cursor(AsyncAdapt_psycopg_cursor):
+    __slots__ = ()
+
+    _adapt_connection: Any
+
+    async def _execute_async(self, operation: Any, parameters: Any) -> Any:
+        await self._adapt_connection.before_statement(operation)
+        return await super()._execute_async(operation, parameters)
+
+    async def _executemany_async(self, operation: Any, seq_of_parameters: Any) -> Any:
+        await self._adapt_connection.before_statement(operation)
+        return await super()._executemany_async(operation, seq_of_parameters)
+
+
+class _ServerSideCursor(AsyncAdapt_psycopg_ss_cursor, _Cursor):
+    __slots__ = ()
+
+
+class PsycopgConnection(AsyncAdapt_psycopg_connection):
+    """SQLAlchemy's adapter, which notes what a lease's statements may leave on the server.
+
+    Attributes:
+        effects: As for asyncpg's, like the next.
+        begin: How the next transaction begins.
+        ran: Statements since the driver's own connection was given out.
+        ran_itself: Those of them that came through SQLAlchemy.
+    """
+
+    __slots__ = ("_is_doubtful", "_reading", "begin", "effects", "ran", "ran_itself")
+
+    _connection: Any
+    begin: BeginOptions | None
+    effects: Effect
+    ran: int
+    ran_itself: int
+    _is_doubtful: bool
+    _reading: bool
+
+    @classmethod
+    def of(cls, adapter: AsyncAdapt_psycopg_connection) -> Self:
+        """Return one that takes the place of SQLAlchemy's own, around the same connection."""
+        driver: Any = adapter._connection
+        connection = cls(adapter.dbapi, driver)
+        connection.effects = Effect.NONE
+        connection.begin = None
+        connection._reading = connection._is_doubtful = False
+        connection.ran = connection.ran_itself = 0
+        return connection
+
+    def cursor(self, name: Any = None, /) -> Any:
+        """Return a cursor that notes what it runs."""
+        return _ServerSideCursor(self, name) if name else _Cursor(self)
+
+    async def before_statement(self, operation: Any) -> None:
+        """Begin as was asked for, and note what the statement may leave behind.
+
+        Args:
+            operation: The statement that is sent next.
+        """
+        driver = self._connection
+        effects = effects_of(operation) if isinstance(operation, str) else Effect.SESSION
+        if self.begin is not None and driver.info.transaction_status == _IDLE:
+            options, self.begin = self.begin, None
+            self._reading, self._is_doubtful = options.reading, False
+            await self._begin(options)
+        elif self._reading and self._is_doubtful and not effects & Effect.CONTROL:
+            await self._run("SET TRANSACTION READ ONLY")
+        self._is_doubtful = self._is_doubtful or not effects & Effect.READS
+        self.effects |= effects & ~Effect.READS
+        self.ran_itself += 1
+
+    async def _begin(self, options: BeginOptions) -> None:
+        if options.isolation is not None or options.deferrable:
+            level = f" ISOLATION LEVEL {options.isolation}" if options.isolation else ""
+            deferrable = " DEFERRABLE" if options.deferrable else ""
+            await self._run(f"SET TRANSACTION{level}{deferrable}")
+        if options.settings:
+            calls = ", ".join("set_config(%s, %s, true)" for _ in options.settings)
+            values = [text for setting in options.settings for text in setting]
+            await self._run(f"SELECT {calls}", values)
+
+    async def _run(self, statement: str, values: Any = None) -> None:
+        self.ran_itself += 1
+        await self._connection.execute(statement, values)
+
+    def expose(self) -> None:
+        """Note that somebody has the driver's own connection, and may do anything there."""
+        if not self.effects & Effect.DRIVER:
+            self.effects |= Effect.DRIVER
+            self.ran = self.ran_itself = 0
+            self._connection.cursor_factory = _counting(self._connection.cursor_factory, self)
+
+    def run_async(self, fn: Any) -> Any:
+        """Run what uses the driver's own connection."""
+        self.expose()
+        return super().run_async(fn)
+
+
+class Psycopg(Driver):
+    """psycopg: it cancels the server's query itself, and waits for that, when it is cancelled."""
+
+    can_recover = True
+
+    def adapt(self, connection: Any) -> Any:
+        """As the base class says."""
+        if type(connection) is AsyncAdapt_psycopg_connection:
+            return PsycopgConnection.of(connection)
+        return connection
+
+    def trace(self, connection: Any) -> Any:
+        """As the base class says."""
+        if isinstance(connection, PsycopgConnection):
+            return connection
+        return super().trace(connection)
+
+    def expose(self, connection: Any) -> None:
+        """As the base class says."""
+        if isinstance(connection, PsycopgConnection):
+            connection.expose()
+
+    def take_effects(self, connection: Any) -> Effect:
+        """As the base class says; who has only looked at the driver's connection left nothing."""
+        effects = super().take_effects(connection)
+        if not effects & Effect.DRIVER:
+            return effects
+        driver = connection._connection
+        driver.cursor_factory = driver.cursor_factory.__base__
+        was_used = connection.ran > connection.ran_itself or driver._notify_handlers
+        return effects | Effect.SESSION if was_used else effects
+
+    def is_closed(self, connection: Any) -> Callable[[], bool]:
+        """As the base class says."""
+        driver = connection._connection
+        return lambda: driver.closed
+
+    def fileno(self, connection: Any) -> int | None:
+        """As the base class says."""
+        number: int = connection._connection.fileno()
+        return number
+
+    def recover(self, connection: Any) -> bool:
+        """As the base class says."""
+        connection.rollback()
+        driver = connection._connection
+        return not driver.closed and driver.info.transaction_status == _IDLE
+
+    def reset(self, connection: Any) -> None:
+        """As the base class says: RESET in one transaction, which psycopg begins by itself."""
+        await_(_reset(connection._connection))
+
+    def is_in_transaction(self, connection: Any) -> bool:
+        """As the base class says."""
+        return connection._connection.info.transaction_status != _IDLE  # type: ignore[no-any-return]
+
+    def abandon(self, dialect: Any, connection: Any) -> None:  # noqa: ARG002 - it waits for a lock
+        """As the base class says."""
+        connection._connection.pgconn.finish()
+
+
+def _counting(factory: Any, connection: PsycopgConnection) -> Any:
+    """Return a class of cursors like another one, which counts what they run."""
+
+    class Counting(factory):  # type: ignore[misc]  # whichever class the application has chosen
+        async def execute(self, *args: Any, **kwargs: Any) -> Any:
+            connection.ran += 1
+            return await super().execute(*args, **kwargs)
+
+        async def executemany(self, *args: Any, **kwargs: Any) -> Any:
+            connection.ran += 1
+            return await super().executemany(*args, **kwargs)
+
+        def stream(self, *args: Any, **kwargs: Any) -> Any:
+            connection.ran += 1
+            return super().stream(*args, **kwargs)
+
+        def copy(self, *args: Any, **kwargs: Any) -> Any:
+            connection.ran += 1
+            return super().copy(*args, **kwargs)
+
+    return Counting
+
+
+async def _reset(driver: Any) -> None:
+    driver._notify_handlers.clear()  # of who has listened
+    for statement in RESET:
+        await driver.execute(statement)
+    await driver.commit()
