@@ -28,7 +28,9 @@ async def undone(database: Database) -> AsyncIterator[Database]:
     """
     async with database.engine.connect() as connection:
         transaction = await connection.begin()
-        with database.units_from(lambda: UnitOfWork(connection, connection)):
+        with database.units_from(
+            lambda options: UnitOfWork(connection, connection, options=options)
+        ):
             try:
                 yield database
             finally:

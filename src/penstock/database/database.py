@@ -16,6 +16,7 @@ from penstock.database.limits import server_limits
 from penstock.database.read_only import ReadOnlySession, reading_engine
 from penstock.database.server_numbers import ServerNumbers, server_numbers
 from penstock.database.unit import UnitOfWork
+from penstock.drivers.driver import NO_OPTIONS, BeginOptions
 from penstock.engine import (
     Confinement,
     build_engine,
@@ -54,7 +55,7 @@ class Database:
         note_failures(self._engine.sync_engine)
         self._confinement = Confinement(self._engine, settings)
         self._reading = reading_engine(self._engine)
-        self._make_unit = self._pooled_unit
+        self._make_unit: Callable[[BeginOptions], UnitOfWork] = self._pooled_unit
         self.telemetry = Telemetry(_identity(settings), settings.telemetry_dir)
         """What is counted, of all workers of this machine."""
         if settings.driver == "asyncpg" and isinstance(self._engine.pool, PenstockPool):
@@ -168,20 +169,25 @@ class Database:
         async with asyncio.timeout(timeout), self._engine.connect() as connection:
             await connection.exec_driver_sql("SELECT 1")
 
-    def unit(self) -> UnitOfWork:
-        """Make a unit of work; whoever asks for it has to commit and end it."""
-        return self._make_unit()
+    def unit(self, options: BeginOptions = NO_OPTIONS) -> UnitOfWork:
+        """Make a unit of work; whoever asks for it has to commit and end it.
+
+        Args:
+            options: How its transactions begin.
+        """
+        return self._make_unit(options)
 
     @contextmanager
-    def units_from(self, make: Callable[[], UnitOfWork] | None) -> Iterator[None]:
+    def units_from(self, make: Callable[[BeginOptions], UnitOfWork] | None) -> Iterator[None]:
         """Let every unit of work be made by ``make`` for the length of a block.
 
         Args:
-            make: Called for each unit; None for the database's own way, by its pool.
+            make: Called for each unit with how its transactions begin; None for the database's
+                own way, by its pool.
         """
         before = self._make_unit, self.writer.lane
         self._make_unit = make or self._pooled_unit
-        lane: Lane = self.lane if make is None else SqlalchemyLane(self.read, self.write)
+        lane: Lane = self.lane if make is None else self._session_lane()
         self.reader.lane = self.writer.lane = lane
         try:
             yield
@@ -189,8 +195,8 @@ class Database:
             self._make_unit, lane = before
             self.reader.lane = self.writer.lane = lane
 
-    def _pooled_unit(self) -> UnitOfWork:
-        return UnitOfWork(self._engine, self._reading, self.telemetry.committed)
+    def _pooled_unit(self, options: BeginOptions) -> UnitOfWork:
+        return UnitOfWork(self._engine, self._reading, self.telemetry.committed, options)
 
     def _own_pool(self) -> PenstockPool:
         pool = self._engine.pool
@@ -201,7 +207,7 @@ class Database:
         if self.settings.driver == "asyncpg" and isinstance(self._engine.pool, PenstockPool):
             limit = self.settings.command_timeout
             return DriverLane(self._engine, self._confinement.is_possible, limit)
-        return SqlalchemyLane(self.read, self.write)
+        return self._session_lane()
 
     async def _server_numbers(self) -> ServerNumbers | None:
         # A pooler's clients are not the server's.
@@ -216,13 +222,40 @@ class Database:
             self.lane.watch = watch
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncSession]:
+    async def write(self, *, isolation_level: str | None = None) -> AsyncIterator[AsyncSession]:
         """A session that is committed when the block ends, and rolled back when it raises.
+
+        Args:
+            isolation_level: As SQLAlchemy spells it, such as ``SERIALIZABLE``; None for the
+                server's default.
 
         Raises:
             CommitOutcomeUnknown: The COMMIT was sent and its answer lost.
         """
-        unit = self.unit()
+        async with self._writing(BeginOptions(isolation=isolation_level)) as session:
+            yield session
+
+    @asynccontextmanager
+    async def read(
+        self, *, isolation_level: str | None = None, deferrable: bool = False
+    ) -> AsyncIterator[ReadOnlySession]:
+        """A session that can only read, in one transaction; the server refuses everything else.
+
+        Args:
+            isolation_level: As for :meth:`write`. At ``REPEATABLE READ`` all statements see the
+                database as it was at the first of them.
+            deferrable: Whether a ``SERIALIZABLE`` one waits at its begin until it cannot fail.
+
+        Raises:
+            ReadOnlyError: An object that it loaded was changed, which nothing would save.
+        """
+        options = BeginOptions(isolation=isolation_level, deferrable=deferrable)
+        async with self._reading_as(options) as session:
+            yield session
+
+    @asynccontextmanager
+    async def _writing(self, options: BeginOptions) -> AsyncIterator[AsyncSession]:
+        unit = self.unit(options)
         try:
             yield unit.writer
             unit.check()
@@ -231,18 +264,19 @@ class Database:
             await unit.end("its async with block was left")
 
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[ReadOnlySession]:
-        """A session that can only read; the server refuses everything else.
-
-        Raises:
-            ReadOnlyError: An object that it loaded was changed, which nothing would save.
-        """
-        unit = self.unit()
+    async def _reading_as(self, options: BeginOptions) -> AsyncIterator[ReadOnlySession]:
+        unit = self.unit(options)
         try:
             yield unit.reader
             unit.check()
         finally:
             await unit.end("its async with block was left")
+
+    def _session_lane(self) -> SqlalchemyLane:
+        return SqlalchemyLane(
+            lambda settings: self._reading_as(BeginOptions(settings=settings)),
+            lambda settings: self._writing(BeginOptions(settings=settings)),
+        )
 
     async def _check_budget(self, connection: AsyncConnection) -> None:
         settings = self.settings

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from penstock.database.errors import SessionBusy
 from penstock.database.sessions import ReadingSession, WritingSession
 from penstock.database.unit_session import SessionSource
-from penstock.drivers.driver import BeginOptions
+from penstock.drivers.driver import NO_OPTIONS, BeginOptions
 
 __all__ = ["UnitOfWork"]
 
@@ -30,7 +30,7 @@ class UnitOfWork:
         writing: SessionSource,
         reading: SessionSource,
         committed: Callable[[float], None] | None = None,
-        options: BeginOptions = BeginOptions(),  # noqa: B008 - it is frozen
+        options: BeginOptions = NO_OPTIONS,
     ) -> None:
         self._committed = committed
         self._writing = writing

@@ -165,6 +165,18 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
 
     # Its transactions.
 
+    async def begin_pipelined(self) -> None:
+        """Begin as ``begin`` says, ahead of what the driver is made to send next."""
+        await self._start_transaction()
+
+    def send_settings(self, settings: tuple[tuple[str, str], ...]) -> None:
+        """Send settings of one transaction ahead of the driver's next statement, which that is.
+
+        Args:
+            settings: Names and values; the statement after them is prepared already.
+        """
+        self._pipeline.send_batch([context_statement(settings)])
+
     async def _start_transaction(self) -> None:
         options, self.begin = self.begin, None
         if options is None and self.isolation_level == "autocommit":

@@ -6,7 +6,7 @@ from typing import Any
 
 from penstock.drivers.effects import Effect
 
-__all__ = ["BeginOptions", "Driver", "Prepared", "Trace", "number_of"]
+__all__ = ["NO_OPTIONS", "BeginOptions", "Driver", "Prepared", "Trace", "number_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,9 @@ class BeginOptions:
     isolation: str | None = None
     deferrable: bool = False
     settings: tuple[tuple[str, str], ...] = ()
+
+
+NO_OPTIONS = BeginOptions()
 
 
 @dataclass(frozen=True, slots=True)

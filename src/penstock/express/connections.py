@@ -12,11 +12,14 @@ from typing import Any
 
 from asyncpg.exceptions import OutdatedSchemaCacheError
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.util import greenlet_spawn
 
 from penstock.drivers.asyncpg import is_confined
+from penstock.drivers.driver import BeginOptions
 from penstock.express.counting import rows_of
 from penstock.express.errors import ExpressError
 from penstock.express.failures import is_lost, is_outdated, worded
+from penstock.express.lanes import Settings
 from penstock.express.loan import Loan, take_back
 from penstock.express.messages import fetch
 from penstock.express.patience import Patience
@@ -62,6 +65,7 @@ class _Work:
     sql: str
     arguments: Sequence[Any]
     writes: bool
+    settings: Settings = ()
 
     def on(self, driver: Any) -> Coroutine[Any, Any, Any]:
         return self.use(driver, self.plan, self.sql, self.arguments)
@@ -96,7 +100,14 @@ class Connections:
         self._logger = engine.sync_engine.logger
 
     async def use(
-        self, use: Use, plan: Any, sql: str, arguments: Sequence[Any], writes: bool
+        self,
+        use: Use,
+        plan: Any,
+        sql: str,
+        arguments: Sequence[Any],
+        writes: bool,
+        *,
+        settings: Settings = (),
     ) -> Any:
         """Borrow a connection for one statement.
 
@@ -106,6 +117,7 @@ class Connections:
             sql: The statement, for the log and an error's text.
             arguments: Its values, as above.
             writes: Whether the server is to let it write.
+            settings: Of the server, for this statement alone.
 
         Raises:
             ConnectionLost: The connection ended before it had answered.
@@ -115,12 +127,20 @@ class Connections:
         patience, watch = self._patience, self.watch
         if watch is not None:
             watch.count(sql)
-        if pool.is_overheard() or patience.leaves_it_to_the_driver:
-            return await self._use_otherwise(pool, _Work(use, plan, sql, arguments, writes))
+        if (
+            settings
+            or patience.leaves_it_to_the_driver
+            or pool.is_overheard()
+            or not (writes or self.is_confinable())
+        ):
+            work = _Work(use, plan, sql, arguments, writes, settings)
+            return await self._use_otherwise(pool, work)
         lent = pool.lend(is_noted=False)
         record: Record = lent if lent.__class__ is Record else await lent  # type: ignore[misc]  # the one or the other
         adapter: Any = record.dbapi_connection
         driver = adapter._connection  # noqa: SLF001 - asyncpg's; its property costs more
+        if plan.effects:
+            adapter.effects |= plan.effects
         running, limited = self._running, driver._config  # noqa: SLF001 - where its limit is
         try:
             # Written out, for each read pays for a call: Patience watches in the driver's place.
@@ -175,7 +195,7 @@ class Connections:
         loan = await Loan.of(pool, is_noted=False)
         try:
             self._make_ready(loan.record, work.sql, work.writes)
-            answer = await work.on(loan.driver)
+            answer = await self._run_alone(loan, work)
         except BaseException as error:  # noqa: BLE001 - as above
             self._time(loan.record, work.sql)
             if work.may_be_sent_again(loan.driver, error):
@@ -187,11 +207,34 @@ class Connections:
         await loan.give_back()
         return answer
 
+    async def _run_alone(self, loan: Loan, work: "_Work") -> Any:
+        """Run a statement as a transaction of its own, with its settings, that reads if it may."""
+        adapter = loan.adapter
+        adapter.effects |= work.plan.effects
+        if work.writes or self.is_confinable():
+            if work.settings:
+                await self._send_settings(loan.driver, adapter, work)
+            return await work.on(loan.driver)
+        adapter.begin = BeginOptions(reading=True, settings=work.settings)
+        await adapter.begin_pipelined()
+        try:
+            return await work.on(loan.driver)
+        finally:
+            if adapter.ends_without_wait():
+                adapter.rollback()
+
+    async def _send_settings(self, driver: Any, adapter: Any, work: "_Work") -> None:
+        # What prepares a statement may end the transaction: the settings are in front of what runs.
+        if not isinstance(work.plan, Plan):
+            raise ExpressError("COPY takes no settings of its own: use a session.")
+        await driver._get_statement(work.sql, None)  # noqa: SLF001 - as messages.learn()
+        adapter.send_settings(work.settings)
+
     async def _use_anew(self, loan: Loan, work: "_Work") -> Any:
         # asyncpg knows a table or a type as it was before.
         try:
             await loan.driver.reload_schema_state()
-            answer = await work.on(loan.driver)
+            answer = await self._run_alone(loan, work)
         except BaseException as error:  # noqa: BLE001 - as above
             await loan.take_back(error)
             told = self._told(loan.adapter, error, work)
@@ -200,20 +243,20 @@ class Connections:
         return answer
 
     @asynccontextmanager
-    async def transaction(self, sql: str, isolation: str | None = None) -> AsyncIterator[Run]:
-        """Borrow a connection for a read-only transaction, and give what runs statements in it.
+    async def transaction(self, sql: str, options: BeginOptions) -> AsyncIterator[Run]:
+        """Acquire a connection for a read-only transaction, and give what runs statements in it.
 
         Args:
             sql: What the transaction is for, for the log and the report of a leak.
-            isolation: As ``asyncpg.Connection.transaction`` has it; None for the server's default.
+            options: How it begins.
 
         Raises:
             sqlalchemy.exc.DBAPIError: As a session would raise it.
         """
-        loan, transaction = await self._begin(sql, isolation)
+        loan = await self._begin(sql, options)
         try:
             yield partial(self._run, loan)
-            await transaction.commit()
+            await greenlet_spawn(loan.adapter.rollback)
         except BaseException as error:  # noqa: BLE001 - raised in other words
             await loan.take_back(error, amid_transaction=True)
             told = self._worded(loan.adapter, error, sql, ())
@@ -227,6 +270,7 @@ class Connections:
         if watch is not None and use is fetch:  # for a stream takes many turns
             watch.count(text)
         info[AT_REST_KEY], began = inf, monotonic()
+        loan.adapter.note(text)
         try:
             answer = await use(loan.driver, plan, text, arguments)
         except BaseException as error:  # noqa: BLE001 - raised in other words
@@ -238,23 +282,23 @@ class Connections:
                 watch.slow(text, ended - began, rows_of(answer))
         return answer
 
-    async def _begin(self, sql: str, isolation: str | None) -> tuple[Loan, Any]:
+    async def _begin(self, sql: str, options: BeginOptions) -> Loan:
         try:
-            return await self._begin_once(sql, isolation)
+            return await self._begin_once(sql, options)
         except ConnectionLost:
             # Nothing of the transaction had reached the server.
             try:
-                return await self._begin_once(sql, isolation)
+                return await self._begin_once(sql, options)
             except ConnectionLost as again:
                 raise again.error from again
 
-    async def _begin_once(self, sql: str, isolation: str | None) -> tuple[Loan, Any]:
+    async def _begin_once(self, sql: str, options: BeginOptions) -> Loan:
         loan = await Loan.of(self._sync.pool)  # type: ignore[arg-type]  # as above
         try:
             loan.record.info[STATEMENT_KEY] = sql
             self._logger.info(sql)
-            transaction = loan.driver.transaction(isolation=isolation, readonly=True)
-            await transaction.start()
+            loan.adapter.begin = options
+            await loan.adapter.open_transaction()
             loan.record.info[AT_REST_KEY] = monotonic()
         except BaseException as error:
             await loan.take_back(error, amid_transaction=True)
@@ -262,7 +306,7 @@ class Connections:
             if is_lost(loan.driver, error):
                 raise ConnectionLost(told) from error
             raise told from told.__cause__
-        return loan, transaction
+        return loan
 
     def _make_ready(self, record: Record, sql: str, writes: bool) -> None:
         adapter: Any = record.dbapi_connection

@@ -7,6 +7,7 @@ from sqlalchemy import ColumnDefault, Table, inspect
 from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import NoInspectionAvailable
 
+from penstock.drivers.effects import Effect
 from penstock.express.defaults import OtherValues
 from penstock.express.errors import ExpressError, ParameterError
 from penstock.express.failures import not_converted
@@ -40,6 +41,8 @@ class Copying:
         columns: The keys of the columns that get a value, in order.
         taken: The number of the record that is being sent; 0 while the next is being made.
     """
+
+    effects = Effect.NONE
 
     def __init__(
         self,

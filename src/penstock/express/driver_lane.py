@@ -10,12 +10,13 @@ from asyncpg.exceptions import OutdatedSchemaCacheError
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from penstock.drivers.driver import BeginOptions
 from penstock.express import messages
 from penstock.express.connections import ConnectionLost, Connections, Run
 from penstock.express.counting import count
 from penstock.express.errors import UNKNOWN, CommitOutcomeUnknown, ExpressError
-from penstock.express.failures import not_converted
-from penstock.express.lanes import Batches, Call, Copy, Pick, ReadingLane
+from penstock.express.failures import not_converted, not_read
+from penstock.express.lanes import Batches, Call, Copy, Pick, ReadingLane, Settings
 from penstock.express.own_columns import by_columns_of
 from penstock.express.plan import Plan
 from penstock.express.query import Query
@@ -55,13 +56,14 @@ class DriverLane:
     async def read(self, call: Call, pick: Pick) -> Any:
         """As the protocol says; repeated once where the connection ended without an answer."""
         plan, sql, arguments = _bound(call, self._dialect)
-        connections = self.connections
-        fetch = messages.fetch if connections.is_confinable() else messages.fetch_read_only
+        use, fetch, settings = self.connections.use, messages.fetch, call.settings
+        if not plan.reads:
+            raise not_read(sql)
         try:
-            answer = await connections.use(fetch, plan, sql, arguments, False)
+            answer = await use(fetch, plan, sql, arguments, False, settings=settings)
         except ConnectionLost:
             try:
-                answer = await connections.use(fetch, plan, sql, arguments, False)
+                answer = await use(fetch, plan, sql, arguments, False, settings=settings)
             except ConnectionLost as again:
                 raise again.error from again
         return pick(_of(call, messages.results(plan, answer)))
@@ -69,13 +71,13 @@ class DriverLane:
     async def write(self, call: Call, pick: Pick) -> Any:
         """As the protocol says."""
         plan, sql, arguments = _bound(call, self._dialect)
-        answer = await self._write(messages.fetch, plan, sql, arguments)
+        answer = await self._write(messages.fetch, plan, sql, arguments, call.settings)
         return pick(_of(call, messages.results(plan, answer)))
 
     async def execute(self, call: Call) -> int:
         """As the protocol says."""
         plan, sql, arguments = _bound(call, self._dialect)
-        return count(await self._write(messages.execute, plan, sql, arguments))
+        return count(await self._write(messages.execute, plan, sql, arguments, call.settings))
 
     async def execute_many(self, query: Query[Any], rows: Sequence[Mapping[str, Any]]) -> None:
         """As the protocol says, in as many messages as there are rows, but few round trips."""
@@ -103,20 +105,23 @@ class DriverLane:
         """As the protocol says, by a cursor of the server's in a transaction of its own."""
         _, sql, _ = _bound(call, self._dialect)
         async with (
-            self.connections.transaction(sql) as run,
+            self.connections.transaction(sql, BeginOptions(True, settings=call.settings)) as run,
             _SnapshotLane(run, self._dialect).stream(call, batch) as batches,
         ):
             yield batches
 
     @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[ReadingLane]:
+    async def snapshot(self, settings: Settings = ()) -> AsyncIterator[ReadingLane]:
         """As the protocol says, in a transaction at REPEATABLE READ."""
-        async with self.connections.transaction("(a snapshot)", "repeatable_read") as run:
+        options = BeginOptions(True, "REPEATABLE READ", settings=settings)
+        async with self.connections.transaction("(a snapshot)", options) as run:
             yield _SnapshotLane(run, self._dialect)
 
-    async def _write(self, use: Any, plan: Any, sql: str, arguments: Any) -> Any:
+    async def _write(
+        self, use: Any, plan: Any, sql: str, arguments: Any, settings: Settings = ()
+    ) -> Any:
         try:
-            return await self.connections.use(use, plan, sql, arguments, True)
+            return await self.connections.use(use, plan, sql, arguments, True, settings=settings)
         except ConnectionLost as lost:
             why = "before its connection ended"
             raise CommitOutcomeUnknown(UNKNOWN.format(why)) from lost.error
@@ -142,6 +147,8 @@ class _SnapshotLane:
 
     async def read(self, call: Call, pick: Pick) -> Any:
         plan, sql, arguments = _bound(call, self._dialect)
+        if not plan.reads:
+            raise not_read(sql)
         async with self._turn:
             answer = await self._run(messages.fetch, plan, sql, arguments)
         return pick(_of(call, messages.results(plan, answer)))
@@ -149,6 +156,8 @@ class _SnapshotLane:
     @asynccontextmanager
     async def stream(self, call: Call, batch: int) -> AsyncIterator[Batches]:
         plan, sql, arguments = _bound(call, self._dialect)
+        if not plan.reads:
+            raise not_read(sql)
         async with self._turn:
             shape: Shape = await self._run(messages.learn, plan, sql, ())
             if shape.is_collected:
@@ -170,7 +179,7 @@ class _SnapshotLane:
             yield results(records)
 
     @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[ReadingLane]:
+    async def snapshot(self, settings: Settings = ()) -> AsyncIterator[ReadingLane]:  # noqa: ARG002 - they are in force
         yield self
 
 

@@ -8,7 +8,10 @@ from asyncpg.exceptions import InvalidCachedStatementError, OutdatedSchemaCacheE
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-__all__ = ["is_lost", "is_outdated", "not_converted", "was_interrupted", "worded"]
+from penstock.express.errors import QueryRefused
+from penstock.express.plan import LONGEST_SHOWN
+
+__all__ = ["is_lost", "is_outdated", "not_converted", "not_read", "was_interrupted", "worded"]
 
 _GONE = ("08", "57P01", "57P02", "57P03")
 """SQLSTATEs with which the server ends a connection: connection exceptions, and its shutdown.
@@ -54,6 +57,15 @@ def is_outdated(connection: Any, error: BaseException, *, writes: bool) -> bool:
         return True
     is_internal = getattr(error, "sqlstate", None) == "XX000"
     return is_internal and "cache lookup failed" in str(error)
+
+
+def not_read(sql: str) -> QueryRefused:
+    """Return the error for a statement that a reader does not run."""
+    shown = " ".join(sql[:LONGEST_SHOWN].split())
+    return QueryRefused(
+        "A reader runs SELECT, WITH, VALUES, TABLE, SHOW and EXPLAIN: give anything else to the "
+        f"writer, or to a session. {shown}"
+    )
 
 
 def not_converted(error: Exception, sql: str, values: Any) -> StatementError:

@@ -10,10 +10,12 @@ from sqlalchemy.sql.elements import BindParameter
 
 from penstock.express.query import Query
 
-__all__ = ["Batches", "Call", "Copy", "Lane", "Pick", "ReadingLane"]
+__all__ = ["Batches", "Call", "Copy", "Lane", "Pick", "ReadingLane", "Settings"]
 
 Batches = AsyncIterator[list[Any]]
 """Results, batch by batch."""
+Settings = tuple[tuple[str, str], ...]
+"""Names and values of server settings that hold for one call; ``role`` is the role."""
 Pick = Callable[[list[Any]], Any]
 """Takes what was asked for out of all results."""
 
@@ -26,9 +28,13 @@ class Call:
         values: Of its named parameters.
         adhoc: The statement for which the query stands, and its bound values; None where the query
             itself was asked for.
+
+    Attributes:
+        settings: Names and values of server settings that hold for this call alone; ``role`` is
+            the role.
     """
 
-    __slots__ = ("adhoc", "query", "values")
+    __slots__ = ("adhoc", "query", "settings", "values")
 
     def __init__(
         self,
@@ -39,6 +45,7 @@ class Call:
         self.query = query
         self.values = values
         self.adhoc = adhoc
+        self.settings: Settings = ()
 
     @property
     def statement(self) -> Any:
@@ -75,7 +82,7 @@ class ReadingLane(Protocol):
         """Give the results as the server makes them, ``batch`` rows at a time."""
         ...
 
-    def snapshot(self) -> "AbstractAsyncContextManager[ReadingLane]":
+    def snapshot(self, settings: Settings = ()) -> "AbstractAsyncContextManager[ReadingLane]":
         """Give a lane whose statements all see the database as it was at the first of them."""
         ...
 

@@ -9,7 +9,6 @@ from typing import Any
 from asyncpg.exceptions import DataError
 from sqlalchemy.engine import Dialect
 
-from penstock.express.failures import is_lost, was_interrupted
 from penstock.express.lanes import Copy
 from penstock.express.plan import Plan
 from penstock.express.shape import Shape
@@ -21,7 +20,6 @@ __all__ = [
     "execute_many",
     "fetch",
     "fetch_more",
-    "fetch_read_only",
     "learn",
     "open_cursor",
     "results",
@@ -75,26 +73,11 @@ async def _fetch_and_look(driver: Any, plan: Plan, sql: str, arguments: Sequence
     return Answer(shape, records)
 
 
-async def fetch_read_only(driver: Any, plan: Plan, sql: str, arguments: Sequence[Any]) -> Any:
-    """Run a statement in a transaction that only reads, and return its records.
-
-    Who is interrupted waits for no ROLLBACK: the pool rolls back in the background.
-    """
-    transaction = driver.transaction(readonly=True)
-    await transaction.start()
-    try:
-        answer = await fetch(driver, plan, sql, arguments)
-    except Exception as error:
-        if not (was_interrupted(error) or is_lost(driver, error)):
-            await transaction.rollback()
-        raise
-    await transaction.commit()
-    return answer
-
-
 async def execute(driver: Any, _: Plan, sql: str, arguments: Sequence[Any]) -> Any:
     """Run a statement and return the command's tag."""
-    return await driver.execute(sql, *arguments)
+    # Not execute(), which without arguments takes several statements at once.
+    _, status, _ = await driver._execute(sql, arguments, 0, None, return_status=True)  # noqa: SLF001 - as above
+    return status.decode()
 
 
 async def execute_many(driver: Any, _: Plan, sql: str, arguments: Sequence[Any]) -> Any:

@@ -8,10 +8,15 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import BindParameter
 
+from penstock.drivers.effects import Effect, effects_of
+from penstock.express.errors import QueryRefused
 from penstock.express.parameters import FixedParameters, Parameters, VaryingParameters
 from penstock.express.shape import Shape, shape_of
 
-__all__ = ["Plan", "column_keys", "discriminator"]
+__all__ = ["Plan", "column_keys", "discriminator", "refuse_control"]
+
+LONGEST_SHOWN = 200
+"""Characters of a statement that an error's message has."""
 
 
 class Plan:
@@ -29,6 +34,11 @@ class Plan:
         shape: What makes the driver's rows into results; None until the statement has run once,
             for only the server knows the types of its columns.
         is_fixed: Whether that will do for every answer to come.
+        effects: What it may leave on the server's session.
+        reads: Whether it may run where only reads are allowed.
+
+    Raises:
+        QueryRefused: It controls a transaction, or is several statements.
     """
 
     def __init__(
@@ -44,6 +54,10 @@ class Plan:
         self._added = discriminator(_mapper_of(statement)) if is_open_insert else {}
         keys = list(dict.fromkeys([*self._renamed.values(), *self._added]))
         self.compiled = self._compile(None if columns is None else keys)
+        effects = effects_of(self.compiled.string)
+        refuse_control(effects, self.compiled.string)
+        self.effects = effects & ~Effect.READS
+        self.reads = bool(effects & Effect.READS) or dialect.name != "postgresql"
         self.parameters: Parameters = _parameters(self.compiled)
         self.bind = self._bind_renamed if keys else self.parameters.bind
         self._varying: VaryingParameters | None = None
@@ -98,6 +112,31 @@ class Plan:
         columns = self.compiled._result_columns  # noqa: SLF001 - no public way to them
         description = [(c.name, None, None, None, None, None, None) for c in columns]
         shape_of(self.statement, self.compiled, description, converts=False)
+
+
+def refuse_control(effects: Effect, sql: str) -> None:
+    """Refuse what would not be one statement in a transaction of its own.
+
+    Args:
+        effects: Of the statement.
+        sql: For the message.
+
+    Raises:
+        QueryRefused: It begins or ends a transaction, or is several statements.
+    """
+    if effects & Effect.CONTROL:
+        raise QueryRefused(
+            "Each statement of the express lane is a transaction of its own, so it runs no "
+            f"transaction control: use a session. {_shortened(sql)}"
+        )
+    if effects & Effect.SEVERAL:
+        raise QueryRefused(
+            f"The express lane runs one statement at a time, and this is several: {_shortened(sql)}"
+        )
+
+
+def _shortened(sql: str) -> str:
+    return " ".join(sql[:LONGEST_SHOWN].split())
 
 
 def _as_the_orm_runs_it(statement: Any) -> Any:

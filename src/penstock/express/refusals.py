@@ -10,8 +10,9 @@ from sqlalchemy.exc import CompileError
 from sqlalchemy.orm import FromStatement, Mapper
 from sqlalchemy.sql.dml import UpdateBase
 
+from penstock.drivers.effects import effects_of
 from penstock.express.errors import QueryRefused
-from penstock.express.plan import Plan
+from penstock.express.plan import Plan, refuse_control
 
 __all__ = ["is_open", "refuse_options", "refuse_unfit"]
 
@@ -43,8 +44,13 @@ def refuse_unfit(statement: Any) -> None:
             "insert(), update(), delete() and text(). A str goes into text(), a function or an "
             "expression into select()."
         )
-    for refuse in (refuse_options, _refuse_tables, _refuse_return_defaults, _refuse_loading):
+    for refuse in _REFUSALS:
         refuse(statement)
+
+
+def _refuse_control(statement: Any) -> None:
+    if isinstance(statement, TextClause):
+        refuse_control(effects_of(statement.text), statement.text)
 
 
 def refuse_options(statement: Any) -> None:
@@ -112,3 +118,12 @@ def _refuse_loading(statement: Any) -> None:
         # Tried on no rows: SQLAlchemy's loader knows by itself what else it would have to fetch.
         with contextlib.suppress(CompileError):  # as it may be another database's
             Plan(statement, asyncpg.dialect()).rehearse()  # type: ignore[no-untyped-call]  # SQLAlchemy's
+
+
+_REFUSALS = (
+    _refuse_control,
+    refuse_options,
+    _refuse_tables,
+    _refuse_return_defaults,
+    _refuse_loading,
+)

@@ -7,14 +7,15 @@ from typing import Any
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from penstock.express.lanes import Batches, Call, Copy, Pick, ReadingLane
+from penstock.express.lanes import Batches, Call, Copy, Pick, ReadingLane, Settings
 from penstock.express.plan import column_keys
 from penstock.express.query import Query
 
 __all__ = ["SqlalchemyLane"]
 
-Sessions = Callable[[], AbstractAsyncContextManager[Any]]
-"""Gives a session for the length of a block, committed or rolled back at its end."""
+Sessions = Callable[[Settings], AbstractAsyncContextManager[Any]]
+"""Gives a session with server settings of its own for the length of a block, committed or rolled
+back at its end."""
 
 _OPTIONS = {"render_nulls": True}
 """A None that is given is NULL, and not the column's default."""
@@ -36,17 +37,17 @@ class SqlalchemyLane:
 
     async def read(self, call: Call, pick: Pick) -> Any:
         """As the protocol says."""
-        async with self._read() as session:
+        async with self._read(call.settings) as session:
             return pick(await _results(session, call))
 
     async def write(self, call: Call, pick: Pick) -> Any:
         """As the protocol says."""
-        async with self._write() as session:
+        async with self._write(call.settings) as session:
             return pick(await _results(session, call))
 
     async def execute(self, call: Call) -> int:
         """As the protocol says."""
-        async with self._write() as session:
+        async with self._write(call.settings) as session:
             result = await _execute(session, call, preserve_rowcount=True)
             if call.query.is_open and call.statement.is_insert:
                 return 1  # of which a session says nothing
@@ -58,13 +59,13 @@ class SqlalchemyLane:
             query.check(row)
         if not rows:
             return  # of which a session makes a single row, without values
-        async with self._write() as session:
+        async with self._write(()) as session:
             await session.execute(query.statement, list(rows), execution_options=_OPTIONS)
 
     async def copy(self, copy: Copy) -> int:
         """As the protocol says, by INSERT."""
         count = 0
-        async with self._write() as session:
+        async with self._write(()) as session:
             connection = await session.connection()
             async for batch in _batches(copy.rows()):
                 count += len(batch)
@@ -74,13 +75,13 @@ class SqlalchemyLane:
     @asynccontextmanager
     async def stream(self, call: Call, batch: int) -> AsyncIterator[Batches]:
         """As the protocol says."""
-        async with self._read() as session, _stream(session, call, batch) as batches:
+        async with self._read(call.settings) as session, _stream(session, call, batch) as batches:
             yield batches
 
     @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[ReadingLane]:
+    async def snapshot(self, settings: Settings = ()) -> AsyncIterator[ReadingLane]:
         """As the protocol says."""
-        async with self._read() as session:
+        async with self._read(settings) as session:
             await _freeze(session)
             yield _SnapshotLane(session)
 
@@ -104,7 +105,7 @@ class _SnapshotLane:
             yield batches
 
     @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[ReadingLane]:
+    async def snapshot(self, settings: Settings = ()) -> AsyncIterator[ReadingLane]:  # noqa: ARG002 - they are in force
         yield self
 
 

@@ -5,9 +5,11 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
+from penstock.drivers.driver import BeginOptions
 from penstock.exporters.opentelemetry.statement_spans import StatementSpans
 from penstock.express import messages
 from penstock.express.connections import Connections, Run, Use
+from penstock.express.lanes import Settings
 from penstock.express.messages import Answer
 from penstock.telemetry import StatementWatch
 
@@ -39,16 +41,23 @@ class TracedConnections:
         self.untraced.watch = watch
 
     async def use(
-        self, use: Use, plan: Any, sql: str, arguments: Sequence[Any], writes: bool
+        self,
+        use: Use,
+        plan: Any,
+        sql: str,
+        arguments: Sequence[Any],
+        writes: bool,
+        *,
+        settings: Settings = (),
     ) -> Any:
         """As :meth:`Connections.use`."""
         traced = partial(self._traced, use)
-        return await self.untraced.use(traced, plan, sql, arguments, writes)
+        return await self.untraced.use(traced, plan, sql, arguments, writes, settings=settings)
 
     @asynccontextmanager
-    async def transaction(self, sql: str, isolation: str | None = None) -> AsyncIterator[Run]:
+    async def transaction(self, sql: str, options: BeginOptions) -> AsyncIterator[Run]:
         """As :meth:`Connections.transaction`."""
-        async with self.untraced.transaction(sql, isolation) as run:
+        async with self.untraced.transaction(sql, options) as run:
 
             async def traced(use: Use, plan: Any, text: str, arguments: Any) -> Any:
                 if use is messages.fetch and self.watch is not None:
