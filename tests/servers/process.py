@@ -1,16 +1,16 @@
 """A server process in a directory of its own, and neither outlives the test run."""
 
 import os
-import pwd
 import re
 import shutil
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, Self, TypeVar
+
+from penstock.demo.postgres_programs import readable_tree, server_account, server_directory
 
 __all__ = ["ServerProcess", "ServerStartError", "free_port"]
 
@@ -64,11 +64,6 @@ def roomy_memory() -> Path | None:
     return None
 
 
-def unprivileged_account() -> pwd.struct_passwd | None:
-    """Return who servers run as where the tests run as root, which servers refuse."""
-    return pwd.getpwnam("nobody") if os.geteuid() == 0 else None
-
-
 class ServerProcess:
     """A temporary directory, the preparations run in it, and one server process.
 
@@ -78,14 +73,13 @@ class ServerProcess:
     """
 
     def __init__(self, name: str, *, stop_signal: str) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix=f"penstock-{name}-", dir=roomy_memory()))
+        self._account = account = server_account()
+        self.directory = server_directory(f"penstock-{name}-", account, place=roomy_memory())
         self._stop_signal = stop_signal
         self._keeper: subprocess.Popen[bytes] | None = None
-        account = unprivileged_account()
         self._user = account.pw_uid if account else None
         self._group = account.pw_gid if account else None
         self._extra_groups: list[int] | None = [] if account else None
-        self.own(self.directory)
 
     def own(self, path: Path) -> None:
         """Give a path to the user that the server runs as."""
@@ -102,10 +96,7 @@ class ServerProcess:
 
     def readable(self, tree: Path) -> Path:
         """Return ``tree``, or a copy of it where the server's user may not reach it."""
-        reachable = all(parent.stat().st_mode & 0o001 for parent in tree.parents)
-        if self._user is None or reachable:
-            return tree
-        return Path(shutil.copytree(tree, self.directory / "programs", symlinks=True))
+        return readable_tree(tree, self.directory, self._account)
 
     def run(self, command: Sequence[str | Path], *, env: Mapping[str, str] | None = None) -> None:
         """Run a preparation to its end as the server's user.

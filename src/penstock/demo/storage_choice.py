@@ -5,8 +5,9 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from penstock.demo.embedded_postgres import EmbeddedPostgres, PostgresUnavailable
+from penstock.demo.embedded_postgres import EmbeddedPostgres
 from penstock.demo.own_schema import OwnSchema
+from penstock.demo.postgres_programs import PostgresUnavailable
 from penstock.demo.sqlite_file import sqlite_file
 from penstock.demo.storage import Storage
 
