@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from penstock.database.aborted import note_failures
 from penstock.database.errors import BudgetExceeded
+from penstock.database.lifecycle import Lifecycle, finish
 from penstock.database.limits import server_limits
 from penstock.database.read_only import ReadOnlySession, reading_engine
 from penstock.database.server_numbers import ServerNumbers, server_numbers
@@ -40,7 +41,8 @@ class Database:
 
     A ``Database`` does nothing until it is opened or first used, so that it can be made at
     import time. :func:`penstock.fastapi.install` opens and closes it with the application;
-    elsewhere, ``async with database:`` does.
+    elsewhere, ``async with database:`` does. Within an open database that is one open more, which
+    costs nothing and ends nothing: see :meth:`open`.
 
     Args:
         settings: What to connect to and how; see :meth:`from_url`, :meth:`from_environment`.
@@ -56,6 +58,7 @@ class Database:
         self._confinement = Confinement(self._engine, settings)
         self._reading = reading_engine(self._engine)
         self._make_unit: Callable[[BeginOptions], UnitOfWork] = self._pooled_unit
+        self._lifecycle = Lifecycle(self._start, self._stop)
         self.telemetry = Telemetry(_identity(settings), settings.telemetry_dir)
         """What is counted, of all workers of this machine."""
         if settings.driver == "asyncpg" and isinstance(self._engine.pool, PenstockPool):
@@ -119,41 +122,82 @@ class Database:
     async def open(self) -> None:
         """Connect, hold the fleet's wants against the server's limit, and fill ``min_idle``.
 
+        Opens are counted: only the first does all that and starts telemetry; each needs a
+        :meth:`close`. While the first is in progress others wait for its outcome, and where it
+        fails, the next of them tries for itself. An open that fails or is cancelled does not count
+        and leaves things as they were. In ``serverless`` each open connects, and none is counted.
+
         Raises:
             ConnectFailed: The server cannot be reached; the message says why.
             BudgetExceeded: The fleet may want too many connections, under ``budget="refuse"``.
+            PoolInAnotherLoop: It is open, or its connections are in use, in another event loop.
         """
-        pool = self._engine.pool
-        if isinstance(pool, PenstockPool) and self.settings.telemetry:
-            self.telemetry.start(self._own_pool)
-        async with self._engine.connect() as connection:
-            await self._check_budget(connection)
-        if isinstance(pool, PenstockPool):
-            await pool.prefill()
+        if isinstance(self._engine.pool, PenstockPool):
+            await self._lifecycle.open()
+        else:
+            await self._connect()
 
     async def close(self, timeout: float = 10.0) -> None:  # noqa: ASYNC109 - a bound, for callers
-        """Lend nothing any more and close every connection. The database may be opened again.
+        """Take one :meth:`open` back; the last lends nothing any more and closes every connection.
+
+        While an ``open`` is in progress, it waits for the outcome and takes that back. Without an
+        ``open`` it closes what was connected by use alone. The database may be opened again.
 
         Args:
             timeout: Seconds to wait for what is lent, before it is taken back by force.
+
+        Raises:
+            PoolInAnotherLoop: It is open, or its connections are in use, in another event loop.
         """
-        try:
-            if isinstance(self._engine.pool, PenstockPool):
-                await self._engine.pool.drain(timeout)
-        finally:
-            self.telemetry.stop()
+        if isinstance(self._engine.pool, PenstockPool):
+            await self._lifecycle.close(timeout)
+        else:
             await self._engine.dispose()
 
     async def __aenter__(self) -> Self:
-        try:
-            await self.open()
-        except BaseException:
-            await self.close()
-            raise
+        await self.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    async def _start(self) -> None:
+        pool = await self._bound_pool()
+        found = pool.ledger.open
+        try:
+            if self.settings.telemetry:
+                self.telemetry.start(self._own_pool)
+            await self._connect()
+            await self._own_pool().prefill()
+        except BaseException:
+            self.telemetry.stop()
+            if not found:  # else they are in use by sessions of before
+                await finish(self._engine.dispose())
+            raise
+
+    async def _stop(self, timeout: float) -> None:  # noqa: ASYNC109 - as close()
+        pool = await self._bound_pool()
+        try:
+            await pool.drain(timeout)
+        finally:
+            self.telemetry.stop()
+            await finish(self._engine.dispose())
+
+    async def _connect(self) -> None:
+        async with self._engine.connect() as connection:
+            await self._check_budget(connection)
+
+    async def _bound_pool(self) -> PenstockPool:
+        """Return the pool on the running event loop, without what belonged to one that has ended.
+
+        Raises:
+            PoolInAnotherLoop: It belongs to another that has not.
+        """
+        if self._own_pool().has_outlived_its_loop():
+            await finish(self._engine.dispose())
+        pool = self._own_pool()
+        pool.bind_to_loop()
+        return pool
 
     async def ping(self, timeout: float = 2.0) -> None:  # noqa: ASYNC109 - a bound, for callers
         """Borrow a connection and make one round trip.
@@ -200,7 +244,7 @@ class Database:
 
     def _own_pool(self) -> PenstockPool:
         pool = self._engine.pool
-        assert isinstance(pool, PenstockPool)  # noqa: S101 - as open() has looked
+        assert isinstance(pool, PenstockPool)  # noqa: S101 - as its callers have looked
         return pool
 
     def _own_lane(self) -> Lane:

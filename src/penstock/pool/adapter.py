@@ -157,7 +157,7 @@ class PenstockPool(LoopBoundPool):
     ) -> Record:
         task = current_task(self._loop)
         if task is None or get_ident() != self._thread:
-            self._settle_in()
+            self.bind_to_loop()
             task = current_task(self._loop)
         if self._lost:
             self._here.collect()
@@ -215,10 +215,15 @@ class PenstockPool(LoopBoundPool):
     _return_conn = give_back = _do_return_conn  # type: ignore[assignment]  # as above
 
     def dispose(self) -> None:
-        """Close the idle connections now, and each of the others when it is returned."""
+        """Close the idle connections now, and each of the others when it is returned.
+
+        Where another thread runs the pool's event loop, that is done there.
+        """
         if self._keeper is not None:
             if self._is_here():
                 self._keeper.dispose()
+            elif self._is_served_elsewhere():
+                self._keeper.in_loop(self._keeper.dispose)
             else:
                 self._keeper.abandon_all()
         self.logger.info("Pool disposed. %s", self.status())
@@ -283,7 +288,7 @@ class PenstockPool(LoopBoundPool):
     async def prefill(self) -> None:
         """Open connections until ``min_idle`` are ready; an attempt that fails ends it."""
         if not self._is_here():
-            self._settle_in()
+            self.bind_to_loop()
         await self._here.prefill()
 
     async def drain(self, timeout: float = 30.0) -> None:  # noqa: ASYNC109 - a bound, for callers
@@ -293,7 +298,7 @@ class PenstockPool(LoopBoundPool):
             timeout: Seconds; then what is lent is taken back by force, and what opens given up.
         """
         if not self._is_here():
-            self._settle_in()
+            self.bind_to_loop()
         await self._here.drain(timeout)
 
 

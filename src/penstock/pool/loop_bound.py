@@ -5,7 +5,7 @@ import os
 import weakref
 from collections import deque
 from random import Random
-from threading import get_ident
+from threading import RLock, get_ident
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -24,7 +24,7 @@ __all__ = ["LoopBoundPool"]
 T = TypeVar("T")
 
 _IN_ANOTHER_LOOP = (
-    "{} has {} connections that belong to another event loop: await engine.dispose() before that "
+    "{} belongs with {} connections to another event loop: await engine.dispose() before that "
     "loop ends, as `async with database` and `with TestClient(app)` do, or make one engine for "
     "each loop"
 )
@@ -41,6 +41,8 @@ class LoopBoundPool(PoolNumbers):
         self._keeper: Keeper | None = None
         """Whoever looks after the connections, once they belong to an event loop."""
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._binding = RLock()
+        """Whoever binds it to an event loop: two threads may try at the same time."""
         self._thread: int | None = None
         """Where the loop runs: to compare it costs less than to ask which loop is running."""
         self._lost: deque[Record] = deque()
@@ -105,26 +107,48 @@ class LoopBoundPool(PoolNumbers):
     @property
     def _here(self) -> Keeper:
         if self._keeper is None:
-            self._settle_in()
+            self.bind_to_loop()
         assert self._keeper is not None  # noqa: S101 - just made
         return self._keeper
 
     def leave_to_parent(self) -> None:
         """Note that this process was forked: what is open belongs to the one that forked it."""
         self._thread = None
+        self._binding = RLock()  # which another thread of the parent may have held
 
     def _is_here(self) -> bool:
         return get_ident() == self._thread and _running_loop() is self._loop
 
-    def _settle_in(self) -> None:
-        if self._is_here():
+    def bind_to_loop(self) -> None:
+        """Make the running event loop the pool's, unless it is already.
+
+        Raises:
+            PoolInAnotherLoop: It has connections in another, or another thread runs its loop.
+        """
+        with self._binding:
+            if not self._is_here():
+                loop = asyncio.get_running_loop()
+                self._leave_loop()
+                self._join(loop)
+
+    def has_outlived_its_loop(self) -> bool:
+        """Return whether it belongs to an event loop that is closed."""
+        return self._loop is not None and self._loop.is_closed()
+
+    def _is_served_elsewhere(self) -> bool:
+        """Return whether another thread runs the event loop; not one of the parent process."""
+        return self._loop is not None and self._loop.is_running() and self._process == os.getpid()
+
+    def _leave_loop(self) -> None:
+        if self._keeper is None or self._loop is None:
             return
-        loop = asyncio.get_running_loop()
-        if self._keeper is not None and self.ledger.open:
-            if self._process == os.getpid():
-                raise PoolInAnotherLoop(_IN_ANOTHER_LOOP.format(self.name, self.ledger.open))
+        if self._process != os.getpid():
             self._inherited.append(self.ledger)
             self._keep_books(self.ledger.size, self.ledger.overflow)
+        elif self.ledger.open or self._is_served_elsewhere():
+            raise PoolInAnotherLoop(_IN_ANOTHER_LOOP.format(self.name, self.ledger.open))
+
+    def _join(self, loop: asyncio.AbstractEventLoop) -> None:
         self._process = os.getpid()
         self._loop = loop
         self._thread = get_ident()

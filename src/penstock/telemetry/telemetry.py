@@ -136,7 +136,8 @@ class Telemetry:
         if self._file is None:
             return
         if self._asking is not None:
-            self._asking.cancel()
+            with contextlib.suppress(RuntimeError):  # its event loop has been closed
+                self._asking.cancel()
         if self._sampler is not None:
             self._sampler.stop()
         if self._pool is not None:

@@ -1,0 +1,123 @@
+"""How often a database is open: the first open starts it, the last close stops it."""
+
+import asyncio
+import os
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from penstock.pool import PoolInAnotherLoop
+
+__all__ = ["Lifecycle", "finish"]
+
+_IN_ANOTHER_LOOP = (
+    "the database is open in another event loop: run the job there, as by "
+    "asyncio.run_coroutine_threadsafe(job(), loop), or make another Database for this loop"
+)
+
+
+class _Opens:
+    """The opens on one event loop of one process."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.process = os.getpid()
+        self.count = 0
+        self.calls = 0
+        """Opens and closes in progress."""
+        self.transition = asyncio.Lock()
+        """Held by the first open and by the last close, for as long as they take."""
+
+    def is_open(self) -> bool:
+        """Return whether an open has succeeded that was not closed."""
+        return self.count > 0
+
+    def is_alive(self) -> bool:
+        """Return whether another event loop has to stay away."""
+        is_used = self.is_open() or self.calls > 0
+        return is_used and not self.loop.is_closed() and self.process == os.getpid()
+
+
+class Lifecycle:
+    """Counts the opens of one database, which is open on one event loop at a time.
+
+    Args:
+        start: Opens it. Where it fails, it has undone what it began.
+        stop: Closes it. Given the seconds that the last ``close`` was given.
+    """
+
+    def __init__(
+        self, start: Callable[[], Awaitable[None]], stop: Callable[[float], Awaitable[None]]
+    ) -> None:
+        self._start = start
+        self._stop = stop
+        self._opens: _Opens | None = None
+        self._binding = threading.Lock()
+        """Whoever binds to an event loop: two threads may try at the same time."""
+
+    async def open(self) -> None:
+        """Start, unless it is started; where that is in progress, wait for its outcome first.
+
+        Raises:
+            PoolInAnotherLoop: It is open in another event loop that has not ended.
+            Exception: What ``start`` raised; it does not count as an open then.
+        """
+        with self._opens_here() as opens:
+            if opens.is_open():
+                opens.count += 1
+                return
+            async with opens.transition:
+                if not opens.is_open():
+                    await self._start()
+                opens.count += 1
+
+    async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - passed on, not applied
+        """Take one open back, and stop where it was the last or there was none.
+
+        Args:
+            timeout: For ``stop``.
+
+        Raises:
+            PoolInAnotherLoop: It is open in another event loop that has not ended.
+        """
+        with self._opens_here() as opens:
+            # Counted before the first await, so that a cancelled close does not leave it open.
+            if is_counted := opens.is_open():
+                opens.count -= 1
+            if opens.is_open():
+                return
+            async with opens.transition:
+                if opens.is_open() and not is_counted:
+                    opens.count -= 1  # of the open that was in progress
+                if not opens.is_open():
+                    await self._stop(timeout)
+
+    @contextmanager
+    def _opens_here(self) -> Iterator[_Opens]:
+        loop = asyncio.get_running_loop()
+        with self._binding:
+            opens = self._opens
+            if opens is None or opens.loop is not loop or opens.process != os.getpid():
+                if opens is not None and opens.is_alive():
+                    raise PoolInAnotherLoop(_IN_ANOTHER_LOOP)
+                opens = self._opens = _Opens(loop)
+            opens.calls += 1
+        try:
+            yield opens
+        finally:
+            opens.calls -= 1
+
+
+async def finish(work: Coroutine[Any, Any, None]) -> None:
+    """Await work to its end; a cancellation meanwhile is raised after that."""
+    task = asyncio.get_running_loop().create_task(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled from (None if task.cancelled() else task.exception())
+    task.result()
