@@ -92,15 +92,17 @@ class UnitOfWork:
             if self._committed is not None:
                 self._committed(seconds)
 
-    async def end(self, why: str) -> None:
+    async def end(self, why: str, advice: Callable[[], str | None] | None = None) -> None:
         """Roll back what is open and close both sessions for good.
 
         Args:
             why: What ended it, to follow "This session ended when ...".
+            advice: Says what to do instead, called where a session is used after its end; None, or
+                None from it, for the general advice.
         """
         try:
             if self._reader is not None:
-                await self._reader.end(why)
+                await self._reader.end(why, advice)
         finally:
             if self._writer is not None:
-                await self._writer.end(why)
+                await self._writer.end(why, advice)

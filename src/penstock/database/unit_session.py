@@ -24,6 +24,11 @@ _logger = logging.getLogger(__name__)
 SessionSource: TypeAlias = AsyncEngine | AsyncConnection
 """Where a session gets its connection; a given connection's own transaction is never ended."""
 
+_OPEN_YOUR_OWN = (
+    "What runs later (a background task, a stream, an exception handler, a task of your own) opens "
+    "its own: async with database.write() or database.read()."
+)
+
 
 def operation(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     """Let ``method`` run only while the session lives, and count it while it runs."""
@@ -79,6 +84,8 @@ class UnitSession(AsyncSession):
     running: int = 0
     _ended: str | None = None
     """Why the session is over; set once. An operation that was in progress then closes it."""
+    _advice: Callable[[], str | None] | None = None
+    """Says what to do instead of using it after its end; None for the general advice."""
 
     def __init__(
         self, source: SessionSource, kind: type[UnitSyncSession], options: BeginOptions
@@ -101,10 +108,9 @@ class UnitSession(AsyncSession):
     def refuse_if_ended(self) -> None:
         """Raise :class:`SessionClosed` when the unit of work is over."""
         if self._ended:
+            advice = self._advice() if self._advice else None
             raise SessionClosed(
-                f"This session ended when {self._ended}. What runs later (a background task, a "
-                "stream, a task of your own) opens its own: async with database.write() or "
-                "database.read()."
+                f"This session ended when {self._ended}. {advice or _OPEN_YOUR_OWN}"
             )
 
     async def before_operation(self) -> None:
@@ -115,7 +121,7 @@ class UnitSession(AsyncSession):
         if self._ended and not self.running:
             await self._close()
 
-    async def end(self, why: str) -> None:
+    async def end(self, why: str, advice: Callable[[], str | None] | None = None) -> None:
         """Roll back what is open, return the connection and refuse every later use.
 
         While an operation is in progress in another task, that operation closes the session
@@ -123,8 +129,10 @@ class UnitSession(AsyncSession):
 
         Args:
             why: What ended it, to follow "This session ended when ...".
+            advice: As for :meth:`penstock.database.UnitOfWork.end`.
         """
-        self._ended = self._ended or why
+        if not self._ended:
+            self._ended, self._advice = why, advice
         if not self.running:
             await self._close()
 

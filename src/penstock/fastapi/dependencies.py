@@ -2,12 +2,14 @@
 
 All of them are plain coroutine functions. A generator dependency costs about 80 microseconds a
 request and, depending on its scope, commits after the response or forbids others to depend on it.
+Only before FastAPI 0.121 a session's has to be one, to see the exception that ends the route.
 For one name each is one object, the key for ``app.dependency_overrides``.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import cache
 from inspect import signature
+from operator import attrgetter
 from typing import Annotated, Any
 
 from fastapi import Depends
@@ -15,8 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.requests import HTTPConnection
 
 from penstock import express
-from penstock.database import Database, ReadOnlySession
-from penstock.fastapi.units import units_of
+from penstock.database import Database, ReadOnlySession, UnitOfWork
+from penstock.fastapi.units import HAS_EXIT_STACK, units_of
 
 __all__ = [
     "CurrentDatabase",
@@ -32,21 +34,35 @@ __all__ = [
 ]
 
 
+def _session_of(name: str, pick: Callable[[UnitOfWork], Any]) -> Callable[..., Any]:
+    async def dependency(connection: HTTPConnection) -> Any:
+        units = units_of(connection.scope)
+        unit = units.unit(name)
+        units.watch_route(connection.scope)
+        return pick(unit)
+
+    async def generator(connection: HTTPConnection) -> AsyncGenerator[Any, None]:
+        units = units_of(connection.scope)
+        try:
+            yield pick(units.unit(name))
+        except BaseException as error:
+            await units.fail(error)
+            raise
+
+    return dependency if HAS_EXIT_STACK else generator
+
+
 @cache
 def write_session(name: str = "default") -> Callable[[HTTPConnection], Awaitable[AsyncSession]]:
     """Return the dependency that gives the request's writing session.
 
-    It is committed when a response below 400 is about to leave, and rolled back otherwise. Every
-    dependency of one request is given the same session.
+    It is committed when a response below 400 that the route returned is about to leave, and rolled
+    back otherwise. Every dependency of one request is given the same session.
 
     Args:
         name: The database's name in ``install(app, database, name=...)``.
     """
-
-    async def dependency(connection: HTTPConnection) -> AsyncSession:
-        return units_of(connection.scope).unit(name).writer
-
-    return dependency
+    return _session_of(name, attrgetter("writer"))
 
 
 @cache
@@ -56,11 +72,7 @@ def read_session(name: str = "default") -> Callable[[HTTPConnection], Awaitable[
     Args:
         name: The database's name in ``install(app, database, name=...)``.
     """
-
-    async def dependency(connection: HTTPConnection) -> ReadOnlySession:
-        return units_of(connection.scope).unit(name).reader
-
-    return dependency
+    return _session_of(name, attrgetter("reader"))
 
 
 @cache

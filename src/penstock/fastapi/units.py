@@ -1,14 +1,31 @@
 """The units of work of one request, kept in its ASGI scope."""
 
-from collections.abc import Mapping, MutableMapping
+import contextlib
+import inspect
+import sys
+from collections.abc import Callable, Mapping, MutableMapping
+from contextlib import AsyncExitStack
+from types import FrameType
 from typing import Any
+
+from fastapi.dependencies import utils
 
 from penstock.database import Database, SessionClosed, UnitOfWork
 from penstock.errors import PenstockError
 
-__all__ = ["SCOPE_KEY", "WEBSOCKET_REFUSAL", "RequestUnits", "units_of"]
+__all__ = ["HAS_EXIT_STACK", "SCOPE_KEY", "WEBSOCKET_REFUSAL", "RequestUnits", "units_of"]
 
 SCOPE_KEY = "penstock"
+
+_EXIT_STACK = "fastapi_inner_astack"
+"""Where FastAPI keeps the exit stack of a route's dependencies: it sees the exception that ends the
+route, before any handler does."""
+
+HAS_EXIT_STACK = _EXIT_STACK in utils.solve_dependencies.__code__.co_consts
+"""Whether this FastAPI looks for that stack in the scope itself: from 0.121 on. On others a
+dependency has to be a generator to see the exception."""
+
+_GENERATOR = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 
 WEBSOCKET_REFUSAL = (
     "A WebSocket outlives any transaction, so no session is injected into it. Take "
@@ -25,13 +42,15 @@ class RequestUnits:
         refusal: Why no session is to be had here; None where a response will end them.
     """
 
-    __slots__ = ("_databases", "_ended", "_refusal", "_units")
+    __slots__ = ("_databases", "_ended", "_refusal", "_stack", "_units")
 
     def __init__(self, databases: Mapping[str, Database], refusal: str | None = None) -> None:
         self._databases = databases
         self._refusal = refusal
         self._ended = ""
         """What has ended, once something has."""
+        self._stack: AsyncExitStack | None = None
+        """The exit stack that ends the units when an exception ends the route."""
         self._units: dict[Database, UnitOfWork] = {}
 
     def database(self, name: str) -> Database:
@@ -59,6 +78,30 @@ class RequestUnits:
                 raise SessionClosed(f"No session is to be had any more: {self._ended}.")
             self._units[database] = database.unit()
         return self._units[database]
+
+    def watch_route(self, scope: MutableMapping[str, Any]) -> None:
+        """End the units as soon as an exception ends the route behind ``scope``.
+
+        Outside a route, as in a middleware, no exception of the route is to be seen.
+        """
+        stack = scope.get(_EXIT_STACK)
+        if stack is not self._stack and stack is not None:
+            self._stack = stack
+            stack.push_async_exit(self._route_ended)
+
+    async def _route_ended(self, _kind: object, error: BaseException | None, _: object) -> None:
+        if error is not None:
+            await self.fail(error)
+
+    async def fail(self, error: BaseException) -> None:
+        """Roll back, whatever status a handler will answer: an exception has ended the route.
+
+        A middleware may run the route again, which then begins anew.
+
+        Args:
+            error: The exception.
+        """
+        await self._end(f"an exception ({type(error).__name__}) ended the route")
 
     def add(self, databases: Mapping[str, Database]) -> None:
         """Add the databases of a mounted application, which take precedence inside it."""
@@ -94,11 +137,14 @@ class RequestUnits:
 
     async def end(self) -> None:
         """Roll back what is open and close every session, each whatever becomes of the others."""
+        await self._end(self._ended, _advice)
+
+    async def _end(self, why: str, advice: Callable[[], str | None] | None = None) -> None:
         cancelled: BaseException | None = None
         while self._units:
             _, unit = self._units.popitem()
             try:
-                await unit.end(self._ended)
+                await unit.end(why, advice)
             except BaseException as error:  # noqa: BLE001 - raised once the others have ended too
                 cancelled = error
         if cancelled is not None:
@@ -119,3 +165,45 @@ def units_of(scope: MutableMapping[str, Any]) -> RequestUnits:
             "penstock.fastapi.install(app, database) before it serves."
         ) from None
     return units
+
+
+def _advice() -> str | None:
+    """Return what to do where a dependency goes on with a session after its response has left."""
+    dependency = _dependency_after_yield(sys._getframe(1))  # noqa: SLF001 - documented
+    if dependency is None:
+        return None
+    code = dependency.f_code
+    return (
+        f"The generator dependency {code.co_qualname}() ({code.co_filename}:{dependency.f_lineno}) "
+        "used it after its yield, which FastAPI runs once the response has left: nothing of that "
+        "is saved. Let it end with the route function, before the response leaves: "
+        f'Depends({code.co_name}, scope="function"). Or let it open its own session there: '
+        "async with database.write()."
+    )
+
+
+def _dependency_after_yield(frame: FrameType | None) -> FrameType | None:
+    """Return the frame of the generator dependency that FastAPI is ending, if there is one.
+
+    Such a generator is run by contextlib on behalf of FastAPI or, if it is a plain one, of AnyIO's
+    thread; any other context manager is run by contextlib on behalf of the caller's own code.
+    """
+    while frame is not None:
+        caller = frame.f_back
+        if frame.f_code.co_flags & _GENERATOR and _is_contextlibs(caller):
+            while _is_contextlibs(caller):
+                assert caller is not None  # noqa: S101 - as has been asked
+                caller = caller.f_back
+            if caller is not None and _package_of(caller) in ("fastapi", "anyio"):
+                return frame
+        frame = frame.f_back
+    return None
+
+
+def _is_contextlibs(frame: FrameType | None) -> bool:
+    return frame is not None and frame.f_code.co_filename == contextlib.__file__
+
+
+def _package_of(frame: FrameType) -> str:
+    name: str = frame.f_globals.get("__name__", "")
+    return name.partition(".")[0]
