@@ -199,8 +199,8 @@ async def test_within_the_functions_scope_it_is_saved(
         if use == "commit":
             await session.commit()
 
-    @app.get("/", dependencies=[Depends(outbox, scope="function")])
-    async def route() -> None: ...
+    @app.get("/")
+    async def route(sent: Annotated[None, Depends(outbox, scope="function")]) -> None: ...
 
     async with client_of(app) as client:
         assert (await client.get("/")).status_code == 200
