@@ -58,7 +58,7 @@ def run(short: bool) -> Result:
         {
             "express_read": _exactly(figures["read"]["express"], 1),
             "sessions_read": _exactly(figures["read"]["sessions"], 1),
-            "sessions_write": _exactly(figures["write"]["sessions"], 3),
+            "sessions_write": _exactly(figures["write"]["sessions"], 2),
             "express_write": _exactly(figures["write"]["express"], 1),
         },
         charts=KINDS,
@@ -89,6 +89,7 @@ async def _behind_proxy(
     peer: str, server: PostgresServer, url: str
 ) -> AsyncIterator[tuple[Proxy, Service]]:
     async with proxy_before(server.host, server.port) as proxy:
+        proxy.keeps_rollbacks = True
         with ExitStack() as stack:
             starting = serving({peer: Peer(peer, environment=ONE_BY_ONE)}, proxy.url(url))
             # In a thread: the peer connects through the proxy, which is of this event loop.

@@ -8,7 +8,9 @@ from sqlalchemy import text
 from penstock import Database, ExpressError, query
 
 notes = query(text("SELECT line FROM notes ORDER BY line"))
-add = query(text("INSERT INTO notes VALUES (:line) RETURNING line"))
+add = query(
+    text("WITH added AS (INSERT INTO notes VALUES (:line) RETURNING line) SELECT line FROM added")
+)
 series = query(text("SELECT generate_series(1, 9)"))
 
 

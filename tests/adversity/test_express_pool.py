@@ -82,7 +82,8 @@ async def test_a_listener_may_refuse_a_loan(database: Database) -> None:
 
 async def test_errors_are_the_same_while_somebody_listens(database: Database) -> None:
     event.listen(database.engine.sync_engine, "checkin", lambda *_: None)
-    for statement in ("SELECT 1/0", "INSERT INTO notes VALUES ('refused')"):
+    writes = "WITH added AS (INSERT INTO notes VALUES ('refused') RETURNING line) TABLE added"
+    for statement in ("SELECT 1/0", writes):
         with pytest.raises(DBAPIError):
             await database.reader.all(text(statement))
     with pytest.raises(TimeoutError):

@@ -11,6 +11,11 @@ from sqlalchemy import make_url
 
 __all__ = ["Proxy", "proxy_before"]
 
+ROLLBACK = b"Q\0\0\0\x0eROLLBACK;\0"
+HELD_BACK = 0.1
+"""Seconds for which the answer to a ROLLBACK is kept: who says something meanwhile has not waited
+for it."""
+
 RESET = struct.pack("ii", 1, 0)
 """For SO_LINGER: the peer is sent an RST, and nothing is waited for."""
 
@@ -30,6 +35,9 @@ class Proxy:
         """Connections that are kept waiting before the server hears of them."""
         self.round_trips = 0
         """How often a client spoke and was answered, in however many packets."""
+        self.keeps_rollbacks = False
+        """Whether the answer to a ROLLBACK is kept for a moment, and counted only where the client
+        waits for it."""
         self.delay = 0.0
         """Seconds that each new connection is kept waiting."""
         self.refusing = False
@@ -109,7 +117,8 @@ class _Link:
     def __init__(self, proxy: Proxy, to_client: StreamWriter) -> None:
         self.proxy = proxy
         self.writers = [to_client]
-        self.has_asked = False
+        self.has_asked = self.may_not_wait = False
+        self.spoke = asyncio.Event()
         self.audible = asyncio.Event()
         self.audible.set()
 
@@ -117,12 +126,26 @@ class _Link:
         with suppress(OSError):
             while data := await source.read(65536):
                 await self.audible.wait()
-                self.proxy.round_trips += is_answer and self.has_asked
-                self.has_asked = not is_answer
+                if is_answer:
+                    await self._count_answer()
+                else:
+                    self.has_asked = True
+                    self.may_not_wait = self.proxy.keeps_rollbacks and data.endswith(ROLLBACK)
+                    self.spoke.set()
                 sink.write(data)
                 await sink.drain()
         await self.audible.wait()
         sink.close()
+
+    async def _count_answer(self) -> None:
+        if self.may_not_wait:
+            self.may_not_wait = False
+            self.spoke.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.spoke.wait(), HELD_BACK)
+                return  # and the answer to what was said is counted
+        self.proxy.round_trips += self.has_asked
+        self.has_asked = False
 
     def cut(self) -> None:
         self.audible.set()

@@ -246,6 +246,9 @@ class Upkeep:
             keeper.driver.reset(connection)
         elif effects:
             return False
+        elif record.reads_only:
+            keeper.driver.confine(connection, to_reading=False)
+        record.reads_only = False
         for step in undo:
             step(connection)
         if keeper.pool.dispatch.reset:

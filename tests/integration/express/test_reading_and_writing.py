@@ -138,7 +138,10 @@ async def test_a_reader_refuses_what_writes_before_it_is_sent(database: Database
 
 
 async def test_the_server_refuses_what_a_reader_cannot_see(database: Database) -> None:
-    statement = text("INSERT INTO users (name, visits) VALUES ('eve', 0) RETURNING id")
+    statement = text(
+        "WITH added AS (INSERT INTO users (name, visits) VALUES ('eve', 0) RETURNING id) "
+        "SELECT id FROM added"
+    )
 
     async def snapshot() -> None:
         async with database.reader.snapshot() as moment:

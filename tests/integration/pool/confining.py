@@ -1,16 +1,17 @@
 """What is done on one connection, confined to reading or not, for the tests of confinement."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
+import asyncpg
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
-from tests.integration.pool.pools import MakeEngine
+from tests.integration.pool.pools import MakeEngine, pool_of
 
-from penstock.engine import confined_engine
+from penstock.express.loan import Loan
 
 __all__ = [
     "DEFAULT",
@@ -19,10 +20,9 @@ __all__ = [
     "borrow",
     "borrow_to_read",
     "cancel_a_read",
-    "cancel_a_repeatable_read",
+    "confined",
     "fail_to_read",
     "read",
-    "read_repeatably",
     "roll_back",
     "rows",
     "with_notes",
@@ -45,9 +45,23 @@ async def with_notes(make_engine: MakeEngine) -> AsyncEngine:
     return engine
 
 
+@asynccontextmanager
+async def confined(engine: AsyncEngine) -> AsyncIterator[Any]:
+    """Give asyncpg's connection, confined as the express lane does it for a single read."""
+    loan = await Loan.of(pool_of(engine))
+    try:
+        if not loan.record.reads_only:
+            loan.record.confine(to_reading=True)
+        yield loan.driver
+    except BaseException as error:
+        await loan.take_back(error)
+        raise
+    await loan.give_back()
+
+
 async def read(engine: AsyncEngine) -> None:
-    async with confined_engine(engine).connect() as connection:
-        assert await connection.scalar(DEFAULT) == "on"
+    async with confined(engine) as driver:
+        assert await driver.fetchval(DEFAULT.text) == "on"
 
 
 async def write(engine: AsyncEngine) -> None:
@@ -69,7 +83,7 @@ async def roll_back(engine: AsyncEngine) -> None:
 
 
 async def borrow_to_read(engine: AsyncEngine) -> None:
-    async with confined_engine(engine).connect():
+    async with confined(engine):
         pass
 
 
@@ -78,32 +92,16 @@ async def borrow(engine: AsyncEngine) -> None:
         pass
 
 
-async def read_repeatably(engine: AsyncEngine) -> None:
-    async with confined_engine(engine).connect() as connection:
-        await connection.execution_options(isolation_level="REPEATABLE READ")
-        assert await connection.scalar(DEFAULT) == "on"
-
-
 async def cancel_a_read(engine: AsyncEngine) -> None:
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.05), confined_engine(engine).connect() as connection:
-            await connection.execute(text("SELECT pg_sleep(30)"))
-
-
-async def cancel_a_repeatable_read(engine: AsyncEngine) -> None:
-    async def sleep() -> None:
-        async with confined_engine(engine).connect() as connection:
-            await connection.execution_options(isolation_level="REPEATABLE READ")
-            await connection.execute(text("SELECT pg_sleep(30)"))
-
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(sleep(), 0.05)
+        async with asyncio.timeout(0.05), confined(engine) as driver:
+            await driver.fetch("SELECT pg_sleep(30)")
 
 
 async def fail_to_read(engine: AsyncEngine) -> None:
-    with pytest.raises(DBAPIError, match="read-only transaction"):
-        async with confined_engine(engine).connect() as connection:
-            await connection.execute(INSERT)
+    with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
+        async with confined(engine) as driver:
+            await driver.execute(INSERT.text)
 
 
 async def rows(engine: AsyncEngine) -> int:

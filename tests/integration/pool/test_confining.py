@@ -3,10 +3,11 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
+import asyncpg
 import pytest
-from sqlalchemy import event, make_url, text
+from sqlalchemy import event, make_url
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from tests.eventually import eventually
 from tests.integration.pool.confining import (
     DEFAULT,
@@ -15,10 +16,9 @@ from tests.integration.pool.confining import (
     borrow,
     borrow_to_read,
     cancel_a_read,
-    cancel_a_repeatable_read,
+    confined,
     fail_to_read,
     read,
-    read_repeatably,
     roll_back,
     rows,
     with_notes,
@@ -30,7 +30,6 @@ from tests.servers.postgres import PostgresServer
 from tests.servers.proxy import Proxy
 
 from penstock import PenstockPool
-from penstock.engine import confined_engine
 
 
 @pytest.fixture
@@ -42,9 +41,7 @@ async def engine(make_engine: MakeEngine) -> AsyncEngine:
 BEFORE: list[Use] = [
     read,
     borrow_to_read,
-    read_repeatably,
     cancel_a_read,
-    cancel_a_repeatable_read,
     fail_to_read,
     write,
     write_in_autocommit,
@@ -121,9 +118,9 @@ async def test_the_roles_own_default_is_kept(
 async def test_a_statements_own_error_reaches_its_caller_alone(engine: AsyncEngine) -> None:
     for _ in range(2):
         await write(engine)
-        with pytest.raises(DBAPIError, match="division by zero"):
-            async with confined_engine(engine).connect() as connection:
-                await connection.execute(text("SELECT 1/0"))
+        with pytest.raises(asyncpg.DivisionByZeroError):
+            async with confined(engine) as driver:
+                await driver.execute("SELECT 1/0")
     await read(engine)
     assert pool_of(engine).snapshot().opened_total == 1
 
@@ -132,16 +129,11 @@ async def test_a_statements_own_error_reaches_its_caller_alone(engine: AsyncEngi
 async def heard(engine: AsyncEngine) -> AsyncIterator[list[str]]:
     """What is notified to the pool's one connection."""
     heard: list[str] = []
-    async with engine.connect() as connection:
-        driver = await driver_of(connection)
+    async with confined(engine) as driver:  # of which the pool does not hear
         await driver.add_listener("news", lambda *news: heard.append(news[3]))
     yield heard
-    async with engine.connect() as connection:
-        await (await driver_of(connection)).reset()
-
-
-async def driver_of(connection: AsyncConnection) -> Any:
-    return (await connection.get_raw_connection()).driver_connection
+    async with confined(engine) as driver:
+        await driver.reset()
 
 
 async def test_notifications_that_come_with_the_answer_reach_the_driver(
@@ -162,11 +154,12 @@ async def test_a_parameters_new_value_that_comes_with_the_answer_reaches_the_dri
     engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "penstock.pool.drivers.CONFINE",
+        "penstock.drivers.asyncpg.CONFINE",
         "SET default_transaction_read_only = on; SET application_name = 'changed'",
     )
     async with engine.connect() as connection:
-        driver = await driver_of(connection)
+        driver = (await connection.get_raw_connection()).driver_connection
+    assert driver is not None
     assert driver.get_settings().application_name != "changed"
     await read(engine)
     assert driver.get_settings().application_name == "changed"
