@@ -38,7 +38,7 @@ OPERAND = "1"
 """Stands for all that ends an expression, and for a name that is no keyword."""
 BEFORE_NO_CALL = _words(
     f"{OPERAND} :: analyse analyze as copy exists into of only ordinality recursive references"
-    " table type update vacuum view with"
+    " table type update vacuum verbose view with"
 )
 """After these a name with a parenthesis is a table, a type, an alias or a clause, and no call."""
 CLAUSES = {
@@ -54,7 +54,6 @@ CLAUSES = {
     "sets": _words("grouping"),
     "system": _words("tablesample"),
     "varying": _words("bit char character nchar"),
-    "verbose": _words("analyse analyze explain"),
     "zone": _words("time"),
 }
 """Words that begin a clause after the ones given, and may be a function's name elsewhere."""
