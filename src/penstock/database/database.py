@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,12 +29,16 @@ from penstock.errors import SettingsError
 from penstock.express import DriverLane, Lane, Reader, SqlalchemyLane, Writer
 from penstock.planner import ConnectionBudget
 from penstock.pool import PenstockPool, PoolSnapshot
+from penstock.pool.request_leases import OpenLease
 from penstock.settings import BudgetPolicy, DatabaseSettings, settings_from_environment
 from penstock.telemetry import StatementWatch, Telemetry
 
 __all__ = ["Database"]
 
 _logger = logging.getLogger(__name__)
+
+_LEFT = "its async with block was left"
+_ABANDONED = "its request was over, where its async with block was still open"
 
 
 class Database:
@@ -300,21 +305,28 @@ class Database:
     @asynccontextmanager
     async def _writing(self, options: BeginOptions) -> AsyncIterator[AsyncSession]:
         unit = self.unit(options)
+        session = unit.writer
+        session.lease = OpenLease(partial(unit.end, _ABANDONED))
         try:
-            yield unit.writer
+            yield session
+            session.refuse_if_ended()
             unit.check()
             await unit.commit()
         finally:
-            await unit.end("its async with block was left")
+            if session.lease.leave():
+                await unit.end(_LEFT)
 
     @asynccontextmanager
     async def _reading_as(self, options: BeginOptions) -> AsyncIterator[ReadOnlySession]:
         unit = self.unit(options)
+        session = unit.reader
+        session.lease = OpenLease(partial(unit.end, _ABANDONED))
         try:
-            yield unit.reader
+            yield session
             unit.check()
         finally:
-            await unit.end("its async with block was left")
+            if session.lease.leave():
+                await unit.end(_LEFT)
 
     def _session_lane(self) -> SqlalchemyLane:
         return SqlalchemyLane(

@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, event
@@ -13,9 +13,11 @@ from sqlalchemy.ext.asyncio import (
     AsyncSessionTransaction,
 )
 from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.util import greenlet_spawn
 
 from penstock.database.errors import SessionClosed
 from penstock.drivers.driver import BeginOptions
+from penstock.pool.request_leases import OpenLease
 
 __all__ = ["SessionSource", "UnitSession", "UnitSyncSession", "operation"]
 
@@ -36,6 +38,8 @@ def operation(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[
     @functools.wraps(method)
     async def counted(self: "UnitSession", *args: Any, **kwargs: Any) -> Any:
         self.refuse_if_ended()
+        if self.lease is not None:
+            self.lease.use()
         await self.before_operation()
         self.running += 1
         try:
@@ -79,13 +83,18 @@ class UnitSession(AsyncSession):
     Attributes:
         running: Operations in progress. Only a session at rest may be committed or closed by
             somebody other than the task that works with it.
+        lease: Of the block that the session was opened by; None for a request's own session.
     """
 
     running: int = 0
+    lease: OpenLease | None = None
     _ended: str | None = None
     """Why the session is over; set once. An operation that was in progress then closes it."""
     _advice: Callable[[], str | None] | None = None
     """Says what to do instead of using it after its end; None for the general advice."""
+
+    _results: Sequence[Any] = ()
+    """What it has streamed, as far as it was not read to its end."""
 
     def __init__(
         self, source: SessionSource, kind: type[UnitSyncSession], options: BeginOptions
@@ -137,6 +146,19 @@ class UnitSession(AsyncSession):
             await self._close()
 
     async def _close(self) -> None:
+        try:
+            if self._results:
+                await greenlet_spawn(self._close_results)
+        finally:
+            await self._close_transaction()
+
+    def _close_results(self) -> None:
+        # What is read from them later would be asked for on the next holder's connection.
+        results, self._results = self._results, ()
+        for result in results:
+            result.close()
+
+    async def _close_transaction(self) -> None:
         if not self.in_transaction():
             self.sync_session.close()
             return
@@ -147,6 +169,14 @@ class UnitSession(AsyncSession):
             # SQLAlchemy has dropped the connection by now, so the server rolls back by itself;
             # raised, this would stand in the place of the caller's own error.
             _logger.exception("A rollback was not answered in good order; its connection is gone")
+
+    async def stream(self, *args: Any, **kwargs: Any) -> Any:
+        """Execute a statement and stream its rows, which end with the unit of work."""
+        result = await super().stream(*args, **kwargs)
+        # Private: what all views of the result share, and whether it has been read to its end.
+        unread = [other for other in self._results if not other._soft_closed]  # noqa: SLF001
+        self._results = [*unread, result._real_result]  # noqa: SLF001
+        return result
 
     def add(self, instance: object, *, _warn: bool = True) -> None:
         """Place an object into the session, unless its unit of work is over."""
@@ -187,4 +217,4 @@ for _name in (
     "scalar",
     "stream",
 ):
-    setattr(UnitSession, _name, operation(getattr(AsyncSession, _name)))
+    setattr(UnitSession, _name, operation(getattr(UnitSession, _name)))

@@ -27,6 +27,7 @@ from penstock.express.plan import Plan
 from penstock.pool import PenstockPool
 from penstock.pool.loans import STATEMENT_KEY
 from penstock.pool.record import Record
+from penstock.pool.request_leases import OpenLease
 from penstock.telemetry.at_rest import AT_REST_KEY
 from penstock.telemetry.statement_watch import StatementWatch
 
@@ -39,8 +40,9 @@ Run = Callable[[Use, Any, str, Any], Coroutine[Any, Any, Any]]
 
 
 _ENDED = (
-    "This snapshot or stream ended when its async with block was left, and its connection may be "
-    "another's by now. What runs later (a background task, a task of your own) opens its own. {}"
+    "This snapshot or stream ended when its async with block was left or its request was over, and "
+    "its connection may be another's by now. What runs later (a background task, a task of your "
+    "own) opens its own. {}"
 )
 
 
@@ -254,10 +256,21 @@ class Connections:
             sqlalchemy.exc.DBAPIError: As a session would raise it.
         """
         loan = await self._begin(sql, options)
+        lease = OpenLease(partial(_abandon, loan))
+
+        def run(use: Use, plan: Any, text: str, arguments: Any) -> Coroutine[Any, Any, Any]:
+            lease.use()
+            return self._run(loan, use, plan, text, arguments)
+
         try:
-            yield partial(self._run, loan)
+            yield run
+            if not lease.leave():
+                return
             await greenlet_spawn(loan.adapter.rollback)
-        except BaseException as error:  # noqa: BLE001 - raised in other words
+        except BaseException as error:
+            if loan.is_over:
+                raise
+            lease.leave()
             await loan.take_back(error, amid_transaction=True)
             told = self._worded(loan.adapter, error, sql, ())
             raise told from told.__cause__
@@ -327,3 +340,14 @@ class Connections:
         self, adapter: Any, error: BaseException, sql: str, arguments: Any
     ) -> BaseException:
         return worded(self._engine, adapter, error, sql, arguments)
+
+
+async def _abandon(loan: Loan) -> None:
+    """Return the connection of a block that nobody will leave."""
+    loan.is_over = True
+    try:
+        await greenlet_spawn(loan.adapter.rollback)
+    except BaseException as error:
+        await loan.take_back(error, amid_transaction=True)
+        raise
+    await loan.give_back()

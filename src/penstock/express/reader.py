@@ -68,7 +68,8 @@ class Reader(Asking):
 
         It holds a connection and a transaction until it is left: ``async with reader.stream(...)
         as rows: async for row in rows``. An ``async for`` over the stream itself does the same, and
-        lets go at the loop's end; left by ``break``, when the garbage collector comes by.
+        lets go at the loop's end; left by ``break``, when Python finds it unused, and in a request
+        at the latest when that is over.
 
         Args:
             statement: As everywhere.

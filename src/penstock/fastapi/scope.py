@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from penstock.database import Database
 from penstock.fastapi.units import SCOPE_KEY, WEBSOCKET_REFUSAL, RequestUnits
 from penstock.pool import borrower_route
+from penstock.pool.request_leases import OpenLease, end_abandoned, request_leases
 from penstock.telemetry.statement_watch import (
     RequestStatements,
     report_repeated,
@@ -96,7 +97,17 @@ class SessionScope:
             exchange = _Exchange(scope, receive, send, self._answer_error, self._observers)
             return exchange.run(self.app)
         scope[SCOPE_KEY] = RequestUnits(self._databases, WEBSOCKET_REFUSAL)
-        return self.app(scope, receive, send)
+        return self._conversation(scope, receive, send)
+
+    async def _conversation(self, scope: Scope, receive: Receive, send: Send) -> None:
+        leases: set[OpenLease] = set()
+        opening = request_leases.set(leases)
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            request_leases.reset(opening)
+            if leases:
+                await end_abandoned(leases)
 
     async def _mounted(self, scope: Scope, receive: Receive, send: Send) -> None:
         arrived = perf_counter()
@@ -125,6 +136,7 @@ class _Exchange:
         "_answer_error",
         "_arrived",
         "_is_replaced",
+        "_leases",
         "_observers",
         "_receive",
         "_route",
@@ -150,11 +162,13 @@ class _Exchange:
         self._arrived = perf_counter()
         self._route = partial(_route_of, scope)
         self._statements: RequestStatements = {}
+        self._leases: set[OpenLease] = set()
 
     async def run(self, app: ASGIApp) -> None:
         """Have the application answer."""
         borrower = borrower_route.set(self._route)
         counting = request_statements.set(self._statements)
+        opening = request_leases.set(self._leases)
         try:
             await app(self._scope, self._receive, self._settled_send)
         except Exception:
@@ -163,9 +177,17 @@ class _Exchange:
         finally:
             borrower_route.reset(borrower)
             request_statements.reset(counting)
-            self._units.refuse(_OVER)
+            request_leases.reset(opening)
+            await self._end()
+
+    async def _end(self) -> None:
+        self._units.refuse(_OVER)
+        try:
             if self._units.are_used:
                 await self._units.end()
+        finally:
+            if self._leases:
+                await end_abandoned(self._leases)
             self._report_repeated()
 
     # No coroutine where nothing is to be settled: each costs every request.
