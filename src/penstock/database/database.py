@@ -271,6 +271,21 @@ class Database:
             self.lane.watch = watch
 
     @asynccontextmanager
+    async def connection(self, *, keep_state: bool = False) -> AsyncIterator[AsyncConnection]:
+        """A connection of SQLAlchemy's; what is not committed is rolled back at the end.
+
+        Args:
+            keep_state: Whether the connection is to be held for long and set up as one likes, with
+                LISTEN, session settings or advisory locks: no leak is reported, and the connection
+                is closed at the end. It counts towards the pool's limit.
+        """
+        async with self._engine.connect() as connection:
+            if keep_state and isinstance(self._engine.pool, PenstockPool):
+                raw: Any = await connection.get_raw_connection()
+                raw._connection_record.keep_state()  # noqa: SLF001 - the pool's own
+            yield connection
+
+    @asynccontextmanager
     async def write(self, *, isolation_level: str | None = None) -> AsyncIterator[AsyncSession]:
         """A session that is committed when the block ends, and rolled back when it raises.
 

@@ -11,6 +11,10 @@ from penstock.settings import DatabaseSettings
 __all__ = ["Connector", "connect_failed"]
 
 
+def _as_it_is(_: dict[str, Any], __: Exception) -> None:
+    return None
+
+
 class Connector:
     """Opens connections for SQLAlchemy, whose dialects call it instead of the driver.
 
@@ -19,6 +23,8 @@ class Connector:
         connect: The driver's own connect.
         equip: Sets on a new connection what no argument of ``connect`` can.
         discard: Closes a connection that could not be equipped, without waiting.
+        simplify: Given the arguments and the error of a connect that failed, returns other ones
+            which the server may understand; None where it cannot help.
     """
 
     def __init__(
@@ -28,11 +34,13 @@ class Connector:
         connect: Callable[..., Awaitable[Any]],
         equip: Callable[[Any, DatabaseSettings], None],
         discard: Callable[[Any], None],
+        simplify: Callable[[dict[str, Any], Exception], dict[str, Any] | None] = _as_it_is,
     ) -> None:
         self._settings = settings
         self._connect = connect
         self._equip = equip
         self._discard = discard
+        self._simplify = simplify
 
     async def __call__(self, *args: Any, **arguments: Any) -> Any:
         """Open one connection with the driver's arguments.
@@ -46,13 +54,23 @@ class Connector:
         limit = asyncio.timeout(self._settings.connect_timeout)
         try:
             async with limit:
-                return self._equipped(await self._connect(*args, **arguments))
+                return self._equipped(await self._connected(args, arguments))
         except Exception as error:
             let_go(error)
             raise connect_failed(self._settings, error, timed_out=limit.expired()) from error
         except BaseException as error:
             let_go(error)
             raise
+
+    async def _connected(self, args: tuple[Any, ...], arguments: dict[str, Any]) -> Any:
+        try:
+            return await self._connect(*args, **arguments)
+        except Exception as error:
+            simpler = self._simplify(arguments, error)
+            if simpler is None:
+                raise
+            let_go(error)
+        return await self._connect(*args, **simpler)
 
     def _equipped(self, connection: Any) -> Any:
         try:

@@ -10,6 +10,7 @@ from penstock.engine.postgresql import (
     equip_asyncpg,
     equip_psycopg,
     psycopg_arguments,
+    without_client_check,
 )
 from penstock.engine.sqlite import sqlite_arguments
 from penstock.errors import SettingsError
@@ -42,6 +43,7 @@ def connect_arguments(settings: DatabaseSettings) -> dict[str, Any]:
                 connect=module.connect,
                 equip=equip_asyncpg,
                 discard=lambda connection: connection.terminate(),
+                simplify=without_client_check,
             )
             return {**asyncpg_arguments(settings), "async_creator_fn": opened}
         case "psycopg":
@@ -50,6 +52,7 @@ def connect_arguments(settings: DatabaseSettings) -> dict[str, Any]:
                 connect=module.AsyncConnection.connect,
                 equip=equip_psycopg,
                 discard=lambda connection: connection.pgconn.finish(),
+                simplify=without_client_check,
             )
             return {**psycopg_arguments(settings), "async_creator_fn": opened}
         case "asyncmy" | "aiomysql":

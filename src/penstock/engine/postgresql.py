@@ -11,7 +11,13 @@ from penstock.engine.tls import tls_context
 from penstock.errors import SettingsError
 from penstock.settings import DatabaseSettings, Proxy, TlsMode
 
-__all__ = ["asyncpg_arguments", "equip_asyncpg", "equip_psycopg", "psycopg_arguments"]
+__all__ = [
+    "asyncpg_arguments",
+    "equip_asyncpg",
+    "equip_psycopg",
+    "psycopg_arguments",
+    "without_client_check",
+]
 
 _logger = logging.getLogger("penstock.engine")
 
@@ -20,6 +26,12 @@ _logger = logging.getLogger("penstock.engine")
 POOLERS = frozenset(
     {Proxy.AWS_RDS_PROXY, Proxy.AZURE_PGBOUNCER, Proxy.NEON, Proxy.PGBOUNCER, Proxy.SUPAVISOR}
 )
+
+# A worker that is killed leaves its statements running, with their locks and beyond the pool's
+# limit, until the server looks whether anybody still waits for them.
+CLIENT_CHECK = "client_connection_check_interval"
+CLIENT_CHECK_INTERVAL = "1000"
+"""Milliseconds."""
 
 # psycopg's own default: a statement is prepared when it runs for the sixth time.
 PREPARE_THRESHOLD = 5
@@ -88,7 +100,34 @@ def _startup_parameters(settings: DatabaseSettings) -> dict[str, str]:
     parameters = dict(settings.server_settings)
     if _is_sent(settings, "jit"):
         parameters["jit"] = "on" if settings.jit else "off"
+    if settings.proxy not in POOLERS:
+        parameters.setdefault(CLIENT_CHECK, CLIENT_CHECK_INTERVAL)
     return parameters
+
+
+def without_client_check(arguments: dict[str, Any], error: Exception) -> dict[str, Any] | None:
+    """Return the arguments for a server that does not look whether its clients still live.
+
+    Args:
+        arguments: Of the driver's connect, which has failed.
+        error: What it raised.
+
+    Returns:
+        None where the failure was another one.
+    """
+    # undefined_object before PostgreSQL 14; invalid_parameter_value where the system cannot do it.
+    # libpq gives no SQLSTATE, but says the same.
+    if CLIENT_CHECK not in str(error) or getattr(error, "sqlstate", None) == "08P01":
+        return None
+    asked = {**arguments}
+    if "server_settings" in asked:
+        asked["server_settings"] = {**asked["server_settings"]}
+        return asked if asked["server_settings"].pop(CLIENT_CHECK, None) else None
+    option = f"-c {CLIENT_CHECK}={CLIENT_CHECK_INTERVAL}"
+    if option not in asked.get("options", ""):
+        return None
+    asked["options"] = asked["options"].replace(option, "").strip()
+    return asked
 
 
 def _statement_timeout(settings: DatabaseSettings) -> dict[str, str]:

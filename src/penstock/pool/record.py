@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.pool.base import _ConnectionRecord
 
 from penstock.drivers.driver import Trace
+from penstock.drivers.effects import Effect
+from penstock.pool.loans import Loan
 from penstock.pool.slot import CloseReason, Slot
 
 if TYPE_CHECKING:
@@ -59,6 +61,12 @@ class Record(_ConnectionRecord):
     def _is_given_up(self) -> bool:
         # Cancelled in front of the statement that was meant: what recovers it resets it, too.
         return bool(self.repair)
+
+    def keep_state(self) -> None:
+        """Let this lease last and set what it likes: its connection is closed at the end."""
+        self.trace.effects |= Effect.PREPARED
+        if isinstance(self.slot.loan, Loan):
+            self.slot.loan.reported = True
 
     @property
     def driver_connection(self) -> Any:  # type: ignore[override]  # as in the base class

@@ -240,7 +240,7 @@ class Upkeep:
 
     def _clean(self, record: Record, connection: Any, undo: list[Any], effects: Effect) -> bool:
         keeper = self._keeper
-        if not keeper.driver.recover(connection):
+        if effects & Effect.PREPARED or not keeper.driver.recover(connection):
             return False
         if not keeper.is_equipped():
             keeper.driver.reset(connection)
