@@ -1,8 +1,6 @@
 """The server looks whether its clients still live, so that a killed worker's statements end."""
 
-import os
-import signal
-import subprocess
+import asyncio
 import sys
 
 import pytest
@@ -69,11 +67,11 @@ async def test_the_statements_of_a_killed_worker_end_soon(
     running = (
         f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}' AND wait_event = 'PgSleep'"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", WORKER, with_driver(database_url, driver)]
-    ) as worker:
-        try:
-            await eventually(lambda: postgres.execute(running) == [(5,)], seconds=30)
-        finally:
-            os.kill(worker.pid, signal.SIGKILL)
+    url = with_driver(database_url, driver)
+    worker = await asyncio.create_subprocess_exec(sys.executable, "-c", WORKER, url)
+    try:
+        await eventually(lambda: postgres.execute(running) == [(5,)], seconds=30)
+    finally:
+        worker.kill()
+        await worker.wait()
     await eventually(lambda: postgres.execute(running) == [(0,)], seconds=30)
