@@ -4,9 +4,12 @@ No answer holds a statement, a value, a constraint's name or an address: that is
 """
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from http import HTTPStatus
+from time import monotonic
 
 from sqlalchemy.exc import DBAPIError, IntegrityError, NoResultFound
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -15,7 +18,8 @@ from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, Response
 
 from penstock.database import CommitOutcomeUnknown
-from penstock.pool import ConnectFailed, PoolClosed, PoolSuspended
+from penstock.log_limit import LogLimit
+from penstock.pool import ConnectFailed, NestedCheckout, PoolClosed, PoolSuspended
 
 __all__ = ["Problem", "handle_database_errors", "internal_error", "problem_of"]
 
@@ -143,13 +147,19 @@ _ANSWERS: dict[type[Exception], Callable[..., _Answer | None]] = {
     PoolSuspended: lambda _: _SUSPENDED,
     PoolTimeoutError: lambda _: _EXHAUSTED,
 }
+_EXPECTED = (ConnectFailed, PoolClosed, PoolTimeoutError)
+"""What is nobody's mistake in the code: where it was raised from is of no interest."""
 
 
 def problem_of(error: Exception) -> Problem | None:
     """Return the answer for a database error; None for one that only a 500 fits."""
-    answer_for = next((_ANSWERS[kind] for kind in type(error).__mro__ if kind in _ANSWERS), None)
-    answer = answer_for(error) if answer_for else None
+    answer = _answer_to(error)
     return answer.problem() if answer else None
+
+
+def _answer_to(error: Exception) -> _Answer | None:
+    answer_for = next((_ANSWERS[kind] for kind in type(error).__mro__ if kind in _ANSWERS), None)
+    return answer_for(error) if answer_for else None
 
 
 def internal_error() -> Problem:
@@ -157,16 +167,42 @@ def internal_error() -> Problem:
     return _INTERNAL.problem()
 
 
-async def _answer(_: HTTPConnection, error: Exception) -> Response:
-    problem = problem_of(error)
-    if problem is None:
-        raise error
-    if problem.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        _logger.error("Answered %d", problem.status_code, exc_info=error)
-    return problem
+class _ErrorAnswers:
+    """Answers the database errors of one application, and logs those that are its own fault.
+
+    What an overload or an outage brings about comes by the thousand: a line of each kind has the
+    pool's numbers or the server's address, no traceback, and is written ten times a second.
+
+    Args:
+        clock: Gives seconds; for the limit of the log.
+    """
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._limits: defaultdict[str, LogLimit] = defaultdict(partial(LogLimit, clock))
+
+    async def answer(self, _: HTTPConnection, error: Exception) -> Response:
+        """As Starlette's exception handlers do."""
+        answer = _answer_to(error)
+        if answer is None:
+            raise error
+        if isinstance(error, _EXPECTED) and not isinstance(error, NestedCheckout):
+            self._log_briefly(answer, error)
+        elif answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            _logger.error("Answered %d %s", answer.status, answer.code, exc_info=error)
+        return answer.problem()
+
+    def _log_briefly(self, answer: _Answer, error: Exception) -> None:
+        left_out = self._limits[answer.code].passes()
+        if left_out is None:
+            return
+        if left_out:
+            _logger.warning("%d more were answered by %s", left_out, answer.code)
+        text = " ".join(str(error).split())
+        _logger.warning("Answered %d %s: %s", answer.status, answer.code, text)
 
 
 def handle_database_errors(app: Starlette) -> None:
     """Answer database errors of ``app`` by problem details; its own handlers keep precedence."""
+    answers = _ErrorAnswers()
     for kind in _ANSWERS:
-        app.exception_handlers.setdefault(kind, _answer)
+        app.exception_handlers.setdefault(kind, answers.answer)

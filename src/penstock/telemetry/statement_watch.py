@@ -8,6 +8,7 @@ from math import inf
 from time import monotonic
 from typing import Protocol
 
+from penstock.log_limit import LogLimit
 from penstock.pool.loans import borrower_route
 from penstock.telemetry.shapes import shape
 
@@ -21,8 +22,6 @@ __all__ = [
 
 _logger = logging.getLogger("penstock.slow_queries")
 
-LINES = 10
-"""Slow statements that are logged in a second: more would say no more, and fill a disk."""
 REPEATED = 10
 """How often one request runs a statement before that is remarkable."""
 DISTINCT = 200
@@ -82,7 +81,7 @@ class StatementWatch:
         self.slow_after = inf if threshold is None else threshold
         self.is_mysql = False
         self._sink = sink
-        self._lines = _Lines(clock)
+        self._log_limit = LogLimit(clock)
 
     def count(self, statement: str) -> None:
         """Count a statement that is about to run, if a request runs it."""
@@ -109,11 +108,19 @@ class StatementWatch:
         try:
             route = NO_ROUTE if find_route is None else find_route()
             text = shape(statement, is_mysql=self.is_mysql)
-            self._lines.write(text, route, seconds, rows)
+            self._log(text, route, seconds, rows)
             if self._sink is not None:
                 self._sink.slow(text, route, seconds, rows)
         except Exception:
             _logger.exception("A slow statement could not be reported")
+
+    def _log(self, text: str, route: str, seconds: float, rows: int) -> None:
+        left_out = self._log_limit.passes()
+        if left_out is None:
+            return
+        if left_out:
+            _logger.warning("%d slow statements were left out of this log", left_out)
+        _logger.warning("%s took %.0f ms, %d rows: %s", route, 1000 * seconds, rows, text)
 
     def request_ended(self, counts: Mapping[str, int], route: Callable[[], str]) -> None:
         """Report what a request has run ten times or more. It raises nothing.
@@ -146,30 +153,3 @@ def report_repeated(
     """
     for watch, counts in statements.items():
         watch.request_ended(counts, route)
-
-
-class _Lines:
-    """The lines of the log, of which no more than ``LINES`` are written in a second.
-
-    Args:
-        clock: Gives seconds.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._since = -inf
-        self._written = 0
-        self._left_out = 0
-
-    def write(self, text: str, route: str, seconds: float, rows: int) -> None:
-        now = self._clock()
-        if now - self._since >= 1.0:
-            self._since, self._written = now, 0
-        if self._written == LINES:
-            self._left_out += 1
-            return
-        self._written += 1
-        if self._left_out:
-            _logger.warning("%d slow statements were left out of this log", self._left_out)
-            self._left_out = 0
-        _logger.warning("%s took %.0f ms, %d rows: %s", route, 1000 * seconds, rows, text)

@@ -1,0 +1,43 @@
+"""A bound on what a log gets in a second: a thousand lines of one kind say no more than ten."""
+
+from collections.abc import Callable
+from math import inf
+from time import monotonic
+
+__all__ = ["LINES", "LogLimit"]
+
+LINES = 10
+"""Lines of one kind in a second: more would say no more, and fill a disk."""
+
+
+class LogLimit:
+    """Counts lines of one kind, of which no more than ``LINES`` are written in a second.
+
+    Args:
+        clock: Gives seconds.
+    """
+
+    __slots__ = ("_clock", "_left_out", "_since", "_written")
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._since = -inf
+        self._written = 0
+        self._left_out = 0
+
+    def passes(self) -> int | None:
+        """Count a line.
+
+        Returns:
+            How many were left out before it, which is to be said once; None where it is to be
+            left out itself.
+        """
+        now = self._clock()
+        if now - self._since >= 1.0:
+            self._since, self._written = now, 0
+        if self._written == LINES:
+            self._left_out += 1
+            return None
+        self._written += 1
+        left_out, self._left_out = self._left_out, 0
+        return left_out
