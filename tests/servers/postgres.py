@@ -14,7 +14,14 @@ from tests.servers.process import ServerProcess
 
 from penstock.demo.postgres_programs import embedded_programs
 
-__all__ = ["PostgresServer", "own_postgres", "postgres_programs", "postgres_server"]
+__all__ = [
+    "PostgresServer",
+    "RestartablePostgres",
+    "own_postgres",
+    "postgres_programs",
+    "postgres_server",
+    "restartable_postgres",
+]
 
 SUPERUSER = "postgres"
 SETTINGS = {
@@ -138,13 +145,53 @@ def own_postgres(
     Raises:
         ServerStartError: It did not start; the message has the end of its log.
     """
-    password = secrets.token_hex(8)
     with ServerProcess("postgres", stop_signal="INT") as process:
         for name, text in (files or {}).items():
             process.write(name, text)
-        programs = process.readable(programs.parent) / "bin"
-        _initialise(process, programs, password)
-        yield _start(process, programs, {**SETTINGS, **(settings or {})}, password)
+        yield _started(process, programs, settings or {})
+
+
+@dataclass(frozen=True)
+class RestartablePostgres:
+    """A PostgreSQL that can be stopped and started again, with its data and on its port.
+
+    Args:
+        server: Where it is.
+        process: What runs it.
+    """
+
+    server: PostgresServer
+    process: ServerProcess
+
+    def stop(self) -> None:
+        """Stop it as ``pg_ctl stop`` does: whoever is connected is cut off."""
+        lines = (self.process.directory / "data" / "postmaster.pid").read_text().splitlines()
+        self.process.halt(int(lines[0]))
+
+    def start(self) -> None:
+        """Start it again, without waiting until it answers."""
+        self.process.start_again()
+
+
+@contextmanager
+def restartable_postgres(programs: Path) -> Iterator[RestartablePostgres]:
+    """Run a PostgreSQL as :func:`own_postgres` does, which a test may restart.
+
+    Args:
+        programs: The ``bin`` directory of its version.
+
+    Raises:
+        ServerStartError: It did not start; the message has the end of its log.
+    """
+    with ServerProcess("postgres", stop_signal="INT") as process:
+        yield RestartablePostgres(_started(process, programs, {}), process)
+
+
+def _started(process: ServerProcess, programs: Path, settings: Mapping[str, str]) -> PostgresServer:
+    password = secrets.token_hex(8)
+    programs = process.readable(programs.parent) / "bin"
+    _initialise(process, programs, password)
+    return _start(process, programs, {**SETTINGS, **settings}, password)
 
 
 def _initialise(process: ServerProcess, programs: Path, password: str) -> None:

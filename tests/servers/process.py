@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -77,6 +78,7 @@ class ServerProcess:
         self.directory = server_directory(f"penstock-{name}-", account, place=roomy_memory())
         self._stop_signal = stop_signal
         self._keeper: subprocess.Popen[bytes] | None = None
+        self._command: Sequence[str | Path] = ()
         self._user = account.pw_uid if account else None
         self._group = account.pw_gid if account else None
         self._extra_groups: list[int] | None = [] if account else None
@@ -121,6 +123,7 @@ class ServerProcess:
 
     def start(self, command: Sequence[str | Path], *, env: Mapping[str, str] | None = None) -> None:
         """Start the server, without waiting until it answers."""
+        self._command = command
         self._keeper = subprocess.Popen(
             ["/bin/sh", "-c", KEEPER, "sh", self.directory, self._stop_signal, *command],
             cwd="/",
@@ -131,6 +134,17 @@ class ServerProcess:
             group=self._group,
             extra_groups=self._extra_groups,
         )
+
+    def halt(self, pid: int) -> None:
+        """Stop the server, of which ``pid`` is the first process, and keep its directory."""
+        assert self._keeper
+        os.kill(pid, getattr(signal, f"SIG{self._stop_signal}"))
+        self._keeper.wait()  # before its standard input is closed, which removes the directory
+        self._keeper.communicate()
+
+    def start_again(self) -> None:
+        """Start a server that was halted, as before, without waiting until it answers."""
+        self.start(self._command)
 
     def wait_until(self, answers: Callable[[], bool]) -> None:
         """Wait until the started server answers.

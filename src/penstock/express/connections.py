@@ -1,14 +1,14 @@
 """The pool's connections, borrowed for one statement or for a transaction that only reads."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from logging import INFO
 from math import inf
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from asyncpg.exceptions import OutdatedSchemaCacheError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -18,7 +18,7 @@ from penstock.drivers.asyncpg import is_confined
 from penstock.drivers.driver import BeginOptions
 from penstock.express.counting import rows_of
 from penstock.express.errors import ExpressError
-from penstock.express.failures import is_lost, is_outdated, worded
+from penstock.express.failures import is_lost, is_outdated, is_shutdown, worded
 from penstock.express.lanes import Settings
 from penstock.express.loan import Loan, take_back
 from penstock.express.messages import fetch
@@ -31,13 +31,18 @@ from penstock.pool.request_leases import OpenLease
 from penstock.telemetry.at_rest import AT_REST_KEY
 from penstock.telemetry.statement_watch import StatementWatch
 
-__all__ = ["ConnectionLost", "Connections", "Run"]
+__all__ = ["ConnectionLost", "Connections", "Run", "repeated"]
+
+T = TypeVar("T")
 
 Use = Callable[[Any, Any, str, Any], Coroutine[Any, Any, Any]]
 """What is done: given asyncpg's connection, the plan, the SQL and its values."""
 Run = Callable[[Use, Any, str, Any], Coroutine[Any, Any, Any]]
 """Does something on a connection that is borrowed already: given what, and the last three."""
 
+_PAUSES = (0.0, 0.05, 0.1, 0.2)
+"""Seconds before what has met the end of a connection is tried again: at once, and then after what
+a server needs to tell all of its connections that it shuts down."""
 
 _ENDED = (
     "This snapshot or stream ended when its async with block was left or its request was over, and "
@@ -51,11 +56,39 @@ class ConnectionLost(Exception):  # noqa: N818 - it says what happened
 
     Args:
         error: What a session would raise.
+        waited: Seconds for which the connection was waited for.
     """
 
-    def __init__(self, error: BaseException) -> None:
+    def __init__(self, error: BaseException, waited: float) -> None:
         super().__init__(str(error))
         self.error = error
+        self.waited = waited
+
+
+async def repeated(lost: ConnectionLost, attempt: Callable[..., Awaitable[T]]) -> T:
+    """Do something again on another connection, as the first one ended without an answer.
+
+    Once, and again as long as the server says that it shuts down. All the waits for a connection
+    together are bounded by ``pool_timeout``.
+
+    Args:
+        lost: What became of it.
+        attempt: Does it, given ``asked_at``, when it is to have asked for a connection.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: As a session would raise it.
+    """
+    waited = 0.0
+    for pause in _PAUSES:
+        if pause and not is_shutdown(lost.error):
+            break
+        await asyncio.sleep(pause)
+        waited = max(waited, lost.waited) + pause
+        try:
+            return await attempt(asked_at=monotonic() - waited)
+        except ConnectionLost as again:
+            lost = again
+    raise lost.error from lost
 
 
 @dataclass(frozen=True)
@@ -68,6 +101,7 @@ class _Work:
     arguments: Sequence[Any]
     writes: bool
     settings: Settings = ()
+    asked_at: float | None = None
 
     def on(self, driver: Any) -> Coroutine[Any, Any, Any]:
         return self.use(driver, self.plan, self.sql, self.arguments)
@@ -110,6 +144,7 @@ class Connections:
         writes: bool,
         *,
         settings: Settings = (),
+        asked_at: float | None = None,
     ) -> Any:
         """Borrow a connection for one statement.
 
@@ -120,6 +155,7 @@ class Connections:
             arguments: Its values, as above.
             writes: Whether the server is to let it write.
             settings: Of the server, for this statement alone.
+            asked_at: As for ``PenstockPool.lend``.
 
         Raises:
             ConnectionLost: The connection ended before it had answered.
@@ -135,9 +171,9 @@ class Connections:
             or pool.is_overheard()
             or not (writes or self.is_confinable())
         ):
-            work = _Work(use, plan, sql, arguments, writes, settings)
+            work = _Work(use, plan, sql, arguments, writes, settings, asked_at)
             return await self._use_otherwise(pool, work)
-        lent = pool.lend(is_noted=False)
+        lent = pool.lend(is_noted=False, asked_at=asked_at)
         record: Record = lent if lent.__class__ is Record else await lent  # type: ignore[misc]  # the one or the other
         adapter: Any = record.dbapi_connection
         driver = adapter._connection  # noqa: SLF001 - asyncpg's; its property costs more
@@ -161,7 +197,7 @@ class Connections:
             running.discard(record)
             driver._config = limited  # noqa: SLF001 - as above
             self._time(record, sql)
-            work = _Work(use, plan, sql, arguments, writes)
+            work = _Work(use, plan, sql, arguments, writes, asked_at=asked_at)
             return await self._recovered(record, adapter, work, error)
         running.discard(record)
         driver._config = limited  # noqa: SLF001 - as above
@@ -181,6 +217,7 @@ class Connections:
     ) -> Any:
         """Return the answer to a second try, or raise what a session would."""
         driver = adapter._connection  # noqa: SLF001 - asyncpg's
+        waited = record.slot.waited
         error = self._patience.explained(record, cause)
         if work.may_be_sent_again(driver, error):
             return await self._use_anew(Loan(record), work)
@@ -188,13 +225,14 @@ class Connections:
             await driver.reload_schema_state()  # for the borrower after this
         was_taken = record.dbapi_connection is None
         take_back(record, driver, error)
-        told = self._told(adapter, error, work)
+        told = self._told(adapter, error, work, waited)
         if was_taken and isinstance(told, ConnectionLost):
             told = told.error  # by the pool, which has no other one for who had this
         raise told from told.__cause__
 
     async def _use_otherwise(self, pool: PenstockPool, work: "_Work") -> Any:
-        loan = await Loan.of(pool, is_noted=False)
+        loan = await Loan.of(pool, is_noted=False, asked_at=work.asked_at)
+        waited = loan.record.slot.waited
         try:
             self._make_ready(loan.record, work.sql, work.writes)
             answer = await self._run_alone(loan, work)
@@ -203,7 +241,7 @@ class Connections:
             if work.may_be_sent_again(loan.driver, error):
                 return await self._use_anew(loan, work)
             await loan.take_back(error)
-            told = self._told(loan.adapter, error, work)
+            told = self._told(loan.adapter, error, work, waited)
             raise told from told.__cause__
         self._time(loan.record, work.sql, answer)
         await loan.give_back()
@@ -234,12 +272,13 @@ class Connections:
 
     async def _use_anew(self, loan: Loan, work: "_Work") -> Any:
         # asyncpg knows a table or a type as it was before.
+        waited = loan.record.slot.waited
         try:
             await loan.driver.reload_schema_state()
             answer = await self._run_alone(loan, work)
         except BaseException as error:  # noqa: BLE001 - as above
             await loan.take_back(error)
-            told = self._told(loan.adapter, error, work)
+            told = self._told(loan.adapter, error, work, waited)
             raise told from told.__cause__
         await loan.give_back()
         return answer
@@ -298,15 +337,16 @@ class Connections:
     async def _begin(self, sql: str, options: BeginOptions) -> Loan:
         try:
             return await self._begin_once(sql, options)
-        except ConnectionLost:
-            # Nothing of the transaction had reached the server.
-            try:
-                return await self._begin_once(sql, options)
-            except ConnectionLost as again:
-                raise again.error from again
+        except ConnectionLost as error:
+            lost = error
+        # Nothing of the transaction had reached the server.
+        return await repeated(lost, partial(self._begin_once, sql, options))
 
-    async def _begin_once(self, sql: str, options: BeginOptions) -> Loan:
-        loan = await Loan.of(self._sync.pool)  # type: ignore[arg-type]  # as above
+    async def _begin_once(
+        self, sql: str, options: BeginOptions, *, asked_at: float | None = None
+    ) -> Loan:
+        loan = await Loan.of(self._sync.pool, asked_at=asked_at)  # type: ignore[arg-type]  # as above
+        waited = loan.record.slot.waited
         try:
             loan.record.info[STATEMENT_KEY] = sql
             self._logger.info(sql)
@@ -317,7 +357,7 @@ class Connections:
             await loan.take_back(error, amid_transaction=True)
             told = self._worded(loan.adapter, error, sql, ())
             if is_lost(loan.driver, error):
-                raise ConnectionLost(told) from error
+                raise ConnectionLost(told, waited) from error
             raise told from told.__cause__
         return loan
 
@@ -330,11 +370,15 @@ class Connections:
             record.confine(to_reading=not writes)
         self._logger.info(sql)
 
-    def _told(self, adapter: Any, error: BaseException, work: "_Work") -> BaseException:
+    def _told(
+        self, adapter: Any, error: BaseException, work: "_Work", waited: float
+    ) -> BaseException:
         if work.writes and isinstance(error, asyncio.CancelledError):
             error.was_sent = True  # type: ignore[attr-defined]  # for whoever has set a limit
         told = self._worded(adapter, error, work.sql, work.arguments)
-        return ConnectionLost(told) if is_lost(adapter._connection, error) else told  # noqa: SLF001 - asyncpg's
+        if is_lost(adapter._connection, error):  # noqa: SLF001 - asyncpg's
+            return ConnectionLost(told, waited)
+        return told
 
     def _worded(
         self, adapter: Any, error: BaseException, sql: str, arguments: Any

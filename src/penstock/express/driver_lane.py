@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from penstock.drivers.driver import BeginOptions
 from penstock.express import messages
-from penstock.express.connections import ConnectionLost, Connections, Run
+from penstock.express.connections import ConnectionLost, Connections, Run, repeated
 from penstock.express.counting import count
 from penstock.express.errors import UNKNOWN, CommitOutcomeUnknown, ExpressError
 from penstock.express.failures import not_converted, not_read
@@ -54,18 +54,16 @@ class DriverLane:
         self.connections.watch = watch
 
     async def read(self, call: Call, pick: Pick) -> Any:
-        """As the protocol says; repeated once where the connection ended without an answer."""
+        """As the protocol says; repeated where the connection ended without an answer."""
         plan, sql, arguments = _bound(call, self._dialect)
         use, fetch, settings = self.connections.use, messages.fetch, call.settings
         if not plan.reads:
             raise not_read(sql)
         try:
             answer = await use(fetch, plan, sql, arguments, False, settings=settings)
-        except ConnectionLost:
-            try:
-                answer = await use(fetch, plan, sql, arguments, False, settings=settings)
-            except ConnectionLost as again:
-                raise again.error from again
+        except ConnectionLost as lost:
+            again = partial(use, fetch, plan, sql, arguments, False, settings=settings)
+            answer = await repeated(lost, again)
         return pick(_of(call, messages.results(plan, answer)))
 
     async def write(self, call: Call, pick: Pick) -> Any:

@@ -11,7 +11,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from penstock.express.errors import QueryRefused
 from penstock.express.plan import LONGEST_SHOWN
 
-__all__ = ["is_lost", "is_outdated", "not_converted", "not_read", "was_interrupted", "worded"]
+__all__ = [
+    "is_lost",
+    "is_outdated",
+    "is_shutdown",
+    "not_converted",
+    "not_read",
+    "was_interrupted",
+    "worded",
+]
 
 _GONE = ("08", "57P01", "57P02", "57P03")
 """SQLSTATEs with which the server ends a connection: connection exceptions, and its shutdown.
@@ -31,6 +39,18 @@ def is_lost(connection: Any, error: BaseException) -> bool:
         return False
     sqlstate: str = getattr(error, "sqlstate", None) or ""
     return sqlstate.startswith(_GONE) or isinstance(error, OSError) or connection.is_closed()
+
+
+def is_shutdown(error: BaseException) -> bool:
+    """Return whether the server ended the connection for a reason outside of it.
+
+    It was asked to, as for all connections when it is restarted, or another of its processes has
+    crashed. So it was not the statement that brought it down.
+
+    Args:
+        error: What a session would raise.
+    """
+    return getattr(getattr(error, "orig", None), "sqlstate", None) in ("57P01", "57P02")
 
 
 def was_interrupted(error: BaseException) -> bool:

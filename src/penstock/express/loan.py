@@ -35,12 +35,15 @@ class Loan:
         self._checkout = checkout
 
     @classmethod
-    async def of(cls, pool: PenstockPool, *, is_noted: bool = True) -> Self:
+    async def of(
+        cls, pool: PenstockPool, *, is_noted: bool = True, asked_at: float | None = None
+    ) -> Self:
         """Borrow a connection.
 
         Args:
             pool: Whose.
             is_noted: As for ``PenstockPool.lend``.
+            asked_at: As for ``PenstockPool.lend``; of no effect where somebody listens.
 
         Raises:
             PoolTimeout: None was to be had.
@@ -48,7 +51,7 @@ class Loan:
         if pool.is_overheard():
             checkout: Any = await greenlet_spawn(pool.connect)
             return cls(checkout._connection_record, checkout)  # noqa: SLF001 - SQLAlchemy's
-        lent = pool.lend(is_noted=is_noted)
+        lent = pool.lend(is_noted=is_noted, asked_at=asked_at)
         return cls(lent if lent.__class__ is Record else await lent)  # type: ignore[misc]  # the one or the other
 
     async def give_back(self) -> None:

@@ -126,7 +126,9 @@ class PenstockPool(LoopBoundPool):
             record.confine(to_reading=False)
         return loan  # type: ignore[no-any-return]  # the base class's
 
-    def lend(self, *, is_noted: bool = True) -> "Record | Coroutine[Any, Any, Record]":
+    def lend(
+        self, *, is_noted: bool = True, asked_at: float | None = None
+    ) -> "Record | Coroutine[Any, Any, Record]":
         """Lend a connection without a greenlet and without SQLAlchemy's events of the pool.
 
         It goes back by :meth:`give_back`; :meth:`is_overheard` tells who would miss the events.
@@ -134,6 +136,9 @@ class PenstockPool(LoopBoundPool):
         Args:
             is_noted: Whether it is reported as a leak after ``leak_after``, which a loan for a
                 single statement cannot be.
+            asked_at: Where the connection before turned out to be broken: when the caller asked
+                for that, on ``time.monotonic``. It waits in front of all, and ``pool_timeout``
+                counts from then.
 
         Returns:
             The connection's record, or where none was at hand what is to be awaited for it.
@@ -143,7 +148,7 @@ class PenstockPool(LoopBoundPool):
             PoolClosed: The pool lends nothing any more.
             Exception: What the driver raised when a connection was opened.
         """
-        return self._do_get(_as_it_is, is_noted)
+        return self._do_get(_as_it_is, is_noted, asked_at)
 
     def is_overheard(self) -> bool:
         """Tell whether somebody listens to what SQLAlchemy does at a checkout or a return."""
@@ -154,6 +159,7 @@ class PenstockPool(LoopBoundPool):
         self,
         wait: Callable[[Coroutine[Any, Any, Record]], Any] = await_,
         is_noted: bool = True,
+        asked_at: float | None = None,
     ) -> Record:
         task = current_task(self._loop)
         if task is None or get_ident() != self._thread:
@@ -175,7 +181,8 @@ class PenstockPool(LoopBoundPool):
                     self.listeners.lent_at_once()
                 return record
         try:
-            return wait(self._get_slowly(slot, now, task, is_noted))  # type: ignore[no-any-return]  # above
+            borrowing = Borrowing(self._here, now, asked_at)
+            return wait(self._get_slowly(slot, borrowing, task, is_noted))  # type: ignore[no-any-return]  # above
         except MissingGreenlet:
             if slot is not None and slot.state is LENT:
                 self._give_back(slot, now)
@@ -184,16 +191,18 @@ class PenstockPool(LoopBoundPool):
     async def _get_slowly(
         self,
         slot: Slot | None,
-        asked_at: float,
+        borrowing: Borrowing,
         task: "asyncio.Task[Any] | None",
         is_noted: bool,
     ) -> Record:
         self._here.timers.wake()
-        slot = await Borrowing(self._here, asked_at).slot(slot)
+        slot = await borrowing.slot(slot)
         record: Record = slot.content
+        waited = monotonic() - borrowing.asked_at
+        slot.waited_before = (slot.lent_at, waited)
         slot.loan = Loan(task, record.info) if self._notes_loans and is_noted else task
         if self.listeners.are_there:
-            self.listeners.waited(monotonic() - asked_at)
+            self.listeners.waited(waited)
         return record
 
     def _do_return_conn(self, record: Record) -> None:  # type: ignore[override]  # all are ours

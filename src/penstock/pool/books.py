@@ -105,7 +105,7 @@ class Books:
         self, now: float, *, for_upkeep: bool = False, replaces: Slot | None = None
     ) -> bool:
         """Have a connection opened; False where there is no room, or it is too early to try."""
-        if len(self._slots) >= self.limit or now < self.backoff.until:
+        if not self._may_open(now):
             return False
         if for_upkeep and self.closed:
             return False
@@ -151,7 +151,7 @@ class Books:
         why = None if is_new else self._outlived(slot, now)
         if self._surplus() > 0:
             why = CloseReason.SURPLUS
-        if why is None and not self.suspended and self.waiters.hand_over(slot, now):
+        if why is None and not self.suspended and self._hand_over(slot, now):
             return
         why = why or slot.doomed
         if why is None and (self.closed or self.replaced):
@@ -162,6 +162,14 @@ class Books:
         else:
             slot.state = IDLE
             self._idle.append(slot)
+
+    def _hand_over(self, slot: Slot, now: float) -> bool:
+        # Nobody is shed while another connection is there, or about to be.
+        is_all = not self._idle and not self._opening and not self._may_open(now)
+        return self.waiters.hand_over(slot, now, may_shed=is_all)
+
+    def _may_open(self, now: float) -> bool:
+        return len(self._slots) < self.limit and now >= self.backoff.until
 
     def _outlived(self, slot: Slot, now: float) -> CloseReason | None:
         if slot.doomed:

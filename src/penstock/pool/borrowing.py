@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
 
 from penstock.pool.events import CheckoutRefused
-from penstock.pool.leaks import refuse_nested_checkout
+from penstock.pool.leaks import refuse_nested_checkout, report_nested_checkout
 from penstock.pool.record import Record
 from penstock.pool.refusal import Refusal, Refused
 from penstock.pool.slot import Slot
@@ -27,12 +27,13 @@ class AsyncWaiter(Waiter):
     Args:
         future: What the task awaits.
         deadline: When it gives up.
+        retry_for: As the base class has it.
     """
 
     __slots__ = ("future",)
 
-    def __init__(self, future: "Future[Slot | Refusal]", deadline: float) -> None:
-        super().__init__(deadline)
+    def __init__(self, future: "Future[Slot | Refusal]", deadline: float, retry_for: float) -> None:
+        super().__init__(deadline, retry_for)
         self.future = future
 
     def accept(self, slot: Slot) -> bool:
@@ -53,17 +54,30 @@ class Borrowing:
 
     Args:
         keeper: Who looks after the pool.
-        asked_at: When the task asked.
+        now: The time.
+        asked_at: When the task asked, where it was given something broken; None for now.
+
+    Attributes:
+        asked_at: As above.
     """
 
-    __slots__ = ("_asked_at", "_deadline", "_keeper", "_waited")
+    __slots__ = ("_again", "_deadline", "_keeper", "_retry_for", "_waited", "asked_at")
 
-    def __init__(self, keeper: "Keeper", asked_at: float) -> None:
+    def __init__(self, keeper: "Keeper", now: float, asked_at: float | None = None) -> None:
         self._keeper = keeper
-        self._asked_at = asked_at
         timeout = keeper.pool.timeout()
-        self._deadline = math.inf if timeout is None else asked_at + timeout
-        self._waited = False
+        self.asked_at = now if asked_at is None else asked_at
+        self._deadline = math.inf if timeout is None else self.asked_at + timeout
+        self._retry_for = keeper.retry_for(timeout)
+        self._waited = self._again = False
+        if asked_at is not None:
+            self._begin_again()
+
+    def _begin_again(self) -> None:
+        """Wait in front of all from now on, for what was given turned out to be broken."""
+        self._again = True
+        if self._deadline <= self.asked_at:  # pool_timeout=0: it waits for nobody else's return
+            self._deadline = math.inf
 
     async def slot(self, slot: Slot | None) -> Slot:
         """Return a lent slot whose connection is fit for use.
@@ -85,15 +99,16 @@ class Borrowing:
             elif not self._is_doubtful(slot) or await self._answers_ping(record):
                 return slot
             slot = None
+            self._begin_again()
 
     async def _wait(self) -> Slot:
         keeper, now = self._keeper, monotonic()
-        waiter = AsyncWaiter(keeper.loop.create_future(), self._deadline)
-        if self._waited:
-            keeper.ledger.wait_again(waiter, self._asked_at, now)
+        waiter = AsyncWaiter(keeper.loop.create_future(), self._deadline, self._retry_for)
+        if self._again:
+            keeper.ledger.wait_again(waiter, self.asked_at, now)
         else:
             self._queue_up(waiter, now)
-        self._waited = True
+        self._again = self._waited = True
         keeper.carry_out()
         keeper.timers.answer_in_time(waiter, now)
         try:
@@ -107,16 +122,19 @@ class Borrowing:
 
     def _queue_up(self, waiter: AsyncWaiter, now: float) -> None:
         ledger = self._keeper.ledger
-        if ledger.open >= ledger.limit:
+        is_full = ledger.open >= ledger.limit
+        if is_full:
             refuse_nested_checkout(self._keeper)
-        if self._deadline <= self._asked_at:
-            if ledger.open >= ledger.limit:
+        if self._deadline <= self.asked_at:
+            if is_full:
                 raise self._error(Refusal(Refused.WAITING))
             # Not waiting for others is what was asked for; connecting takes what it takes.
             self._deadline = waiter.deadline = math.inf
         refusal = ledger.wait(waiter, now)
         if refusal is not None:
             raise self._error(refusal)
+        if is_full:  # what is told at once that there is none waits for nobody
+            report_nested_checkout(self._keeper)
 
     def _withdraw(self, waiter: AsyncWaiter) -> None:
         ledger, future = self._keeper.ledger, waiter.future
@@ -127,7 +145,7 @@ class Borrowing:
                 self._keeper.carry_out()
 
     def _error(self, refusal: Refusal) -> BaseException:
-        keeper, waited = self._keeper, monotonic() - self._asked_at
+        keeper, waited = self._keeper, monotonic() - self.asked_at
         if keeper.listeners.are_there:
             keeper.listeners.tell(CheckoutRefused(refusal.why, waited))
         if refusal.error is not None:
@@ -176,7 +194,7 @@ class Borrowing:
 
     def _patience_for_ping(self) -> float:
         bound = self._keeper.policy.ping_timeout
-        if self._waited or self._deadline <= self._asked_at:
+        if self._waited or self._deadline <= self.asked_at:
             return bound  # pool_timeout=0 is about waiting for others
         return max(0.0, min(bound, self._deadline - monotonic()))
 

@@ -10,7 +10,15 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from penstock.errors import PenstockError
 
-__all__ = ["ConnectFailed", "FailureReason", "chain_of", "is_refused", "let_go", "reason_of"]
+__all__ = [
+    "ConnectFailed",
+    "FailureReason",
+    "chain_of",
+    "is_refused",
+    "is_transient",
+    "let_go",
+    "reason_of",
+]
 
 
 class FailureReason(StrEnum):
@@ -45,10 +53,16 @@ class ConnectFailed(PenstockError, SQLAlchemyError):  # noqa: N818 - it reads as
 
 # PostgreSQL, Appendix A "PostgreSQL Error Codes".
 SQLSTATES: Mapping[str, FailureReason] = {
+    "08000": FailureReason.UNREACHABLE,
+    "08001": FailureReason.UNREACHABLE,
+    "08003": FailureReason.UNREACHABLE,
+    "08006": FailureReason.UNREACHABLE,
     "28000": FailureReason.AUTHENTICATION,
     "28P01": FailureReason.AUTHENTICATION,
     "3D000": FailureReason.UNKNOWN_DATABASE,
     "53300": FailureReason.TOO_MANY_CONNECTIONS,
+    "57P01": FailureReason.NOT_READY,
+    "57P02": FailureReason.NOT_READY,
     "57P03": FailureReason.NOT_READY,
 }
 
@@ -62,6 +76,7 @@ MYSQL_CODES: Mapping[int, FailureReason] = {
     1203: FailureReason.TOO_MANY_CONNECTIONS,
     1226: FailureReason.TOO_MANY_CONNECTIONS,
     1698: FailureReason.AUTHENTICATION,
+    2003: FailureReason.UNREACHABLE,
     2013: FailureReason.UNREACHABLE,
 }
 
@@ -117,8 +132,21 @@ def let_go(error: BaseException) -> None:
 
 def is_refused(error: BaseException) -> bool:
     """Tell whether the server said no, so that trying again soon would only annoy it."""
-    reason = error.reason if isinstance(error, ConnectFailed) else reason_of(error)
-    return reason in (FailureReason.AUTHENTICATION, FailureReason.UNKNOWN_DATABASE)
+    return _reason(error) in (FailureReason.AUTHENTICATION, FailureReason.UNKNOWN_DATABASE)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Return whether the failure may pass by itself, as while a server starts or is full."""
+    return _reason(error) in (
+        FailureReason.TIMEOUT,
+        FailureReason.UNREACHABLE,
+        FailureReason.TOO_MANY_CONNECTIONS,
+        FailureReason.NOT_READY,
+    )
+
+
+def _reason(error: BaseException) -> FailureReason:
+    return error.reason if isinstance(error, ConnectFailed) else reason_of(error)
 
 
 def _by_code(error: BaseException) -> FailureReason | None:

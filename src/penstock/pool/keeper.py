@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from collections import deque
 from collections.abc import Callable, Coroutine
 from time import monotonic
@@ -12,8 +13,10 @@ from sqlalchemy.util.concurrency import in_greenlet
 
 from penstock.drivers.capabilities import driver_of
 from penstock.drivers.effects import Effect
+from penstock.log_limit import LogLimit
 from penstock.pool.errors import LoanReclaimed, PoolClosed, PoolTimeout, refusal_error
 from penstock.pool.events import CheckoutRefused
+from penstock.pool.failure import is_transient
 from penstock.pool.hangups import Hangups
 from penstock.pool.questions import Questions
 from penstock.pool.record import Record
@@ -49,6 +52,7 @@ class Keeper:
         self.hangups = Hangups()
         self.upkeep = Upkeep(self)
         self.questions = Questions(self)
+        self.nested_log_limit = LogLimit()
         self.lost: deque[Record] = deque()
         """Returned without a connection: the garbage collector may do that at any moment, amid
         the ledger's own work or in another thread, so that it is looked at later."""
@@ -157,28 +161,48 @@ class Keeper:
                 self.ledger.retire(slot, CloseReason.DEAD)
         self.carry_out()
 
-    def reconnected(self, record: Record) -> Any:
+    def retry_for(self, timeout: float | None) -> float:
+        """Return for how many seconds a failed connect is tried again for one caller.
+
+        Args:
+            timeout: Its ``pool_timeout``: without one it waits for others as long as it takes,
+                and not so for a server that may never come; 0 is not to wait at all.
+        """
+        if timeout is None:
+            return self.policy.connect_timeout
+        return math.inf if timeout else 0.0
+
+    def reconnected(self, record: Record, asked_at: float | None = None) -> Any:
         """Return a connection for a lent record that has lost its own. Runs in a greenlet.
+
+        Args:
+            record: Whose connection is gone, or about to be closed.
+            asked_at: When its holder asked for it, on ``time.monotonic``: from then on
+                ``pool_timeout`` counts; None for now.
 
         Raises:
             PoolTimeout: There was none within ``pool_timeout``.
-            Exception: What the driver raised.
+            Exception: What the driver raised, within that time or last.
         """
-        return await_(self._reconnected(record))
+        return await_(self._reconnected(record, monotonic() if asked_at is None else asked_at))
 
-    async def _reconnected(self, record: Record) -> Any:
-        began, limit = monotonic(), asyncio.timeout(self.pool.timeout() or None)
+    async def _reconnected(self, record: Record, asked_at: float) -> Any:
+        timeout = self.pool.timeout()
+        limit = asyncio.timeout(asked_at + timeout - monotonic() if timeout else None)
         try:
             async with limit:
-                return await self._reconnect(record)
+                return await self._reconnect(record, asked_at + self.retry_for(timeout))
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            why, waited = Refused.CONNECTING, monotonic() - began
+            backoff, waited = self.ledger.backoff, monotonic() - asked_at
+            why = Refused.FAILED if asked_at < backoff.until else Refused.CONNECTING
             self.listeners.tell(CheckoutRefused(why, waited))
+            if why is Refused.FAILED and backoff.last_error is not None:
+                raise backoff.last_error.with_traceback(None) from None
             raise self.refusal(why, waited) from error
 
-    async def _reconnect(self, record: Record) -> Any:
+    async def _reconnect(self, record: Record, retry_until: float) -> Any:
         # The old connection goes first, so that there are never two for one slot.
         while record.repair:
             await asyncio.sleep(0)
@@ -187,9 +211,21 @@ class Keeper:
         if record.repaired is not None:
             record.dbapi_connection, record.repaired = record.repaired, None
         else:
-            await self.upkeep.connect(record)
+            await self._connect(record, retry_until)
             self.ledger.renew(record.slot, monotonic())
         return record.dbapi_connection
+
+    async def _connect(self, record: Record, retry_until: float) -> None:
+        backoff = self.ledger.backoff
+        while True:
+            try:
+                return await self.upkeep.connect(record)
+            except Exception as error:
+                now = monotonic()
+                if not is_transient(error) or self.ledger.closed or now >= retry_until:
+                    raise
+                backoff.failed(now, error, refused=False)
+            await asyncio.sleep(max(0.0, backoff.until - monotonic()))
 
     def refusal(self, why: Refused, waited: float) -> PoolTimeout | PoolClosed:
         """Make the error for somebody who gets no connection after ``waited`` seconds."""

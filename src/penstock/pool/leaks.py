@@ -15,7 +15,7 @@ from penstock.pool.slot import LENT, Slot
 if TYPE_CHECKING:
     from penstock.pool.keeper import Keeper
 
-__all__ = ["refuse_nested_checkout", "report_leaks"]
+__all__ = ["refuse_nested_checkout", "report_leaks", "report_nested_checkout"]
 
 _logger = logging.getLogger("penstock.pool")
 
@@ -64,24 +64,40 @@ def refuse_nested_checkout(keeper: "Keeper") -> None:
     Raises:
         NestedCheckout: It does, and the policy is to refuse.
     """
-    if keeper.policy.nested_checkout == NestedCheckoutPolicy.ALLOW:
+    if keeper.policy.nested_checkout != NestedCheckoutPolicy.REFUSE:
         return
+    message = _nested_checkout(keeper)
+    if message is not None:
+        raise NestedCheckout(message, Refused.NESTED, keeper.pool.snapshot())
+
+
+def report_nested_checkout(keeper: "Keeper") -> None:
+    """Log if the task that waits now holds what it waits for, and the policy is to warn of it."""
+    if keeper.policy.nested_checkout != NestedCheckoutPolicy.WARN:
+        return
+    message = _nested_checkout(keeper)
+    left_out = None if message is None else keeper.nested_log_limit.passes()
+    if left_out is None:
+        return
+    if left_out:
+        _logger.warning("%d more nested checkouts were left out of this log", left_out)
+    _logger.warning("%s", message)
+
+
+def _nested_checkout(keeper: "Keeper") -> str | None:
     loan = _loan_of(keeper, asyncio.current_task())
     if loan is None:
-        return
+        return None
     first = loan.stack() if isinstance(loan, Loan) else "  (not noted: leak_after is not set)\n"
     second = here()
     keeper.listeners.tell(NestedCheckoutSeen(first, second))
-    message = (
+    return (
         f"A task that holds a connection of {keeper.pool.name} asks for another, and all are lent: "
         "if enough tasks do so, all wait for each other. Pass the session or connection on instead "
         f"of opening a second one.\nThe first was borrowed at:\n{first}"
         f"The second is asked for at:\n{second}"
         f"({keeper.pool.snapshot()}; nested_checkout={keeper.policy.nested_checkout})"
     )
-    if keeper.policy.nested_checkout == NestedCheckoutPolicy.REFUSE:
-        raise NestedCheckout(message, Refused.NESTED, keeper.pool.snapshot())
-    _logger.warning("%s", message)
 
 
 def _loan_of(keeper: "Keeper", task: "asyncio.Task[Any] | None") -> Any:

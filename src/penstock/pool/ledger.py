@@ -79,11 +79,15 @@ class Ledger(Books):
 
     def expire(self, waiter: Waiter) -> None:
         """Answer a waiter whose deadline has passed; nothing where it was answered before."""
+        self.waiters.refuse(waiter, self._why_it_waited(waiter))
+
+    def _why_it_waited(self, waiter: Waiter) -> Refusal:
         if self.suspended:
-            why = Refused.SUSPENDED
-        else:
-            why = Refused.CONNECTING if self._opening else Refused.WAITING
-        self.waiters.refuse(waiter, Refusal(why))
+            return Refusal(Refused.SUSPENDED)
+        backoff = self.backoff
+        if waiter.arrived < backoff.until and len(self._slots) - self._opening < self.limit:
+            return Refusal(Refused.FAILED, backoff.last_error)
+        return Refusal(Refused.CONNECTING if self._opening else Refused.WAITING)
 
     # What became of the orders.
 
@@ -92,7 +96,6 @@ class Ledger(Books):
         self._expect(slot, OPENING)
         self._opening -= 1
         self.tally.opened += 1
-        self.backoff.succeeded()
         self.renew(slot, now)
         old, slot.replaces = slot.replaces, None
         if old is not None and old in self._slots:
@@ -102,21 +105,34 @@ class Ledger(Books):
 
     def renew(self, slot: Slot, now: float) -> None:
         """Let the slot's life begin: its connection is new."""
+        self.backoff.succeeded()
         slot.opened_at = now
         slot.retire_at = self.lifetime.retire_at(now)
         slot.expires_at = self.lifetime.expires_at(now)
 
-    def failed(self, slot: Slot, now: float, error: BaseException, *, refused: bool) -> None:
+    def failed(
+        self,
+        slot: Slot,
+        now: float,
+        error: BaseException,
+        *,
+        refused: bool = False,
+        transient: bool = False,
+    ) -> None:
         """Report that the slot's connection could not be opened.
 
-        The oldest waiter learns it, unless other attempts can still serve everybody; all learn it
-        where nothing is open or being opened, so that nobody waits for what cannot come.
+        After a transient failure those who wait go on waiting, each within its deadline and its
+        ``retry_for``: the next attempt may serve them. After any other the oldest learns it,
+        unless other attempts can still serve everybody; all learn it where nothing is open or
+        being opened. So it is as well in a pool that has never opened a connection, where the
+        address may be wrong, and in one that is closed, which is to come to an end.
 
         Args:
             slot: It leaves the books.
             now: The time.
             error: What the driver raised.
             refused: Whether the server said no, such as to the password.
+            transient: Whether the failure may pass by itself, as a restart of the server does.
         """
         self._expect(slot, OPENING)
         self._opening -= 1
@@ -126,10 +142,19 @@ class Ledger(Books):
         if slot.replaces is not None:
             slot.replaces.retire_at = now
         refusal = Refusal(Refused.FAILED, error)
-        if not self._has_prospects():
+        if transient and self.tally.opened and not self.closed:
+            self._refuse_impatient(refusal, now)
+        elif not self._has_prospects():
             self.waiters.refuse_all(refusal)
         elif not slot.for_upkeep and len(self._queue) > self._opening:
             self.waiters.refuse_oldest(refusal)
+
+    def _refuse_impatient(self, refusal: Refusal, now: float) -> None:
+        unserved = len(self._queue) - self._opening
+        since = self.backoff.failing_since
+        over = [each for each in self._queue if now - max(each.arrived, since) >= each.retry_for]
+        for waiter in over[: max(0, unserved)]:
+            self.waiters.refuse(waiter, refusal)
 
     def vacate(self, slot: Slot, now: float) -> None:
         """Report that the slot holds no connection any more."""

@@ -47,19 +47,22 @@ class Backoff:
         random: Half of each delay is random, so that workers do not come back together.
     """
 
-    __slots__ = ("_failures", "_random", "last_error", "refused", "until")
+    __slots__ = ("_failures", "_random", "failing_since", "last_error", "refused", "until")
 
     def __init__(self, random: Random) -> None:
         self._random = random
         self._failures = 0
         self.until = -math.inf
         """Before this no attempt is made."""
+        self.failing_since = math.inf
+        """When the first attempt failed after the last that succeeded."""
         self.refused = False
         """Whether the server answered and said no, so that trying again soon is of no use."""
         self.last_error: BaseException | None = None
 
     def failed(self, now: float, error: BaseException, *, refused: bool) -> None:
         """Note a failed attempt; those that were made together count as one."""
+        self.failing_since = min(self.failing_since, now)
         if now < self.until and refused == self.refused:
             self.last_error = error
             return
@@ -81,4 +84,5 @@ class Backoff:
         self._failures = 0
         self.refused = False
         self.until = -math.inf
+        self.failing_since = math.inf
         self.last_error = None

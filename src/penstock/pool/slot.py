@@ -75,6 +75,7 @@ class Slot:
         "retire_at",
         "since",
         "state",
+        "waited_before",
     )
 
     def __init__(
@@ -97,3 +98,11 @@ class Slot:
         """The driver's own: nothing here looks into it."""
         self.loan: Any = None
         """Who has it, while it is lent; the driver's own as well."""
+        self.waited_before = (math.nan, 0.0)
+        """When it was lent last to somebody who had to wait, and for how many seconds."""
+
+    @property
+    def waited(self) -> float:
+        """Seconds for which its holder has waited for it."""
+        lent_at, seconds = self.waited_before
+        return seconds if lent_at == self.lent_at else 0.0

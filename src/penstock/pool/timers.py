@@ -37,6 +37,8 @@ class Timers:
         self._tick_timer: asyncio.TimerHandle | None = None
         self._retry_timer: asyncio.TimerHandle | None = None
         self._expiry_timer: asyncio.TimerHandle | None = None
+        self._heartbeat_timer: asyncio.TimerHandle | None = None
+        self._heartbeat_interval = keeper.policy.admission.heartbeat_interval
         self._expires_at = math.inf
 
     def wake(self) -> None:
@@ -71,8 +73,23 @@ class Timers:
         more than the queue itself.
         """
         self._retry_in_time(now)
+        self._beat_later()
         if waiter.deadline < self._expires_at:
             self._expire_at(waiter.deadline, now)
+
+    def _beat_later(self) -> None:
+        if self._heartbeat_timer is None:
+            self._heartbeat_timer = self._keeper.loop.call_later(
+                self._heartbeat_interval, _beat, weakref.ref(self), context=Context()
+            )
+
+    def beat(self) -> None:
+        """Report that the event loop runs, and come again while anybody waits."""
+        self._heartbeat_timer = None
+        waiters = self._keeper.ledger.waiters
+        if waiters:
+            waiters.heartbeat(monotonic())
+            self._beat_later()
 
     def _expire_at(self, when: float, now: float) -> None:
         if self._expiry_timer is not None:
@@ -115,6 +132,11 @@ class Timers:
 def _tick(timers: "weakref.ref[Timers]") -> None:
     if (living := timers()) is not None:
         living.tick()
+
+
+def _beat(timers: "weakref.ref[Timers]") -> None:
+    if (living := timers()) is not None:
+        living.beat()
 
 
 def _expire(timers: "weakref.ref[Timers]") -> None:

@@ -18,7 +18,7 @@ from penstock.pool.events import (
     ConnectionOpened,
     OpeningFailed,
 )
-from penstock.pool.failure import ConnectFailed, FailureReason, is_refused, let_go
+from penstock.pool.failure import ConnectFailed, FailureReason, is_refused, is_transient, let_go
 from penstock.pool.orders import Check, Close, Open
 from penstock.pool.record import Record
 from penstock.pool.slot import MENDING, CloseReason, Slot
@@ -158,7 +158,9 @@ class Upkeep:
         self._spare.append(record)
         if self._keeper.listeners.are_there:
             self._keeper.listeners.tell(OpeningFailed(now - began, error))
-        self._keeper.ledger.failed(slot, now, error, refused=is_refused(error))
+        self._keeper.ledger.failed(
+            slot, now, error, refused=is_refused(error), transient=is_transient(error)
+        )
         self._keeper.carry_out()
         if self._keeper.ledger.waiters:
             self._keeper.timers.retry_in_time()

@@ -4,8 +4,9 @@ import math
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from dataclasses import dataclass
+from itertools import islice
 
-from penstock.pool.admission import Admission, AdmissionPolicy
+from penstock.pool.admission import Admission, AdmissionPolicy, QueueClock
 from penstock.pool.refusal import Refusal, Refused
 from penstock.pool.slot import LENT, Slot
 
@@ -17,13 +18,17 @@ class Waiter(ABC):
 
     Args:
         deadline: When it gives up; whoever drives the ledger tells it by ``expire``.
+        retry_for: Seconds for which a failed connect is tried again for it, within the deadline.
     """
 
-    __slots__ = ("arrived", "deadline")
+    __slots__ = ("arrived", "deadline", "queued_at", "retry_for")
 
-    def __init__(self, deadline: float = math.inf) -> None:
+    def __init__(self, deadline: float = math.inf, retry_for: float = math.inf) -> None:
         self.deadline = deadline
+        self.retry_for = retry_for
         self.arrived = math.nan
+        self.queued_at = math.nan
+        """When it arrived, by the clock of its queue."""
 
     @abstractmethod
     def accept(self, slot: Slot) -> bool:
@@ -56,10 +61,11 @@ class Waiters:
         policy: How it is kept short.
     """
 
-    __slots__ = ("_admission", "queue", "tally")
+    __slots__ = ("_admission", "_clock", "queue", "tally")
 
     def __init__(self, policy: AdmissionPolicy) -> None:
         self._admission = Admission(policy)
+        self._clock = QueueClock(policy.heartbeat_interval)
         self.queue: OrderedDict[Waiter, None] = OrderedDict()
         """Oldest first; nobody overtakes."""
         self.tally = WaitersTally()
@@ -79,25 +85,37 @@ class Waiters:
         Returns:
             A refusal where there is no place.
         """
-        if not self.queue:
-            self._admission.busy(now)
-        why = None if ahead < 0 else self._admission.refuses(ahead, now, waiter.deadline - now)
+        moment = self._moment(now)
+        why = self._admission.refuses(ahead, moment, waiter.deadline - now)
         if why is not None:
             self.tally.turned_away += 1
             return Refusal(why)
-        waiter.arrived = now
+        waiter.arrived, waiter.queued_at = now, moment
         self.queue[waiter] = None
         self.tally.queued += 1
         return None
 
     def rejoin(self, waiter: Waiter, arrived: float, now: float) -> None:
         """Queue up in front of all, as somebody who has waited since ``arrived``."""
-        if not self.queue:
-            self._admission.busy(now)
         waiter.arrived = arrived
+        waiter.queued_at = self._moment(now) - (now - arrived)
         self.queue[waiter] = None
         self.queue.move_to_end(waiter, last=False)
         self.tally.queued += 1
+
+    def heartbeat(self, now: float) -> None:
+        """Report that the event loop runs, each ``heartbeat_interval`` while anybody waits.
+
+        What is missing in between it stood still, which is not held against anybody.
+        """
+        self._clock.at(now)
+
+    def _moment(self, now: float) -> float:
+        if self.queue:
+            return self._clock.at(now)
+        moment = self._clock.start(now)
+        self._admission.busy(moment)
+        return moment
 
     def forget_pace(self) -> None:
         """Call nobody's waiting hopeless by the pace so far: lending is suspended."""
@@ -105,9 +123,10 @@ class Waiters:
 
     def begin_anew(self, now: float) -> None:
         """Judge nobody by the time that has passed: lending was suspended."""
-        self._admission.busy(now)
+        moment = self._clock.start(now)
+        self._admission.busy(moment)
         for waiter in self.queue:
-            waiter.arrived = now
+            waiter.arrived, waiter.queued_at = now, moment
 
     def withdraw(self, waiter: Waiter) -> bool:
         """Leave the queue; False where the answer has been given already."""
@@ -133,19 +152,41 @@ class Waiters:
         while self.queue:
             self.refuse_oldest(refusal)
 
-    def hand_over(self, slot: Slot, now: float) -> bool:
-        """Lend the slot to the oldest waiter who still wants it and may have it; False if none."""
-        while self.queue:
-            waiter, _ = self.queue.popitem(last=False)
-            if self._admission.sheds(now - waiter.arrived, now):
+    def hand_over(self, slot: Slot, now: float, *, may_shed: bool = True) -> bool:
+        """Lend the slot to the oldest waiter who still wants it and may have it; False if none.
+
+        Args:
+            slot: A free one.
+            now: The time.
+            may_shed: Whether those may be shed who have waited for too long; never is the last
+                one, for whom the slot is there.
+        """
+        moment = self._clock.at(now)
+        shed = self._too_late(moment) if may_shed and self.queue else []
+        for waiter in shed:
+            del self.queue[waiter]
+        if self._offer(slot, now, moment):
+            for waiter in shed:
                 self.tally.refused += 1
                 waiter.refuse(Refusal(Refused.SHED))
-            elif waiter.accept(slot):
+            return True
+        self.queue.update(dict.fromkeys(shed))
+        return self._offer(slot, now, moment)
+
+    def _too_late(self, moment: float) -> list[Waiter]:
+        admission, queue = self._admission, self.queue
+        excess = admission.sheds(moment - next(iter(queue)).queued_at, moment)
+        oldest = islice(queue, min(excess, len(queue) - 1)) if excess else ()
+        return [waiter for waiter in oldest if admission.is_late(moment - waiter.queued_at)]
+
+    def _offer(self, slot: Slot, now: float, moment: float) -> bool:
+        while self.queue:
+            waiter, _ = self.queue.popitem(last=False)
+            if waiter.accept(slot):
                 slot.state = LENT
                 slot.lent_at = now
                 self.tally.handed_over += 1
-                self._admission.handed_over(now)
+                self._admission.handed_over(moment - waiter.queued_at, moment)
                 return True
-            else:
-                self.tally.withdrawn += 1
+            self.tally.withdrawn += 1
         return False

@@ -23,12 +23,15 @@ class Asker(Waiter):
     Args:
         deadline: When it gives up.
         gone: Whether it wants nothing any more, as a task that was cancelled in the same tick.
+        retry_for: Seconds for which a failed connect is tried again for it.
     """
 
     __slots__ = ("answers", "gone")
 
-    def __init__(self, deadline: float = math.inf, *, gone: bool = False) -> None:
-        super().__init__(deadline)
+    def __init__(
+        self, deadline: float = math.inf, *, gone: bool = False, retry_for: float = math.inf
+    ) -> None:
+        super().__init__(deadline, retry_for)
         self.answers: list[Slot | Refusal] = []
         self.gone = gone
 
@@ -99,9 +102,11 @@ def carry_out(ledger: Ledger, now: float = NOW) -> None:
                 ledger.restore(slot, now)
 
 
-def ask(ledger: Ledger, now: float = NOW, *, deadline: float = math.inf) -> Asker:
+def ask(
+    ledger: Ledger, now: float = NOW, *, deadline: float = math.inf, retry_for: float = math.inf
+) -> Asker:
     """Queue up where nothing is idle; an asker who got an idle slot has its answer already."""
-    asker = Asker(deadline)
+    asker = Asker(deadline, retry_for=retry_for)
     slot = ledger.borrow(now)
     if slot is not None:
         asker.accept(slot)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Customer", "Model"]
 
-OUT_OF_TURN = (Refused.WAITING, Refused.CONNECTING, Refused.SUSPENDED)
-"""Phases in which a deadline has passed, which happens to anybody in the queue."""
+OUT_OF_TURN = (Refused.WAITING, Refused.CONNECTING, Refused.SUSPENDED, Refused.FAILED)
+"""Phases in which a deadline or another bound has passed, which happens to anybody in the queue."""
 
 
 class Customer(Asker):
@@ -26,13 +26,17 @@ class Customer(Asker):
     Args:
         model: Of the pool it asks.
         deadline: When it gives up.
+        retry_for: Seconds for which a failed connect is tried again for it.
     """
 
-    __slots__ = ("model",)
+    __slots__ = ("came_at", "model")
 
-    def __init__(self, model: "Model", deadline: float = math.inf) -> None:
-        super().__init__(deadline)
+    def __init__(
+        self, model: "Model", deadline: float = math.inf, retry_for: float = math.inf
+    ) -> None:
+        super().__init__(deadline, retry_for=retry_for)
         self.model = model
+        self.came_at = model.loop_time
 
     def accept(self, slot: Slot) -> bool:
         """Take the slot, if it is this one's turn and nobody else has it."""
@@ -62,14 +66,24 @@ class Model:
         self.to_do: list[Order] = []
         self.opened: Slot | None = None
         """The slot that is just being reported as open, which may be lent once at any age."""
+        self.shed: list[Customer] = []
+        """Passed over by the hand-over that is going on, and to be told so."""
+        self.loop_time = NOW
+        """The time that the event loop has run: a standstill counts as two heartbeats at most."""
+        self.failing_since = math.inf
         self.slot_tally, self.tally = Tally(), WaitersTally()
         self._most_open = 0.0
 
     # What the ledger does.
 
     def offered(self, customer: Customer, slot: Slot) -> None:
-        """Check that a slot that is handed over is free and young, and goes to the oldest."""
-        assert self.queue.pop(0) is customer
+        """Check that a slot that is handed over is free and young, and goes to the oldest.
+
+        Those before it were passed over, which may be done to a few who have waited for long.
+        """
+        self.shed = self.queue[: self.queue.index(customer)]
+        assert not self.shed or self._may_shed(slot)
+        self.queue.remove(customer)
         assert customer.answers == []
         assert not self.ledger.suspended
         if customer.gone:
@@ -90,10 +104,20 @@ class Model:
     def refused(self, customer: Customer, refusal: Refusal) -> None:
         """Check that whoever is refused waits, and is the oldest unless its time was over."""
         assert customer.answers == []
-        assert customer in self.queue
+        if refusal.why is Refused.SHED:
+            assert self.shed.pop(0) is customer
         assert refusal.why in OUT_OF_TURN or self.queue[0] is customer
         self.queue.remove(customer)
         self.tally.refused += 1
+
+    def _may_shed(self, slot: Slot) -> bool:
+        ledger, target = self.ledger, self.ledger.waiters._admission.policy.codel_target
+        others = [other for other in self.in_state(IDLE, OPENING, LENT) if other is not slot]
+        assert not any(self.slots[other] is not LENT for other in others)
+        assert ledger.open >= ledger.limit or self.now < ledger.backoff.until
+        assert target is not None
+        assert all(self.loop_time - each.came_at > 2 * target for each in self.shed)
+        return True
 
     def take_orders(self) -> None:
         """Check that each new order is about a slot that the ledger may dispose of."""
@@ -115,6 +139,38 @@ class Model:
             self.to_do.append(order)
 
     # What is done to the ledger.
+
+    def passes(self, seconds: float) -> None:
+        """Let time pass while the event loop runs, which the ledger is told again and again."""
+        heartbeat = self._heartbeat_interval
+        end = self.now + seconds
+        while self.now < end:
+            self.now = min(end, self.now + heartbeat)
+            self.ledger.waiters.heartbeat(self.now)
+        self.loop_time += seconds
+
+    def stands_still(self, seconds: float) -> None:
+        """Let time pass in which the event loop does not run."""
+        self.now += seconds
+        self.loop_time += min(seconds, 2 * self._heartbeat_interval)
+
+    @property
+    def _heartbeat_interval(self) -> float:
+        return self.ledger.waiters._admission.policy.heartbeat_interval
+
+    def must_learn(self, failed: Slot, *, transient: bool) -> "list[Customer]":
+        """Return who has to be told that an attempt to connect has failed, which is over by now."""
+        self.failing_since = min(self.failing_since, self.now)
+        unserved = len(self.queue) - len(self.in_state(OPENING))
+        if transient and self.slot_tally.opened and not self.ledger.closed:
+            over = [each for each in self.queue if self._is_impatient(each)]
+            return over[: max(0, unserved)]
+        if not self.has_prospects():
+            return list(self.queue)
+        return self.queue[:1] if unserved > 0 and not failed.for_upkeep else []
+
+    def _is_impatient(self, customer: Customer) -> bool:
+        return self.now - max(customer.arrived, self.failing_since) >= customer.retry_for
 
     def in_state(self, *states: SlotState) -> "Sequence[Slot]":
         """Return the slots that the model knows in these states, oldest first."""
@@ -145,6 +201,7 @@ class Model:
         """Note that the ledger may dispose of the slot from now on."""
         if self.slots[slot] is OPENING:
             self.slot_tally.opened += 1
+            self.failing_since = math.inf
             self.opened = slot
         self.slots[slot] = IDLE
         return slot
@@ -156,6 +213,7 @@ class Model:
         self.take_orders()
         self.opened = None
         ledger = self.ledger
+        assert self.shed == []
         assert {slot: slot.state for slot in ledger} == self.slots
         assert list(ledger.waiters.queue) == self.queue
         assert ledger.idle == len(self.in_state(IDLE))

@@ -1,10 +1,10 @@
-"""Who may wait: bounded queues, CoDel, and the pace of a queue."""
+"""Who may wait: bounded queues, CoDel, the pace of a queue, and time that is not its own."""
 
 import math
 
 import pytest
 
-from penstock.pool.admission import PACE_SAMPLES, Admission, AdmissionPolicy
+from penstock.pool.admission import PACE_SAMPLES, Admission, AdmissionPolicy, QueueClock
 from penstock.pool.refusal import Refused
 
 TARGET, INTERVAL = 0.005, 0.1
@@ -16,7 +16,7 @@ def paced(pace: float, *, hand_overs: int = PACE_SAMPLES) -> Admission:
     admission = Admission(AdmissionPolicy())
     admission.busy(0.0)
     for turn in range(hand_overs):
-        admission.handed_over((turn + 1) * pace)
+        admission.handed_over(0.0, (turn + 1) * pace)
     return admission
 
 
@@ -58,7 +58,7 @@ def test_the_pace_is_that_of_the_newest_hand_overs() -> None:
     admission = paced(2.0)
     start = 2.0 * PACE_SAMPLES
     for turn in range(PACE_SAMPLES):
-        admission.handed_over(start + (turn + 1) * 0.01)
+        admission.handed_over(0.0, start + (turn + 1) * 0.01)
     now = start + PACE_SAMPLES * 0.01
 
     assert admission.refuses(9, now, 0.15) is None
@@ -70,7 +70,7 @@ def test_after_a_stall_the_queue_is_not_called_hopeless() -> None:
     stall = 5.0
     start = PACE_SAMPLES * 0.001 + stall
     for turn in range(10):
-        admission.handed_over(start + turn * 0.001)
+        admission.handed_over(0.0, start + turn * 0.001)
 
     # A hundred wait, and will be served within a tenth of a second.
     assert admission.refuses(100, start + 0.01, 30.0) is None
@@ -91,59 +91,128 @@ def test_the_pace_is_forgotten_when_the_queue_was_empty() -> None:
     assert admission.refuses(1000, 3600.0, 1.0) is None
 
 
-def test_without_a_target_nobody_is_shed() -> None:
-    admission = Admission(AdmissionPolicy())
+def test_who_has_a_connection_opened_is_never_turned_away() -> None:
+    admission = Admission(AdmissionPolicy(max_waiting=0))
+    assert admission.refuses(-1, 0.0, math.inf) is None
 
-    assert not any(admission.sheds(60.0, now) for now in range(100))
+
+LATE, SOON = 1.0, 0.001
+"""Seconds that a waiter has waited: far above the target, and below it."""
+
+
+def run(
+    admission: Admission, begin: float, seconds: float, *, came: int, served: int, waited: float
+) -> None:
+    """Let so many callers come and so many late waiters be served in each hundredth of a second."""
+    for hundredth in range(round(100 * seconds)):
+        now = begin + hundredth / 100
+        for _ in range(came):
+            admission.refuses(0, now, math.inf)
+        for _ in range(served):
+            admission.handed_over(waited, now)
+
+
+def standing(*, came: int = 2, served: int = 1, policy: AdmissionPolicy = CODEL) -> Admission:
+    """Return the admission of a queue that has stood from 10.0 until 10.2."""
+    admission = Admission(policy)
+    admission.busy(10.0)
+    run(admission, 10.0, 0.2, came=came, served=served, waited=LATE)
+    return admission
+
+
+def test_without_a_target_nobody_is_shed() -> None:
+    assert standing(policy=AdmissionPolicy()).sheds(LATE, 10.2) == 0
 
 
 def test_nobody_is_shed_within_the_first_interval() -> None:
-    admission = standing_since(10.0)
-
-    assert not any(admission.sheds(1.0, 10.0 + step * 0.01) for step in range(11))
+    admission = Admission(CODEL)
+    admission.busy(10.0)
+    for step in range(10):
+        run(admission, 10.0 + step / 100, 0.01, came=3, served=1, waited=LATE)
+        assert admission.sheds(LATE, 10.0 + step / 100) == 0
 
 
 def test_after_an_interval_of_late_hand_overs_waiters_are_shed() -> None:
-    admission = standing_since(10.0)
+    assert standing().sheds(LATE, 10.2) == 2
 
-    assert admission.sheds(1.0, 10.11)
-    assert admission.sheds(1.0, 10.12)
+
+@pytest.mark.parametrize(
+    ("came", "served", "shed"), [(1, 2, 0), (9, 10, 1), (1, 1, 1), (3, 2, 1), (2, 1, 2), (7, 2, 3)]
+)
+def test_no_more_are_shed_with_each_that_is_served_than_come_in_that_time(
+    came: int, served: int, shed: int
+) -> None:
+    assert standing(came=came, served=served).sheds(LATE, 10.2) == shed
+
+
+def test_who_came_in_a_burst_is_not_shed_however_late_it_is_served() -> None:
+    admission = Admission(CODEL)
+    admission.busy(10.0)
+    run(admission, 10.0, 0.04, came=1000, served=1, waited=LATE)
+    for step in range(4, 400):
+        run(admission, 10.0 + step / 100, 0.01, came=0, served=1, waited=LATE)
+        assert admission.sheds(LATE, 10.0 + step / 100) == 0
+
+
+def test_where_nobody_is_served_and_nobody_comes_nothing_is_known_of_the_queue() -> None:
+    assert standing().sheds(LATE, 20.0) == 0
 
 
 def test_while_waiters_are_shed_those_who_have_just_come_are_served() -> None:
-    admission = standing_since(10.0)
+    admission = standing()
 
-    assert not admission.sheds(2 * TARGET, 10.12)
-    assert admission.sheds(2.1 * TARGET, 10.13)
+    assert admission.sheds(2 * TARGET, 10.2) == 0
+    assert admission.sheds(2.1 * TARGET, 10.2) == 2
 
 
 def test_one_hand_over_in_time_means_that_the_queue_is_not_standing() -> None:
-    admission = standing_since(10.0)
-    assert not admission.sheds(TARGET, 10.05)
+    admission = standing()
+    admission.handed_over(TARGET, 10.2)
+    run(admission, 10.2, 0.09, came=2, served=1, waited=LATE)
+    assert admission.sheds(LATE, 10.29) == 0
 
-    assert not admission.sheds(1.0, 10.15)
-    assert admission.sheds(1.0, 10.16)
-
-
-def test_shedding_stops_with_the_first_hand_over_in_time() -> None:
-    admission = standing_since(10.0)
-    assert admission.sheds(1.0, 10.11)
-    assert not admission.sheds(TARGET, 10.15)
-
-    assert not admission.sheds(1.0, 10.16)
+    run(admission, 10.29, 0.02, came=2, served=1, waited=LATE)
+    assert admission.sheds(LATE, 10.31) > 0
 
 
 def test_shedding_stops_when_the_queue_was_empty() -> None:
-    admission = standing_since(10.0)
-    assert admission.sheds(1.0, 10.11)
+    admission = standing()
 
     admission.busy(11.0)
 
-    assert not admission.sheds(1.0, 11.1)
+    assert admission.sheds(LATE, 11.2) == 0
 
 
-def standing_since(moment: float) -> Admission:
-    """Return the admission of a queue that began to fill at that moment."""
-    admission = Admission(CODEL)
-    admission.busy(moment)
-    return admission
+def test_the_clock_of_a_queue_is_that_of_its_pool_while_the_loop_runs() -> None:
+    clock = QueueClock(0.25)
+    assert clock.start(10.0) == 10.0
+    times = [10.0 + step / 4 for step in range(9)]
+    assert [clock.at(time) for time in times] == times
+
+
+def test_the_clock_of_a_queue_stops_while_the_loop_stands_still() -> None:
+    clock = QueueClock(0.25)
+    clock.start(10.0)
+    assert clock.at(16.0) == 10.25
+    assert clock.at(16.1) == pytest.approx(10.35)
+    assert clock.at(20.0) == pytest.approx(10.6)
+
+
+def test_a_quiet_time_is_no_standstill() -> None:
+    clock = QueueClock(0.25)
+    clock.start(10.0)
+    assert clock.start(3600.0) == 3600.0
+
+
+@pytest.mark.parametrize(
+    ("policy", "seconds"),
+    [
+        (AdmissionPolicy(), 0.25),
+        (AdmissionPolicy(codel_target=0.5, codel_interval=5.0), 0.25),
+        (CODEL, 0.025),
+    ],
+)
+def test_the_heartbeat_sees_a_standstill_that_is_short_against_the_interval(
+    policy: AdmissionPolicy, seconds: float
+) -> None:
+    assert policy.heartbeat_interval == seconds

@@ -13,12 +13,28 @@ NO = ConnectionError("no")
 FAILED = Refusal(Refused.FAILED, NO)
 
 
-def fail(ledger: Ledger, *, times: int = 1, refused: bool = False) -> None:
-    """Let so many of the ordered attempts fail."""
-    for _ in range(times):
-        order = ledger.orders.popleft()
-        assert isinstance(order, Open)
-        ledger.failed(order.slot, NOW, NO, refused=refused)
+def fail(
+    ledger: Ledger, now: float = NOW, *, refused: bool = False, transient: bool = False
+) -> None:
+    """Let one of the ordered attempts fail."""
+    order = ledger.orders.popleft()
+    assert isinstance(order, Open)
+    ledger.failed(order.slot, now, NO, refused=refused, transient=transient)
+
+
+def opened_before(size: int = 1) -> Ledger:
+    """Return a pool that has reached its server, whose connections are gone."""
+    ledger = new_ledger(size)
+    for slot in lend(ledger, size):
+        ledger.vacate(slot, NOW)
+    return ledger
+
+
+def retry(ledger: Ledger) -> float:
+    """Let the next attempt be ordered, and return when."""
+    now = ledger.backoff.until
+    ledger.open_for_waiters(now)
+    return now
 
 
 def ordered(ledger: Ledger) -> list[Slot]:
@@ -158,6 +174,135 @@ def test_who_waits_learns_it_when_a_refusing_server_has_cut_the_last_connection(
     ledger.vacate(slot, NOW + 0.2)
 
     assert waiting.answers == [FAILED]
+
+
+# What may pass by itself.
+
+
+def test_a_transient_failure_leaves_those_who_wait_in_the_queue_for_the_next_attempt() -> None:
+    ledger = opened_before()
+    askers = [ask(ledger) for _ in range(3)]
+
+    fail(ledger, transient=True)
+    fail(ledger, retry(ledger), transient=True)
+    now = retry(ledger)
+    carry_out(ledger, now)
+
+    assert askers[0].slot
+    assert not any(asker.answers for asker in askers[1:])
+
+
+def test_in_a_pool_that_was_never_connected_a_transient_failure_is_told_at_once() -> None:
+    ledger = new_ledger(1)
+    askers = [ask(ledger) for _ in range(3)]
+
+    fail(ledger, transient=True)
+
+    assert [asker.answers for asker in askers] == [[FAILED]] * 3
+
+
+def test_in_a_pool_that_is_closed_a_transient_failure_is_told_at_once() -> None:
+    ledger = opened_before()
+    askers = [ask(ledger) for _ in range(3)]
+    ledger.close()
+
+    fail(ledger, transient=True)
+
+    assert [asker.answers for asker in askers] == [[FAILED]] * 3
+
+
+@pytest.mark.parametrize("refused", [True, False])
+def test_after_transient_failures_another_one_is_told_at_once(refused: bool) -> None:
+    ledger = opened_before()
+    askers = [ask(ledger) for _ in range(3)]
+    fail(ledger, transient=True)
+
+    fail(ledger, retry(ledger), refused=refused)
+
+    assert [asker.answers for asker in askers] == [[FAILED]] * 3
+
+
+def test_whose_deadline_passes_while_attempts_fail_learns_why_they_do() -> None:
+    ledger = opened_before()
+    first, second = ask(ledger), ask(ledger)
+    fail(ledger, transient=True)
+
+    ledger.expire(first)
+    retry(ledger)
+    ledger.expire(second)
+
+    assert (first.answers, second.answers) == ([FAILED], [FAILED])
+
+
+def test_whose_deadline_passes_before_the_next_attempt_learns_why_none_is_made() -> None:
+    ledger = opened_before()
+    ask(ledger)
+    fail(ledger, transient=True)
+
+    late = ask(ledger, NOW + 0.001)
+    ledger.expire(late)
+
+    assert late.answers == [FAILED]
+
+
+def test_a_failure_of_long_ago_is_no_reason() -> None:
+    ledger = opened_before()
+    ask(ledger)
+    fail(ledger, transient=True)
+
+    late = ask(ledger, NOW + 60.0)
+    ledger.expire(late)
+
+    assert late.why is Refused.CONNECTING
+
+
+def test_where_all_connections_are_lent_a_failure_is_no_reason() -> None:
+    ledger = new_ledger(2)
+    lend(ledger, 1)
+    waiting = ask(ledger)
+    fail(ledger, transient=True)
+    ledger.resize(1, 0, NOW)
+
+    ledger.expire(waiting)
+
+    assert waiting.why is Refused.WAITING
+
+
+def test_attempts_are_repeated_for_nobody_for_longer_than_it_wants() -> None:
+    ledger = opened_before()
+    patient, impatient, newcomer = ask(ledger), ask(ledger, retry_for=5.0), None
+    fail(ledger, transient=True)
+    newcomer = ask(ledger, NOW + 4.0, retry_for=5.0)
+
+    fail(ledger, NOW + 4.9, transient=True)
+    assert impatient.answers == []
+    ledger.open_for_waiters(NOW + 6.0)
+    fail(ledger, NOW + 6.0, transient=True)
+
+    assert impatient.answers == [FAILED]
+    assert (patient.answers, newcomer.answers) == ([], [])
+
+
+def test_what_was_waited_for_before_the_first_failure_does_not_count() -> None:
+    ledger = new_ledger(1)
+    [slot] = lend(ledger, 1)
+    waiting = ask(ledger, retry_for=5.0)
+    ledger.vacate(slot, NOW + 60.0)
+
+    fail(ledger, NOW + 60.0, transient=True)
+
+    assert waiting.answers == []
+
+
+def test_who_does_not_want_a_repetition_is_not_told_while_other_attempts_may_serve_it() -> None:
+    ledger = opened_before(2)
+    first, second = ask(ledger, retry_for=0.0), ask(ledger, retry_for=0.0)
+
+    fail(ledger, transient=True)
+    assert (first.answers, second.answers) == ([FAILED], [])
+
+    carry_out(ledger)
+    assert second.slot
 
 
 @pytest.mark.parametrize("refused", [True, False])

@@ -41,7 +41,10 @@ ledgers = st.builds(
     lifo=st.booleans(),
     connects_at_once=st.integers(1, 4),
     admission=st.builds(
-        AdmissionPolicy, st.sampled_from([None, None, 0, 3]), st.sampled_from([None, 0.005])
+        AdmissionPolicy,
+        st.sampled_from([None, None, 0, 3]),
+        st.sampled_from([None, 0.005]),
+        st.sampled_from([0.1, 2.0]),
     ),
     seed=any_one,
 )
@@ -79,11 +82,14 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # Those who ask.
 
-    @rule(patience=st.sampled_from([0.05, 1.0, 30.0, float("inf")]))
-    def somebody_asks(self, patience: float) -> None:
+    @rule(
+        patience=st.sampled_from([0.05, 1.0, 30.0, float("inf")]),
+        retry_for=st.sampled_from([float("inf"), float("inf"), 0.0, 2.0]),
+    )
+    def somebody_asks(self, patience: float, retry_for: float) -> None:
         if not self.borrows():
             self.schedule.resting = False
-            customer = Customer(self.model, self.model.now + patience)
+            customer = Customer(self.model, self.model.now + patience, retry_for)
             must = self.must_be_refused()
             refusal = self.ledger.wait(customer, self.model.now)
             if refusal is None:
@@ -137,8 +143,14 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(number=any_one)
     def a_deadline_passes(self, number: int) -> None:
         customer = pick(self.model.customers, number)
+        waits, backoff = customer in self.model.queue, self.ledger.backoff
+        could_have_more = self.ledger.open - self.ledger.opening < self.ledger.limit
+        is_failing = customer.arrived < backoff.until and could_have_more
         self.ledger.expire(customer)
         assert customer not in self.model.queue
+        if waits:
+            is_told = customer.answers == [Refusal(Refused.FAILED, NO)]
+            assert is_told == (is_failing and not self.ledger.suspended)
 
     # What is lent.
 
@@ -157,6 +169,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger.vacate(self.model.gone(slot), self.model.now)
         if not self.borrows():
             customer = Customer(self.model)
+            customer.came_at -= self.model.now - slot.lent_at
             self.ledger.wait_again(customer, slot.lent_at, self.model.now)
             self.model.joined(customer, in_front=True)
 
@@ -203,19 +216,29 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.ledger.restore(self.model.free(slot), self.model.now)
 
     @precondition(lambda self: any(isinstance(order, Open) for order in self.model.to_do))
-    @rule(number=any_one, refused=st.booleans())
-    def a_connect_fails(self, number: int, refused: bool) -> None:
+    @rule(number=any_one, how=st.sampled_from(["refused", "transient", "otherwise"]))
+    def a_connect_fails(self, number: int, how: str) -> None:
         order = pick([order for order in self.model.to_do if isinstance(order, Open)], number)
         self.model.to_do.remove(order)
         slot = self.model.gone(order.slot)
-        self.ledger.failed(slot, self.model.now, NO, refused=refused)
-        assert self.model.has_prospects() or not self.model.queue
+        told = self.model.must_learn(slot, transient=how == "transient")
+        before = self.model.tally.refused
+        self.ledger.failed(
+            slot, self.model.now, NO, refused=how == "refused", transient=how == "transient"
+        )
+        assert all(customer.answers == [Refusal(Refused.FAILED, NO)] for customer in told)
+        assert self.model.tally.refused == before + len(told)
 
     # Time and the operator.
 
     @rule(seconds=st.sampled_from([0.001, 0.02, 0.2, 1.0, 4.0, 40.0]))
     def time_passes(self, seconds: float) -> None:
-        self.model.now += seconds
+        self.model.passes(seconds)
+        self.ledger.open_for_waiters(self.model.now)
+
+    @rule(seconds=st.sampled_from([0.01, 0.2, 6.0]))
+    def the_loop_stands_still(self, seconds: float) -> None:
+        self.model.stands_still(seconds)
         self.ledger.open_for_waiters(self.model.now)
 
     @rule()

@@ -25,6 +25,7 @@ REGULAR = {
 """How often each happens, against the others."""
 TROUBLE = {
     "a_connect_fails": 1,
+    "the_loop_stands_still": 0.5,
     "a_loan_turns_out_to_be_broken": 1,
     "a_loan_comes_back_amid_a_query": 1,
     "a_mending_ends": 1,
@@ -38,9 +39,16 @@ TROUBLE = {
 }
 Say = Callable[[Random], dict[str, object]]
 DETAILS: dict[str, Say] = {
-    "somebody_asks": lambda random: {"patience": random.choice([0.05, 1.0, 30.0, float("inf")])},
+    "somebody_asks": lambda random: {
+        "patience": random.choice([0.05, 1.0, 30.0, float("inf")]),
+        "retry_for": random.choice([float("inf"), float("inf"), 0.0, 2.0]),
+    },
     "a_mending_ends": lambda random: {"number": 0, "mended": random.random() < 0.7},
-    "a_connect_fails": lambda random: {"number": 0, "refused": random.random() < 0.3},
+    "a_connect_fails": lambda random: {
+        "number": 0,
+        "how": random.choice(["refused", "transient", "transient", "otherwise"]),
+    },
+    "the_loop_stands_still": lambda random: {"seconds": random.choice([0.01, 0.2, 6.0])},
     "time_passes": lambda random: {"seconds": random.choice([0.001, 0.02, 0.2, 1.0, 4.0])},
     "upkeep_runs": lambda random: {},
     "the_pool_is_resized": lambda random: {
@@ -66,7 +74,11 @@ def machine_of(random: Random) -> LedgerMachine:
             recycle=random.choice([-1.0, -1.0, 4.0, 30.0]),
             lifo=random.random() < 0.5,
             connects_at_once=random.choice([1, 2, 4]),
-            admission=AdmissionPolicy(random.choice([None, 6]), random.choice([None, 0.005])),
+            admission=AdmissionPolicy(
+                random.choice([None, 6]),
+                random.choice([None, 0.005, 0.005]),
+                random.choice([0.1, 2.0, 8.0]),
+            ),
             seed=random.randrange(100),
         ),
         upkeep=UpkeepPolicy(random.choice([0, 2]), 8.0, random.choice([0, 5.0])),

@@ -23,6 +23,13 @@ def queue_of(*askers: Asker, policy: AdmissionPolicy | None = None) -> Waiters:
     return waiters
 
 
+def run_loop(waiters: Waiters, now: float, seconds: float) -> float:
+    """Let time pass while the event loop runs; returns when it is over."""
+    for quarter in range(round(4 * seconds)):
+        waiters.heartbeat(now + quarter / 4)
+    return now + seconds
+
+
 def test_a_slot_goes_to_the_oldest_waiter() -> None:
     first, second = Asker(), Asker()
     waiters, slot = queue_of(first, second), Slot(NOW)
@@ -118,24 +125,93 @@ def test_where_a_connection_can_be_opened_one_may_wait_for_it_though_the_queue_i
     assert join(waiters, Asker()) is Refused.FULL
 
 
-def test_a_waiter_whose_turn_comes_too_late_is_shed_and_the_next_is_served() -> None:
-    policy = AdmissionPolicy(codel_target=0.005, codel_interval=0.1)
-    askers = [Asker() for _ in range(3)]
-    waiters = queue_of(*askers[:2], policy=policy)
-    waiters.hand_over(Slot(NOW), NOW + 0.09)
-    join(waiters, askers[2], NOW + 0.3)
+CODEL = AdmissionPolicy(codel_target=0.005, codel_interval=0.1)
 
-    assert waiters.hand_over(Slot(NOW), NOW + 0.305)
-    assert askers[1].why is Refused.SHED
-    assert askers[2].slot
-    assert waiters.tally == WaitersTally(queued=3, handed_over=2, refused=1)
+
+def overloaded(seconds: float = 0.3) -> tuple[Waiters, list[Asker], float]:
+    """Return a queue to which two come for each that is served, who waits, and the time."""
+    waiters, waiting, now = queue_of(policy=CODEL), [], NOW
+    for _ in range(round(100 * seconds)):
+        now += 0.01
+        for _ in range(2):
+            waiting.append(Asker())
+            assert join(waiters, waiting[-1], now) is None
+        waiters.hand_over(Slot(now), now, may_shed=False)
+    return waiters, [asker for asker in waiting if not asker.answers], now
+
+
+def test_in_a_queue_that_stands_the_oldest_are_shed_a_few_at_a_time() -> None:
+    waiters, waiting, now = overloaded()
+    slot = Slot(now)
+
+    assert waiters.hand_over(slot, now)
+
+    assert [asker.why for asker in waiting[:2]] == [Refused.SHED, Refused.SHED]
+    assert waiting[2].slot is slot
+    assert not any(asker.answers for asker in waiting[3:])
+    assert waiters.tally.refused == 2
+
+
+def test_where_other_connections_may_serve_them_nobody_is_shed() -> None:
+    waiters, waiting, now = overloaded()
+
+    assert waiters.hand_over(Slot(now), now, may_shed=False)
+
+    assert waiting[0].slot
+    assert waiters.tally.refused == 0
+
+
+def test_the_last_waiter_is_served_however_late() -> None:
+    waiters, waiting, now = overloaded()
+    for asker in waiting[:-1]:
+        waiters.withdraw(asker)
+
+    assert waiters.hand_over(Slot(now), now)
+
+    assert waiting[-1].slot
+
+
+def test_where_all_behind_have_gone_the_oldest_is_not_shed_but_served() -> None:
+    waiters, waiting, now = overloaded()
+    for asker in waiting[2:]:
+        asker.gone = True
+
+    assert waiters.hand_over(Slot(now), now)
+
+    assert waiting[0].slot
+    assert list(waiters.queue) == [waiting[1]]
+    assert waiters.tally.refused == 0
+
+
+def test_a_standstill_of_the_loop_is_not_held_against_who_waited() -> None:
+    waiters, now = queue_of(policy=CODEL), NOW
+    waiting = [Asker() for _ in range(20)]
+    for asker in waiting:
+        join(waiters, asker, now)
+
+    for step in range(20):
+        now = NOW + 6.0 + step * 0.001
+        join(waiters, Asker(), now)
+        waiters.hand_over(Slot(now), now)
+
+    assert all(asker.slot for asker in waiting)
+    assert waiters.tally.refused == 0
+
+
+def test_a_standstill_of_the_loop_does_not_make_the_queue_hopeless() -> None:
+    waiters = queue_of(*[Asker() for _ in range(300)])
+    for turn in range(PACE_SAMPLES):
+        now = NOW + turn * 0.001 if turn < PACE_SAMPLES / 2 else NOW + 6.0 + turn * 0.001
+        waiters.hand_over(Slot(now), now)
+
+    assert join(waiters, Asker(now + 30.0), now) is None
 
 
 def test_whoever_cannot_be_served_in_time_is_turned_away() -> None:
     waiters = queue_of(*[Asker() for _ in range(PACE_SAMPLES + 2)])
     now = NOW
     for _ in range(PACE_SAMPLES):
-        now += 2.0
+        now = run_loop(waiters, now, 2.0)
         waiters.hand_over(Slot(now), now)
 
     assert join(waiters, Asker(now + 5.9), now) is Refused.HOPELESS

@@ -49,10 +49,13 @@ class TracedConnections:
         writes: bool,
         *,
         settings: Settings = (),
+        asked_at: float | None = None,
     ) -> Any:
         """As :meth:`Connections.use`."""
         traced = partial(self._traced, use)
-        return await self.untraced.use(traced, plan, sql, arguments, writes, settings=settings)
+        return await self.untraced.use(
+            traced, plan, sql, arguments, writes, settings=settings, asked_at=asked_at
+        )
 
     @asynccontextmanager
     async def transaction(self, sql: str, options: BeginOptions) -> AsyncIterator[Run]:
