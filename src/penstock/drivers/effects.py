@@ -17,7 +17,7 @@ import enum
 from collections.abc import Callable
 from functools import lru_cache
 
-from penstock.drivers.lexer import Kind, tokens
+from penstock.drivers.lexer import Kind, Quotes, tokens
 from penstock.drivers.vocabulary import (
     AFTER_GROUP_BY,
     BEFORE_NO_CALL,
@@ -73,7 +73,7 @@ def _effects(sql: str) -> Effect:
     if "\\'" in sql:
         # Where standard_conforming_strings is off, texts end elsewhere; where they do not end at
         # all, such a server refuses the statement.
-        other = _Reading(sql, backslashes=True)
+        other = _Reading(sql, Quotes.BACKSLASHES)
         if not other.is_open:
             effects = _either(effects, other.effects())
     return effects
@@ -126,14 +126,14 @@ class _Frame:
 class _Reading:
     """One pass over a text, statement by statement."""
 
-    def __init__(self, sql: str, *, backslashes: bool = False) -> None:
+    def __init__(self, sql: str, quotes: Quotes = Quotes.STANDARD) -> None:
         self._sql = sql
         self._effects = Effect.NONE
         self._statements = 0
         self._reads = False
         self.is_open = False
         self._begin()
-        self._read(backslashes)
+        self._read(quotes)
         self._end()
 
     def effects(self) -> Effect:
@@ -143,15 +143,15 @@ class _Reading:
             return self._effects | Effect.SEVERAL
         return self._effects | Effect.READS if self._reads else self._effects
 
-    def _read(self, backslashes: bool) -> None:
+    def _read(self, quotes: Quotes) -> None:
         sql = self._sql
-        for kind, begin, end in tokens(sql, backslashes=backslashes):
+        for kind, begin, end in tokens(sql, quotes, skips_rows=True):
             if kind is Kind.WORD:
                 self._word(sql[begin:end])
-            elif kind is Kind.OPEN:
-                self.is_open = True
+            elif note := _KINDS.get(kind):
+                note(self, sql[begin:end])
             else:
-                _KINDS[kind](self, sql[begin:end])
+                self.is_open = True
 
     def _begin(self) -> None:
         self._frames = [_Frame()]
@@ -257,8 +257,8 @@ class _Reading:
             if len(self._opening) < _OPENING:
                 self._opening.append(".")
         else:
-            self._frames[-1].commas += mark == ","
-            self._push(OPERAND if mark == "]" else mark, mark)
+            self._frames[-1].commas += mark.count(",")
+            self._push(OPERAND if mark == "]" else mark[0], mark[0])
 
     def _open(self) -> None:
         frame, inner = self._frames[-1], _Frame()
