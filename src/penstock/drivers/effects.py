@@ -164,7 +164,7 @@ class _Reading:
         self._awaits_kind = True
         self._explains = self._may_be_options = False
         self._options_at = 0
-        self._indexes = self._updates = self._settings = False
+        self._configures = self._indexes = self._updates = self._settings = False
 
     def _session(self) -> None:
         self._effects |= Effect.SESSION
@@ -191,7 +191,8 @@ class _Reading:
             return
         if word == "as" and self._before in _BEFORE_CTE and self._is_cte():
             self._frames[-1].ctes = True
-        self._push(word if word in KEYWORDS else OPERAND, word)
+        is_type = self._last == "::" or (self._before in _BEFORE_ZONE and word == "zone")
+        self._push(word if word in KEYWORDS and not is_type else OPERAND, word)
         self._names, self._is_bare = [word], True
         if noted := _WORDS.get(word):
             noted(self)
@@ -235,10 +236,11 @@ class _Reading:
 
     def text(self, text: str) -> None:
         self._push(OPERAND, "'")
-        lower = text.lower()
-        if "pg_temp" in lower or (self._frames[-1].sets_config and "seed" in lower):
-            self._session()
-        if self._opening[:1] == ["do"] and any(word in lower for word in _PREPARES):
+        kind = self._opening[:1]
+        if self._configures or kind == ["set"]:
+            if any(word in text.lower() for word in _LASTING):
+                self._session()
+        elif kind == ["do"] and any(word in text.lower() for word in _PREPARES):
             self._effects |= Effect.PREPARED
 
     def operator(self, text: str) -> None:
@@ -311,6 +313,8 @@ class _Reading:
         before = self._before
         if word in SYNTAX or not before or before in CLAUSES.get(word, ()):
             return True
+        if word in {"stdin", "stdout"}:
+            return self._opening[:1] == ["copy"] and before in {"from", "to"}
         if word == "conflict":
             return before == "on" and not frame.joined
         if word in {"rollup", "cube"}:
@@ -324,7 +328,7 @@ class _Reading:
         if len(names) > 2 or (len(names) == 2 and names[0] != "pg_catalog"):
             self._session()
         elif names[-1] == "set_config":
-            inner.sets_config = True
+            inner.sets_config = self._configures = True
         elif names[-1] not in HARMLESS:
             self._session()
 
@@ -368,7 +372,7 @@ class _Reading:
 
     def temporary(self) -> None:
         after = self._second if self._before == "into" else ""
-        if after not in {"", "insert", "merge"} or self._before in {"local", "global"}:
+        if after not in {"", "insert", "merge"} or self._before in {"create", "local", "global"}:
             self._session()
 
     def index(self) -> None:
@@ -419,15 +423,17 @@ def _ends_with_transaction(what: str = "", name: str = "", *_: str) -> bool:
     # A setting may have a name that begins with one of these words.
     if name in {".", "=", "to"}:
         return False
-    # What the seed was before is not known to the server.
-    return what in {"local", "transaction", "constraints"} and name.strip('"') != "seed"
+    return what in {"local", "transaction", "constraints"} and name.strip('"') not in _LASTING
 
 
 _OPENING = 4
+# What is made in that schema and what the seed was stay, though the setting itself does not.
+_LASTING = ("pg_temp", "seed")
 _PREPARES = ("prepare", "deallocate", "discard")
 _KEEPS = frozenset({"temp", "temporary", "sequences"})
 _AFTER_EXPLAIN = frozenset({"analyze", "analyse", "verbose"})
 _BEFORE_CTE = frozenset({"with", "recursive"})
+_BEFORE_ZONE = frozenset({"with", "without"})
 _LISTS = frozenset({("on", "distinct"), ("with", "returning")})
 _KINDS: dict[Kind, Callable[[_Reading, str], None]] = {
     Kind.NAME: _Reading.name,

@@ -39,6 +39,9 @@ OPERAND = "1"
 BEFORE_NO_CALL = _words(
     f"{OPERAND} :: analyse analyze as copy exists into of only ordinality recursive references"
     " table type update vacuum verbose view with"
+    " current_catalog current_date current_role current_schema current_time current_timestamp"
+    " current_user end false localtime localtimestamp null precision session_user system_user"
+    " true user varying"
 )
 """After these a name with a parenthesis is a table, a type, an alias or a clause, and no call."""
 CLAUSES = {
