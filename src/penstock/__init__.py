@@ -1,5 +1,6 @@
 """The database layer that a FastAPI service needs in production."""
 
+from penstock.context import ContextError, ContextRequired, SessionContext
 from penstock.database import (
     BudgetExceeded,
     CommitOutcomeUnknown,
@@ -38,6 +39,8 @@ __all__ = [
     "BudgetExceeded",
     "CommitOutcomeUnknown",
     "ConnectFailed",
+    "ContextError",
+    "ContextRequired",
     "Database",
     "DatabaseSettings",
     "Environment",
@@ -62,6 +65,7 @@ __all__ = [
     "Reader",
     "SessionBusy",
     "SessionClosed",
+    "SessionContext",
     "SettingsError",
     "Severity",
     "SizePreset",

@@ -46,6 +46,8 @@ def written(field: str, value: object) -> str:
     """A setting's value as the page writes it."""
     if isinstance(value, StrEnum):
         return value.value
+    if value == ():
+        return "none"
     if value is None:
         return OFF if accepted(FIELDS[field]).startswith(f"{OFF} or ") else "not set"
     if isinstance(value, float):

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, Self
 from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
+from penstock.context import ContextSource, SettingValue, context_of
 from penstock.database.aborted import note_failures
 from penstock.database.errors import BudgetExceeded
 from penstock.database.lifecycle import Lifecycle, finish
@@ -70,9 +71,11 @@ class Database:
             self.telemetry.ask_server = self._server_numbers
         self.lane = self._own_lane()
         self._watch_statements()
-        self.reader = Reader(self.lane)
+        self.context = ContextSource(self, settings.requires_context, self._engine.dialect.name)
+        """Where the role and the settings of transactions come from, and which are required."""
+        self.reader = Reader(self.lane, self.context)
         """The express lane for what only reads."""
-        self.writer = Writer(self.lane)
+        self.writer = Writer(self.lane, self.context)
         """The express lane for what writes."""
 
     @classmethod
@@ -221,10 +224,15 @@ class Database:
     def unit(self, options: BeginOptions = NO_OPTIONS) -> UnitOfWork:
         """Make a unit of work; whoever asks for it has to commit and end it.
 
+        What ``session_context`` of ``install`` says of a request holds for its transactions, also
+        if they begin elsewhere than in the request.
+
         Args:
             options: How its transactions begin.
         """
-        return self._make_unit(options)
+        unit = self._make_unit(options)
+        unit.context = self.context.bound()
+        return unit
 
     @contextmanager
     def units_from(self, make: Callable[[BeginOptions], UnitOfWork] | None) -> Iterator[None]:
@@ -286,22 +294,41 @@ class Database:
             yield connection
 
     @asynccontextmanager
-    async def write(self, *, isolation_level: str | None = None) -> AsyncIterator[AsyncSession]:
+    async def write(
+        self,
+        *,
+        isolation_level: str | None = None,
+        role: str | None = None,
+        settings: Mapping[str, SettingValue] | None = None,
+    ) -> AsyncIterator[AsyncSession]:
         """A session that is committed when the block ends, and rolled back when it raises.
 
         Args:
             isolation_level: As SQLAlchemy spells it, such as ``SERIALIZABLE``; None for the
                 server's default.
+            role: The role of its transactions; None for that of the request, if it has one.
+            settings: Server settings of its transactions, such as ``{"app.tenant": "7"}``, in
+                place of those that the request has by the same name; see
+                :class:`penstock.SessionContext`.
 
         Raises:
             CommitOutcomeUnknown: The COMMIT was sent and its answer lost.
+            ContextError: The role or a setting is refused, or the database is no PostgreSQL.
+            ContextRequired: A setting is missing that ``requires_context`` declares.
         """
-        async with self._writing(BeginOptions(isolation=isolation_level)) as session:
+        context = self.context.overridden_by(context_of(role, settings))
+        options = BeginOptions(isolation=isolation_level, settings=await context.settings())
+        async with self._writing(options) as session:
             yield session
 
     @asynccontextmanager
     async def read(
-        self, *, isolation_level: str | None = None, deferrable: bool = False
+        self,
+        *,
+        isolation_level: str | None = None,
+        deferrable: bool = False,
+        role: str | None = None,
+        settings: Mapping[str, SettingValue] | None = None,
     ) -> AsyncIterator[ReadOnlySession]:
         """A session that can only read, in one transaction; the server refuses everything else.
 
@@ -309,17 +336,24 @@ class Database:
             isolation_level: As for :meth:`write`. At ``REPEATABLE READ`` all statements see the
                 database as it was at the first of them.
             deferrable: Whether a ``SERIALIZABLE`` one waits at its begin until it cannot fail.
+            role: As for :meth:`write`.
+            settings: As for :meth:`write`.
 
         Raises:
+            ContextError: As :meth:`write` says.
+            ContextRequired: As :meth:`write` says.
             ReadOnlyError: An object that it loaded was changed, which nothing would save.
         """
-        options = BeginOptions(isolation=isolation_level, deferrable=deferrable)
+        context = self.context.overridden_by(context_of(role, settings))
+        options = BeginOptions(
+            isolation=isolation_level, deferrable=deferrable, settings=await context.settings()
+        )
         async with self._reading_as(options) as session:
             yield session
 
     @asynccontextmanager
     async def _writing(self, options: BeginOptions) -> AsyncIterator[AsyncSession]:
-        unit = self.unit(options)
+        unit = self._make_unit(options)
         session = unit.writer
         session.lease = OpenLease(partial(unit.end, _ABANDONED))
         try:
@@ -333,7 +367,7 @@ class Database:
 
     @asynccontextmanager
     async def _reading_as(self, options: BeginOptions) -> AsyncIterator[ReadOnlySession]:
-        unit = self.unit(options)
+        unit = self._make_unit(options)
         session = unit.reader
         session.lease = OpenLease(partial(unit.end, _ABANDONED))
         try:
@@ -344,10 +378,7 @@ class Database:
                 await unit.end(_LEFT)
 
     def _session_lane(self) -> SqlalchemyLane:
-        return SqlalchemyLane(
-            lambda settings: self._reading_as(BeginOptions(settings=settings)),
-            lambda settings: self._writing(BeginOptions(settings=settings)),
-        )
+        return SqlalchemyLane(self._reading_as, self._writing)
 
     async def _check_budget(self, connection: AsyncConnection) -> None:
         settings = self.settings

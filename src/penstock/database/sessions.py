@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
+from penstock.context import ContextSource
 from penstock.database.aborted import WritingSyncSession
 from penstock.database.commit import commit
 from penstock.database.errors import ReadOnlyError
@@ -22,8 +23,10 @@ __all__ = ["ReadingSession", "WritingSession"]
 class WritingSession(UnitSession):
     """The session that writes; its COMMIT says so when its outcome is not known."""
 
-    def __init__(self, source: SessionSource, options: BeginOptions) -> None:
-        super().__init__(source, WritingSyncSession, options)
+    def __init__(
+        self, source: SessionSource, options: BeginOptions, context: ContextSource | None
+    ) -> None:
+        super().__init__(source, WritingSyncSession, options, context)
         self.reader: ReadingSession | None = None
         self.began = False
         self._task: asyncio.Task[Any] | None = None
@@ -73,8 +76,10 @@ class ReadingSession(UnitSession):
     and needs no second connection.
     """
 
-    def __init__(self, source: SessionSource, options: BeginOptions) -> None:
-        super().__init__(source, ReadOnlySyncSession, replace(options, reading=True))
+    def __init__(
+        self, source: SessionSource, options: BeginOptions, context: ContextSource | None
+    ) -> None:
+        super().__init__(source, ReadOnlySyncSession, replace(options, reading=True), context)
         self.writer: WritingSession | None = None
         self._source = self._bound = source
         self._streams = False
@@ -89,6 +94,7 @@ class ReadingSession(UnitSession):
             bound = self._source if shared is None or self._streams else shared
             if bound is not self._bound:  # to ask or to set SQLAlchemy's own costs more
                 self.bind = self._bound = bound
+                self.sync_session.is_guest = bound is not self._source  # type: ignore[attr-defined]  # of that kind
 
     async def after_operation(self, *, failed: bool) -> None:
         """Let the connection go once the unit writes."""

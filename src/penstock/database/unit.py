@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from penstock.context import ContextSource
 from penstock.database.errors import SessionBusy
 from penstock.database.sessions import ReadingSession, WritingSession
 from penstock.database.unit_session import SessionSource
@@ -21,9 +22,13 @@ class UnitOfWork:
         reading: The same for the reading session.
         committed: Told how many seconds each COMMIT took.
         options: How the transactions of both begin.
+
+    Attributes:
+        context: Where the role and the settings of their transactions come from, beside those of
+            the options; None for nowhere else. A session looks when it is first used.
     """
 
-    __slots__ = ("_committed", "_options", "_reader", "_reading", "_writer", "_writing")
+    __slots__ = ("_committed", "_options", "_reader", "_reading", "_writer", "_writing", "context")
 
     def __init__(
         self,
@@ -36,6 +41,7 @@ class UnitOfWork:
         self._writing = writing
         self._reading = reading
         self._options = options
+        self.context: ContextSource | None = None
         self._writer: WritingSession | None = None
         self._reader: ReadingSession | None = None
 
@@ -43,7 +49,7 @@ class UnitOfWork:
     def writer(self) -> WritingSession:
         """The session that writes."""
         if self._writer is None:
-            self._writer = WritingSession(self._writing, self._options)
+            self._writer = WritingSession(self._writing, self._options, self.context)
             self._introduce()
         return self._writer
 
@@ -51,7 +57,7 @@ class UnitOfWork:
     def reader(self) -> ReadingSession:
         """The session that reads."""
         if self._reader is None:
-            self._reader = ReadingSession(self._reading, self._options)
+            self._reader = ReadingSession(self._reading, self._options, self.context)
             self._introduce()
         return self._reader
 

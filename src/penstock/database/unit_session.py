@@ -3,6 +3,7 @@
 import functools
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, event
@@ -13,9 +14,11 @@ from sqlalchemy.ext.asyncio import (
     AsyncSessionTransaction,
 )
 from sqlalchemy.orm import Session, SessionTransaction
-from sqlalchemy.util import greenlet_spawn
+from sqlalchemy.util import await_, greenlet_spawn
 
+from penstock.context import ContextError, ContextSource, Settings
 from penstock.database.errors import SessionClosed
+from penstock.database.nested_context import set_within
 from penstock.drivers.driver import BeginOptions
 from penstock.pool.request_leases import OpenLease
 
@@ -40,6 +43,8 @@ def operation(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[
         self.refuse_if_ended()
         if self.lease is not None:
             self.lease.use()
+        if self.sync_session.context is not None:  # type: ignore[attr-defined]  # of that kind
+            await self.sync_session.find_context()  # type: ignore[attr-defined]  # as above
         await self.before_operation()
         self.running += 1
         try:
@@ -60,21 +65,65 @@ class UnitSyncSession(Session):
 
     Attributes:
         options: How its transactions begin.
+        context: Where the role and the settings of its transactions come from, until they are
+            known and part of the options; None from then on.
     """
 
     options = BeginOptions()
+    context: ContextSource | None = None
+    is_guest = False
+    """Whether its connection is in the transaction of another session of the same unit."""
+    _before: tuple[Connection, Settings] | None = None
+    """What was set on a connection before its transaction, which is a savepoint of an outer one."""
+
+    async def find_context(self) -> None:
+        """Have the role and the settings found out."""
+        if self.context is not None:
+            settings = await self.context.settings()
+            self.options = replace(self.options, settings=settings + self.options.settings)
+            self.context = None
+
+    def begin_on(self, connection: Connection) -> None:
+        """Have a transaction begin as it should, with its first statement.
+
+        Raises:
+            ContextError: The connection cannot.
+        """
+        if self.context is not None:  # as where an attribute is loaded, which is no operation
+            await_(self.find_context())
+        options = self.options
+        if connection.in_nested_transaction():
+            if options.settings and not self.is_guest:
+                self._before = connection, set_within(connection, options.settings)
+            return
+        adapter: Any = connection.connection.dbapi_connection
+        if hasattr(adapter, "begin_as"):
+            adapter.begin_as(options)
+        elif options.settings:
+            raise ContextError("The connections of this engine take no role and no settings")
+
+    def ended(self) -> None:
+        """Put back what was set before, as a savepoint leaves its settings behind."""
+        if self._before is not None:
+            (connection, settings), self._before = self._before, None
+            if not connection.closed and not connection.invalidated:
+                set_within(connection, settings)
 
 
-@event.listens_for(UnitSyncSession, "after_begin", propagate=True)
+# In front of the application's own listeners, whose statements belong to the transaction.
+@event.listens_for(UnitSyncSession, "after_begin", propagate=True, insert=True)
 def _begin_as_asked(
     session: UnitSyncSession,
     transaction: SessionTransaction,  # noqa: ARG001 - the event's signature
     connection: Connection,
 ) -> None:
-    """Have the driver's BEGIN, which the first statement brings about, say what it has to."""
-    adapter: Any = connection.connection.dbapi_connection
-    if hasattr(adapter, "begin") and not connection.in_nested_transaction():
-        adapter.begin = session.options
+    session.begin_on(connection)
+
+
+@event.listens_for(UnitSyncSession, "after_transaction_end", propagate=True)
+def _end(session: UnitSyncSession, transaction: SessionTransaction) -> None:
+    if transaction.parent is None:
+        session.ended()
 
 
 class UnitSession(AsyncSession):
@@ -97,7 +146,11 @@ class UnitSession(AsyncSession):
     """What it has streamed, as far as it was not read to its end."""
 
     def __init__(
-        self, source: SessionSource, kind: type[UnitSyncSession], options: BeginOptions
+        self,
+        source: SessionSource,
+        kind: type[UnitSyncSession],
+        options: BeginOptions,
+        context: ContextSource | None = None,
     ) -> None:
         super().__init__(
             source,
@@ -108,6 +161,7 @@ class UnitSession(AsyncSession):
             join_transaction_mode="create_savepoint",
         )
         self.sync_session.options = options  # type: ignore[attr-defined]  # of that kind
+        self.sync_session.context = context  # type: ignore[attr-defined]  # as above
 
     @property
     def is_over(self) -> bool:

@@ -16,7 +16,14 @@ from sqlalchemy.dialects.postgresql.asyncpg import (
 )
 from sqlalchemy.util import await_
 
-from penstock.drivers.driver import BeginOptions, Driver, Prepared, never, number_of
+from penstock.drivers.driver import (
+    BeginOptions,
+    Driver,
+    Prepared,
+    keeps_transaction,
+    never,
+    number_of,
+)
 from penstock.drivers.effects import Effect, effects_of
 from penstock.drivers.pipelining import Parameters, Pipeline
 
@@ -94,13 +101,23 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         queries_before: How many the driver had run when its own connection was given out.
     """
 
-    __slots__ = ("_is_doubtful", "_opening", "_options", "begin", "effects", "queries_before")
+    __slots__ = (
+        "_has_lost_settings",
+        "_is_doubtful",
+        "_opening",
+        "_options",
+        "begin",
+        "effects",
+        "queries_before",
+    )
 
     _connection: Any
     _transaction: Any
     begin: BeginOptions | None
     effects: Effect
     queries_before: int
+    _has_lost_settings: bool
+    """Whether the open transaction may be another than the one that its settings were sent for."""
     _is_doubtful: bool
     _opening: list[tuple[str, Parameters]]
     _options: BeginOptions | None
@@ -118,7 +135,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         connection.effects = Effect.NONE
         connection.begin = connection._options = None
         connection._opening = []
-        connection._is_doubtful = False
+        connection._is_doubtful = connection._has_lost_settings = False
         connection.queries_before = 0
         return connection
 
@@ -137,16 +154,32 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         effects = effects_of(operation)
         if self._options is not None:
             self._stay_as_begun(self._options, effects)
+            if effects & Effect.CONTROL and not keeps_transaction(operation):
+                self._has_lost_settings = True
         self.effects |= effects & ~Effect.READS
 
     def _stay_as_begun(self, options: BeginOptions, effects: Effect) -> None:
-        if self.effects & Effect.CONTROL and not self._is_open():
-            # A statement has ended the transaction: the next one begins another of the kind.
-            self._pipeline.send_batch(self._opening)
-        elif self._is_doubtful and not effects & Effect.CONTROL:
-            self._pipeline.send_batch([STAY_READ_ONLY])
+        if self.effects & (Effect.CONTROL | Effect.DRIVER) and not self._is_open():
+            # The transaction was ended by hand: the next statement begins another of the kind.
+            self._send(self._opening, options)
+            self._has_lost_settings = False
+        else:
+            self._send_again(options, effects)
         # Before its first query, a transaction may be made to write (SET TRANSACTION).
         self._is_doubtful = self._is_doubtful or (options.reading and not effects & Effect.READS)
+
+    def _send_again(self, options: BeginOptions, effects: Effect) -> None:
+        again = []
+        if self._is_doubtful and not effects & Effect.CONTROL:
+            again.append(STAY_READ_ONLY)
+        if self._has_lost_settings:
+            self._has_lost_settings = False
+            again += [context_statement(options.settings)] if options.settings else []
+        if again:
+            self._send(again, options)
+
+    def _send(self, statements: list[tuple[str, Parameters]], options: BeginOptions) -> None:
+        self._pipeline.send_batch(statements, options.settings)
 
     def _is_open(self) -> bool:
         # The driver hears of a BEGIN with the answer to the statement behind it.
@@ -175,7 +208,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         Args:
             settings: Names and values; the statement after them is prepared already.
         """
-        self._pipeline.send_batch([context_statement(settings)])
+        self._pipeline.send_batch([context_statement(settings)], settings)
 
     async def _start_transaction(self) -> None:
         options, self.begin = self.begin, None
@@ -199,10 +232,25 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         if options is not None and options.settings:
             self._opening.append(context_statement(options.settings))
         if self._opening:
-            self._pipeline.send_batch(self._opening)
+            self._send(self._opening, options or BeginOptions())
         self._transaction = transaction
         self._options = options
-        self._is_doubtful = False
+        self._is_doubtful = self._has_lost_settings = False
+
+    def begin_as(self, options: BeginOptions) -> None:
+        """Begin the next transaction so; where a listener has begun it already, go on so.
+
+        Args:
+            options: An isolation level can no longer be had then.
+        """
+        if self._transaction is None:
+            self.begin = options
+            return
+        self._options = options
+        self._opening = [("BEGIN READ ONLY" if options.reading else "BEGIN", ())]
+        if options.settings:
+            self._opening.append(context_statement(options.settings))
+        self._is_doubtful, self._has_lost_settings = options.reading, True
 
     async def open_transaction(self) -> None:
         """Begin now, in a round trip of its own, if nothing has been said in a transaction yet."""
@@ -230,7 +278,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
             self._roll_back_pipelined()
         else:
             super().commit()
-            self._options = None
+            self.begin = self._options = None
 
     def rollback(self) -> None:
         """Roll back, without a wait where the transaction only reads."""
@@ -239,7 +287,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         else:
             self.end_unsent()
             super().rollback()
-            self._options = None
+            self.begin = self._options = None
 
     def ends_without_wait(self) -> bool:
         """Return whether a rollback says nothing to the server, or waits for no answer."""
@@ -271,7 +319,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         if driver._top_xact is transaction:
             driver._top_xact = None
         transaction._state = TransactionState.ROLLEDBACK
-        self._transaction = self._options = None
+        self._transaction = self.begin = self._options = None
 
     def end_unsent(self) -> None:
         """End a BEGIN that was sent ahead of a statement which the driver could not send."""

@@ -1,12 +1,22 @@
 """What the pool has to know of any driver: whether a connection lives, and how one is saved."""
 
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from penstock.drivers.effects import Effect
 
-__all__ = ["NO_OPTIONS", "BeginOptions", "Driver", "Prepared", "Trace", "number_of"]
+__all__ = [
+    "NO_OPTIONS",
+    "BeginOptions",
+    "Driver",
+    "Prepared",
+    "Trace",
+    "keeps_transaction",
+    "number_of",
+    "without_values",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +34,7 @@ class BeginOptions:
     reading: bool = False
     isolation: str | None = None
     deferrable: bool = False
-    settings: tuple[tuple[str, str], ...] = ()
+    settings: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
 
 NO_OPTIONS = BeginOptions()
@@ -155,3 +165,32 @@ def number_of(transport: Any) -> int:
     """Return the number of a transport's socket."""
     number: int = transport.get_extra_info("socket").fileno()
     return number
+
+
+_OF_SAVEPOINTS = re.compile(
+    r"\s*(?:savepoint|release|rollback\s+(?:(?:work|transaction)\s+)?to)\b", re.IGNORECASE
+)
+
+
+def keeps_transaction(operation: str) -> bool:
+    """Return whether transaction control is about a savepoint alone, as far as can be seen.
+
+    Any other may have ended the transaction and its settings, also where another one is open
+    after it (``AND CHAIN``).
+
+    Args:
+        operation: One statement.
+    """
+    return _OF_SAVEPOINTS.match(operation) is not None
+
+
+def without_values(message: str, settings: tuple[tuple[str, str], ...]) -> str:
+    """Return what the server says of settings that it refuses, without their values.
+
+    Args:
+        message: The server's.
+        settings: Names and values.
+    """
+    for value in sorted({value for _, value in settings if value}, key=len, reverse=True):
+        message = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", "***", message)
+    return f"the session context is refused: {message}"

@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
+from penstock.drivers.driver import without_values
+
 __all__ = ["Parameters", "Pipeline"]
 
 Parameters = Sequence[str | None]
@@ -36,12 +38,14 @@ class _Batch:
 
     Args:
         answers: The types of the messages that answer them, in order.
+        settings: Names and values that they set, which no error may show.
     """
 
-    __slots__ = ("answers",)
+    __slots__ = ("answers", "settings")
 
-    def __init__(self, answers: bytes) -> None:
+    def __init__(self, answers: bytes, settings: tuple[tuple[str, str], ...]) -> None:
         self.answers = answers
+        self.settings = settings
 
 
 class _Query:
@@ -85,7 +89,11 @@ class Pipeline(asyncio.Protocol):
 
     # What is sent.
 
-    def send_batch(self, statements: Sequence[tuple[str, Parameters]]) -> None:
+    def send_batch(
+        self,
+        statements: Sequence[tuple[str, Parameters]],
+        settings: tuple[tuple[str, str], ...] = (),
+    ) -> None:
         """Send statements that are one transaction with what the driver sends next.
 
         Should one of them fail, the server skips the rest, the driver's statement included,
@@ -94,12 +102,14 @@ class Pipeline(asyncio.Protocol):
         Args:
             statements: Each with its parameters ``$1``, ``$2`` ...; one that returns rows returns
                 exactly one.
+            settings: Names and values among the parameters that are not to be shown, should the
+                server refuse them.
         """
         messages, answers = bytearray(), b""
         for text, values in statements:
             messages += _statement(text, values)
             answers += b"12DC" if text.startswith("SELECT") else b"12C"
-        self._expected.append(_Batch(answers))
+        self._expected.append(_Batch(answers, settings))
         self._transport.write(messages)
 
     def send_query(
@@ -153,31 +163,34 @@ class Pipeline(asyncio.Protocol):
                 break
             message = bytes(received[:end])
             del received[:end]
-            if message[0] in _ASYNCHRONOUS or self._is_for_driver(message):
+            if message[0] in _ASYNCHRONOUS:
                 passed_on += message
+            else:
+                passed_on += self._for_driver(message)
         if not self._expected:
             passed_on += received
             received.clear()
         if passed_on and not self._transport.is_closing():
             self._driver.data_received(bytes(passed_on))
 
-    def _is_for_driver(self, message: bytes) -> bool:
+    def _for_driver(self, message: bytes) -> bytes:
         expected = self._expected[0]
         if isinstance(expected, _Batch):
-            return self._is_beyond_batch(expected, message)
+            return self._beyond_batch(expected, message)
         self._take_of_query(expected, message)
-        return False
+        return b""
 
-    def _is_beyond_batch(self, batch: _Batch, message: bytes) -> bool:
+    def _beyond_batch(self, batch: _Batch, message: bytes) -> bytes:
         kind = message[0]
         if kind == _ERROR:
-            return self._is_error_for_driver(message)
+            is_drivers = self._is_error_for_driver(message)
+            return _without_values(message, batch.settings) if is_drivers else b""
         if kind != batch.answers[0]:
             self._transport.abort()
         batch.answers = batch.answers[1:]
         if not batch.answers:
             self._expected.popleft()
-        return False
+        return b""
 
     def _is_error_for_driver(self, message: bytes) -> bool:
         # The server skips everything up to the next Sync: the driver's, or one that ended a batch.
@@ -240,3 +253,21 @@ def _statement(text: str, values: Parameters) -> bytes:
             _EXECUTE,
         )
     )
+
+
+def _without_values(error: bytes, settings: tuple[tuple[str, str], ...]) -> bytes:
+    """Return an error of the server's with no value of the settings in its texts.
+
+    https://www.postgresql.org/docs/current/protocol-error-fields.html
+    """
+    if not settings:
+        return error
+    fields = bytearray()
+    for field in filter(None, error[_HEADER:].split(b"\0")):
+        if field[:1] == b"M":
+            message = without_values(field[1:].decode(errors="replace"), settings)
+            fields += b"M" + message.encode() + b"\0"
+        elif field[:1] not in b"DHW":
+            fields += field + b"\0"
+    fields += b"\0"
+    return b"E" + (len(fields) + 4).to_bytes(4) + bytes(fields)

@@ -10,7 +10,8 @@ from sqlalchemy.dialects.postgresql.psycopg import (
 )
 from sqlalchemy.util import await_
 
-from penstock.drivers.driver import BeginOptions, Driver
+from penstock.context import ContextError
+from penstock.drivers.driver import BeginOptions, Driver, keeps_transaction, without_values
 from penstock.drivers.effects import Effect, effects_of
 
 __all__ = ["Psycopg", "PsycopgConnection"]
@@ -59,15 +60,24 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         ran_itself: Those of them that came through SQLAlchemy.
     """
 
-    __slots__ = ("_is_doubtful", "_reading", "begin", "effects", "ran", "ran_itself")
+    __slots__ = (
+        "_has_lost_settings",
+        "_is_doubtful",
+        "_options",
+        "begin",
+        "effects",
+        "ran",
+        "ran_itself",
+    )
 
     _connection: Any
     begin: BeginOptions | None
     effects: Effect
     ran: int
     ran_itself: int
+    _has_lost_settings: bool
     _is_doubtful: bool
-    _reading: bool
+    _options: BeginOptions | None
 
     @classmethod
     def of(cls, adapter: AsyncAdapt_psycopg_connection) -> Self:
@@ -75,8 +85,8 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         driver: Any = adapter._connection
         connection = cls(adapter.dbapi, driver)
         connection.effects = Effect.NONE
-        connection.begin = None
-        connection._reading = connection._is_doubtful = False
+        connection.begin = connection._options = None
+        connection._is_doubtful = connection._has_lost_settings = False
         connection.ran = connection.ran_itself = 0
         return connection
 
@@ -90,27 +100,85 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         Args:
             operation: The statement that is sent next.
         """
-        driver = self._connection
         effects = effects_of(operation) if isinstance(operation, str) else Effect.SESSION
-        if self.begin is not None and driver.info.transaction_status == _IDLE:
-            options, self.begin = self.begin, None
-            self._reading, self._is_doubtful = options.reading, False
-            await self._begin(options)
-        elif self._reading and self._is_doubtful and not effects & Effect.CONTROL:
-            await self._run("SET TRANSACTION READ ONLY")
+        if self.begin is not None and self._is_idle():
+            self._options, self.begin = self.begin, None
+            await self._begin(self._options)
+        elif self._options is not None:
+            await self._stay_as_begun(self._options, effects)
+        if self._options is not None:
+            self._check_control(self._options, effects, operation)
         self._is_doubtful = self._is_doubtful or not effects & Effect.READS
         self.effects |= effects & ~Effect.READS
         self.ran_itself += 1
 
+    def _is_idle(self) -> bool:
+        status: int = self._connection.info.transaction_status
+        return status == _IDLE
+
+    def begin_as(self, options: BeginOptions) -> None:
+        """Begin the next transaction so; where a listener has begun it already, go on so.
+
+        Args:
+            options: An isolation level can no longer be had then.
+        """
+        if self._is_idle():
+            self.begin = options
+        else:
+            self._options = options
+            self._is_doubtful = self._has_lost_settings = True
+
+    async def _stay_as_begun(self, options: BeginOptions, effects: Effect) -> None:
+        if self._is_idle():
+            # The transaction was ended by hand: the next statement begins another of the kind.
+            await self._begin(options)
+            return
+        if options.reading and self._is_doubtful and not effects & Effect.CONTROL:
+            await self._run("SET TRANSACTION READ ONLY")
+        if self._has_lost_settings:
+            await self._set(options)
+
+    def _check_control(self, options: BeginOptions, effects: Effect, operation: Any) -> None:
+        if not effects & Effect.CONTROL:
+            return
+        if effects & Effect.SEVERAL and options.settings:
+            raise ContextError(
+                "A text of several statements ends its transaction amid them, and with it the "
+                "context of what follows: run them one by one."
+            )
+        self._has_lost_settings = not keeps_transaction(operation)
+
     async def _begin(self, options: BeginOptions) -> None:
+        self._is_doubtful = False
+        if self._connection.autocommit and options.settings:
+            await self._run("BEGIN READ ONLY" if options.reading else "BEGIN")
         if options.isolation is not None or options.deferrable:
             level = f" ISOLATION LEVEL {options.isolation}" if options.isolation else ""
             deferrable = " DEFERRABLE" if options.deferrable else ""
             await self._run(f"SET TRANSACTION{level}{deferrable}")
-        if options.settings:
-            calls = ", ".join("set_config(%s, %s, true)" for _ in options.settings)
-            values = [text for setting in options.settings for text in setting]
+        await self._set(options)
+
+    async def _set(self, options: BeginOptions) -> None:
+        if not options.settings:
+            return
+        calls = ", ".join("set_config(%s, %s, true)" for _ in options.settings)
+        values = [text for setting in options.settings for text in setting]
+        try:
             await self._run(f"SELECT {calls}", values)
+        except self.dbapi.Error as error:
+            message = error.diag.message_primary or type(error).__name__
+            raise type(error)(without_values(message, options.settings)) from None
+        self._has_lost_settings = False
+
+    def commit(self) -> None:
+        """Commit; what comes next begins as it is then asked to."""
+        self.begin = self._options = None
+        super().commit()
+
+    def rollback(self) -> None:
+        """Roll back; the same."""
+        self.begin = self._options = None
+        super().rollback()
 
     async def _run(self, statement: str, values: Any = None) -> None:
         self.ran_itself += 1

@@ -4,10 +4,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import URL, make_url
+from sqlalchemy import URL, event, make_url
+from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from penstock.drivers.capabilities import driver_of
 from penstock.engine.driver import connect_arguments
 from penstock.engine.sqlite import is_one_connection, prepare_sqlite
 from penstock.engine.statements import note_statements
@@ -60,11 +62,21 @@ def build_engine(settings: DatabaseSettings) -> AsyncEngine:
         hide_parameters=settings.environment is not Environment.DEVELOPMENT,
         **_pool(settings, url),
     )
+    if engine.dialect.name == "postgresql" and not settings.keeps_connections:
+        _adapt_connections(engine)
     if settings.driver == "aiosqlite":
         prepare_sqlite(engine.sync_engine, settings)
     if settings.leak_after is not None and isinstance(engine.pool, PenstockPool):
         note_statements(engine.sync_engine)
     return engine
+
+
+def _adapt_connections(engine: AsyncEngine) -> None:
+    """Have transactions begin on connections that are not kept as they do on those of a pool."""
+
+    @event.listens_for(engine.sync_engine, "do_connect")
+    def connect(dialect: Dialect, _: object, arguments: Any, options: Any) -> Any:
+        return driver_of(dialect).adapt(dialect.connect(*arguments, **options))
 
 
 def _pool(settings: DatabaseSettings, url: URL) -> dict[str, Any]:

@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import Awaitable, Coroutine, Mapping
-from typing import Any, TypeVar, overload
+from copy import copy
+from typing import Any, Generic, Self, TypeVar, overload
 
 from sqlalchemy import Row, Select
 
+from penstock.context import ContextError, ContextSource, Settings, SettingValue, context_of
 from penstock.express.adhoc import AdHocQueries
 from penstock.express.awaited import mark_as_awaited
 from penstock.express.errors import UNKNOWN, CommitOutcomeUnknown
-from penstock.express.lanes import Call, Pick
+from penstock.express.lanes import Call, Pick, ReadingLane
 from penstock.express.query import Mapped, Query, Statement
 from penstock.express.results import every, first, one, one_or_none, scalar
 
@@ -17,19 +19,75 @@ __all__ = ["Asking", "Values", "within"]
 
 _T = TypeVar("_T")
 _M = TypeVar("_M", bound=Mapped)
+_L = TypeVar("_L", bound=ReadingLane)
 Values = Mapping[str, Any] | None
 
 
-class Asking:
+class _Place(Generic[_L]):
+    """Where a lane is, for all who use the same, as it may be replaced."""
+
+    __slots__ = ("lane",)
+
+    def __init__(self, lane: _L) -> None:
+        self.lane = lane
+
+
+class Asking(Generic[_L]):
     """What a reader and a writer have in common.
 
     Every method takes a statement, or what ``query()`` made of one; the values of its parameters,
     by name, as keywords or as one mapping; and ``timeout``, in seconds, for the whole of it, the
     wait for a connection included.
+
+    Args:
+        lane: How statements are run.
+        context: Where the role and the settings of each come from; None where its transaction
+            has them already.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lane: _L, context: ContextSource | None = None) -> None:
+        self._place = _Place(lane)
         self._adhoc = AdHocQueries()
+        self._context = context
+
+    @property
+    def lane(self) -> _L:
+        """How statements are run."""
+        return self._place.lane
+
+    @lane.setter
+    def lane(self, lane: _L) -> None:
+        self._place.lane = lane
+
+    def with_context(
+        self, *, role: str | None = None, settings: Mapping[str, SettingValue] | None = None
+    ) -> Self:
+        """Return the same whose statements run as a role, or with server settings of their own.
+
+        Both hold for exactly the transaction of each statement and travel with it. What is not
+        given stays as it is, such as what the request says.
+
+        Args:
+            role: The role; None to leave it.
+            settings: Values by name, such as ``{"app.tenant": "7"}``; see
+                :class:`penstock.SessionContext`.
+
+        Raises:
+            ContextError: A name or a value is refused, the database is no PostgreSQL, or this is
+                the reader of a snapshot, whose transaction has begun.
+        """
+        if self._context is None:
+            raise ContextError("A snapshot has the context of its begin: give it before snapshot()")
+        view = copy(self)
+        view._context = self._context.overridden_by(context_of(role, settings))  # noqa: SLF001 - of the same class
+        return view
+
+    async def _settings(self) -> Settings:
+        context = self._context
+        if context is None:
+            return ()
+        settings = context.at_once()
+        return await context.settings() if settings is None else settings
 
     def _run(self, call: Call, pick: Pick) -> Coroutine[Any, Any, Any]:
         raise NotImplementedError
@@ -48,8 +106,18 @@ class Asking:
             call = Call(statement, named)
         else:
             call = self._call(statement, values, named)
-        answer = self._run(call, pick)
+        context = self._context
+        settings = () if context is None else context.at_once()
+        if settings is None:
+            answer = self._run_in_context(call, pick)
+        else:
+            call.settings = settings
+            answer = self._run(call, pick)
         return answer if seconds is None else within(seconds, answer)
+
+    async def _run_in_context(self, call: Call, pick: Pick) -> Any:
+        call.settings = await self._settings()
+        return await self._run(call, pick)
 
     def _call(self, statement: Any, values: Values, named: dict[str, Any]) -> Call:
         if values is not None:

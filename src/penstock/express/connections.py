@@ -2,8 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from functools import partial
 from logging import INFO
 from math import inf
@@ -14,14 +14,14 @@ from asyncpg.exceptions import OutdatedSchemaCacheError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util import greenlet_spawn
 
+from penstock.context import Settings
 from penstock.drivers.asyncpg import is_confined
 from penstock.drivers.driver import BeginOptions
 from penstock.express.counting import rows_of
 from penstock.express.errors import ExpressError
-from penstock.express.failures import is_lost, is_outdated, is_shutdown, worded
-from penstock.express.lanes import Settings
+from penstock.express.failures import is_lost, is_outdated, is_shutdown, was_interrupted, worded
 from penstock.express.loan import Loan, take_back
-from penstock.express.messages import fetch
+from penstock.express.messages import fetch, prepared_of
 from penstock.express.patience import Patience
 from penstock.express.plan import Plan
 from penstock.pool import PenstockPool
@@ -100,7 +100,7 @@ class _Work:
     sql: str
     arguments: Sequence[Any]
     writes: bool
-    settings: Settings = ()
+    settings: Settings = field(default=(), repr=False)
     asked_at: float | None = None
 
     def on(self, driver: Any) -> Coroutine[Any, Any, Any]:
@@ -240,7 +240,7 @@ class Connections:
             self._time(loan.record, work.sql)
             if work.may_be_sent_again(loan.driver, error):
                 return await self._use_anew(loan, work)
-            await loan.take_back(error)
+            await self._take_back(loan, error)
             told = self._told(loan.adapter, error, work, waited)
             raise told from told.__cause__
         self._time(loan.record, work.sql, answer)
@@ -249,12 +249,17 @@ class Connections:
 
     async def _run_alone(self, loan: Loan, work: "_Work") -> Any:
         """Run a statement as a transaction of its own, with its settings, that reads if it may."""
+        loan.adapter.effects |= work.plan.effects
+        if not (work.writes or self.is_confinable()):
+            return await self._run_reading(loan, work)
+        if work.settings:
+            if not await _is_prepared(loan, work):
+                return await self._run_writing(loan, work)
+            loan.adapter.send_settings(work.settings)
+        return await work.on(loan.driver)
+
+    async def _run_reading(self, loan: Loan, work: "_Work") -> Any:
         adapter = loan.adapter
-        adapter.effects |= work.plan.effects
-        if work.writes or self.is_confinable():
-            if work.settings:
-                await self._send_settings(loan.driver, adapter, work)
-            return await work.on(loan.driver)
         adapter.begin = BeginOptions(reading=True, settings=work.settings)
         await adapter.begin_pipelined()
         try:
@@ -263,12 +268,20 @@ class Connections:
             if adapter.ends_without_wait():
                 adapter.rollback()
 
-    async def _send_settings(self, driver: Any, adapter: Any, work: "_Work") -> None:
-        # What prepares a statement may end the transaction: the settings are in front of what runs.
-        if not isinstance(work.plan, Plan):
-            raise ExpressError("COPY takes no settings of its own: use a session.")
-        await driver._get_statement(work.sql, None)  # noqa: SLF001 - as messages.learn()
-        adapter.send_settings(work.settings)
+    async def _run_writing(self, loan: Loan, work: "_Work") -> Any:
+        """Run what takes several messages, between a BEGIN with its settings and a COMMIT."""
+        adapter = loan.adapter
+        adapter.begin = BeginOptions(reading=not work.writes, settings=work.settings)
+        await adapter.begin_pipelined()
+        try:
+            answer = await work.on(loan.driver)
+        except Exception as error:
+            if not was_interrupted(error) and not is_lost(loan.driver, error):
+                with suppress(Exception):  # the connection is recovered then
+                    await greenlet_spawn(adapter.rollback)
+            raise
+        await greenlet_spawn(adapter.commit)
+        return answer
 
     async def _use_anew(self, loan: Loan, work: "_Work") -> Any:
         # asyncpg knows a table or a type as it was before.
@@ -277,11 +290,15 @@ class Connections:
             await loan.driver.reload_schema_state()
             answer = await self._run_alone(loan, work)
         except BaseException as error:  # noqa: BLE001 - as above
-            await loan.take_back(error)
+            await self._take_back(loan, error)
             told = self._told(loan.adapter, error, work, waited)
             raise told from told.__cause__
         await loan.give_back()
         return answer
+
+    @staticmethod
+    async def _take_back(loan: Loan, error: BaseException) -> None:
+        await loan.take_back(error, amid_transaction=loan.driver.is_in_transaction())
 
     @asynccontextmanager
     async def transaction(self, sql: str, options: BeginOptions) -> AsyncIterator[Run]:
@@ -395,3 +412,17 @@ async def _abandon(loan: Loan) -> None:
         await loan.take_back(error, amid_transaction=True)
         raise
     await loan.give_back()
+
+
+async def _is_prepared(loan: Loan, work: _Work) -> bool:
+    """Prepare a statement; return whether it can be run in one go, right behind its settings.
+
+    What prepares a statement ends the transaction of what is in front of it.
+    """
+    if not isinstance(work.plan, Plan):
+        return False  # as COPY, which asks for the columns first
+    if prepared_of(loan.driver, work.sql) is not None:
+        return True
+    loan.adapter.send_settings(work.settings)  # a search_path, by which names are looked up
+    await loan.driver._get_statement(work.sql, None)  # noqa: SLF001 - as messages.learn()
+    return prepared_of(loan.driver, work.sql) is not None

@@ -10,13 +10,14 @@ from asyncpg.exceptions import OutdatedSchemaCacheError
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from penstock.context import Settings
 from penstock.drivers.driver import BeginOptions
 from penstock.express import messages
 from penstock.express.connections import ConnectionLost, Connections, Run, repeated
 from penstock.express.counting import count
 from penstock.express.errors import UNKNOWN, CommitOutcomeUnknown, ExpressError
 from penstock.express.failures import not_converted, not_read
-from penstock.express.lanes import Batches, Call, Copy, Pick, ReadingLane, Settings
+from penstock.express.lanes import Batches, Call, Copy, Pick, ReadingLane
 from penstock.express.own_columns import by_columns_of
 from penstock.express.plan import Plan
 from penstock.express.query import Query
@@ -77,7 +78,9 @@ class DriverLane:
         plan, sql, arguments = _bound(call, self._dialect)
         return count(await self._write(messages.execute, plan, sql, arguments, call.settings))
 
-    async def execute_many(self, query: Query[Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    async def execute_many(
+        self, query: Query[Any], rows: Sequence[Mapping[str, Any]], settings: Settings = ()
+    ) -> None:
         """As the protocol says, in as many messages as there are rows, but few round trips."""
         texts: dict[str, None] = {}
         arguments = []
@@ -91,12 +94,13 @@ class DriverLane:
                 "give every row the same names, or call execute() for each."
             )
         if texts:
-            await self._write(messages.execute_many, plan, next(iter(texts)), arguments)
+            sql = next(iter(texts))
+            await self._write(messages.execute_many, plan, sql, arguments, settings)
 
-    async def copy(self, copy: Copy) -> int:
+    async def copy(self, copy: Copy, settings: Settings = ()) -> int:
         """As the protocol says, by COPY."""
         into = partial(messages.copy, self._dialect)
-        return count(await self._write(into, copy, f"COPY {copy.table} FROM STDIN", ()))
+        return count(await self._write(into, copy, f"COPY {copy.table} FROM STDIN", (), settings))
 
     @asynccontextmanager
     async def stream(self, call: Call, batch: int) -> AsyncIterator[Batches]:

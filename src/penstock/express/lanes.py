@@ -8,14 +8,13 @@ from sqlalchemy import Table
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql.elements import BindParameter
 
+from penstock.context import Settings
 from penstock.express.query import Query
 
-__all__ = ["Batches", "Call", "Copy", "Lane", "Pick", "ReadingLane", "Settings"]
+__all__ = ["Batches", "Call", "Copy", "Lane", "Pick", "ReadingLane"]
 
 Batches = AsyncIterator[list[Any]]
 """Results, batch by batch."""
-Settings = tuple[tuple[str, str], ...]
-"""Names and values of server settings that hold for one call; ``role`` is the role."""
 Pick = Callable[[list[Any]], Any]
 """Takes what was asked for out of all results."""
 
@@ -98,10 +97,12 @@ class Lane(ReadingLane, Protocol):
         """Run a statement as a transaction of its own, and return how many rows it wrote."""
         ...
 
-    async def execute_many(self, query: Query[Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    async def execute_many(
+        self, query: Query[Any], rows: Sequence[Mapping[str, Any]], settings: Settings = ()
+    ) -> None:
         """Run a statement once for each row, all of them as one transaction."""
         ...
 
-    async def copy(self, copy: Copy) -> int:
+    async def copy(self, copy: Copy, settings: Settings = ()) -> int:
         """Write rows in bulk, as one transaction, and return how many."""
         ...

@@ -22,6 +22,7 @@ __all__ = [
     "fetch_more",
     "learn",
     "open_cursor",
+    "prepared_of",
     "results",
 ]
 
@@ -47,14 +48,32 @@ def results(plan: Plan, answer: Any) -> list[Any]:
     return plan.shape.results(answer)  # type: ignore[union-attr]  # learnt by fetch()
 
 
+def prepared_of(driver: Any, sql: str) -> Any:
+    """Return a statement that can be run as it is, in one go and as a transaction of its own.
+
+    The driver's own ways prepare an outdated one anew by themselves, and leave behind the settings
+    that were sent ahead.
+
+    Returns:
+        asyncpg's state of it; None where it is not prepared (it is kept up to a length and for a
+        time, and behind a pooler not at all), within a transaction, or where somebody logs the
+        driver's queries.
+    """
+    if driver._query_loggers or driver._top_xact is not None:  # noqa: SLF001 - asyncpg's, as what follows
+        return None
+    record_class = driver._protocol.get_record_class()  # noqa: SLF001
+    return driver._stmt_cache.get((sql, record_class, False))  # noqa: SLF001
+
+
 def fetch(driver: Any, plan: Plan, sql: str, arguments: Sequence[Any]) -> Coroutine[Any, Any, Any]:
     """Run a statement and return its records.
 
     Where what asyncpg knows is outdated, it says so; ``Connections`` sends the statement again.
     """
     if plan.is_fixed:
-        # What fetch() does, four coroutines less where the statement is prepared already.
-        protocol = driver._protocol  # noqa: SLF001 - asyncpg's, as what follows
+        # What fetch() does, four coroutines less where the statement is prepared already; written
+        # out, for each read pays for a call.
+        protocol = driver._protocol  # noqa: SLF001 - as above
         prepared = driver._stmt_cache.get((sql, protocol.get_record_class(), False))  # noqa: SLF001
         if prepared is None or driver._query_loggers:  # noqa: SLF001
             return driver._execute(sql, arguments, 0, None)  # type: ignore[no-any-return]  # noqa: SLF001
@@ -62,9 +81,16 @@ def fetch(driver: Any, plan: Plan, sql: str, arguments: Sequence[Any]) -> Corout
     return _fetch_and_look(driver, plan, sql, arguments)
 
 
+async def _fetch(driver: Any, sql: str, arguments: Sequence[Any]) -> Any:
+    prepared = prepared_of(driver, sql)
+    if prepared is None:
+        return await driver._execute(sql, arguments, 0, None)  # noqa: SLF001 - as above
+    return await driver._protocol.bind_execute(prepared, arguments, "", 0, False, None)  # noqa: SLF001 - as above
+
+
 async def _fetch_and_look(driver: Any, plan: Plan, sql: str, arguments: Sequence[Any]) -> Answer:
     shape: Shape = plan.shape or await learn(driver, plan, sql, ())
-    records = await driver.fetch(sql, *arguments)
+    records = await _fetch(driver, sql, arguments)
     if records and tuple(records[0].keys()) != shape.cursor.names:
         # The table has changed, and asyncpg has prepared the statement anew. Where it keeps none,
         # this asks the server again, which goes on waiting for a statement until it is given one.
@@ -76,13 +102,21 @@ async def _fetch_and_look(driver: Any, plan: Plan, sql: str, arguments: Sequence
 async def execute(driver: Any, _: Plan, sql: str, arguments: Sequence[Any]) -> Any:
     """Run a statement and return the command's tag."""
     # Not execute(), which without arguments takes several statements at once.
-    _, status, _ = await driver._execute(sql, arguments, 0, None, return_status=True)  # noqa: SLF001 - as above
+    prepared = prepared_of(driver, sql)
+    if prepared is None:
+        _, status, _ = await driver._execute(sql, arguments, 0, None, return_status=True)  # noqa: SLF001 - as above
+    else:
+        protocol = driver._protocol  # noqa: SLF001 - as above
+        _, status, _ = await protocol.bind_execute(prepared, arguments, "", 0, True, None)
     return status.decode()
 
 
 async def execute_many(driver: Any, _: Plan, sql: str, arguments: Sequence[Any]) -> Any:
     """Run a statement for each of several rows of values, as one transaction."""
-    return await driver.executemany(sql, arguments)
+    prepared = prepared_of(driver, sql)
+    if prepared is None:
+        return await driver.executemany(sql, arguments)
+    return await driver._protocol.bind_execute_many(prepared, arguments, "", None, False)  # noqa: SLF001 - as above
 
 
 async def copy(dialect: Dialect, driver: Any, rows: Copy, _: str, __: Sequence[Any]) -> Any:

@@ -20,19 +20,12 @@ BATCH = 500
 """Rows that a stream asks the server for at a time."""
 
 
-class Reader(Asking):
+class Reader(Asking[ReadingLane]):
     """Runs statements that only read, each as a transaction of its own in one round trip.
 
     A read whose connection ends before any answer is repeated once. The server refuses what
     writes. Results are SQLAlchemy's rows; for ``select(User)``, detached instances.
-
-    Args:
-        lane: How statements are run.
     """
-
-    def __init__(self, lane: ReadingLane) -> None:
-        super().__init__()
-        self.lane = lane
 
     def _run(self, call: Call, pick: Pick) -> Coroutine[Any, Any, Any]:
         if call.query.writes:
@@ -80,7 +73,7 @@ class Reader(Asking):
         call = self._call(statement, values, named)
         if call.query.writes:
             raise _refusal(call)
-        return Stream(self.lane, call, batch)
+        return Stream(self.lane, call, batch, self._settings)
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator["Reader"]:
@@ -88,7 +81,7 @@ class Reader(Asking):
 
         They run one after another on one connection, in a transaction at REPEATABLE READ.
         """
-        async with self.lane.snapshot() as lane:
+        async with self.lane.snapshot(await self._settings()) as lane:
             yield Reader(lane)
 
 

@@ -7,15 +7,17 @@ from typing import Any
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from penstock.express.lanes import Batches, Call, Copy, Pick, ReadingLane, Settings
+from penstock.context import Settings
+from penstock.drivers.driver import BeginOptions
+from penstock.express.lanes import Batches, Call, Copy, Pick, ReadingLane
 from penstock.express.plan import column_keys
 from penstock.express.query import Query
 
 __all__ = ["SqlalchemyLane"]
 
-Sessions = Callable[[Settings], AbstractAsyncContextManager[Any]]
-"""Gives a session with server settings of its own for the length of a block, committed or rolled
-back at its end."""
+Sessions = Callable[[BeginOptions], AbstractAsyncContextManager[Any]]
+"""Gives a session whose transaction begins as it is told, for the length of a block; it is
+committed or rolled back at its end."""
 
 _OPTIONS = {"render_nulls": True}
 """A None that is given is NULL, and not the column's default."""
@@ -37,35 +39,37 @@ class SqlalchemyLane:
 
     async def read(self, call: Call, pick: Pick) -> Any:
         """As the protocol says."""
-        async with self._read(call.settings) as session:
+        async with self._read(BeginOptions(settings=call.settings)) as session:
             return pick(await _results(session, call))
 
     async def write(self, call: Call, pick: Pick) -> Any:
         """As the protocol says."""
-        async with self._write(call.settings) as session:
+        async with self._write(BeginOptions(settings=call.settings)) as session:
             return pick(await _results(session, call))
 
     async def execute(self, call: Call) -> int:
         """As the protocol says."""
-        async with self._write(call.settings) as session:
+        async with self._write(BeginOptions(settings=call.settings)) as session:
             result = await _execute(session, call, preserve_rowcount=True)
             if call.query.is_open and call.statement.is_insert:
                 return 1  # of which a session says nothing
             return max(0, getattr(result, "rowcount", 0))
 
-    async def execute_many(self, query: Query[Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    async def execute_many(
+        self, query: Query[Any], rows: Sequence[Mapping[str, Any]], settings: Settings = ()
+    ) -> None:
         """As the protocol says."""
         for row in rows:
             query.check(row)
         if not rows:
             return  # of which a session makes a single row, without values
-        async with self._write(()) as session:
+        async with self._write(BeginOptions(settings=settings)) as session:
             await session.execute(query.statement, list(rows), execution_options=_OPTIONS)
 
-    async def copy(self, copy: Copy) -> int:
+    async def copy(self, copy: Copy, settings: Settings = ()) -> int:
         """As the protocol says, by INSERT."""
         count = 0
-        async with self._write(()) as session:
+        async with self._write(BeginOptions(settings=settings)) as session:
             connection = await session.connection()
             async for batch in _batches(copy.rows()):
                 count += len(batch)
@@ -75,13 +79,17 @@ class SqlalchemyLane:
     @asynccontextmanager
     async def stream(self, call: Call, batch: int) -> AsyncIterator[Batches]:
         """As the protocol says."""
-        async with self._read(call.settings) as session, _stream(session, call, batch) as batches:
+        async with (
+            self._read(BeginOptions(settings=call.settings)) as session,
+            _stream(session, call, batch) as batches,
+        ):
             yield batches
 
     @asynccontextmanager
     async def snapshot(self, settings: Settings = ()) -> AsyncIterator[ReadingLane]:
         """As the protocol says."""
-        async with self._read(settings) as session:
+        options = BeginOptions(isolation="REPEATABLE READ", settings=settings)
+        async with self._read(options) as session:
             await _freeze(session)
             yield _SnapshotLane(session)
 
@@ -115,8 +123,6 @@ async def _freeze(session: AsyncSession) -> None:
     connection = await session.connection()
     if connection.dialect.name == "sqlite":
         await connection.exec_driver_sql("BEGIN")
-    elif connection.dialect.name == "postgresql":
-        await connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
 
 
 async def _execute(session: AsyncSession, call: Call, **options: Any) -> Any:

@@ -1,10 +1,11 @@
 """Results one after another, as the server makes them."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
+from penstock.context import Settings
 from penstock.express.lanes import Batches, Call, ReadingLane
 
 __all__ = ["Stream"]
@@ -19,15 +20,24 @@ class Stream(Generic[_T]):
         lane: How the statement is run.
         call: The statement and its values.
         batch: Rows that are asked for at a time.
+        settings: Gives those of the statement's transaction.
     """
 
-    def __init__(self, lane: ReadingLane, call: Call, batch: int) -> None:
+    def __init__(
+        self,
+        lane: ReadingLane,
+        call: Call,
+        batch: int,
+        settings: Callable[[], Awaitable[Settings]],
+    ) -> None:
         self._lane = lane
         self._call = call
         self._batch = batch
+        self._settings = settings
         self._opened: AbstractAsyncContextManager[Batches] | None = None
 
     async def __aenter__(self) -> AsyncIterator[_T]:
+        self._call.settings = await self._settings()
         self._opened = self._lane.stream(self._call, self._batch)
         return _flat(await self._opened.__aenter__())
 

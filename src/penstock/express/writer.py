@@ -12,19 +12,12 @@ from penstock.express.query import Query, Statement, as_query
 __all__ = ["Writer"]
 
 
-class Writer(Asking):
+class Writer(Asking[Lane]):
     """Runs statements that write, each as a transaction of its own in one round trip.
 
     Nothing is ever repeated. What was sent without an answer is :class:`CommitOutcomeUnknown`.
     ``one``, ``all`` and the others return what the statement's RETURNING gives.
-
-    Args:
-        lane: How statements are run.
     """
-
-    def __init__(self, lane: Lane) -> None:
-        super().__init__()
-        self.lane = lane
 
     def _run(self, call: Call, pick: Pick) -> Coroutine[Any, Any, Any]:
         statement = call.query.statement
@@ -48,7 +41,11 @@ class Writer(Asking):
         An ``insert(User)`` or ``update(User)`` without values sets the attributes that are named.
         """
         call = self._call(statement, values, named)
-        return await within(timeout, self.lane.execute(call))
+        return await within(timeout, self._execute(call))
+
+    async def _execute(self, call: Call) -> int:
+        call.settings = await self._settings()
+        return await self.lane.execute(call)
 
     async def execute_many(
         self,
@@ -67,7 +64,10 @@ class Writer(Asking):
         Raises:
             ParameterError: A row's names do not fit; nothing is written.
         """
-        await within(timeout, self.lane.execute_many(as_query(statement), list(rows)))
+        await within(timeout, self._execute_many(as_query(statement), list(rows)))
+
+    async def _execute_many(self, query: Query[Any], rows: list[Mapping[str, Any]]) -> None:
+        await self.lane.execute_many(query, rows, await self._settings())
 
     async def copy_in(
         self,
@@ -97,6 +97,6 @@ class Writer(Asking):
         if copying is None:
             return 0
         try:
-            return await self.lane.copy(copying)
+            return await self.lane.copy(copying, await self._settings())
         except RowsFailed as failed:
             raise failed.error from failed.error.__cause__

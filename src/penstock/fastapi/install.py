@@ -22,6 +22,7 @@ from penstock.fastapi.live import add_live_routes
 from penstock.fastapi.metrics import add_metrics_routes
 from penstock.fastapi.pool_log import PoolLog
 from penstock.fastapi.process_time import ProcessTime
+from penstock.fastapi.request_context import ContextOf
 from penstock.fastapi.routes import add_health_routes, add_pool_routes, is_open, let_others_first
 from penstock.fastapi.scope import Observer, SessionScope
 
@@ -36,6 +37,7 @@ def install(
     *,
     name: str = "default",
     access: Callable[..., Any] | None = None,
+    session_context: ContextOf | None = None,
     routes: bool = True,
     readiness_timeout: float = 2.0,
     tune_gc: bool = True,
@@ -55,18 +57,25 @@ def install(
         name: Tells several databases apart; the dependencies use ``default`` unless told.
         access: A dependency (as in ``Depends``) that refuses whoever may not see operational
             numbers. Without one they are shown in development and testing only. Only that of
-            the first ``install`` counts, as do the next three.
+            the first ``install`` counts, as do the last three.
+        session_context: Says the role and the settings under which everything runs that a request
+            does in this database, such as whose tenant it is: a function, plain or async, of the
+            ``Request`` (for a WebSocket, of the ``HTTPConnection``) that returns a
+            ``SessionContext``, or None for none. It is asked when the database is first used, once
+            for each request; what it raises is raised there. ``docs/tenants.md`` has more.
         routes: Whether to add the operations routes.
         readiness_timeout: Seconds within which each database must answer ``/health/ready``.
         tune_gc: Whether the garbage collector is told, once the application has started, that what
             exists then will stay, and works less often; ``docs/express.md`` has the figures.
 
     Raises:
+        ContextError: ``session_context`` is given, and the database is no PostgreSQL.
         PenstockError: ``name`` is taken, the application has already started, or an argument is
             something else.
     """
     _refuse_others(app, database)
     _refuse_arguments(access, readiness_timeout)
+    _refuse_context(database, session_context)
     if app.middleware_stack is not None:
         raise PenstockError("install(app, database) must come before the application starts.")
     databases: dict[str, Database] | None = getattr(app.state, "penstock", None)
@@ -88,6 +97,8 @@ def install(
             f'install(app, database, name="...").'
         )
     databases[name] = database
+    if session_context is not None:
+        app.state.penstock_contexts[database] = session_context
     database.telemetry.name = name
     app.state.penstock_observers.append(PoolLog(database, name))
     _open_with_lifespan(app, database)
@@ -119,13 +130,26 @@ def _refuse_arguments(access: object, readiness_timeout: object) -> None:
         )
 
 
+def _refuse_context(database: Database, session_context: object) -> None:
+    if session_context is None:
+        return
+    if not callable(session_context):
+        raise PenstockError(
+            "install(session_context=...) takes a function of the request, not "
+            f"{type(session_context).__name__}."
+        )
+    database.context.check_support()
+
+
 def _install_once(app: FastAPI, databases: dict[str, Database]) -> None:
     build = app.build_middleware_stack
     observers: list[Observer] = [ProcessTime()]
     app.state.penstock_observers = observers
+    contexts: dict[Database, ContextOf] = {}
+    app.state.penstock_contexts = contexts
 
     def build_within_scope() -> ASGIApp:
-        return SessionScope(build(), databases, _error_answer(app), observers)
+        return SessionScope(build(), databases, _error_answer(app), observers, contexts)
 
     # The scope must stand outside all middleware, also what is added later or stands outside
     # user middleware; there is no other place for that.

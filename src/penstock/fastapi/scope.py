@@ -8,12 +8,14 @@ the route. It passes only once the transaction is committed, or rolled back if i
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from time import perf_counter
+from types import MappingProxyType
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from penstock.database import Database
+from penstock.fastapi.request_context import ContextOf, in_request_context
 from penstock.fastapi.units import SCOPE_KEY, WEBSOCKET_REFUSAL, RequestUnits
 from penstock.pool import borrower_route
 from penstock.pool.request_leases import OpenLease, end_abandoned, request_leases
@@ -71,6 +73,8 @@ class SessionScope:
         answer_error: Makes the response for a COMMIT that failed.
         observers: Look at each response as it starts, while the request still holds its
             connection; also read anew. A middleware of their own would cost each request more.
+        contexts: What says the role and the settings of a request's transactions, by database;
+            also read anew.
     """
 
     def __init__(
@@ -79,8 +83,10 @@ class SessionScope:
         databases: Mapping[str, Database],
         answer_error: AnswerError,
         observers: Sequence[Observer] = (),
+        contexts: Mapping[Database, ContextOf] = MappingProxyType({}),
     ) -> None:
         self.app = app
+        self._contexts = contexts
         self._databases = databases
         self._answer_error = answer_error
         self._observers = observers
@@ -89,6 +95,10 @@ class SessionScope:
         """Serve one ASGI connection."""
         if scope["type"] == "lifespan":
             return self.app(scope, receive, send)
+        serving = self._serve(scope, receive, send)
+        return in_request_context(scope, self._contexts, serving) if self._contexts else serving
+
+    def _serve(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if SCOPE_KEY in scope:
             scope[SCOPE_KEY].add(self._databases)
             return self._mounted(scope, receive, send)

@@ -26,6 +26,7 @@ from penstock.settings.policies import BudgetPolicy, NestedCheckoutPolicy, TlsMo
 from penstock.settings.profiles import PRESETS, Environment, SizePreset
 from penstock.settings.proxies import PROXIES, Proxy
 from penstock.settings.refusals import refusal
+from penstock.settings.required_context import RequiredContext
 from penstock.settings.server_settings import ServerSettings
 from penstock.settings.tls import check_ca_file, move_tls
 from penstock.settings.url import SCHEMES, DatabaseUrl, Driver
@@ -121,6 +122,9 @@ class DatabaseSettings(BaseModel):
         default_factory=dict,
         repr=False,
         description="PostgreSQL's own settings, set when a connection starts.",
+    )
+    requires_context: RequiredContext = Field(
+        (), description="Settings without which no transaction may begin."
     )
     tls: TlsMode | None = Field(
         None, description="How the connection is encrypted; unset, the driver decides."
@@ -228,13 +232,14 @@ class DatabaseSettings(BaseModel):
         url.check_query()
         return SecretStr(url.text())
 
-    @field_validator("proxy", "tls", "tls_ca_file", "server_settings")
+    @field_validator("proxy", "tls", "tls_ca_file", "server_settings", "requires_context")
     @classmethod
     def _check_database(cls, value: object, info: ValidationInfo) -> object:
         database = _database(info)
         if value and database == "sqlite":
             raise ValueError("SQLite has no server to connect to: leave it out")
-        if value and info.field_name == "server_settings" and database == "mysql":
+        is_postgresqls = info.field_name in {"server_settings", "requires_context"}
+        if value and is_postgresqls and database == "mysql":
             raise ValueError("it is understood for PostgreSQL only")
         return value
 

@@ -38,6 +38,7 @@ EVERY_VARIABLE = {
     "DATABASE_APPLICATION_NAME": "orders",
     "DATABASE_JIT": "true",
     "DATABASE_SERVER_SETTINGS": '{"timezone": "UTC"}',
+    "DATABASE_REQUIRES_CONTEXT": "app.tenant,role",
     "DATABASE_TLS": "verify-full",
     "DATABASE_TLS_CA_FILE": "ca.pem",
     "DATABASE_TCP_KEEPALIVE": "18",

@@ -51,6 +51,7 @@ def test_a_url_is_all_that_is_needed() -> None:
         "application_name": "penstock",
         "jit": False,
         "server_settings": {},
+        "requires_context": (),
         "tls": None,
         "tls_ca_file": None,
         "tcp_keepalive": 300,

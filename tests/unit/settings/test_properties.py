@@ -69,6 +69,7 @@ def outside(name: str) -> st.SearchStrategy[Any]:
 
 identifiers = st.text("abcdefghijklmnopqrstuvwxyz_.", min_size=1, max_size=10)
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=10)
+names = st.lists(st.sampled_from(["app.tenant", "role", "work_mem"]), max_size=3)
 combinations = st.fixed_dictionaries(
     {},
     optional={
@@ -84,6 +85,7 @@ combinations = st.fixed_dictionaries(
         "application_name": identifiers,
         "jit": st.booleans(),
         "server_settings": st.dictionaries(identifiers.map(lambda name: f"x.{name}"), texts),
+        "requires_context": names.map(tuple),
         "tls": st.none() | st.sampled_from(TlsMode),
         "budget": st.sampled_from(BudgetPolicy),
     },
@@ -136,6 +138,8 @@ def as_variable(value: Any) -> str | None:
         return DatabaseSettings.of(URL, server_settings=value).model_dump_json(
             include={"server_settings"}
         )[len('{"server_settings":') : -1]
+    if isinstance(value, tuple):
+        return ",".join(value) or None
     return None if value is None else str(value)
 
 

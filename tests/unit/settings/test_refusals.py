@@ -242,6 +242,7 @@ def test_a_tls_ca_file_that_would_not_be_used_is_refused(tmp_path: Path, tls: st
         ({"tls": "disable"}, "tls='disable': "),
         ({"proxy": "pgbouncer"}, "proxy='pgbouncer': "),
         ({"server_settings": {"timezone": "UTC"}}, "server_settings: "),
+        ({"requires_context": ("app.tenant",)}, "requires_context (a tuple): "),
     ],
 )
 def test_sqlite_refuses_what_needs_a_server(setting: dict[str, Any], line: str) -> None:
@@ -254,3 +255,31 @@ def test_mysql_refuses_server_settings() -> None:
     assert refusal("mysql+asyncmy://localhost/app", server_settings={"timezone": "UTC"}) == (
         "server_settings: it is understood for PostgreSQL only"
     )
+
+
+def test_mysql_refuses_required_settings() -> None:
+    assert refusal("mysql+asyncmy://localhost/app", requires_context="app.tenant") == (
+        "requires_context='app.tenant': it is understood for PostgreSQL only"
+    )
+
+
+@pytest.mark.parametrize("names", ["", "app.tenant,", "app tenant", "app.tenant;", "9.x", "a..b"])
+def test_a_required_setting_that_none_can_be_is_refused_by_its_name(names: str) -> None:
+    wrong = names.rsplit(",", maxsplit=1)[-1]
+    assert refusal(requires_context=names) == (
+        f"requires_context={names!r}: the name {wrong!r} is refused: letters, digits, _ and $ are "
+        "accepted, with dots between, such as app.tenant"
+    )
+
+
+@pytest.mark.parametrize("names", [4, None, [4], {"app.tenant": "7"}])
+def test_what_is_no_names_of_settings_is_refused(names: Any) -> None:
+    assert refusal(requires_context=names).endswith(
+        ": names of settings with commas between, such as app.tenant,role, is accepted"
+    )
+
+
+def test_required_settings_may_be_given_with_commas_or_one_by_one() -> None:
+    for names in ("app.tenant, role", ("app.tenant", "role"), ["app.tenant", "role"]):
+        settings = DatabaseSettings.of(URL, requires_context=names)
+        assert settings.requires_context == ("app.tenant", "role")

@@ -5,11 +5,11 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
+from penstock.context import Settings
 from penstock.drivers.driver import BeginOptions
 from penstock.exporters.opentelemetry.statement_spans import StatementSpans
 from penstock.express import messages
 from penstock.express.connections import Connections, Run, Use
-from penstock.express.lanes import Settings
 from penstock.express.messages import Answer
 from penstock.telemetry import StatementWatch
 
