@@ -111,12 +111,12 @@ class ReadingSession(UnitSession):
         failed, self._failed = self._failed, False
         await (AsyncSession.rollback(self) if failed else AsyncSession.commit(self))
 
-    async def _close(self) -> None:
+    async def _close_transaction(self) -> None:
         if self._ends_without_wait():
             # Nothing is waited for; a greenlet would cost more than all of closing.
             self.sync_session.close()
         else:
-            await super()._close()
+            await super()._close_transaction()
 
     def _ends_without_wait(self) -> bool:
         transaction = self.sync_session.get_transaction()
