@@ -218,8 +218,14 @@ class Database:
             ConnectFailed: There was no connection to be had.
             sqlalchemy.exc.SQLAlchemyError: The pool or the server refused.
         """
-        async with asyncio.timeout(timeout), self._engine.connect() as connection:
-            await connection.exec_driver_sql("SELECT 1")
+        limit = asyncio.timeout(timeout)
+        try:
+            async with limit, self._engine.connect() as connection:
+                await connection.exec_driver_sql("SELECT 1")
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise TimeoutError(f"no answer within {timeout:g} s; {self.pool}") from error
 
     def unit(self, options: BeginOptions = NO_OPTIONS) -> UnitOfWork:
         """Make a unit of work; whoever asks for it has to commit and end it.

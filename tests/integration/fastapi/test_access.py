@@ -47,6 +47,7 @@ class Services:
             pool_size=1,
             max_overflow=0,
             connect_timeout=1,
+            pool_timeout=1,
             slow_query=0.0001,
             telemetry_dir=self._directory,
         )

@@ -6,7 +6,7 @@ from time import monotonic
 
 import pytest
 from sqlalchemy import event, make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from tests.adversity.backends import counting_backends
@@ -128,6 +128,27 @@ async def test_who_was_given_a_dead_connection_gets_its_replacement(
     proxy.cut()
     await eventually(lambda: not proxy.links)
     assert await outcome(engine) == "served"
+
+
+async def test_a_reconnect_that_a_listener_asks_for_waits_for_the_server(
+    make_engine: MakeEngine, proxy: Proxy
+) -> None:
+    engine = make_engine(pool_size=1, max_overflow=0, pool_timeout=60)
+    first = await use(engine)
+    unwanted = True
+
+    @event.listens_for(engine.sync_engine, "checkout")
+    def refuse(*_: object) -> None:
+        nonlocal unwanted
+        if unwanted:
+            unwanted, proxy.refusing = False, True
+            raise DisconnectionError
+
+    again = asyncio.create_task(use(engine))
+    await eventually(lambda: pool_of(engine).snapshot().last_open_error is not None)
+    proxy.refusing = False
+    async with asyncio.timeout(10):
+        assert await again != first
 
 
 async def test_who_waits_in_a_pool_that_is_drained_does_not_wait_for_a_server_that_is_away(
