@@ -98,6 +98,7 @@ class _Frame:
         commas: Commas so far.
         ctes: Whether a name after a comma is a common table expression.
         groups: Whether it is in GROUP BY.
+        inserts: Whether it is an INSERT.
         is_list: Whether an expression may follow its end without a word between.
         joined: Whether the latest ON belongs to a JOIN.
         joins: JOIN without its ON or USING.
@@ -110,6 +111,7 @@ class _Frame:
         "commas",
         "ctes",
         "groups",
+        "inserts",
         "is_list",
         "joined",
         "joins",
@@ -119,7 +121,7 @@ class _Frame:
 
     def __init__(self) -> None:
         self.cases = self.commas = self.joins = 0
-        self.ctes = self.groups = self.is_list = False
+        self.ctes = self.groups = self.inserts = self.is_list = False
         self.joined = self.merges = self.sets_config = False
 
 
@@ -152,6 +154,8 @@ class _Reading:
                 note(self, sql[begin:end])
             else:
                 self.is_open = True
+            if self.is_open:
+                break
 
     def _begin(self) -> None:
         self._frames = [_Frame()]
@@ -236,6 +240,9 @@ class _Reading:
 
     def text(self, text: str) -> None:
         self._push(OPERAND, "'")
+        self._literal(text)
+
+    def _literal(self, text: str) -> None:
         kind = self._opening[:1]
         if self._configures or kind == ["set"]:
             if any(word in text.lower() for word in _LASTING):
@@ -260,6 +267,8 @@ class _Reading:
                 self._opening.append(".")
         else:
             self._frames[-1].commas += mark.count(",")
+            if len(mark) > 1:
+                self._literal(mark)
             self._push(OPERAND if mark == "]" else mark[0], mark[0])
 
     def _open(self) -> None:
@@ -272,6 +281,7 @@ class _Reading:
         self._may_be_options = self._awaits_kind and self._last == "explain"
         self._push("(", "(")
         self._frames.append(inner)
+        self.is_open = len(self._frames) > _DEEPEST
 
     def _close(self) -> None:
         frame = self._frames.pop() if len(self._frames) > 1 else self._frames[0]
@@ -310,18 +320,23 @@ class _Reading:
         return before == "by" and self._second == "partition"
 
     def _is_clause(self, word: str, frame: _Frame) -> bool:
-        before = self._before
+        before, second = self._before, self._second
         if word in SYNTAX or not before or before in CLAUSES.get(word, ()):
             return True
-        if word in {"stdin", "stdout"}:
-            return self._opening[:1] == ["copy"] and before in {"from", "to"}
-        if word == "conflict":
-            return before == "on" and not frame.joined
-        if word in {"rollup", "cube"}:
-            return frame.groups and before in {"by", "distinct", "all", ",", "("}
-        if word == "insert":
-            return before == "then" and frame.merges and not frame.cases
-        return word == "materialized" and before == "not" and self._second == "as"
+        match word:
+            case "conflict":
+                return before == "on" and frame.inserts and not frame.joined
+            case "rollup" | "cube":
+                return frame.groups and before in {"by", "distinct", "all", ",", "("}
+            case "insert":
+                return before == "then" and frame.merges and not frame.cases
+            case "stdin" | "stdout":
+                return self._opening[:1] == ["copy"] and before in {"from", "to"}
+        return before == "not" and (
+            second == "as"
+            if word == "materialized"
+            else word == "ilike" and second in BEFORE_NO_CALL
+        )
 
     def _call(self, inner: _Frame) -> None:
         names = self._names
@@ -367,8 +382,9 @@ class _Reading:
         self._frames[-1].groups = False
 
     def into(self) -> None:
-        if self._before == "merge":
-            self._frames[-1].merges = True
+        frame = self._frames[-1]
+        frame.inserts = frame.inserts or self._before == "insert"
+        frame.merges = frame.merges or self._before == "merge"
 
     def temporary(self) -> None:
         after = self._second if self._before == "into" else ""
@@ -427,6 +443,8 @@ def _ends_with_transaction(what: str = "", name: str = "", *_: str) -> bool:
 
 
 _OPENING = 4
+# The server's parser refuses what is nested more deeply.
+_DEEPEST = 10_000
 # What is made in that schema and what the seed was stay, though the setting itself does not.
 _LASTING = ("pg_temp", "seed")
 _PREPARES = ("prepare", "deallocate", "discard")

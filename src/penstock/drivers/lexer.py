@@ -63,7 +63,10 @@ def _pattern(space: str, quoted: str, comma: str = ",") -> re.Pattern[str]:
 
 
 _SPACE = r"[ \t\n\r\f\v]*+"
-_PLAIN = rf"""{_SPACE}(?:\$[0-9]++|[0-9]++(?:\.[0-9]++)?|[nN][uU][lL][lL]|%\(\w++\)s|%s)
+_PLAIN = rf"""{_SPACE}(?:
+        \$[0-9]++ | -?[0-9]++(?:\.[0-9]++)? | '[^'\\]*+'(?:'[^'\\]*+')* | %\(\w++\)s | %s
+        | (?:NULL|null|TRUE|true|FALSE|false|DEFAULT)(?![A-Za-z0-9_$\x80-\U0010FFFF])
+    )
     (?:::[A-Za-z_][A-Za-z0-9_]*+(?:[ ]PRECISION|[ ]VARYING|[ ]WITH(?:OUT)?[ ]TIME[ ]ZONE)?
     (?:\[\])?)?{_SPACE}"""
 # As many as a comma takes at once: what a regex has repeated costs memory until it ends.
@@ -106,7 +109,7 @@ def tokens(
     Args:
         statement: As it is sent, or as psycopg is given it.
         quotes: How texts are quoted in it.
-        skips_rows: Whether a comma takes parameters and numbers with it that are followed by
+        skips_rows: Whether a comma takes parameters and literals with it that are followed by
             another comma, and whole rows of them.
     """
     match, position, length = _PATTERNS[quotes, skips_rows].match, 0, len(statement)

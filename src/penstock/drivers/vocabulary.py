@@ -48,7 +48,6 @@ CLAUSES = {
     "bernoulli": _words("tablesample"),
     "by": _words("group order partition"),
     "first": _words("fetch"),
-    "ilike": _words("not"),
     "join": _words("cross full inner left natural outer right"),
     "key": _words("foreign primary"),
     "next": _words("fetch"),

@@ -74,7 +74,7 @@ SELECT now() AT TIME ZONE ('UTC'), now()::timestamp (3) with time zone, '1'::bit
 SELECT * FROM t LEFT JOIN (t AS u CROSS JOIN (SELECT 1) AS w (a)) USING (v)
 
 SELECT 1 FROM t JOIN t AS u ON true JOIN (SELECT 1) AS w (a) ON u.id = '1'::integer JOIN (SELECT 2
-    WHERE CASE WHEN true THEN NULL END) AS x (a) ON u.v IS NOT NULL JOIN (VALUES (1)) AS y ON true
+    WHERE CASE WHEN true THEN NULL ELSE true END) AS x (a) ON u.v IS NOT NULL JOIN (VALUES (1)) AS y ON true
 
 SELECT relname FROM pg_class WHERE relname LIKE 'pg_temp%'
 

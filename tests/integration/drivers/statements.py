@@ -115,7 +115,7 @@ SHAPES: Mapping[str, str] = {
     "update returning": "UPDATE t SET v = 'a' RETURNING id, {}",
     "delete": "DELETE FROM t USING t AS u WHERE t.v = {}",
     "delete returning": "DELETE FROM t RETURNING {}",
-    "merge": "MERGE INTO t USING t AS u ON u.v = {} WHEN MATCHED THEN DO NOTHING",
+    "merge": "MERGE INTO t USING t AS u ON {} = u.v WHEN MATCHED THEN DO NOTHING",
     "merge update": "MERGE INTO t USING t AS u ON u.id = t.id"
     " WHEN MATCHED AND t.v = 'a' THEN UPDATE SET v = {}",
     "merge insert": "MERGE INTO empty USING t AS u ON false"

@@ -170,6 +170,36 @@ def test_calls_are_seen_in_every_spelling(call: str, leaves: bool) -> None:
         assert effects_of(f"SELECT DISTINCT ON (a) {call}") == READS_AND_LEAVES
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT a FROM t WHERE NOT ilike(a)",
+        "SELECT a FROM t WHERE NOT materialized(a)",
+        "SELECT a FROM t JOIN u ON conflict(a) WHERE b",
+        "INSERT INTO t SELECT a FROM b JOIN c ON conflict(a) ON CONFLICT (a) DO NOTHING",
+        "MERGE INTO t USING u ON conflict(a) WHEN MATCHED THEN DO NOTHING",
+        "MERGE INTO t USING u ON CASE WHEN a THEN insert(a) END WHEN MATCHED THEN DO NOTHING",
+        "SELECT CASE WHEN a THEN insert(a) END",
+        "SELECT join(a, b)",
+        "SELECT a FROM stdin(1)",
+        "SELECT cube(a) FROM t GROUP BY a",
+        "SELECT a FROM t GROUP BY a, f(cube(b))",
+        "SELECT a FROM t GROUP BY a ORDER BY a, cube(b)",
+        "SELECT first(a), next(a), second(a), key(a), zone(a), sets(a), over(a), set(a)",
+        "SELECT a FROM f(b) WITH ORDINALITY, g(c)",
+        "WITH a AS (SELECT 1) SELECT a, f(b)",
+        "WITH a AS (SELECT 1) (SELECT a) ORDER BY a, f(b)",
+        "DELETE FROM t USING f(a)",
+        "CREATE TABLE a AS SELECT b FROM c JOIN d ON f(e)",
+        "CREATE INDEX a ON t (f(b))",
+        "ALTER TABLE t ALTER a TYPE int USING f(a)",
+        "UPDATE t SET a = 1 RETURNING WITH (OLD AS o) f(a)",
+    ],
+)
+def test_calls_are_seen_where_a_clause_would_look_the_same(statement: str) -> None:
+    assert effects_of(statement) & SESSION
+
+
 def test_texts_are_read_in_both_ways_where_a_backslash_stands_before_a_quote() -> None:
     # The call is in a text where standard_conforming_strings is on, and in the second where off.
     assert effects_of(r"SELECT 'a\' || f(x) || 'b'") == READS_AND_LEAVES
