@@ -14,7 +14,7 @@ from sqlalchemy import (
     event,
 )
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncResult, AsyncScalarResult
-from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.orm import SessionTransaction
 
 from penstock.database.unit_session import UnitSyncSession
 from penstock.pool import PenstockPool
@@ -103,22 +103,44 @@ class ReadOnlySession(Protocol):
 
 
 class ReadOnlySyncSession(UnitSyncSession):
-    """The session below a reading session: each of its transactions is made read-only."""
+    """The session below a reading session: each of its transactions is made read-only.
+
+    Attributes:
+        within: The driver's connection on which it reads in a transaction that is not its own.
+    """
+
+    within: Any = None
 
 
 @event.listens_for(ReadOnlySyncSession, "after_begin")
 def _make_read_only(
-    session: Session,  # noqa: ARG001 - the event's signature
+    session: ReadOnlySyncSession,
     transaction: SessionTransaction,  # noqa: ARG001 - the event's signature
     connection: Connection,
 ) -> None:
     match connection.dialect.name:
         case "postgresql" if connection.in_nested_transaction():
             connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+            _keep_read_only(session, connection)
         case "mysql" | "mariadb" if not connection.in_nested_transaction():
             connection.exec_driver_sql("START TRANSACTION READ ONLY")
         case "sqlite" if not connection.in_nested_transaction():
             connection.exec_driver_sql("PRAGMA query_only = ON")
+
+
+def _keep_read_only(session: ReadOnlySyncSession, connection: Connection) -> None:
+    # A statement may end the savepoint or the transaction around it.
+    adapter: Any = connection.connection.dbapi_connection
+    if hasattr(adapter, "read_within"):
+        adapter.read_within(begins=True)
+        session.within = adapter
+
+
+@event.listens_for(ReadOnlySyncSession, "after_transaction_end")
+def _end_within(session: ReadOnlySyncSession, transaction: SessionTransaction) -> None:
+    if session.within is not None and transaction.parent is None:
+        session.within.read_within(begins=False)
+        session.within = None
 
 
 def reading_engine(engine: AsyncEngine) -> AsyncEngine:

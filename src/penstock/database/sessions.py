@@ -119,8 +119,11 @@ class ReadingSession(UnitSession):
             await super()._close_transaction()
 
     def _ends_without_wait(self) -> bool:
-        transaction = self.sync_session.get_transaction()
-        if transaction is None or self._bound is not self._source:
+        session = self.sync_session
+        transaction = session.get_transaction()
+        if transaction is None or session.in_nested_transaction():
+            return False
+        if self._bound is not self._source:
             return False
         return all(map(_ends_without_wait, transaction.connections))
 

@@ -220,9 +220,10 @@ class UnitSession(AsyncSession):
             # Leaving the context closes to the end, even if this task is cancelled meanwhile.
             await self.__aexit__(None, None, None)
         except Exception:
-            # SQLAlchemy has dropped the connection by now, so the server rolls back by itself;
-            # raised, this would stand in the place of the caller's own error.
+            # Raised, this would stand in the place of the caller's own error.
             _logger.exception("A rollback was not answered in good order; its connection is gone")
+            # The server rolls back by itself. A savepoint that is gone leaves the rest open.
+            await AsyncSession.invalidate(self)
 
     async def stream(self, *args: Any, **kwargs: Any) -> Any:
         """Execute a statement and stream its rows, which end with the unit of work."""

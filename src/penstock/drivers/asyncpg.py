@@ -17,6 +17,7 @@ from sqlalchemy.dialects.postgresql.asyncpg import (
 from sqlalchemy.util import await_
 
 from penstock.drivers.driver import (
+    NO_OPTIONS,
     BeginOptions,
     Driver,
     Prepared,
@@ -43,6 +44,8 @@ STAY_READ_ONLY: tuple[str, Parameters] = ("SET TRANSACTION READ ONLY", ())
 
 STATEMENTS = 20
 """Statements prepared on a connection that replaces another: those it used most recently."""
+
+_MAY_END = Effect.CONTROL | Effect.DRIVER
 
 _ROLLED_BACK = b"C\0\0\0\x0dROLLBACK\0Z\0\0\0\5I"
 """The answer to ROLLBACK: CommandComplete and ReadyForQuery, with no transaction open."""
@@ -73,7 +76,7 @@ class _Cursor(AsyncAdapt_asyncpg_cursor):
             raise
 
     async def _executemany(self, operation: str, seq_of_parameters: Any) -> Any:
-        self._adapt_connection.note(operation)
+        await self._adapt_connection.before_many(operation)
         try:
             return await super()._executemany(operation, seq_of_parameters)
         except Exception:
@@ -98,6 +101,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
     Attributes:
         effects: What the lease's statements may have left on the server.
         begin: How the next transaction begins; None as the engine has it.
+        reads_within: Whether a session reads in a savepoint of a transaction that is not its own.
         queries_before: How many the driver had run when its own connection was given out.
     """
 
@@ -109,6 +113,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         "begin",
         "effects",
         "queries_before",
+        "reads_within",
     )
 
     _connection: Any
@@ -118,6 +123,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
     queries_before: int
     _has_lost_settings: bool
     """Whether the open transaction may be another than the one that its settings were sent for."""
+    reads_within: bool
     _is_doubtful: bool
     _opening: list[tuple[str, Parameters]]
     _options: BeginOptions | None
@@ -136,14 +142,37 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         connection.begin = connection._options = None
         connection._opening = []
         connection._is_doubtful = connection._has_lost_settings = False
+        connection.reads_within = False
         connection.queries_before = 0
         return connection
 
     # What its statements do.
 
     async def _prepare(self, operation: str, invalidate_timestamp: float) -> Any:
+        await self._settle()
         self.note(operation)
         return await super()._prepare(operation, invalidate_timestamp)
+
+    async def before_many(self, operation: str) -> None:
+        """Begin and note, as before a single statement, what is run for several values.
+
+        Args:
+            operation: As for :meth:`note`.
+        """
+        async with self._execute_mutex:
+            if self._transaction is None:
+                await self._start_transaction()
+            await self._settle()
+        self.note(operation)
+
+    async def _settle(self) -> None:
+        """Wait for a statement that was given up: what became of its BEGIN is known then."""
+        protocol = self._connection._protocol
+        if protocol._is_cancelling():
+            try:
+                await protocol._wait_for_cancellation(self._connection._config.command_timeout)
+            except Exception as error:  # noqa: BLE001 - raised as SQLAlchemy's
+                self._handle_exception(error)
 
     def note(self, operation: str) -> None:
         """Record what a statement may leave behind; keep the transaction read-only if it reads.
@@ -152,34 +181,46 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
             operation: The statement that is sent next.
         """
         effects = effects_of(operation)
-        if self._options is not None:
-            self._stay_as_begun(self._options, effects)
-            if effects & Effect.CONTROL and not keeps_transaction(operation):
-                self._has_lost_settings = True
-        self.effects |= effects & ~Effect.READS
-
-    def _stay_as_begun(self, options: BeginOptions, effects: Effect) -> None:
-        if self.effects & (Effect.CONTROL | Effect.DRIVER) and not self._is_open():
-            # The transaction was ended by hand: the next statement begins another of the kind.
-            self._send(self._opening, options)
+        if self._transaction is not None and self._opening and self._has_ended():
+            # The next statement begins another transaction of the kind.
+            self._send(self._opening)
             self._has_lost_settings = False
         else:
-            self._send_again(options, effects)
-        # Before its first query, a transaction may be made to write (SET TRANSACTION).
-        self._is_doubtful = self._is_doubtful or (options.reading and not effects & Effect.READS)
+            self._send_again(effects)
+        if self.reads_within or (self._options is not None and self._options.reading):
+            # Before its first query, a transaction may be made to write (SET TRANSACTION).
+            self._is_doubtful = self._is_doubtful or not effects & Effect.READS
+        if effects & Effect.CONTROL and not keeps_transaction(operation):
+            self._has_lost_settings = True
+        self.effects |= effects & ~Effect.READS
 
-    def _send_again(self, options: BeginOptions, effects: Effect) -> None:
+    def _has_ended(self) -> bool:
+        # By a statement, or by somebody who has the driver's connection; or the server has refused
+        # to begin, and would run what follows without a transaction.
+        may_end = self._options is not None and bool(self.effects & _MAY_END)
+        return (may_end or self._pipeline.is_refused) and not self._is_open()
+
+    def read_within(self, *, begins: bool) -> None:
+        """Keep what follows read-only, in a savepoint of a transaction that is another's.
+
+        Args:
+            begins: False where that ends.
+        """
+        self.reads_within, self._is_doubtful = begins, False
+
+    def _send_again(self, effects: Effect) -> None:
         again = []
         if self._is_doubtful and not effects & Effect.CONTROL:
             again.append(STAY_READ_ONLY)
         if self._has_lost_settings:
             self._has_lost_settings = False
-            again += [context_statement(options.settings)] if options.settings else []
+            settings = (self._options or NO_OPTIONS).settings
+            again += [context_statement(settings)] if settings else []
         if again:
-            self._send(again, options)
+            self._send(again)
 
-    def _send(self, statements: list[tuple[str, Parameters]], options: BeginOptions) -> None:
-        self._pipeline.send_batch(statements, options.settings)
+    def _send(self, statements: list[tuple[str, Parameters]]) -> None:
+        self._pipeline.send_batch(statements, (self._options or NO_OPTIONS).settings)
 
     def _is_open(self) -> bool:
         # The driver hears of a BEGIN with the answer to the statement behind it.
@@ -212,7 +253,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
 
     async def _start_transaction(self) -> None:
         options, self.begin = self.begin, None
-        if options is None and self.isolation_level == "autocommit":
+        if self.isolation_level == "autocommit" and options in {None, NO_OPTIONS}:
             return
         driver = self._connection
         try:
@@ -231,11 +272,10 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
             self._handle_exception(error)
         if options is not None and options.settings:
             self._opening.append(context_statement(options.settings))
+        self._transaction, self._options = transaction, options
         if self._opening:
-            self._send(self._opening, options or BeginOptions())
-        self._transaction = transaction
-        self._options = options
-        self._is_doubtful = self._has_lost_settings = False
+            self._send(self._opening)
+        self._is_doubtful, self._has_lost_settings = self.reads_within, False
 
     def begin_as(self, options: BeginOptions) -> None:
         """Begin the next transaction so; where a listener has begun it already, go on so.
@@ -322,9 +362,20 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         self._transaction = self.begin = self._options = None
 
     def end_unsent(self) -> None:
-        """End a BEGIN that was sent ahead of a statement which the driver could not send."""
-        if self._may_pipeline():
-            self._pipeline.end_batch()
+        """Undo a BEGIN that was sent ahead of a statement which the driver could not send.
+
+        The next statement begins anew.
+        """
+        if not (self._may_pipeline() and self._pipeline.has_open_batch):
+            return
+        self._pipeline.end_batch()
+        transaction, driver = self._transaction, self._connection
+        is_top = transaction is not None and transaction is driver._top_xact
+        if is_top and not driver.is_in_transaction():
+            self._pipeline.send_query("ROLLBACK", leaves_idle=True)
+            transaction._state = TransactionState.ROLLEDBACK
+            driver._top_xact = self._transaction = None
+            self.begin, self._options = self._options, None
 
     @property
     def _pipeline(self) -> Pipeline:
@@ -409,6 +460,7 @@ class Asyncpg(Driver):
         connection._transaction = None  # the adapter's, of the same transaction
         if isinstance(connection, AsyncpgConnection):
             connection.begin = connection._options = None
+            connection.reads_within = False
         return not (driver.is_closed() or driver.is_in_transaction())
 
     def reset(self, connection: Any) -> None:

@@ -71,7 +71,7 @@ class Pipeline(asyncio.Protocol):
         transport: Of an open connection, at rest.
     """
 
-    __slots__ = ("_driver", "_expected", "_received", "_transport")
+    __slots__ = ("_driver", "_expected", "_received", "_transport", "is_refused")
 
     def __init__(self, transport: Any) -> None:
         self._transport = transport
@@ -79,6 +79,8 @@ class Pipeline(asyncio.Protocol):
         self._expected: deque[_Batch | _Query] = deque()
         """What the server has still to answer before it comes to what the driver has sent."""
         self._received = bytearray()
+        self.is_refused = False
+        """Whether the server has refused a statement of the latest batch, or one before it."""
         transport.set_protocol(self)
 
     @classmethod
@@ -109,6 +111,7 @@ class Pipeline(asyncio.Protocol):
         for text, values in statements:
             messages += _statement(text, values)
             answers += b"12DC" if text.startswith("SELECT") else b"12C"
+        self.is_refused = False
         self._expected.append(_Batch(answers, settings))
         self._transport.write(messages)
 
@@ -193,6 +196,7 @@ class Pipeline(asyncio.Protocol):
         return b""
 
     def _is_error_for_driver(self, message: bytes) -> bool:
+        self.is_refused = True
         # The server skips everything up to the next Sync: the driver's, or one that ended a batch.
         while self._expected:
             expected = self._expected[0]

@@ -11,7 +11,13 @@ from sqlalchemy.dialects.postgresql.psycopg import (
 from sqlalchemy.util import await_
 
 from penstock.context import ContextError
-from penstock.drivers.driver import BeginOptions, Driver, keeps_transaction, without_values
+from penstock.drivers.driver import (
+    NO_OPTIONS,
+    BeginOptions,
+    Driver,
+    keeps_transaction,
+    without_values,
+)
 from penstock.drivers.effects import Effect, effects_of
 
 __all__ = ["Psycopg", "PsycopgConnection"]
@@ -56,6 +62,7 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
     Attributes:
         effects: As for asyncpg's, like the next.
         begin: How the next transaction begins.
+        reads_within: As for asyncpg's.
         ran: Statements since the driver's own connection was given out.
         ran_itself: Those of them that came through SQLAlchemy.
     """
@@ -68,6 +75,7 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         "effects",
         "ran",
         "ran_itself",
+        "reads_within",
     )
 
     _connection: Any
@@ -76,6 +84,7 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
     ran: int
     ran_itself: int
     _has_lost_settings: bool
+    reads_within: bool
     _is_doubtful: bool
     _options: BeginOptions | None
 
@@ -87,6 +96,7 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         connection.effects = Effect.NONE
         connection.begin = connection._options = None
         connection._is_doubtful = connection._has_lost_settings = False
+        connection.reads_within = False
         connection.ran = connection.ran_itself = 0
         return connection
 
@@ -99,16 +109,21 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
 
         Args:
             operation: The statement that is sent next.
+
+        Raises:
+            psycopg.ProgrammingError: It is several, one of which could end a read-only transaction.
         """
         effects = effects_of(operation) if isinstance(operation, str) else Effect.SESSION
-        if self.begin is not None and self._is_idle():
-            self._options, self.begin = self.begin, None
-            await self._begin(self._options)
-        elif self._options is not None:
-            await self._stay_as_begun(self._options, effects)
+        if self._is_idle():
+            if self.begin is not None:
+                self._options, self.begin = self.begin, None
+            if self._options is not None:
+                # First, or after the transaction was ended by hand: another of the kind.
+                await self._begin(self._options)
+        if self.reads_within or (self._options is not None and self._options.reading):
+            await self._stay_read_only(effects)
         if self._options is not None:
-            self._check_control(self._options, effects, operation)
-        self._is_doubtful = self._is_doubtful or not effects & Effect.READS
+            await self._stay_set(self._options, effects, operation)
         self.effects |= effects & ~Effect.READS
         self.ran_itself += 1
 
@@ -126,19 +141,19 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
             self.begin = options
         else:
             self._options = options
-            self._is_doubtful = self._has_lost_settings = True
+            self._is_doubtful, self._has_lost_settings = options.reading, True
 
-    async def _stay_as_begun(self, options: BeginOptions, effects: Effect) -> None:
-        if self._is_idle():
-            # The transaction was ended by hand: the next statement begins another of the kind.
-            await self._begin(options)
-            return
-        if options.reading and self._is_doubtful and not effects & Effect.CONTROL:
+    async def _stay_read_only(self, effects: Effect) -> None:
+        if effects & Effect.SEVERAL:
+            raise self.dbapi.ProgrammingError("A session that reads runs one statement at a time.")
+        if self._is_doubtful and not effects & Effect.CONTROL:
             await self._run("SET TRANSACTION READ ONLY")
+        # Before its first query, a transaction may be made to write (SET TRANSACTION).
+        self._is_doubtful = self._is_doubtful or not effects & Effect.READS
+
+    async def _stay_set(self, options: BeginOptions, effects: Effect, operation: Any) -> None:
         if self._has_lost_settings:
             await self._set(options)
-
-    def _check_control(self, options: BeginOptions, effects: Effect, operation: Any) -> None:
         if not effects & Effect.CONTROL:
             return
         if effects & Effect.SEVERAL and options.settings:
@@ -148,10 +163,17 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
             )
         self._has_lost_settings = not keeps_transaction(operation)
 
+    def read_within(self, *, begins: bool) -> None:
+        """As for asyncpg's."""
+        self.reads_within, self._is_doubtful = begins, False
+
     async def _begin(self, options: BeginOptions) -> None:
-        self._is_doubtful = False
-        if self._connection.autocommit and options.settings:
-            await self._run("BEGIN READ ONLY" if options.reading else "BEGIN")
+        driver, self._is_doubtful = self._connection, self.reads_within
+        self._has_lost_settings = False
+        if driver.autocommit and options != NO_OPTIONS:
+            await self._run("BEGIN")
+        if options.reading and (driver.autocommit or not driver.read_only):
+            await self._run("SET TRANSACTION READ ONLY")
         if options.isolation is not None or options.deferrable:
             level = f" ISOLATION LEVEL {options.isolation}" if options.isolation else ""
             deferrable = " DEFERRABLE" if options.deferrable else ""
@@ -243,6 +265,9 @@ class Psycopg(Driver):
         """As the base class says."""
         connection.rollback()
         driver = connection._connection
+        if isinstance(connection, PsycopgConnection):
+            connection.begin = connection._options = None
+            connection.reads_within = False
         return not driver.closed and driver.info.transaction_status == _IDLE
 
     def reset(self, connection: Any) -> None:
