@@ -4,13 +4,20 @@ The text is not parsed but read once, token by token, and all that is not known 
 counts: a kind of statement that is not listed here, and a call of a function that is not in
 ``harmless_functions.txt``. That file has the functions of ``pg_catalog`` of PostgreSQL 15 to 18
 that a statement can call, without those that work on the session, run a text that they are given,
-or load a library; ``keywords.txt`` has what ``pg_get_keywords()`` of the same versions says.
+or load a library; ``keywords.txt`` has what ``pg_get_keywords()`` of the same versions says. Tests
+hold both against the server that is there and name what a newer one adds.
 
-What cannot be seen in a text: what views, triggers, rules, policies, defaults, operators, casts and
-the attribute notation (``row.function``) call, a user's function by a name of ``pg_catalog``, and
-PREPARE within a function. ``nextval`` is not counted, though ``currval`` remembers it: defaults of
-columns call it as well. A setting of one's own that was set for a transaction is empty after it,
-no longer NULL; only a new connection undoes that.
+What cannot be seen in a text:
+
+- what views, triggers, rules, policies, defaults, operators, casts and the attribute notation
+  (``row.function``) call, and a user's function by a name of ``pg_catalog``;
+- PREPARE within a function, and ``pg_temp`` in a parameter that becomes the ``search_path``;
+- the values of ``currval`` and ``lastval``: ``nextval`` is not counted, since defaults of columns
+  call it as well;
+- that a setting of one's own is empty, and no longer NULL, after a transaction that set it for
+  itself: only a new connection undoes that.
+
+The body of a function in SQL's own syntax (``BEGIN ATOMIC``) counts as several statements.
 """
 
 import enum
@@ -321,7 +328,8 @@ class _Reading:
 
     def _is_clause(self, word: str, frame: _Frame) -> bool:
         before, second = self._before, self._second
-        if word in SYNTAX or not before or before in CLAUSES.get(word, ()):
+        is_second = (second, before, word) == ("as", "not", "materialized")
+        if word in SYNTAX or not before or before in CLAUSES.get(word, ()) or is_second:
             return True
         match word:
             case "conflict":
@@ -332,11 +340,7 @@ class _Reading:
                 return before == "then" and frame.merges and not frame.cases
             case "stdin" | "stdout":
                 return self._opening[:1] == ["copy"] and before in {"from", "to"}
-        return before == "not" and (
-            second == "as"
-            if word == "materialized"
-            else word == "ilike" and second in BEFORE_NO_CALL
-        )
+        return word == "ilike" and before == "not" and second in BEFORE_NO_CALL
 
     def _call(self, inner: _Frame) -> None:
         names = self._names
