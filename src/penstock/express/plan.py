@@ -54,10 +54,11 @@ class Plan:
         self._added = discriminator(_mapper_of(statement)) if is_open_insert else {}
         keys = list(dict.fromkeys([*self._renamed.values(), *self._added]))
         self.compiled = self._compile(None if columns is None else keys)
-        effects = effects_of(self.compiled.string)
+        is_known = dialect.name == "postgresql"
+        effects = effects_of(self.compiled.string) if is_known else Effect.READS
         refuse_control(effects, self.compiled.string)
         self.effects = effects & ~Effect.READS
-        self.reads = bool(effects & Effect.READS) or dialect.name != "postgresql"
+        self.reads = bool(effects & Effect.READS)
         self.parameters: Parameters = _parameters(self.compiled)
         self.bind = self._bind_renamed if keys else self.parameters.bind
         self._varying: VaryingParameters | None = None

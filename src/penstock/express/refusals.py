@@ -10,7 +10,7 @@ from sqlalchemy.exc import CompileError
 from sqlalchemy.orm import FromStatement, Mapper
 from sqlalchemy.sql.dml import UpdateBase
 
-from penstock.drivers.effects import effects_of
+from penstock.drivers.effects import Effect, effects_of
 from penstock.express.errors import QueryRefused
 from penstock.express.plan import Plan, refuse_control
 
@@ -50,7 +50,8 @@ def refuse_unfit(statement: Any) -> None:
 
 def _refuse_control(statement: Any) -> None:
     if isinstance(statement, TextClause):
-        refuse_control(effects_of(statement.text), statement.text)
+        # How many statements it is depends on the database, whose plan looks at that.
+        refuse_control(effects_of(statement.text) & Effect.CONTROL, statement.text)
 
 
 def refuse_options(statement: Any) -> None:
