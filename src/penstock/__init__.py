@@ -7,6 +7,7 @@ from penstock.database import (
     Database,
     ReadOnlyError,
     ReadOnlySession,
+    SelfDeadlock,
     SessionBusy,
     SessionClosed,
 )
@@ -63,6 +64,7 @@ __all__ = [
     "ReadOnlyError",
     "ReadOnlySession",
     "Reader",
+    "SelfDeadlock",
     "SessionBusy",
     "SessionClosed",
     "SessionContext",

@@ -4,11 +4,13 @@ from penstock.database.database import Database
 from penstock.database.errors import (
     BudgetExceeded,
     ReadOnlyError,
+    SelfDeadlock,
     SessionBusy,
     SessionClosed,
 )
 from penstock.database.read_only import ReadOnlySession
 from penstock.database.unit import UnitOfWork
+from penstock.database.unit_lane import UnitLane
 from penstock.express import CommitOutcomeUnknown
 
 __all__ = [
@@ -17,7 +19,9 @@ __all__ = [
     "Database",
     "ReadOnlyError",
     "ReadOnlySession",
+    "SelfDeadlock",
     "SessionBusy",
     "SessionClosed",
+    "UnitLane",
     "UnitOfWork",
 ]

@@ -1,13 +1,16 @@
 """Transactions that PostgreSQL has given up, though it answers their COMMIT without an error."""
 
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from sqlalchemy import Engine, ExceptionContext, event
+from sqlalchemy import Connection, Engine, ExceptionContext, event
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import Session
 
 from penstock.database.unit_session import UnitSyncSession
 
-__all__ = ["WritingSyncSession", "note_failures"]
+__all__ = ["WritingSyncSession", "doubt", "note_failures"]
 
 _FAILED_IN = "penstock_failed_in"
 """Where in a connection's ``info`` the transaction stands in which a statement has failed."""
@@ -22,8 +25,25 @@ def note_failures(engine: Engine) -> None:
     event.listen(engine.dialect, "handle_error", _note)
 
 
+@contextmanager
+def doubt(connection: AsyncConnection) -> Iterator[None]:
+    """Have the connection's transaction remembered if the block fails.
+
+    Args:
+        connection: On which the block runs something without SQLAlchemy's knowledge.
+    """
+    try:
+        yield
+    except BaseException:
+        _remember(connection.sync_connection)
+        raise
+
+
 def _note(context: ExceptionContext) -> None:
-    connection = context.connection
+    _remember(context.connection)
+
+
+def _remember(connection: Connection | None) -> None:
     if connection is None or connection.closed or connection.invalidated:
         return
     if (transaction := connection.get_transaction()) is not None:

@@ -259,7 +259,13 @@ class Database:
             self.reader.lane = self.writer.lane = lane
 
     def _pooled_unit(self, options: BeginOptions) -> UnitOfWork:
-        return UnitOfWork(self._engine, self._reading, self.telemetry.committed, options)
+        return UnitOfWork(
+            self._engine,
+            self._reading,
+            self.telemetry.committed,
+            options,
+            self.settings.pool_timeout,
+        )
 
     def _own_pool(self) -> PenstockPool:
         pool = self._engine.pool
@@ -361,30 +367,30 @@ class Database:
     async def _writing(self, options: BeginOptions) -> AsyncIterator[AsyncSession]:
         unit = self._make_unit(options)
         session = unit.writer
-        session.lease = OpenLease(partial(unit.end, _ABANDONED))
+        session.block = OpenLease(partial(unit.end, _ABANDONED))
         try:
             yield session
             session.refuse_if_ended()
             unit.check()
             await unit.commit()
         finally:
-            if session.lease.leave():
+            if session.block.leave():
                 await unit.end(_LEFT)
 
     @asynccontextmanager
     async def _reading_as(self, options: BeginOptions) -> AsyncIterator[ReadOnlySession]:
         unit = self._make_unit(options)
         session = unit.reader
-        session.lease = OpenLease(partial(unit.end, _ABANDONED))
+        session.block = OpenLease(partial(unit.end, _ABANDONED))
         try:
             yield session
             unit.check()
         finally:
-            if session.lease.leave():
+            if session.block.leave():
                 await unit.end(_LEFT)
 
     def _session_lane(self) -> SqlalchemyLane:
-        return SqlalchemyLane(self._reading_as, self._writing)
+        return SqlalchemyLane(self._reading_as, self._writing, _reading_within)
 
     async def _check_budget(self, connection: AsyncConnection) -> None:
         settings = self.settings
@@ -405,6 +411,17 @@ class Database:
         if settings.budget is BudgetPolicy.REFUSE:
             raise BudgetExceeded(str(finding))
         _logger.warning("%s", finding)
+
+
+@asynccontextmanager
+async def _reading_within(
+    connection: AsyncConnection, settings: tuple[tuple[str, str], ...]
+) -> AsyncIterator[ReadOnlySession]:
+    unit = UnitOfWork(connection, connection, options=BeginOptions(settings=settings))
+    try:
+        yield unit.reader
+    finally:
+        await unit.end("its statement was over")
 
 
 def _no_url(settings: object) -> DatabaseSettings:

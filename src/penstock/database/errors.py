@@ -7,6 +7,7 @@ from penstock.errors import PenstockError
 __all__ = [
     "BudgetExceeded",
     "ReadOnlyError",
+    "SelfDeadlock",
     "SessionBusy",
     "SessionClosed",
 ]
@@ -21,6 +22,14 @@ class BudgetExceeded(PenstockError):  # noqa: N818 - it reads as what happened, 
 
 class ReadOnlyError(PenstockError, InvalidRequestError):
     """A read-only session was asked to write, or an object that it loaded was changed."""
+
+
+class SelfDeadlock(PenstockError, InvalidRequestError):  # noqa: N818 - as above
+    """A writer's statement waited for a lock that a session of its own request holds.
+
+    The server sees no deadlock: the session's transaction only ends after the statement. The
+    statement was cancelled and has written nothing.
+    """
 
 
 class SessionBusy(PenstockError, InvalidRequestError):  # noqa: N818 - as above

@@ -1,11 +1,10 @@
 """The two sessions of a unit of work: one that writes, one that only reads."""
 
-import asyncio
 from dataclasses import replace
 from typing import Any, NoReturn
 
 from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from penstock.context import ContextSource
 from penstock.database.aborted import WritingSyncSession
@@ -13,6 +12,7 @@ from penstock.database.commit import commit
 from penstock.database.errors import ReadOnlyError
 from penstock.database.read_only import ReadOnlySyncSession
 from penstock.database.transaction import WritingTransaction
+from penstock.database.turns import Turns
 from penstock.database.unit_session import SessionSource, UnitSession
 from penstock.drivers.driver import BeginOptions
 from penstock.pool import PenstockPool
@@ -24,29 +24,27 @@ class WritingSession(UnitSession):
     """The session that writes; its COMMIT says so when its outcome is not known."""
 
     def __init__(
-        self, source: SessionSource, options: BeginOptions, context: ContextSource | None
+        self,
+        source: SessionSource,
+        options: BeginOptions,
+        context: ContextSource | None,
+        turn_timeout: float | None = None,
     ) -> None:
-        super().__init__(source, WritingSyncSession, options, context)
+        super().__init__(source, WritingSyncSession, options, context, turn_timeout)
         self.reader: ReadingSession | None = None
         self.began = False
-        self._task: asyncio.Task[Any] | None = None
-        """The task whose operation came last, and may go on to the next one at any moment."""
 
-    async def before_operation(self) -> None:
+    async def before_operation(self) -> Turns:
         """Take the unit's connection over from the reader, which may hold the pool's last one."""
-        self._task = asyncio.current_task()
+        turns = await super().before_operation()
         self.began = True
         if self.reader is not None:
-            await self.reader.step_aside()
-
-    def shareable_connection(self) -> AsyncConnection | None:
-        """Return the open connection if no other task is at work with it, else None."""
-        transaction = self.get_transaction()
-        task = self._task
-        elsewhere = task is not None and not task.done() and task is not asyncio.current_task()
-        if transaction is None or self.running or elsewhere:
-            return None
-        return next(iter(transaction.connections), None)
+            try:
+                await self.reader.step_aside(object(), waits=self.open_connection() is None)
+            except BaseException:
+                turns.leave()
+                raise
+        return turns
 
     async def commit(self) -> float:  # type: ignore[override]  # None is all that others expect
         """Flush and commit; :func:`penstock.database.commit.commit` says what it may raise.
@@ -77,9 +75,14 @@ class ReadingSession(UnitSession):
     """
 
     def __init__(
-        self, source: SessionSource, options: BeginOptions, context: ContextSource | None
+        self,
+        source: SessionSource,
+        options: BeginOptions,
+        context: ContextSource | None,
+        turn_timeout: float | None = None,
     ) -> None:
-        super().__init__(source, ReadOnlySyncSession, replace(options, reading=True), context)
+        reading = replace(options, reading=True)
+        super().__init__(source, ReadOnlySyncSession, reading, context, turn_timeout)
         self.writer: WritingSession | None = None
         self._source = self._bound = source
         self._streams = False
@@ -87,14 +90,34 @@ class ReadingSession(UnitSession):
         self._failed = False
         """A statement of the open transaction failed, so that it can only be rolled back."""
 
-    async def before_operation(self) -> None:
+    async def before_operation(self) -> Turns:
         """Choose the connection: the writer's open one, or one of the reader's own."""
-        if not self.in_transaction():
-            shared = self.writer.shareable_connection() if self.writer else None
-            bound = self._source if shared is None or self._streams else shared
-            if bound is not self._bound:  # to ask or to set SQLAlchemy's own costs more
-                self.bind = self._bound = bound
-                self.sync_session.is_guest = bound is not self._source  # type: ignore[attr-defined]  # of that kind
+        if self.in_transaction():
+            return await self._turns_on_bound()
+        writer = self.writer
+        while writer is not None and not self._streams and writer.holds_or_takes_connection:
+            await writer.turns.take(self)
+            shared = writer.shareable_connection()
+            if shared is not None:
+                self._bind(shared)
+                return writer.turns
+            writer.turns.leave()
+            if writer.open_connection() is not None:
+                break
+        self._bind(self._source)
+        return await super().before_operation()
+
+    async def _turns_on_bound(self) -> Turns:
+        turns = self.turns
+        if self._bound is not self._source and self.writer is not None:
+            turns = self.writer.turns
+        await turns.take(self)
+        return turns
+
+    def _bind(self, source: SessionSource) -> None:
+        if source is not self._bound:  # to ask or to set SQLAlchemy's own costs more
+            self.bind = self._bound = source
+            self.sync_session.is_guest = source is not self._source  # type: ignore[attr-defined]  # of that kind
 
     async def after_operation(self, *, failed: bool) -> None:
         """Let the connection go once the unit writes."""
@@ -103,13 +126,42 @@ class ReadingSession(UnitSession):
             await self.step_aside()
         await super().after_operation(failed=failed)
 
-    async def step_aside(self) -> None:
-        """Give the connection back for the writer; a read in progress does so when it is done."""
-        if self.running or self._streams or not self.in_transaction():
+    async def after_turn_elsewhere(self) -> None:
+        """Let the writer end, which waited for that where its unit has ended."""
+        if self.writer is not None:
+            await self.writer.settle()
+
+    async def step_aside(self, party: object | None = None, *, waits: bool = False) -> None:
+        """Give the connection back, to the writer or the pool, unless something is lost by that.
+
+        A stream keeps the connection, and so does a transaction that holds what was set or locked
+        in it. A read in progress gives it back itself, once the unit writes.
+
+        Args:
+            party: Whose turn it is meanwhile; None for the session's own.
+            waits: Whether to wait for a read in progress.
+        """
+        if not self._may_step_aside() and not (waits and self.running and not self._streams):
             return
-        self.refuse_changes()
-        failed, self._failed = self._failed, False
-        await (AsyncSession.rollback(self) if failed else AsyncSession.commit(self))
+        async with self.turn(party or self):
+            if self._may_step_aside():
+                self.refuse_changes()
+                failed, self._failed = self._failed, False
+                await (AsyncSession.rollback(self) if failed else AsyncSession.commit(self))
+
+    def _may_step_aside(self) -> bool:
+        is_at_rest = not self.running and not self._streams
+        return is_at_rest and self.in_transaction() and not self._holds_state()
+
+    def _holds_state(self) -> bool:
+        """Return whether the transaction is the session's own and its end would undo something."""
+        connection = None if self._failed else self.open_connection()
+        if connection is None or not isinstance(self._bound, AsyncEngine):
+            return False
+        sync: Any = connection.sync_connection
+        if sync is None or sync.invalidated or sync.closed:
+            return False
+        return bool(getattr(sync.connection.dbapi_connection, "holds_state", False))
 
     async def _close_transaction(self) -> None:
         if self._ends_without_wait():

@@ -1,14 +1,21 @@
 """A unit of work: the sessions of one request, or of one ``async with``, on one database."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TypeVar
+
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.context import ContextSource
+from penstock.database.aborted import doubt
 from penstock.database.errors import SessionBusy
 from penstock.database.sessions import ReadingSession, WritingSession
-from penstock.database.unit_session import SessionSource
+from penstock.database.unit_session import SessionSource, UnitSession
 from penstock.drivers.driver import NO_OPTIONS, BeginOptions
+from penstock.pool.record import Record
 
 __all__ = ["UnitOfWork"]
+
+_T = TypeVar("_T")
 
 
 class UnitOfWork:
@@ -22,13 +29,24 @@ class UnitOfWork:
         reading: The same for the reading session.
         committed: Told how many seconds each COMMIT took.
         options: How the transactions of both begin.
+        turn_timeout: Seconds that one statement waits for another on the same connection; None for
+            no limit.
 
     Attributes:
         context: Where the role and the settings of their transactions come from, beside those of
             the options; None for nowhere else. A session looks when it is first used.
     """
 
-    __slots__ = ("_committed", "_options", "_reader", "_reading", "_writer", "_writing", "context")
+    __slots__ = (
+        "_committed",
+        "_options",
+        "_reader",
+        "_reading",
+        "_turn_timeout",
+        "_writer",
+        "_writing",
+        "context",
+    )
 
     def __init__(
         self,
@@ -36,8 +54,10 @@ class UnitOfWork:
         reading: SessionSource,
         committed: Callable[[float], None] | None = None,
         options: BeginOptions = NO_OPTIONS,
+        turn_timeout: float | None = None,
     ) -> None:
         self._committed = committed
+        self._turn_timeout = turn_timeout
         self._writing = writing
         self._reading = reading
         self._options = options
@@ -49,7 +69,9 @@ class UnitOfWork:
     def writer(self) -> WritingSession:
         """The session that writes."""
         if self._writer is None:
-            self._writer = WritingSession(self._writing, self._options, self.context)
+            self._writer = WritingSession(
+                self._writing, self._options, self.context, self._turn_timeout
+            )
             self._introduce()
         return self._writer
 
@@ -57,13 +79,73 @@ class UnitOfWork:
     def reader(self) -> ReadingSession:
         """The session that reads."""
         if self._reader is None:
-            self._reader = ReadingSession(self._reading, self._options, self.context)
+            self._reader = ReadingSession(
+                self._reading, self._options, self.context, self._turn_timeout
+            )
             self._introduce()
         return self._reader
 
     def _introduce(self) -> None:
         if self._writer is not None and self._reader is not None:
             self._writer.reader, self._reader.writer = self._reader, self._writer
+
+    # The express lane, beside the sessions.
+
+    async def read_within(
+        self,
+        read: Callable[[AsyncConnection], Awaitable[_T]],
+        otherwise: Callable[[], Awaitable[_T]],
+    ) -> _T:
+        """Read on the connection that a session holds, once it comes to rest.
+
+        Args:
+            read: Reads on that connection, and leaves its transaction as it was.
+            otherwise: Reads where the sessions hold none.
+
+        Raises:
+            SessionBusy: They did not come to rest in time.
+        """
+        party = object()
+        while (session := self._holder()) is not None:
+            async with session.turn(party):
+                connection = session.shareable_connection()
+                if connection is not None:
+                    with doubt(connection):
+                        return await read(connection)
+                if session.open_connection() is not None:
+                    break
+        return await otherwise()
+
+    async def make_way(self) -> UnitSession | None:
+        """Let the sessions come to rest, and the one that reads return its connection.
+
+        Returns:
+            A session that holds one all the same; None where neither does.
+        """
+        party = object()
+        if self._writer is not None and self._writer.running:
+            async with self._writer.turn(party):
+                pass
+        if self._reader is not None:
+            await self._reader.step_aside(party, waits=True)
+        return self._holder()
+
+    def _holder(self) -> UnitSession | None:
+        for session in (self._writer, self._reader):
+            if session is not None and session.holds_or_takes_connection:
+                return session
+        return None
+
+    def leases(self) -> Iterator[tuple[UnitSession, Record]]:
+        """Return the sessions that hold a connection, each with the pool's record of it."""
+        known = None
+        for session in (self._writer, self._reader):
+            record = None if session is None else session.lease()
+            if session is not None and record is not None and record is not known:
+                known = record
+                yield session, record
+
+    # Its end.
 
     def check(self) -> None:
         """Refuse a commit that would lose work or cut into a running statement.

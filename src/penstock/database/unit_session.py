@@ -2,8 +2,11 @@
 
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, event
@@ -19,7 +22,9 @@ from sqlalchemy.util import await_, greenlet_spawn
 from penstock.context import ContextError, ContextSource, Settings
 from penstock.database.errors import SessionClosed
 from penstock.database.nested_context import set_within
+from penstock.database.turns import Turns
 from penstock.drivers.driver import BeginOptions
+from penstock.pool.record import Record
 from penstock.pool.request_leases import OpenLease
 
 __all__ = ["SessionSource", "UnitSession", "UnitSyncSession", "operation"]
@@ -41,21 +46,26 @@ def operation(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[
     @functools.wraps(method)
     async def counted(self: "UnitSession", *args: Any, **kwargs: Any) -> Any:
         self.refuse_if_ended()
-        if self.lease is not None:
-            self.lease.use()
+        if self.block is not None:
+            self.block.use()
         if self.sync_session.context is not None:  # type: ignore[attr-defined]  # of that kind
             await self.sync_session.find_context()  # type: ignore[attr-defined]  # as above
-        await self.before_operation()
+        turns = await self.before_operation()
         self.running += 1
         try:
-            result = await method(self, *args, **kwargs)
-        except BaseException:
+            try:
+                result = await method(self, *args, **kwargs)
+            except BaseException:
+                self.running -= 1
+                await self.after_operation(failed=True)
+                raise
             self.running -= 1
-            await self.after_operation(failed=True)
-            raise
-        self.running -= 1
-        await self.after_operation(failed=False)
-        return result
+            await self.after_operation(failed=False)
+            return result
+        finally:
+            turns.leave()
+            if turns is not self.turns:
+                await self.after_turn_elsewhere()
 
     return counted
 
@@ -67,10 +77,12 @@ class UnitSyncSession(Session):
         options: How its transactions begin.
         context: Where the role and the settings of its transactions come from, until they are
             known and part of the options; None from then on.
+        above: Gives the session of the unit of work; None once that is gone.
     """
 
     options = BeginOptions()
     context: ContextSource | None = None
+    above: Callable[[], "UnitSession | None"] = staticmethod(lambda: None)
     is_guest = False
     """Whether its connection is in the transaction of another session of the same unit."""
     _before: tuple[Connection, Settings] | None = None
@@ -109,6 +121,13 @@ class UnitSyncSession(Session):
             if not connection.closed and not connection.invalidated:
                 set_within(connection, settings)
 
+    def execute(self, *args: Any, **kwargs: Any) -> Any:
+        """Execute a statement: for an operation, or to load what was asked of an object."""
+        above = self.above()
+        if above is None or above.running:
+            return super().execute(*args, **kwargs)
+        return above.load(partial(super().execute, *args, **kwargs))
+
 
 # In front of the application's own listeners, whose statements belong to the transaction.
 @event.listens_for(UnitSyncSession, "after_begin", propagate=True, insert=True)
@@ -132,11 +151,13 @@ class UnitSession(AsyncSession):
     Attributes:
         running: Operations in progress. Only a session at rest may be committed or closed by
             somebody other than the task that works with it.
-        lease: Of the block that the session was opened by; None for a request's own session.
+        block: By which the session was opened; None for a request's own session.
+        turns: Who is at work on its connection: its operations, those of the other session of its
+            unit, or a statement of the express lane.
     """
 
     running: int = 0
-    lease: OpenLease | None = None
+    block: OpenLease | None = None
     _ended: str | None = None
     """Why the session is over; set once. An operation that was in progress then closes it."""
     _advice: Callable[[], str | None] | None = None
@@ -151,6 +172,7 @@ class UnitSession(AsyncSession):
         kind: type[UnitSyncSession],
         options: BeginOptions,
         context: ContextSource | None = None,
+        turn_timeout: float | None = None,
     ) -> None:
         super().__init__(
             source,
@@ -160,8 +182,9 @@ class UnitSession(AsyncSession):
             close_resets_only=False,
             join_transaction_mode="create_savepoint",
         )
-        self.sync_session.options = options  # type: ignore[attr-defined]  # of that kind
-        self.sync_session.context = context  # type: ignore[attr-defined]  # as above
+        below: Any = self.sync_session  # of that kind
+        below.options, below.context, below.above = options, context, weakref.ref(self)
+        self.turns = Turns(turn_timeout)
 
     @property
     def is_over(self) -> bool:
@@ -176,13 +199,84 @@ class UnitSession(AsyncSession):
                 f"This session ended when {self._ended}. {advice or _OPEN_YOUR_OWN}"
             )
 
-    async def before_operation(self) -> None:
-        """Make ready for one operation; a hook for the kinds of session."""
+    def open_connection(self) -> AsyncConnection | None:
+        """Return the connection that the session's transaction holds; None where it holds none."""
+        transaction = self.get_transaction()
+        return None if transaction is None else next(iter(transaction.connections), None)
+
+    def lease(self) -> Record | None:
+        """Return the pool's record of the connection that it holds; None where it holds none."""
+        connection = self.open_connection()
+        below = None if connection is None else connection.sync_connection
+        if below is None or below.closed or below.invalidated:
+            return None
+        record: Any = below.connection._connection_record  # noqa: SLF001 - SQLAlchemy tells nobody
+        return record if isinstance(record, Record) else None
+
+    def shareable_connection(self) -> AsyncConnection | None:
+        """Return the connection that it holds, if there is a transaction of which to be a part."""
+        connection = self.open_connection()
+        if connection is None or connection.sync_connection is None:
+            return None
+        options = connection.sync_connection.get_execution_options()
+        return None if options.get("isolation_level") == "AUTOCOMMIT" else connection
+
+    @property
+    def holds_or_takes_connection(self) -> bool:
+        """Whether its transaction holds a connection, or an operation in progress may take one."""
+        return self.running > 0 or self.open_connection() is not None
+
+    async def before_operation(self) -> Turns:
+        """Make ready for one operation, and take its turn; the caller leaves it."""
+        await self.turns.take(self)
+        return self.turns
 
     async def after_operation(self, *, failed: bool) -> None:  # noqa: ARG002 - for subclasses
         """Tidy up after one operation: close the session if its unit ended meanwhile."""
         if self._ended and not self.running:
             await self._close()
+
+    @asynccontextmanager
+    async def turn(self, party: object) -> AsyncIterator[None]:
+        """Let somebody else than its operations be at work on its connection for a block.
+
+        Args:
+            party: Who.
+
+        Raises:
+            SessionBusy: There was no turn to be had in time.
+        """
+        await self.turns.take(party)
+        try:
+            yield
+        finally:
+            self.turns.leave()
+            await self.settle()
+
+    async def after_turn_elsewhere(self) -> None:
+        """Tidy up after work on another session's connection; a hook for the kinds of session."""
+
+    def load(self, statement: Callable[[], Any]) -> Any:
+        """Run what an object of the session loads when it is asked for, outside any operation.
+
+        It runs in a greenlet, for ``awaitable_attrs``.
+
+        Args:
+            statement: Executes it.
+        """
+        turns = await_(self.before_operation())
+        self.running += 1
+        try:
+            return statement()
+        finally:
+            self.running -= 1
+            turns.leave()
+            if self._ended or turns is not self.turns:
+                await_(self._settle_both())
+
+    async def _settle_both(self) -> None:
+        await self.settle()
+        await self.after_turn_elsewhere()
 
     async def end(self, why: str, advice: Callable[[], str | None] | None = None) -> None:
         """Roll back what is open, return the connection and refuse every later use.
@@ -196,7 +290,11 @@ class UnitSession(AsyncSession):
         """
         if not self._ended:
             self._ended, self._advice = why, advice
-        if not self.running:
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Close the session if its unit has ended and nobody is at work on its connection."""
+        if self._ended and not self.running and not self.turns.are_taken:
             await self._close()
 
     async def _close(self) -> None:

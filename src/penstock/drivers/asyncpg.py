@@ -3,11 +3,13 @@
 What is private to asyncpg 0.31 and 0.32, or to SQLAlchemy's adapter of it, is touched here.
 """
 
+import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from itertools import islice
 from typing import Any, Self
 
+from asyncpg import PostgresError
 from asyncpg.transaction import TransactionState
 from sqlalchemy.dialects.postgresql.asyncpg import (
     AsyncAdapt_asyncpg_connection,
@@ -21,12 +23,14 @@ from penstock.drivers.driver import (
     BeginOptions,
     Driver,
     Prepared,
+    holds_state_after,
     keeps_transaction,
+    left_by,
     never,
     number_of,
 )
 from penstock.drivers.effects import Effect, effects_of
-from penstock.drivers.pipelining import Parameters, Pipeline
+from penstock.drivers.pipelining import Parameters, Pipeline, always
 
 __all__ = ["Asyncpg", "AsyncpgConnection", "context_statement", "is_confined"]
 
@@ -41,6 +45,9 @@ RESET = (
 """What DISCARD ALL does, but for the driver's own prepared statements, which stay."""
 
 STAY_READ_ONLY: tuple[str, Parameters] = ("SET TRANSACTION READ ONLY", ())
+
+SAVEPOINT: list[tuple[str, Parameters]] = [("SAVEPOINT penstock_read", ()), STAY_READ_ONLY]
+TO_SAVEPOINT = "ROLLBACK TO SAVEPOINT penstock_read;RELEASE SAVEPOINT penstock_read"
 
 STATEMENTS = 20
 """Statements prepared on a connection that replaces another: those it used most recently."""
@@ -91,6 +98,21 @@ class _ServerSideCursor(AsyncAdapt_asyncpg_ss_cursor, _Cursor):
         # The driver opens a cursor only in a transaction of which the server has told it.
         await self._adapt_connection.open_transaction()
         await super()._prepare_and_execute(operation, parameters)
+        self._cursor = _TakingTurns(self._cursor, self._adapt_connection._execute_mutex)
+
+
+class _TakingTurns:
+    """A cursor of the driver's that fetches when the connection is at no other statement."""
+
+    __slots__ = ("_cursor", "_mutex")
+
+    def __init__(self, cursor: Any, mutex: asyncio.Lock) -> None:
+        self._cursor = cursor
+        self._mutex = mutex
+
+    async def fetch(self, count: int) -> Any:
+        async with self._mutex:
+            return await self._cursor.fetch(count)
 
 
 class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
@@ -102,6 +124,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         effects: What the lease's statements may have left on the server.
         begin: How the next transaction begins; None as the engine has it.
         reads_within: Whether a session reads in a savepoint of a transaction that is not its own.
+        holds_state: Whether the open transaction may hold settings or locks that end with it.
         queries_before: How many the driver had run when its own connection was given out.
     """
 
@@ -110,8 +133,10 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         "_is_doubtful",
         "_opening",
         "_options",
+        "_undoing",
         "begin",
         "effects",
+        "holds_state",
         "queries_before",
         "reads_within",
     )
@@ -120,6 +145,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
     _transaction: Any
     begin: BeginOptions | None
     effects: Effect
+    holds_state: bool
     queries_before: int
     _has_lost_settings: bool
     """Whether the open transaction may be another than the one that its settings were sent for."""
@@ -127,6 +153,8 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
     _is_doubtful: bool
     _opening: list[tuple[str, Parameters]]
     _options: BeginOptions | None
+    _undoing: "asyncio.Future[None] | None"
+    """Undoes a cancelled read; kept, for the event loop does not."""
 
     _cursor_cls = _Cursor
     _ss_cursor_cls = _ServerSideCursor
@@ -142,7 +170,8 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         connection.begin = connection._options = None
         connection._opening = []
         connection._is_doubtful = connection._has_lost_settings = False
-        connection.reads_within = False
+        connection.reads_within = connection.holds_state = False
+        connection._undoing = None
         connection.queries_before = 0
         return connection
 
@@ -192,7 +221,8 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
             self._is_doubtful = self._is_doubtful or not effects & Effect.READS
         if effects & Effect.CONTROL and not keeps_transaction(operation):
             self._has_lost_settings = True
-        self.effects |= effects & ~Effect.READS
+        self.effects |= left_by(effects)
+        self.holds_state = self.holds_state or holds_state_after(effects)
 
     def _has_ended(self) -> bool:
         # By a statement, or by somebody who has the driver's connection; or the server has refused
@@ -276,6 +306,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         if self._opening:
             self._send(self._opening)
         self._is_doubtful, self._has_lost_settings = self.reads_within, False
+        self.holds_state = False
 
     def begin_as(self, options: BeginOptions) -> None:
         """Begin the next transaction so; where a listener has begun it already, go on so.
@@ -291,6 +322,54 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         if options.settings:
             self._opening.append(context_statement(options.settings))
         self._is_doubtful, self._has_lost_settings = options.reading, True
+
+    async def read_apart(
+        self,
+        operation: str,
+        settings: tuple[tuple[str, str], ...],
+        read: Callable[[Any], Awaitable[Any]],
+    ) -> Any:
+        """Run what reads in the open transaction, as if it were one of its own.
+
+        It waits for the statement in progress. It sees what the transaction has written, can write
+        nothing itself, and neither its settings nor its failure are left. That costs no round trip.
+
+        Args:
+            operation: The statement.
+            settings: Names and values that hold for it alone.
+            read: Runs it, given the driver's connection.
+        """
+        await self._execute_mutex.acquire()
+        is_begun = False
+        try:
+            if self._transaction is None:
+                await self._start_transaction()
+            held = self.holds_state
+            self.note(operation)
+            self.holds_state = held
+            context = [context_statement(settings)] if settings else []
+            self._pipeline.send_batch([*SAVEPOINT, *context])
+            is_begun = True
+            return await read(self._connection)
+        finally:
+            if is_begun and not self._may_pipeline():
+                # The driver waits until the server has let go of what was cancelled.
+                self._undoing = asyncio.ensure_future(self._undo_to_savepoint())
+            else:
+                if is_begun:
+                    self._pipeline.send_query(TO_SAVEPOINT, always)
+                self._execute_mutex.release()
+
+    async def _undo_to_savepoint(self) -> None:
+        try:
+            await self._connection.execute(TO_SAVEPOINT)
+        except PostgresError:
+            pass  # the transaction has failed as a whole, which the next statement meets as well
+        except Exception:  # noqa: BLE001 - whatever it is, nothing is known of the transaction
+            self._connection.terminate()
+        finally:
+            self._undoing = None
+            self._execute_mutex.release()
 
     async def open_transaction(self) -> None:
         """Begin now, in a round trip of its own, if nothing has been said in a transaction yet."""
@@ -314,6 +393,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
 
     def commit(self) -> None:
         """Commit; what only reads is rolled back, which leaves nothing that it has set."""
+        self._await_statement()
         if self._ends_without_wait():
             self._roll_back_pipelined()
         else:
@@ -322,12 +402,21 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
 
     def rollback(self) -> None:
         """Roll back, without a wait where the transaction only reads."""
+        self._await_statement()
         if self._ends_without_wait():
             self._roll_back_pipelined()
         else:
             self.end_unsent()
             super().rollback()
             self.begin = self._options = None
+
+    def _await_statement(self) -> None:
+        if self._execute_mutex.locked():
+            await_(self._come_to_rest())
+
+    async def _come_to_rest(self) -> None:
+        async with self._execute_mutex:
+            pass
 
     def ends_without_wait(self) -> bool:
         """Return whether a rollback says nothing to the server, or waits for no answer."""
@@ -473,6 +562,11 @@ class Asyncpg(Driver):
         driver = connection._connection
         _forget_listeners(driver)
         Pipeline.of(driver._transport).send_query(RESET, leaves_idle=True)
+
+    def server_pid(self, connection: Any) -> int | None:
+        """As the base class says."""
+        pid: int = connection._connection.get_server_pid()
+        return pid
 
     def is_in_transaction(self, connection: Any) -> bool:
         """As the base class says."""

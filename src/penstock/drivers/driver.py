@@ -13,7 +13,9 @@ __all__ = [
     "Driver",
     "Prepared",
     "Trace",
+    "holds_state_after",
     "keeps_transaction",
+    "left_by",
     "number_of",
     "without_values",
 ]
@@ -60,6 +62,20 @@ class Trace:
 
     def __init__(self) -> None:
         self.effects = Effect.NONE
+
+
+def left_by(effects: Effect) -> Effect:
+    """Return what of a statement's effects outlives its transaction."""
+    return effects & ~(Effect.READS | Effect.TRANSACTION)
+
+
+def holds_state_after(effects: Effect) -> bool:
+    """Return whether a transaction may hold more after a statement than its reads and writes.
+
+    Args:
+        effects: Of the statement; one that is no plain query may have locked something.
+    """
+    return effects != Effect.READS
 
 
 def never() -> bool:
@@ -130,6 +146,13 @@ class Driver:
     def reset_pipelined(self, connection: Any) -> None:
         """Have the server undo the same, without a wait, before it hears anything else."""
         raise NotImplementedError
+
+    def server_pid(self, connection: Any) -> int | None:  # noqa: ARG002 - others need it
+        """Return the number of the server's process; None where there is none or it is not known.
+
+        Behind a pooler it says nothing: the process may be any.
+        """
+        return None
 
     def is_in_transaction(self, connection: Any) -> bool:  # noqa: ARG002 - others need it
         """Return whether the driver knows of an open transaction."""

@@ -59,6 +59,8 @@ class Effect(enum.IntFlag):
     READS = enum.auto()
     """It is one statement and begins with SELECT, WITH, VALUES, TABLE, SHOW or EXPLAIN: it runs in
     a read-only transaction, and no code in it can end that."""
+    TRANSACTION = enum.auto()
+    """It may leave what ends with the transaction: a setting, an advisory lock."""
     DRIVER = enum.auto()
     """No effect of a statement: somebody has the driver's own connection, and may use it."""
 
@@ -292,10 +294,9 @@ class _Reading:
 
     def _close(self) -> None:
         frame = self._frames.pop() if len(self._frames) > 1 else self._frames[0]
-        if frame.sets_config and not (
-            self._last == "true" and self._before == "," and frame.commas == 2
-        ):
-            self._session()
+        if frame.sets_config:
+            is_local = self._last == "true" and self._before == "," and frame.commas == 2
+            self._effects |= Effect.TRANSACTION if is_local else Effect.SESSION
         self._push(")" if frame.is_list else OPERAND, ")")
         if self._options_at and len(self._frames) < self._options_at:
             self._options_at, self._awaits_kind = 0, True
@@ -350,6 +351,8 @@ class _Reading:
             inner.sets_config = self._configures = True
         elif names[-1] not in HARMLESS:
             self._session()
+        elif "advisory_xact_lock" in names[-1]:
+            self._effects |= Effect.TRANSACTION
 
     # What single words tell
 
@@ -430,7 +433,7 @@ def _effects_of_kind(kind: str = "", *after: str) -> Effect:
     if kind in CONTROL or (kind == "prepare" and after[:1] == ("transaction",) and "'" in after):
         return Effect.CONTROL
     if kind == "set" and _ends_with_transaction(*after):
-        return Effect.NONE
+        return Effect.TRANSACTION
     if kind in {"create", "alter"}:
         about = after[2:3] if after[:2] == ("or", "replace") else after[:1]
         return Effect.SESSION if OBJECTS.isdisjoint(about) else Effect.NONE

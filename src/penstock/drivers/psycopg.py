@@ -15,7 +15,9 @@ from penstock.drivers.driver import (
     NO_OPTIONS,
     BeginOptions,
     Driver,
+    holds_state_after,
     keeps_transaction,
+    left_by,
     without_values,
 )
 from penstock.drivers.effects import Effect, effects_of
@@ -63,6 +65,7 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         effects: As for asyncpg's, like the next.
         begin: How the next transaction begins.
         reads_within: As for asyncpg's.
+        holds_state: As for asyncpg's.
         ran: Statements since the driver's own connection was given out.
         ran_itself: Those of them that came through SQLAlchemy.
     """
@@ -73,6 +76,7 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         "_options",
         "begin",
         "effects",
+        "holds_state",
         "ran",
         "ran_itself",
         "reads_within",
@@ -81,6 +85,7 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
     _connection: Any
     begin: BeginOptions | None
     effects: Effect
+    holds_state: bool
     ran: int
     ran_itself: int
     _has_lost_settings: bool
@@ -96,7 +101,7 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         connection.effects = Effect.NONE
         connection.begin = connection._options = None
         connection._is_doubtful = connection._has_lost_settings = False
-        connection.reads_within = False
+        connection.reads_within = connection.holds_state = False
         connection.ran = connection.ran_itself = 0
         return connection
 
@@ -115,6 +120,7 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         """
         effects = effects_of(operation) if isinstance(operation, str) else Effect.SESSION
         if self._is_idle():
+            self.holds_state = False
             if self.begin is not None:
                 self._options, self.begin = self.begin, None
             if self._options is not None:
@@ -124,7 +130,8 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
             await self._stay_read_only(effects)
         if self._options is not None:
             await self._stay_set(self._options, effects, operation)
-        self.effects |= effects & ~Effect.READS
+        self.effects |= left_by(effects)
+        self.holds_state = self.holds_state or holds_state_after(effects)
         self.ran_itself += 1
 
     def _is_idle(self) -> bool:
@@ -273,6 +280,11 @@ class Psycopg(Driver):
     def reset(self, connection: Any) -> None:
         """As the base class says: RESET in one transaction, which psycopg begins by itself."""
         await_(_reset(connection._connection))
+
+    def server_pid(self, connection: Any) -> int | None:
+        """As the base class says."""
+        pid: int = connection._connection.info.backend_pid
+        return pid
 
     def is_in_transaction(self, connection: Any) -> bool:
         """As the base class says."""

@@ -89,6 +89,16 @@ class Asking(Generic[_L]):
         settings = context.at_once()
         return await context.settings() if settings is None else settings
 
+    def over(self, lane: Any) -> Self:
+        """Return the same over another lane; statements that were compiled are shared.
+
+        Args:
+            lane: How statements are run.
+        """
+        other = self.__class__.__new__(self.__class__)
+        other.__dict__.update(self.__dict__, _place=_Place(lane))
+        return other
+
     def _run(self, call: Call, pick: Pick) -> Coroutine[Any, Any, Any]:
         raise NotImplementedError
 

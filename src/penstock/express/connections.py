@@ -8,7 +8,7 @@ from functools import partial
 from logging import INFO
 from math import inf
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from asyncpg.exceptions import OutdatedSchemaCacheError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -37,8 +37,26 @@ T = TypeVar("T")
 
 Use = Callable[[Any, Any, str, Any], Coroutine[Any, Any, Any]]
 """What is done: given asyncpg's connection, the plan, the SQL and its values."""
-Run = Callable[[Use, Any, str, Any], Coroutine[Any, Any, Any]]
-"""Does something on a connection that is borrowed already: given what, and the last three."""
+
+
+class Run(Protocol):
+    """Does something on a connection that was acquired before."""
+
+    async def __call__(
+        self, use: Use, plan: Any, text: str, arguments: Any, *, apart: Settings | None = None
+    ) -> Any:
+        """Do it.
+
+        Args:
+            use: What is done.
+            plan: As ``use`` takes it, like the next two.
+            text: The SQL.
+            arguments: Its values.
+            apart: Settings that hold for it alone, where nothing of it is to be left in the open
+                transaction; None where it is a part of that.
+        """
+        ...
+
 
 _PAUSES = (0.0, 0.05, 0.1, 0.2)
 """Seconds before what has met the end of a connection is tried again: at once, and then after what
@@ -300,6 +318,49 @@ class Connections:
     async def _take_back(loan: Loan, error: BaseException) -> None:
         await loan.take_back(error, amid_transaction=loan.driver.is_in_transaction())
 
+    async def use_within(
+        self, lease: Loan, use: Use, plan: Plan, sql: str, arguments: Any, *, settings: Settings
+    ) -> Any:
+        """Read on a connection that the caller holds, as a part of the transaction open there.
+
+        Args:
+            lease: The connection.
+            use: As for :meth:`use`, like what follows.
+            plan: As above.
+            sql: As above.
+            arguments: As above.
+            settings: As above.
+
+        Raises:
+            sqlalchemy.exc.DBAPIError: As a session would raise it; the transaction is as before.
+        """
+        if self.watch is not None:
+            self.watch.count(sql)
+        self._logger.info(sql)
+        work = _Work(use, plan, sql, arguments, writes=False)
+        try:
+            try:
+                return await self._read_apart(lease, work, settings)
+            except Exception as error:
+                if not work.may_be_sent_again(lease.driver, error):
+                    raise
+                await lease.driver.reload_schema_state()
+                return await self._read_apart(lease, work, settings)
+        except BaseException as error:  # noqa: BLE001 - raised in other words
+            told = self._worded(lease.adapter, error, sql, arguments)
+            raise told from told.__cause__
+
+    async def _read_apart(self, lease: Loan, work: _Work, settings: Settings) -> Any:
+        info, answer = lease.record.info, None
+        info[AT_REST_KEY], began = inf, monotonic()
+        try:
+            answer = await lease.adapter.read_apart(work.sql, settings, work.on)
+        finally:
+            info[AT_REST_KEY] = ended = monotonic()
+            if self.watch is not None and ended - began > self.watch.slow_after:
+                self.watch.slow(work.sql, ended - began, rows_of(answer))
+        return answer
+
     @asynccontextmanager
     async def transaction(self, sql: str, options: BeginOptions) -> AsyncIterator[Run]:
         """Acquire a connection for a read-only transaction, and give what runs statements in it.
@@ -314,9 +375,11 @@ class Connections:
         loan = await self._begin(sql, options)
         lease = OpenLease(partial(_abandon, loan))
 
-        def run(use: Use, plan: Any, text: str, arguments: Any) -> Coroutine[Any, Any, Any]:
+        def run(
+            use: Use, plan: Any, text: str, arguments: Any, *, apart: Settings | None = None
+        ) -> Coroutine[Any, Any, Any]:
             lease.use()
-            return self._run(loan, use, plan, text, arguments)
+            return self._run(loan, use, plan, text, arguments, apart=apart)
 
         try:
             yield run
@@ -332,9 +395,20 @@ class Connections:
             raise told from told.__cause__
         await loan.give_back()
 
-    async def _run(self, loan: Loan, use: Use, plan: Any, text: str, arguments: Any) -> Any:
+    async def _run(
+        self,
+        loan: Loan,
+        use: Use,
+        plan: Any,
+        text: str,
+        arguments: Any,
+        *,
+        apart: Settings | None = None,
+    ) -> Any:
         if loan.is_over:
             raise ExpressError(_ENDED.format(text))
+        if apart is not None:
+            return await self.use_within(loan, use, plan, text, arguments, settings=apart)
         watch, info, answer = self.watch, loan.record.info, None
         if watch is not None and use is fetch:  # for a stream takes many turns
             watch.count(text)

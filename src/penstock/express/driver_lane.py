@@ -8,7 +8,7 @@ from typing import Any
 
 from asyncpg.exceptions import OutdatedSchemaCacheError
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from penstock.context import Settings
 from penstock.drivers.driver import BeginOptions
@@ -17,7 +17,8 @@ from penstock.express.connections import ConnectionLost, Connections, Run, repea
 from penstock.express.counting import count
 from penstock.express.errors import UNKNOWN, CommitOutcomeUnknown, ExpressError
 from penstock.express.failures import not_converted, not_read
-from penstock.express.lanes import Batches, Call, Copy, Pick, ReadingLane
+from penstock.express.lanes import Batches, Call, Copy, OpenLane, Pick, ReadingLane
+from penstock.express.loan import Loan
 from penstock.express.own_columns import by_columns_of
 from penstock.express.plan import Plan
 from penstock.express.query import Query
@@ -67,6 +68,18 @@ class DriverLane:
             answer = await repeated(lost, again)
         return pick(_of(call, messages.results(plan, answer)))
 
+    async def read_within(self, connection: AsyncConnection, call: Call, pick: Pick) -> Any:
+        """As the protocol says."""
+        plan, sql, arguments = _bound(call, self._dialect)
+        if not plan.reads:
+            raise not_read(sql)
+        below: Any = connection.sync_connection
+        lease = Loan(below.connection._connection_record)  # noqa: SLF001 - SQLAlchemy's, of our pool
+        answer = await self.connections.use_within(
+            lease, messages.fetch, plan, sql, arguments, settings=call.settings
+        )
+        return pick(_of(call, messages.results(plan, answer)))
+
     async def write(self, call: Call, pick: Pick) -> Any:
         """As the protocol says."""
         plan, sql, arguments = _bound(call, self._dialect)
@@ -105,19 +118,23 @@ class DriverLane:
     @asynccontextmanager
     async def stream(self, call: Call, batch: int) -> AsyncIterator[Batches]:
         """As the protocol says, by a cursor of the server's in a transaction of its own."""
-        _, sql, _ = _bound(call, self._dialect)
-        async with (
-            self.connections.transaction(sql, BeginOptions(True, settings=call.settings)) as run,
-            _SnapshotLane(run, self._dialect).stream(call, batch) as batches,
-        ):
+        async with self.reading(call) as lane, lane.stream(call, batch) as batches:
             yield batches
 
     @asynccontextmanager
-    async def snapshot(self, settings: Settings = ()) -> AsyncIterator[ReadingLane]:
+    async def reading(self, call: Call) -> AsyncIterator[OpenLane]:
+        """As the protocol says."""
+        _, sql, _ = _bound(call, self._dialect)
+        options = BeginOptions(True, settings=call.settings)
+        async with self.connections.transaction(sql, options) as run:
+            yield _OpenLane(run, self._dialect)
+
+    @asynccontextmanager
+    async def snapshot(self, settings: Settings = ()) -> AsyncIterator[OpenLane]:
         """As the protocol says, in a transaction at REPEATABLE READ."""
         options = BeginOptions(True, "REPEATABLE READ", settings=settings)
         async with self.connections.transaction("(a snapshot)", options) as run:
-            yield _SnapshotLane(run, self._dialect)
+            yield _OpenLane(run, self._dialect)
 
     async def _write(
         self, use: Any, plan: Any, sql: str, arguments: Any, settings: Settings = ()
@@ -133,7 +150,7 @@ class DriverLane:
             raise CommitOutcomeUnknown(UNKNOWN.format("that can be read")) from error
 
 
-class _SnapshotLane:
+class _OpenLane:
     """Statements on the one connection of a read-only transaction.
 
     Args:
@@ -153,6 +170,14 @@ class _SnapshotLane:
             raise not_read(sql)
         async with self._turn:
             answer = await self._run(messages.fetch, plan, sql, arguments)
+        return pick(_of(call, messages.results(plan, answer)))
+
+    async def read_apart(self, call: Call, pick: Pick) -> Any:
+        plan, sql, arguments = _bound(call, self._dialect)
+        if not plan.reads:
+            raise not_read(sql)
+        async with self._turn:
+            answer = await self._run(messages.fetch, plan, sql, arguments, apart=call.settings)
         return pick(_of(call, messages.results(plan, answer)))
 
     @asynccontextmanager

@@ -6,12 +6,13 @@ from typing import Any, Protocol
 
 from sqlalchemy import Table
 from sqlalchemy.engine import Dialect
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.elements import BindParameter
 
 from penstock.context import Settings
 from penstock.express.query import Query
 
-__all__ = ["Batches", "Call", "Copy", "Lane", "Pick", "ReadingLane"]
+__all__ = ["Batches", "Call", "Copy", "Lane", "OpenLane", "Pick", "ReadingLane"]
 
 Batches = AsyncIterator[list[Any]]
 """Results, batch by batch."""
@@ -86,8 +87,36 @@ class ReadingLane(Protocol):
         ...
 
 
+class OpenLane(ReadingLane, Protocol):
+    """A way to run statements that only read in one open transaction, on one connection."""
+
+    async def read_apart(self, call: Call, pick: Pick) -> Any:
+        """Read in that transaction, and leave nothing there, not even a failure."""
+        ...
+
+
 class Lane(ReadingLane, Protocol):
     """A way to run statements on one database."""
+
+    def reading(self, call: Call) -> AbstractAsyncContextManager[OpenLane]:
+        """Give a lane in a transaction that only reads.
+
+        Args:
+            call: What is run there first.
+        """
+        ...
+
+    def snapshot(self, settings: Settings = ()) -> AbstractAsyncContextManager[OpenLane]:
+        """Give a lane whose statements all see the database as it was at the first of them."""
+        ...
+
+    async def read_within(self, connection: AsyncConnection, call: Call, pick: Pick) -> Any:
+        """Read on a connection that the caller holds, within the transaction that is open there.
+
+        The statement sees what the transaction has written. It leaves nothing there, not even a
+        failure of its own.
+        """
+        ...
 
     async def write(self, call: Call, pick: Pick) -> Any:
         """Run a statement as a transaction of its own, and return what is wanted of the same."""

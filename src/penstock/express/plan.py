@@ -8,6 +8,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import BindParameter
 
+from penstock.drivers.driver import left_by
 from penstock.drivers.effects import Effect, effects_of
 from penstock.express.errors import QueryRefused
 from penstock.express.parameters import FixedParameters, Parameters, VaryingParameters
@@ -57,7 +58,7 @@ class Plan:
         is_known = dialect.name == "postgresql"
         effects = effects_of(self.compiled.string) if is_known else Effect.READS
         refuse_control(effects, self.compiled.string)
-        self.effects = effects & ~Effect.READS
+        self.effects = left_by(effects)
         self.reads = bool(effects & Effect.READS)
         self.parameters: Parameters = _parameters(self.compiled)
         self.bind = self._bind_renamed if keys else self.parameters.bind

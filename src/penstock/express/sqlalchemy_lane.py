@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from penstock.context import Settings
 from penstock.drivers.driver import BeginOptions
-from penstock.express.lanes import Batches, Call, Copy, Pick, ReadingLane
+from penstock.express.lanes import Batches, Call, Copy, OpenLane, Pick, ReadingLane
 from penstock.express.plan import column_keys
 from penstock.express.query import Query
 
@@ -18,6 +18,9 @@ __all__ = ["SqlalchemyLane"]
 Sessions = Callable[[BeginOptions], AbstractAsyncContextManager[Any]]
 """Gives a session whose transaction begins as it is told, for the length of a block; it is
 committed or rolled back at its end."""
+SessionsWithin = Callable[[AsyncConnection, Settings], AbstractAsyncContextManager[Any]]
+"""Gives a session in the open transaction of a connection, with server settings of its own, for
+the length of a block."""
 
 _OPTIONS = {"render_nulls": True}
 """A None that is given is NULL, and not the column's default."""
@@ -31,15 +34,22 @@ class SqlalchemyLane:
     Args:
         read: Gives sessions that only read.
         write: Gives sessions that write.
+        within: Gives sessions that only read, in a savepoint of a connection's transaction.
     """
 
-    def __init__(self, read: Sessions, write: Sessions) -> None:
+    def __init__(self, read: Sessions, write: Sessions, within: SessionsWithin) -> None:
         self._read = read
         self._write = write
+        self._within = within
 
     async def read(self, call: Call, pick: Pick) -> Any:
         """As the protocol says."""
         async with self._read(BeginOptions(settings=call.settings)) as session:
+            return pick(await _results(session, call))
+
+    async def read_within(self, connection: AsyncConnection, call: Call, pick: Pick) -> Any:
+        """As the protocol says."""
+        async with self._within(connection, call.settings) as session:
             return pick(await _results(session, call))
 
     async def write(self, call: Call, pick: Pick) -> Any:
@@ -79,30 +89,40 @@ class SqlalchemyLane:
     @asynccontextmanager
     async def stream(self, call: Call, batch: int) -> AsyncIterator[Batches]:
         """As the protocol says."""
-        async with (
-            self._read(BeginOptions(settings=call.settings)) as session,
-            _stream(session, call, batch) as batches,
-        ):
+        async with self.reading(call) as lane, lane.stream(call, batch) as batches:
             yield batches
 
     @asynccontextmanager
-    async def snapshot(self, settings: Settings = ()) -> AsyncIterator[ReadingLane]:
+    async def reading(self, call: Call) -> AsyncIterator[OpenLane]:
+        """As the protocol says."""
+        async with self._read(BeginOptions(settings=call.settings)) as session:
+            yield _OpenLane(session, self._within)
+
+    @asynccontextmanager
+    async def snapshot(self, settings: Settings = ()) -> AsyncIterator[OpenLane]:
         """As the protocol says."""
         options = BeginOptions(isolation="REPEATABLE READ", settings=settings)
         async with self._read(options) as session:
             await _freeze(session)
-            yield _SnapshotLane(session)
+            yield _OpenLane(session, self._within)
 
 
-class _SnapshotLane:
+class _OpenLane:
     """Statements in one session's transaction.
 
     Args:
-        session: At REPEATABLE READ.
+        session: At the isolation level that is wanted.
+        within: Gives sessions in a savepoint of a connection's transaction.
     """
 
-    def __init__(self, session: AsyncSession) -> None:
+    def __init__(self, session: AsyncSession, within: SessionsWithin) -> None:
         self._session = session
+        self._within = within
+
+    async def read_apart(self, call: Call, pick: Pick) -> Any:
+        connection = await self._session.connection()
+        async with self._within(connection, call.settings) as session:
+            return pick(await _results(session, call))
 
     async def read(self, call: Call, pick: Pick) -> Any:
         return pick(await _results(self._session, call))

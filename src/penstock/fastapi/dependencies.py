@@ -93,14 +93,15 @@ def current_database(name: str = "default") -> Callable[[HTTPConnection], Awaita
 def reader(name: str = "default") -> Callable[[HTTPConnection], Awaitable[express.Reader]]:
     """Return the dependency that gives the express lane for what only reads.
 
-    Each of its statements is a transaction of its own, apart from the request's sessions.
+    Where a session of the request holds a connection, a statement runs there and sees what was
+    flushed; else it takes one for itself. A stream or a snapshot has one of its own.
 
     Args:
         name: The database's name in ``install(app, database, name=...)``.
     """
 
     async def dependency(connection: HTTPConnection) -> express.Reader:
-        return units_of(connection.scope).database(name).reader
+        return units_of(connection.scope).reader(name)
 
     return dependency
 
@@ -109,12 +110,14 @@ def reader(name: str = "default") -> Callable[[HTTPConnection], Awaitable[expres
 def writer(name: str = "default") -> Callable[[HTTPConnection], Awaitable[express.Writer]]:
     """Return the dependency that gives the express lane for what writes.
 
+    Each of its statements is a transaction of its own, apart from the request's sessions.
+
     Args:
         name: The database's name in ``install(app, database, name=...)``.
     """
 
     async def dependency(connection: HTTPConnection) -> express.Writer:
-        return units_of(connection.scope).database(name).writer
+        return units_of(connection.scope).writer(name)
 
     return dependency
 

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from penstock.database import Database
 from penstock.fastapi.request_context import ContextOf, in_request_context
 from penstock.fastapi.units import SCOPE_KEY, WEBSOCKET_REFUSAL, RequestUnits
-from penstock.pool import borrower_route
+from penstock.pool import borrower_route, holding_tasks
 from penstock.pool.request_leases import OpenLease, end_abandoned, request_leases
 from penstock.telemetry.statement_watch import (
     RequestStatements,
@@ -177,6 +177,7 @@ class _Exchange:
     async def run(self, app: ASGIApp) -> None:
         """Have the application answer."""
         borrower = borrower_route.set(self._route)
+        holding = holding_tasks.set(self._units.holding_tasks)
         counting = request_statements.set(self._statements)
         opening = request_leases.set(self._leases)
         try:
@@ -186,6 +187,7 @@ class _Exchange:
                 raise
         finally:
             borrower_route.reset(borrower)
+            holding_tasks.reset(holding)
             request_statements.reset(counting)
             request_leases.reset(opening)
             await self._end()

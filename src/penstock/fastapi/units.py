@@ -3,15 +3,20 @@
 import contextlib
 import inspect
 import sys
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import AsyncExitStack
+from functools import partial
+from itertools import chain
 from types import FrameType
 from typing import Any
 
 from fastapi.dependencies import utils
 
-from penstock.database import Database, SessionClosed, UnitOfWork
+from penstock.database import Database, SessionClosed, UnitLane, UnitOfWork
+from penstock.database.unit_lane import Held
 from penstock.errors import PenstockError
+from penstock.express import Reader, Writer
+from penstock.pool import task_of
 
 __all__ = ["HAS_EXIT_STACK", "SCOPE_KEY", "WEBSOCKET_REFUSAL", "RequestUnits", "units_of"]
 
@@ -42,7 +47,7 @@ class RequestUnits:
         refusal: Why no session is to be had here; None where a response will end them.
     """
 
-    __slots__ = ("_databases", "_ended", "_refusal", "_stack", "_units")
+    __slots__ = ("_databases", "_ended", "_held", "_refusal", "_stack", "_units")
 
     def __init__(self, databases: Mapping[str, Database], refusal: str | None = None) -> None:
         self._databases = databases
@@ -52,6 +57,8 @@ class RequestUnits:
         self._stack: AsyncExitStack | None = None
         """The exit stack that ends the units when an exception ends the route."""
         self._units: dict[Database, UnitOfWork] = {}
+        self._held: dict[Database, Held] = {}
+        """The streams and snapshots of the express lane that are open."""
 
     def database(self, name: str) -> Database:
         """Return the database that was installed as ``name``."""
@@ -78,6 +85,27 @@ class RequestUnits:
                 raise SessionClosed(f"No session is to be had any more: {self._ended}.")
             self._units[database] = database.unit()
         return self._units[database]
+
+    def reader(self, name: str) -> Reader:
+        """Return the express lane for what reads, beside this request's sessions."""
+        database = self.database(name)
+        return database.reader.over(self._lane(database, database.reader))
+
+    def writer(self, name: str) -> Writer:
+        """Return the express lane for what writes, beside this request's sessions."""
+        database = self.database(name)
+        return database.writer.over(self._lane(database, database.writer))
+
+    def _lane(self, database: Database, shared: Reader | Writer) -> UnitLane:
+        held = self._held.setdefault(database, [])
+        return UnitLane(shared, partial(self._units.get, database), held)
+
+    def holding_tasks(self) -> Iterator[Any]:
+        """Return the tasks that have acquired the connections which this request holds."""
+        for _, record in chain.from_iterable(unit.leases() for unit in self._units.values()):
+            yield task_of(record.slot.loan)
+        for task, _ in chain.from_iterable(self._held.values()):
+            yield task
 
     def watch_route(self, scope: MutableMapping[str, Any]) -> None:
         """End the units as soon as an exception ends the route behind ``scope``.

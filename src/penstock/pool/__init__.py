@@ -11,7 +11,7 @@ from penstock.pool.errors import (
     PoolTimeout,
 )
 from penstock.pool.failure import ConnectFailed, FailureReason
-from penstock.pool.loans import borrower_route
+from penstock.pool.loans import borrower_route, holding_tasks, task_of
 from penstock.pool.policy import PoolPolicy
 from penstock.pool.snapshot import PoolSnapshot
 
@@ -29,4 +29,6 @@ __all__ = [
     "PoolSuspended",
     "PoolTimeout",
     "borrower_route",
+    "holding_tasks",
+    "task_of",
 ]

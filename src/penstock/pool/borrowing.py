@@ -61,7 +61,7 @@ class Borrowing:
         asked_at: As above.
     """
 
-    __slots__ = ("_again", "_deadline", "_keeper", "_retry_for", "_waited", "asked_at")
+    __slots__ = ("_again", "_deadline", "_held", "_keeper", "_retry_for", "_waited", "asked_at")
 
     def __init__(self, keeper: "Keeper", now: float, asked_at: float | None = None) -> None:
         self._keeper = keeper
@@ -70,6 +70,7 @@ class Borrowing:
         self._deadline = math.inf if timeout is None else self.asked_at + timeout
         self._retry_for = keeper.retry_for(timeout)
         self._waited = self._again = False
+        self._held: frozenset[Slot] = frozenset()
         if asked_at is not None:
             self._begin_again()
 
@@ -105,6 +106,7 @@ class Borrowing:
         keeper, now = self._keeper, monotonic()
         waiter = AsyncWaiter(keeper.loop.create_future(), self._deadline, self._retry_for)
         if self._again:
+            waiter.held = self._held
             keeper.ledger.wait_again(waiter, self.asked_at, now)
         else:
             self._queue_up(waiter, now)
@@ -124,7 +126,7 @@ class Borrowing:
         ledger = self._keeper.ledger
         is_full = ledger.open >= ledger.limit
         if is_full:
-            refuse_nested_checkout(self._keeper)
+            self._held = waiter.held = refuse_nested_checkout(self._keeper)
         if self._deadline <= self.asked_at:
             if is_full:
                 raise self._error(Refusal(Refused.WAITING))
@@ -134,7 +136,7 @@ class Borrowing:
         if refusal is not None:
             raise self._error(refusal)
         if is_full:  # what is told at once that there is none waits for nobody
-            report_nested_checkout(self._keeper)
+            report_nested_checkout(self._keeper, self._held)
 
     def _withdraw(self, waiter: AsyncWaiter) -> None:
         ledger, future = self._keeper.ledger, waiter.future

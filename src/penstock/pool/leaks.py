@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from penstock.pool.errors import NestedCheckout
 from penstock.pool.events import LoanLeaked, NestedCheckoutSeen
 from penstock.pool.leak import LeakReport
-from penstock.pool.loans import STATEMENT_KEY, Loan, here, where
+from penstock.pool.loans import STATEMENT_KEY, Loan, here, holding_tasks, task_of, where
 from penstock.pool.policy import NestedCheckoutPolicy
 from penstock.pool.refusal import Refused
 from penstock.pool.slot import LENT, Slot
@@ -58,25 +58,37 @@ async def _reclaim(keeper: "Keeper", slot: Slot, loan: Loan, why: str) -> None:
         await keeper.reclaim(slot, why)
 
 
-def refuse_nested_checkout(keeper: "Keeper") -> None:
-    """Look whether the task that is about to wait holds what it waits for.
+def refuse_nested_checkout(keeper: "Keeper") -> frozenset[Slot]:
+    """Look whether who is about to wait holds what it waits for.
+
+    Returns:
+        What it holds of the pool.
 
     Raises:
-        NestedCheckout: It does, and the policy is to refuse.
+        NestedCheckout: It holds a connection of a pool that has no other, and the policy is to
+            refuse; or it is a request, and everything is held by callers that wait as well.
     """
-    if keeper.policy.nested_checkout != NestedCheckoutPolicy.REFUSE:
-        return
-    message = _nested_checkout(keeper)
-    if message is not None:
+    held = _held_by_caller(keeper)
+    if not held or keeper.ledger.open < keeper.ledger.limit:
+        return held
+    is_deadlock = holding_tasks.get() is not None and _all_wait(keeper, held)
+    if is_deadlock or keeper.policy.nested_checkout == NestedCheckoutPolicy.REFUSE:
+        message = _nested_checkout(keeper, held, is_deadlock=is_deadlock)
         raise NestedCheckout(message, Refused.NESTED, keeper.pool.snapshot())
+    return held
 
 
-def report_nested_checkout(keeper: "Keeper") -> None:
-    """Log if the task that waits now holds what it waits for, and the policy is to warn of it."""
-    if keeper.policy.nested_checkout != NestedCheckoutPolicy.WARN:
+def report_nested_checkout(keeper: "Keeper", held: frozenset[Slot]) -> None:
+    """Log that who waits now holds what it waits for, if it does and the policy is to warn of it.
+
+    Args:
+        keeper: Who looks after the pool.
+        held: What it holds of the pool.
+    """
+    if not held or keeper.policy.nested_checkout != NestedCheckoutPolicy.WARN:
         return
-    message = _nested_checkout(keeper)
-    left_out = None if message is None else keeper.nested_log_limit.passes()
+    message = _nested_checkout(keeper, held, is_deadlock=False)
+    left_out = keeper.nested_log_limit.passes()
     if left_out is None:
         return
     if left_out:
@@ -84,25 +96,35 @@ def report_nested_checkout(keeper: "Keeper") -> None:
     _logger.warning("%s", message)
 
 
-def _nested_checkout(keeper: "Keeper") -> str | None:
-    loan = _loan_of(keeper, asyncio.current_task())
-    if loan is None:
-        return None
+def _nested_checkout(keeper: "Keeper", held: frozenset[Slot], *, is_deadlock: bool) -> str:
+    loan = next(iter(held)).loan
     first = loan.stack() if isinstance(loan, Loan) else "  (not noted: leak_after is not set)\n"
     second = here()
     keeper.listeners.tell(NestedCheckoutSeen(first, second))
+    why = (
+        "every connection is held by a task or a request that waits for another one, so that none "
+        "would ever come back"
+        if is_deadlock
+        else "all are lent: if enough tasks do so, all wait for each other"
+    )
     return (
-        f"A task that holds a connection of {keeper.pool.name} asks for another, and all are lent: "
-        "if enough tasks do so, all wait for each other. Pass the session or connection on instead "
+        f"A task or request that holds a connection of {keeper.pool.name} asks for another, and "
+        f"{why}. Use the session or connection that it has, or end its transaction first, instead "
         f"of opening a second one.\nThe first was borrowed at:\n{first}"
         f"The second is asked for at:\n{second}"
         f"({keeper.pool.snapshot()}; nested_checkout={keeper.policy.nested_checkout})"
     )
 
 
-def _loan_of(keeper: "Keeper", task: "asyncio.Task[Any] | None") -> Any:
-    for slot in keeper.ledger:
-        loan = slot.loan
-        if (loan.task if type(loan) is Loan else loan) is task and slot.state is LENT:
-            return loan
-    return None
+def _held_by_caller(keeper: "Keeper") -> frozenset[Slot]:
+    holding = holding_tasks.get()
+    tasks = {asyncio.current_task(), *(() if holding is None else holding())} - {None}
+    return frozenset(
+        slot for slot in keeper.ledger if slot.state is LENT and task_of(slot.loan) in tasks
+    )
+
+
+def _all_wait(keeper: "Keeper", held: frozenset[Slot]) -> bool:
+    """Return whether every connection is held by somebody who waits for another."""
+    waiting = held.union(*(waiter.held for waiter in keeper.ledger.waiters.queue))
+    return all(slot.state is LENT and slot in waiting for slot in keeper.ledger)

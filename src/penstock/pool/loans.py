@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import linecache
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
 from types import CodeType, FrameType
@@ -13,7 +13,7 @@ from typing import Any
 import greenlet
 import sqlalchemy
 
-__all__ = ["STATEMENT_KEY", "Loan", "borrower_route", "here", "where"]
+__all__ = ["STATEMENT_KEY", "Loan", "borrower_route", "here", "holding_tasks", "task_of", "where"]
 
 DEPTH = 8
 """Frames that are noted at a checkout, from the code that awaits SQLAlchemy outwards."""
@@ -29,6 +29,12 @@ _NOT_THE_CALLERS = (
 
 borrower_route: ContextVar[Callable[[], str] | None] = ContextVar("borrower_route", default=None)
 """Who asks, in words, such as a request's route; called only when there is something to report."""
+
+holding_tasks: ContextVar[Callable[[], Iterable[Any]] | None] = ContextVar(
+    "holding_tasks", default=None
+)
+"""Returns the tasks that have acquired what the running request holds: a task that it has started
+and waits for is none of them."""
 
 
 STATEMENT_KEY = "penstock_statement"
@@ -55,6 +61,11 @@ class Loan:
     def stack(self) -> str:
         """Return where the checkout was, as a traceback has it."""
         return _text(reversed(self.frames))
+
+
+def task_of(loan: Any) -> Any:
+    """Return the task of a checkout, whether it was noted or not."""
+    return loan.task if type(loan) is Loan else loan
 
 
 def here() -> str:

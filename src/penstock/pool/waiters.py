@@ -21,7 +21,7 @@ class Waiter(ABC):
         retry_for: Seconds for which a failed connect is tried again for it, within the deadline.
     """
 
-    __slots__ = ("arrived", "deadline", "queued_at", "retry_for")
+    __slots__ = ("arrived", "deadline", "held", "queued_at", "retry_for")
 
     def __init__(self, deadline: float = math.inf, retry_for: float = math.inf) -> None:
         self.deadline = deadline
@@ -29,6 +29,8 @@ class Waiter(ABC):
         self.arrived = math.nan
         self.queued_at = math.nan
         """When it arrived, by the clock of its queue."""
+        self.held: frozenset[Slot] = frozenset()
+        """What it keeps while it waits."""
 
     @abstractmethod
     def accept(self, slot: Slot) -> bool:

@@ -10,7 +10,9 @@ from penstock.drivers.driver import BeginOptions
 from penstock.exporters.opentelemetry.statement_spans import StatementSpans
 from penstock.express import messages
 from penstock.express.connections import Connections, Run, Use
+from penstock.express.loan import Loan
 from penstock.express.messages import Answer
+from penstock.express.plan import Plan
 from penstock.telemetry import StatementWatch
 
 __all__ = ["TracedConnections"]
@@ -57,15 +59,26 @@ class TracedConnections:
             traced, plan, sql, arguments, writes, settings=settings, asked_at=asked_at
         )
 
+    async def use_within(
+        self, lease: Loan, use: Use, plan: Plan, sql: str, arguments: Any, *, settings: Settings
+    ) -> Any:
+        """As :meth:`Connections.use_within`."""
+        traced = partial(self._traced, use)
+        return await self.untraced.use_within(
+            lease, traced, plan, sql, arguments, settings=settings
+        )
+
     @asynccontextmanager
     async def transaction(self, sql: str, options: BeginOptions) -> AsyncIterator[Run]:
         """As :meth:`Connections.transaction`."""
         async with self.untraced.transaction(sql, options) as run:
 
-            async def traced(use: Use, plan: Any, text: str, arguments: Any) -> Any:
-                if use is messages.fetch and self.watch is not None:
+            async def traced(
+                use: Use, plan: Any, text: str, arguments: Any, *, apart: Settings | None = None
+            ) -> Any:
+                if use is messages.fetch and apart is None and self.watch is not None:
                     self.watch.count(text)  # which those below know by its name alone
-                return await run(partial(self._traced, use), plan, text, arguments)
+                return await run(partial(self._traced, use), plan, text, arguments, apart=apart)
 
             yield traced
 

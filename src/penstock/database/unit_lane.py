@@ -1,0 +1,116 @@
+"""The express lane of a request: beside the sessions of its unit of work, on their connection."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from typing import Any, TypeVar
+
+from penstock.context import Settings
+from penstock.database.self_deadlock import refuse_self_deadlock
+from penstock.database.unit import UnitOfWork
+from penstock.express.lanes import Batches, Call, Copy, OpenLane, Pick
+from penstock.express.query import Query
+
+__all__ = ["UnitLane"]
+
+_T = TypeVar("_T")
+Held = list[tuple["asyncio.Task[Any] | None", OpenLane]]
+"""The streams and snapshots that a request has open: each one's task and lane."""
+
+
+class UnitLane:
+    """A lane that takes no second connection where the request holds one, or says so.
+
+    What only reads runs on the connection of its sessions, else of an open stream or snapshot. What
+    writes, a stream and a snapshot are transactions of their own; for them, a session that only
+    reads returns its connection first.
+
+    Args:
+        shared: The database's own reader or writer, whose lane runs the statements.
+        unit: Returns the unit of work; None where no session was asked for.
+        held: The streams and snapshots that are open, kept up to date here.
+    """
+
+    __slots__ = ("_held", "_shared", "_unit")
+
+    def __init__(self, shared: Any, unit: Callable[[], UnitOfWork | None], held: Held) -> None:
+        self._shared = shared
+        self._unit = unit
+        self._held = held
+
+    # No coroutine where nothing is held: a request that has no session pays for none.
+    def read(self, call: Call, pick: Pick) -> Coroutine[Any, Any, Any]:
+        """As the protocol says."""
+        unit = self._unit()
+        if unit is not None:
+            return unit.read_within(
+                lambda connection: self._shared.lane.read_within(connection, call, pick),
+                partial(self._read_without_session, call, pick),
+            )
+        return self._read_without_session(call, pick)
+
+    def _read_without_session(self, call: Call, pick: Pick) -> Coroutine[Any, Any, Any]:
+        if self._held:
+            return self._held[-1][1].read_apart(call, pick)
+        return self._shared.lane.read(call, pick)  # type: ignore[no-any-return]  # a lane's
+
+    def write(self, call: Call, pick: Pick) -> Coroutine[Any, Any, Any]:
+        """As the protocol says."""
+        return self._write(self._shared.lane.write, call, pick)
+
+    def execute(self, call: Call) -> Coroutine[Any, Any, int]:
+        """As the protocol says."""
+        return self._write(self._shared.lane.execute, call)
+
+    def execute_many(
+        self, query: Query[Any], rows: Sequence[Mapping[str, Any]], settings: Settings = ()
+    ) -> Coroutine[Any, Any, None]:
+        """As the protocol says."""
+        return self._write(self._shared.lane.execute_many, query, rows, settings)
+
+    def copy(self, copy: Copy, settings: Settings = ()) -> Coroutine[Any, Any, int]:
+        """As the protocol says."""
+        return self._write(self._shared.lane.copy, copy, settings)
+
+    def _write(
+        self, method: Callable[..., Coroutine[Any, Any, _T]], *arguments: Any
+    ) -> Coroutine[Any, Any, _T]:
+        unit = self._unit()
+        return method(*arguments) if unit is None else self._write_beside(unit, method, *arguments)
+
+    async def _write_beside(
+        self, unit: UnitOfWork, method: Callable[..., Awaitable[_T]], *arguments: Any
+    ) -> _T:
+        if await unit.make_way() is None:
+            return await method(*arguments)
+        async with refuse_self_deadlock(unit):
+            return await method(*arguments)
+
+    @asynccontextmanager
+    async def stream(self, call: Call, batch: int) -> AsyncIterator[Batches]:
+        """As the protocol says."""
+        async with self.reading(call) as lane, lane.stream(call, batch) as batches:
+            yield batches
+
+    def reading(self, call: Call) -> AbstractAsyncContextManager[OpenLane]:
+        """As the protocol says."""
+        return self._apart(self._shared.lane.reading(call))
+
+    def snapshot(self, settings: Settings = ()) -> AbstractAsyncContextManager[OpenLane]:
+        """As the protocol says."""
+        return self._apart(self._shared.lane.snapshot(settings))
+
+    @asynccontextmanager
+    async def _apart(
+        self, opened: AbstractAsyncContextManager[OpenLane]
+    ) -> AsyncIterator[OpenLane]:
+        if (unit := self._unit()) is not None:
+            await unit.make_way()
+        async with opened as lane:
+            entry = asyncio.current_task(), lane
+            self._held.append(entry)
+            try:
+                yield lane
+            finally:
+                self._held.remove(entry)
