@@ -11,6 +11,8 @@ from penstock.database import (
     SessionBusy,
     SessionClosed,
 )
+from penstock.deadlines import DeadlineExceeded
+from penstock.engine import LockTimeout, StatementTimeout, TransactionTimeout
 from penstock.errors import PenstockError, SettingsError
 from penstock.express import (
     ExpressError,
@@ -44,10 +46,12 @@ __all__ = [
     "ContextRequired",
     "Database",
     "DatabaseSettings",
+    "DeadlineExceeded",
     "Environment",
     "ExpressError",
     "Finding",
     "LoanReclaimed",
+    "LockTimeout",
     "NestedCheckout",
     "ParameterError",
     "PenstockError",
@@ -71,6 +75,8 @@ __all__ = [
     "SettingsError",
     "Severity",
     "SizePreset",
+    "StatementTimeout",
+    "TransactionTimeout",
     "Writer",
     "query",
 ]

@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from tests.eventually import eventually
 from tests.servers.postgres import PostgresServer
 from tests.servers.proxy import Proxy, proxy_before
 
-from penstock import CommitOutcomeUnknown, Database, PoolTimeout, query
+from penstock import CommitOutcomeUnknown, Database, DeadlineExceeded, PoolTimeout, query
 
 BACKEND = text("SELECT pg_backend_pid()")
 sleep = query(text("SELECT CAST('slept' AS text) FROM pg_sleep(60)"))
@@ -29,22 +29,22 @@ async def database(database_url: str) -> AsyncIterator[Database]:
         yield database
 
 
-async def read(database: Database) -> Any:
-    return await database.reader.scalar(sleep, timeout=0.1)
+async def read(database: Database, seconds: float = 0.1) -> Any:
+    return await database.reader.scalar(sleep, timeout=seconds)
 
 
-async def write(database: Database) -> Any:
-    return await database.writer.execute(slow_add, timeout=0.1)
+async def write(database: Database, seconds: float = 0.1) -> Any:
+    return await database.writer.execute(slow_add, timeout=seconds)
 
 
-async def write_and_return(database: Database) -> Any:
+async def write_and_return(database: Database, seconds: float = 0.1) -> Any:
     returning = text("INSERT INTO notes SELECT 'slow' FROM pg_sleep(60) RETURNING line")
-    return await database.writer.all(returning, timeout=0.1)
+    return await database.writer.all(returning, timeout=seconds)
 
 
-async def write_many(database: Database) -> Any:
+async def write_many(database: Database, seconds: float = 0.1) -> Any:
     add = text("INSERT INTO notes SELECT :line FROM pg_sleep(60)")
-    return await database.writer.execute_many(add, [{"line": "slow"}] * 2, timeout=0.1)
+    return await database.writer.execute_many(add, [{"line": "slow"}] * 2, timeout=seconds)
 
 
 async def read_in_snapshot(database: Database) -> Any:
@@ -59,7 +59,7 @@ async def stream(database: Database) -> None:
             pass
 
 
-Operation = Callable[[Database], Awaitable[Any]]
+Operation = Callable[..., Awaitable[Any]]
 
 
 def at_work(postgres: PostgresServer, database: Database) -> int:
@@ -93,11 +93,37 @@ async def test_a_statement_that_takes_too_long_ends_on_the_server_as_well(
 
 
 @pytest.mark.parametrize("operation", [write, write_and_return, write_many])
-async def test_a_write_that_its_callers_timeout_cuts_off_has_an_unknown_outcome(
-    database: Database, operation: Operation
+async def test_a_write_that_the_server_ends_in_time_is_known_to_be_undone(
+    database: Database, operation: Operation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(CommitOutcomeUnknown):
+    monkeypatch.setattr("penstock.deadlines.ANSWER_SHARE", 0.9)
+    monkeypatch.setattr("penstock.deadlines.ANSWER_TIME", 10.0)
+    with pytest.raises(DeadlineExceeded, match=r"timeout=1 s") as raised:
+        await operation(database, 1)
+    assert not raised.value.outcome_unknown
+
+
+@pytest.mark.parametrize("operation", [write, write_and_return, write_many])
+async def test_a_write_that_gets_no_answer_in_time_has_an_unknown_outcome(
+    database: Database,
+    postgres: PostgresServer,
+    operation: Operation,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if postgres.directory is None:
+        pytest.skip("freezes a process of the server, so it has to be one that the tests started")
+    monkeypatch.setattr("penstock.pool.upkeep.MEND_TIMEOUT", 0.3)
+    await operation_once(database, operation)
+    backend = int(await database.reader.scalar(BACKEND))
+    with frozen(backend), pytest.raises(CommitOutcomeUnknown, match=r"timeout=0\.1 s"):
         await operation(database)
+
+
+async def operation_once(database: Database, operation: Operation) -> None:
+    """Have its statement prepared, so that it is sent at once the next time."""
+    with suppress(DeadlineExceeded, CommitOutcomeUnknown):
+        await operation(database)
+    await usable(database)
 
 
 @pytest.mark.parametrize("operation", [read, write, write_and_return, write_many])

@@ -19,6 +19,7 @@ from penstock.database.limits import server_limits
 from penstock.database.read_only import ReadOnlySession, reading_engine
 from penstock.database.server_numbers import ServerNumbers, server_numbers
 from penstock.database.unit import UnitOfWork
+from penstock.deadlines import Deadline
 from penstock.drivers.driver import NO_OPTIONS, BeginOptions
 from penstock.engine import (
     Confinement,
@@ -312,6 +313,7 @@ class Database:
         isolation_level: str | None = None,
         role: str | None = None,
         settings: Mapping[str, SettingValue] | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - a bound of the database's work alone
     ) -> AsyncIterator[AsyncSession]:
         """A session that is committed when the block ends, and rolled back when it raises.
 
@@ -323,13 +325,21 @@ class Database:
                 place of those that the request has by the same name; see
                 :class:`penstock.SessionContext`.
 
+            timeout: Seconds from now on by which all of its work on the database has to be done,
+                waits for a connection and the COMMIT included; None for no such bound.
+
         Raises:
             CommitOutcomeUnknown: The COMMIT was sent and its answer lost.
             ContextError: The role or a setting is refused, or the database is no PostgreSQL.
             ContextRequired: A setting is missing that ``requires_context`` declares.
+            DeadlineExceeded: The time was up.
         """
         context = self.context.overridden_by(context_of(role, settings))
-        options = BeginOptions(isolation=isolation_level, settings=await context.settings())
+        options = BeginOptions(
+            isolation=isolation_level,
+            settings=await context.settings(),
+            deadline=_deadline(timeout),
+        )
         async with self._writing(options) as session:
             yield session
 
@@ -341,6 +351,7 @@ class Database:
         deferrable: bool = False,
         role: str | None = None,
         settings: Mapping[str, SettingValue] | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - as above
     ) -> AsyncIterator[ReadOnlySession]:
         """A session that can only read, in one transaction; the server refuses everything else.
 
@@ -350,15 +361,20 @@ class Database:
             deferrable: Whether a ``SERIALIZABLE`` one waits at its begin until it cannot fail.
             role: As for :meth:`write`.
             settings: As for :meth:`write`.
+            timeout: As for :meth:`write`.
 
         Raises:
             ContextError: As :meth:`write` says.
             ContextRequired: As :meth:`write` says.
+            DeadlineExceeded: The time was up.
             ReadOnlyError: An object that it loaded was changed, which nothing would save.
         """
         context = self.context.overridden_by(context_of(role, settings))
         options = BeginOptions(
-            isolation=isolation_level, deferrable=deferrable, settings=await context.settings()
+            isolation=isolation_level,
+            deferrable=deferrable,
+            settings=await context.settings(),
+            deadline=_deadline(timeout),
         )
         async with self._reading_as(options) as session:
             yield session
@@ -431,6 +447,10 @@ def _no_url(settings: object) -> DatabaseSettings:
             "a URL is for Database.from_url(url)"
         )
     return settings
+
+
+def _deadline(timeout: float | None) -> Deadline | None:
+    return None if timeout is None else Deadline.after(timeout)
 
 
 def _identity(settings: DatabaseSettings) -> str:

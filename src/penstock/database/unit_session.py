@@ -3,7 +3,7 @@
 import functools
 import logging
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -23,7 +23,9 @@ from penstock.context import ContextError, ContextSource, Settings
 from penstock.database.errors import SessionClosed
 from penstock.database.nested_context import set_within
 from penstock.database.turns import Turns
+from penstock.deadlines import Deadline, DeadlineExceeded, current_limits, within_limits
 from penstock.drivers.driver import BeginOptions
+from penstock.express.errors import raise_if_unknown
 from penstock.pool.record import Record
 from penstock.pool.request_leases import OpenLease
 
@@ -34,14 +36,22 @@ _logger = logging.getLogger(__name__)
 SessionSource: TypeAlias = AsyncEngine | AsyncConnection
 """Where a session gets its connection; a given connection's own transaction is never ended."""
 
+_Method: TypeAlias = Callable[..., Coroutine[Any, Any, Any]]
+
 _OPEN_YOUR_OWN = (
     "What runs later (a background task, a stream, an exception handler, a task of your own) opens "
     "its own: async with database.write() or database.read()."
 )
 
 
-def operation(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """Let ``method`` run only while the session lives, and count it while it runs."""
+def operation(method: _Method, *, is_bounded: bool = True) -> _Method:
+    """Let ``method`` run only while the session lives, and count it while it runs.
+
+    Args:
+        method: Of a session.
+        is_bounded: Whether what bounds the session, the call or the request bounds it: not a
+            rollback, which is no less wanted when the time is up.
+    """
 
     @functools.wraps(method)
     async def counted(self: "UnitSession", *args: Any, **kwargs: Any) -> Any:
@@ -54,7 +64,10 @@ def operation(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[
         self.running += 1
         try:
             try:
-                result = await method(self, *args, **kwargs)
+                work = method(self, *args, **kwargs)
+                if is_bounded and (self.deadline is not None or current_limits.get() is not None):
+                    work = _within_limits(self.deadline, work)
+                result = await work
             except BaseException:
                 self.running -= 1
                 await self.after_operation(failed=True)
@@ -68,6 +81,14 @@ def operation(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[
                 await self.after_turn_elsewhere()
 
     return counted
+
+
+async def _within_limits(deadline: Deadline | None, work: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        return await within_limits(work, deadline)
+    except DeadlineExceeded as error:
+        raise_if_unknown(error)
+        raise
 
 
 class UnitSyncSession(Session):
@@ -154,6 +175,7 @@ class UnitSession(AsyncSession):
         block: By which the session was opened; None for a request's own session.
         turns: Who is at work on its connection: its operations, those of the other session of its
             unit, or a statement of the express lane.
+        deadline: By when its work has to be done; None for no such bound.
     """
 
     running: int = 0
@@ -185,6 +207,7 @@ class UnitSession(AsyncSession):
         below: Any = self.sync_session  # of that kind
         below.options, below.context, below.above = options, context, weakref.ref(self)
         self.turns = Turns(turn_timeout)
+        self.deadline = options.deadline
 
     @property
     def is_over(self) -> bool:
@@ -361,13 +384,13 @@ for _name in (
     "flush",
     "get",
     "get_one",
-    "invalidate",
     "merge",
     "merge_all",
     "refresh",
-    "rollback",
     "run_sync",
     "scalar",
     "stream",
 ):
     setattr(UnitSession, _name, operation(getattr(UnitSession, _name)))
+for _name in ("invalidate", "rollback"):
+    setattr(UnitSession, _name, operation(getattr(UnitSession, _name), is_bounded=False))

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from itertools import islice
+from time import monotonic
 from typing import Any, Self
 
 from asyncpg import PostgresError
@@ -18,6 +19,7 @@ from sqlalchemy.dialects.postgresql.asyncpg import (
 )
 from sqlalchemy.util import await_
 
+from penstock.deadlines import StatementLimit, limits_in_force
 from penstock.drivers.driver import (
     NO_OPTIONS,
     BeginOptions,
@@ -28,6 +30,7 @@ from penstock.drivers.driver import (
     left_by,
     never,
     number_of,
+    seconds_of,
 )
 from penstock.drivers.effects import Effect, effects_of
 from penstock.drivers.pipelining import Parameters, Pipeline, always
@@ -68,6 +71,14 @@ def context_statement(settings: tuple[tuple[str, str], ...]) -> tuple[str, Param
         f"set_config(${2 * number + 1}, ${2 * number + 2}, true)" for number in range(len(settings))
     )
     return f"SELECT {calls}", [text for setting in settings for text in setting]
+
+
+def limit_statement(limit: StatementLimit) -> tuple[str, Parameters]:
+    """Return the statement that makes a limit hold until the open transaction ends.
+
+    It is no query, so that the transaction's isolation level may be set after it.
+    """
+    return f"SET LOCAL statement_timeout = {limit.milliseconds}", ()
 
 
 class _Cursor(AsyncAdapt_asyncpg_cursor):
@@ -125,18 +136,26 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         begin: How the next transaction begins; None as the engine has it.
         reads_within: Whether a session reads in a savepoint of a transaction that is not its own.
         holds_state: Whether the open transaction may hold settings or locks that end with it.
+        limit: The ``statement_timeout`` that its transaction was given last; None for none.
+        own_timeout: Seconds of the one that it has anyway, 0 for none; None until that was asked.
+        pipeline: In front of the driver, since its first transaction; kept, for the transport of a
+            connection that has ended does not know it any more.
         queries_before: How many the driver had run when its own connection was given out.
     """
 
     __slots__ = (
         "_has_lost_settings",
         "_is_doubtful",
+        "_is_limited_anew",
         "_opening",
         "_options",
         "_undoing",
         "begin",
         "effects",
         "holds_state",
+        "limit",
+        "own_timeout",
+        "pipeline",
         "queries_before",
         "reads_within",
     )
@@ -146,11 +165,15 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
     begin: BeginOptions | None
     effects: Effect
     holds_state: bool
+    limit: StatementLimit | None
+    own_timeout: float | None
+    pipeline: Pipeline | None
     queries_before: int
     _has_lost_settings: bool
     """Whether the open transaction may be another than the one that its settings were sent for."""
     reads_within: bool
     _is_doubtful: bool
+    _is_limited_anew: bool
     _opening: list[tuple[str, Parameters]]
     _options: BeginOptions | None
     _undoing: "asyncio.Future[None] | None"
@@ -172,6 +195,8 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         connection._is_doubtful = connection._has_lost_settings = False
         connection.reads_within = connection.holds_state = False
         connection._undoing = None
+        connection._is_limited_anew = False
+        connection.limit = connection.own_timeout = connection.pipeline = None
         connection.queries_before = 0
         return connection
 
@@ -213,12 +238,16 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         if self._transaction is not None and self._opening and self._has_ended():
             # The next statement begins another transaction of the kind.
             self._send(self._opening)
-            self._has_lost_settings = False
+            self._has_lost_settings, self.limit = False, None
         else:
             self._send_again(effects)
         if self.reads_within or (self._options is not None and self._options.reading):
             # Before its first query, a transaction may be made to write (SET TRANSACTION).
             self._is_doubtful = self._is_doubtful or not effects & Effect.READS
+        if self._is_limited_anew:
+            self._is_limited_anew = False
+        elif self._options is not None and not effects & Effect.CONTROL:
+            self._limit_anew(self._options)
         if effects & Effect.CONTROL and not keeps_transaction(operation):
             self._has_lost_settings = True
         self.effects |= left_by(effects)
@@ -252,6 +281,37 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
     def _send(self, statements: list[tuple[str, Parameters]]) -> None:
         self._pipeline.send_batch(statements, (self._options or NO_OPTIONS).settings)
 
+    def _limit_anew(self, options: BeginOptions) -> None:
+        # In front of each statement, for less is left until a deadline than there was.
+        limit = self._limit(options, is_first=False)
+        if limit is not None and limit.is_news(self.limit):
+            self._pipeline.send_batch([limit_statement(limit)])
+            self.limit = limit
+
+    def _limit(self, options: BeginOptions, *, is_first: bool) -> StatementLimit | None:
+        limits = limits_in_force()
+        if limits is None or options.sets_statement_timeout:
+            return None
+        return limits.of_statement(monotonic(), self.own_timeout, is_first=is_first)
+
+    async def limit_next(self, options: BeginOptions) -> StatementLimit | None:
+        """Return, and note, how long the server may take for what is sent next.
+
+        Args:
+            options: Whose settings count more.
+        """
+        is_as_new = not self.effects & Effect.SESSION
+        if self.own_timeout is None and limits_in_force() is not None and is_as_new:
+            shown = await self._connection.fetchval("SHOW statement_timeout")
+            self.own_timeout = seconds_of(shown)
+        self.limit = self._limit(options, is_first=True)
+        return self.limit
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it has begun a transaction and not ended it."""
+        return self._transaction is not None
+
     def _is_open(self) -> bool:
         # The driver hears of a BEGIN with the answer to the statement behind it.
         return self._pipeline.has_open_batch or self._connection.is_in_transaction()
@@ -267,6 +327,11 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
             self.effects |= Effect.DRIVER
             self.queries_before = self._connection._protocol.queries_count
 
+    @property
+    def ended_by(self) -> str:
+        """The SQLSTATE with which the server has ended the connection; empty if it said none."""
+        return "" if self.pipeline is None else self.pipeline.ended_by
+
     # Its transactions.
 
     async def begin_pipelined(self) -> None:
@@ -279,16 +344,21 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         Args:
             settings: Names and values; the statement after them is prepared already.
         """
-        self._pipeline.send_batch([context_statement(settings)], settings)
+        secret = settings
+        if self.limit is not None:
+            settings = (*settings, ("statement_timeout", str(self.limit.milliseconds)))
+        if settings:
+            self._pipeline.send_batch([context_statement(settings)], secret)
 
     async def _start_transaction(self) -> None:
-        options, self.begin = self.begin, None
+        options, self.begin, self.limit = self.begin, None, None
         if self.isolation_level == "autocommit" and options in {None, NO_OPTIONS}:
             return
         driver = self._connection
         try:
             if driver._protocol._is_cancelling():
                 await driver.execute("SELECT")  # a BEGIN in front could be what is cancelled
+            limit = None if options is None else await self.limit_next(options)
             transaction = self._new_transaction(options or BeginOptions())
             if driver._top_xact is not None or driver.is_in_transaction():
                 await transaction.start()  # within one that the driver was told of
@@ -302,6 +372,10 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
             self._handle_exception(error)
         if options is not None and options.settings:
             self._opening.append(context_statement(options.settings))
+        if limit is not None:
+            self._opening.append(limit_statement(limit))
+            self._is_limited_anew = True
+        self.pipeline = self._pipeline
         self._transaction, self._options = transaction, options
         if self._opening:
             self._send(self._opening)
@@ -376,6 +450,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         if self._transaction is None:
             async with self._execute_mutex:
                 await self._start_transaction()
+                self._is_limited_anew = False
                 try:
                     await self._connection.fetch("SELECT")
                 except Exception as error:  # noqa: BLE001 - as above
@@ -398,7 +473,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
             self._roll_back_pipelined()
         else:
             super().commit()
-            self.begin = self._options = None
+            self.begin = self._options = self.limit = None
 
     def rollback(self) -> None:
         """Roll back, without a wait where the transaction only reads."""
@@ -408,7 +483,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         else:
             self.end_unsent()
             super().rollback()
-            self.begin = self._options = None
+            self.begin = self._options = self.limit = None
 
     def _await_statement(self) -> None:
         if self._execute_mutex.locked():
@@ -448,7 +523,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         if driver._top_xact is transaction:
             driver._top_xact = None
         transaction._state = TransactionState.ROLLEDBACK
-        self._transaction = self.begin = self._options = None
+        self._transaction = self.begin = self._options = self.limit = None
 
     def end_unsent(self) -> None:
         """Undo a BEGIN that was sent ahead of a statement which the driver could not send.
@@ -548,7 +623,7 @@ class Asyncpg(Driver):
         driver._top_xact = None  # or the next BEGIN would be a SAVEPOINT
         connection._transaction = None  # the adapter's, of the same transaction
         if isinstance(connection, AsyncpgConnection):
-            connection.begin = connection._options = None
+            connection.begin = connection._options = connection.limit = None
             connection.reads_within = False
         return not (driver.is_closed() or driver.is_in_transaction())
 

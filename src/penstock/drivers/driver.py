@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from penstock.deadlines import Deadline
 from penstock.drivers.effects import Effect
 
 __all__ = [
@@ -17,8 +18,12 @@ __all__ = [
     "keeps_transaction",
     "left_by",
     "number_of",
+    "seconds_of",
     "without_values",
 ]
+
+_UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+"""Those in which PostgreSQL shows a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +36,20 @@ class BeginOptions:
         deferrable: Whether a ``SERIALIZABLE`` one that reads waits until it cannot fail.
         settings: Names and values of server settings that hold until the transaction ends; the
             name ``role`` changes the role.
+        deadline: By when the work in it has to be done; None for no such bound. What bounds the
+            running call counts as well.
     """
 
     reading: bool = False
     isolation: str | None = None
     deferrable: bool = False
     settings: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    deadline: Deadline | None = None
+
+    @property
+    def sets_statement_timeout(self) -> bool:
+        """Whether the settings say themselves how long a statement may take."""
+        return any(name.lower() == "statement_timeout" for name, _ in self.settings)
 
 
 NO_OPTIONS = BeginOptions()
@@ -182,6 +195,12 @@ class Driver:
             is_excused: As ``Pipeline.send_query`` has it.
         """
         raise NotImplementedError
+
+
+def seconds_of(shown: str) -> float:
+    """Return the seconds of a time as PostgreSQL shows it, such as ``90s`` or ``1min``."""
+    number = shown.rstrip("abcdefghijklmnopqrstuvwxyz")
+    return float(number) * _UNITS.get(shown[len(number) :], 0.001)
 
 
 def number_of(transport: Any) -> int:

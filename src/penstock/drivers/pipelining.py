@@ -69,9 +69,13 @@ class Pipeline(asyncio.Protocol):
 
     Args:
         transport: Of an open connection, at rest.
+
+    Attributes:
+        ended_by: The SQLSTATE with which the server has ended the connection; empty while it has
+            not said one. The driver forgets what it hears between two statements.
     """
 
-    __slots__ = ("_driver", "_expected", "_received", "_transport", "is_refused")
+    __slots__ = ("_driver", "_expected", "_received", "_transport", "ended_by", "is_refused")
 
     def __init__(self, transport: Any) -> None:
         self._transport = transport
@@ -81,6 +85,7 @@ class Pipeline(asyncio.Protocol):
         self._received = bytearray()
         self.is_refused = False
         """Whether the server has refused a statement of the latest batch, or one before it."""
+        self.ended_by = ""
         transport.set_protocol(self)
 
     @classmethod
@@ -155,6 +160,8 @@ class Pipeline(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take the answers out that are not for the driver, and hand on the rest."""
         if not self._expected:
+            if data[0] == _ERROR:
+                self.ended_by = _sqlstate_of_end(data)
             self._driver.data_received(data)
             return
         received = self._received
@@ -241,6 +248,12 @@ class Pipeline(asyncio.Protocol):
 def always() -> bool:
     """Return True: for a statement on which nobody relies."""
     return True
+
+
+def _sqlstate_of_end(error: bytes) -> str:
+    """Return the SQLSTATE of an error that ends the connection; empty for any other."""
+    fields = {field[:1]: field[1:] for field in error[_HEADER:].split(b"\0")}
+    return fields.get(b"C", b"").decode() if fields.get(b"V") == b"FATAL" else ""
 
 
 def _statement(text: str, values: Parameters) -> bytes:

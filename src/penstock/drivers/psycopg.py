@@ -1,6 +1,8 @@
 """psycopg, below SQLAlchemy's adapter."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
+from time import monotonic
 from typing import Any, Self
 
 from sqlalchemy.dialects.postgresql.psycopg import (
@@ -11,6 +13,7 @@ from sqlalchemy.dialects.postgresql.psycopg import (
 from sqlalchemy.util import await_
 
 from penstock.context import ContextError
+from penstock.deadlines import StatementLimit, limits_in_force
 from penstock.drivers.driver import (
     NO_OPTIONS,
     BeginOptions,
@@ -18,6 +21,7 @@ from penstock.drivers.driver import (
     holds_state_after,
     keeps_transaction,
     left_by,
+    seconds_of,
     without_values,
 )
 from penstock.drivers.effects import Effect, effects_of
@@ -66,6 +70,8 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         begin: How the next transaction begins.
         reads_within: As for asyncpg's.
         holds_state: As for asyncpg's.
+        limit: As for asyncpg's, like the next.
+        own_timeout: Seconds of the ``statement_timeout`` that it has anyway.
         ran: Statements since the driver's own connection was given out.
         ran_itself: Those of them that came through SQLAlchemy.
     """
@@ -77,6 +83,8 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         "begin",
         "effects",
         "holds_state",
+        "limit",
+        "own_timeout",
         "ran",
         "ran_itself",
         "reads_within",
@@ -86,6 +94,8 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
     begin: BeginOptions | None
     effects: Effect
     holds_state: bool
+    limit: StatementLimit | None
+    own_timeout: float | None
     ran: int
     ran_itself: int
     _has_lost_settings: bool
@@ -102,6 +112,7 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         connection.begin = connection._options = None
         connection._is_doubtful = connection._has_lost_settings = False
         connection.reads_within = connection.holds_state = False
+        connection.limit = connection.own_timeout = None
         connection.ran = connection.ran_itself = 0
         return connection
 
@@ -120,12 +131,14 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         """
         effects = effects_of(operation) if isinstance(operation, str) else Effect.SESSION
         if self._is_idle():
-            self.holds_state = False
+            self.holds_state, self.limit = False, None
             if self.begin is not None:
                 self._options, self.begin = self.begin, None
             if self._options is not None:
                 # First, or after the transaction was ended by hand: another of the kind.
                 await self._begin(self._options)
+        elif self._options is not None and not effects & Effect.CONTROL:
+            await self._limit(self._options, is_first=False)
         if self.reads_within or (self._options is not None and self._options.reading):
             await self._stay_read_only(effects)
         if self._options is not None:
@@ -186,6 +199,7 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
             deferrable = " DEFERRABLE" if options.deferrable else ""
             await self._run(f"SET TRANSACTION{level}{deferrable}")
         await self._set(options)
+        await self._limit(options, is_first=True)
 
     async def _set(self, options: BeginOptions) -> None:
         if not options.settings:
@@ -199,15 +213,22 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
             raise type(error)(without_values(message, options.settings)) from None
         self._has_lost_settings = False
 
-    def commit(self) -> None:
-        """Commit; what comes next begins as it is then asked to."""
-        self.begin = self._options = None
-        super().commit()
+    async def _limit(self, options: BeginOptions, *, is_first: bool) -> None:
+        limits = limits_in_force()
+        if limits is None or options.sets_statement_timeout or self._connection.autocommit:
+            return
+        if self.own_timeout is None and is_first and not self.effects & Effect.SESSION:
+            self.own_timeout = await self._own_timeout()
+        limit = limits.of_statement(monotonic(), self.own_timeout, is_first=is_first)
+        if limit is not None and limit.is_news(self.limit):
+            await self._run(f"SET LOCAL statement_timeout = {limit.milliseconds}")
+            self.limit = limit
 
-    def rollback(self) -> None:
-        """Roll back; the same."""
-        self.begin = self._options = None
-        super().rollback()
+    async def _own_timeout(self) -> float:
+        self.ran_itself += 1
+        cursor = await self._connection.execute("SHOW statement_timeout")
+        (shown,) = await cursor.fetchone()
+        return seconds_of(shown)
 
     async def _run(self, statement: str, values: Any = None) -> None:
         self.ran_itself += 1
@@ -219,6 +240,20 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
             self.effects |= Effect.DRIVER
             self.ran = self.ran_itself = 0
             self._connection.cursor_factory = _counting(self._connection.cursor_factory, self)
+
+    def commit(self) -> None:
+        """Commit, within ``command_timeout``; what comes next begins as it is then asked to."""
+        self.begin = self._options = self.limit = None
+        await_(self._within_limit(self._connection.commit()))
+
+    def rollback(self) -> None:
+        """Roll back, within ``command_timeout``; the same."""
+        self.begin = self._options = self.limit = None
+        await_(self._within_limit(self._connection.rollback()))
+
+    async def _within_limit(self, work: Awaitable[None]) -> None:
+        async with asyncio.timeout(getattr(self._connection, "command_timeout", None)):
+            await work
 
     def run_async(self, fn: Any) -> Any:
         """Run what uses the driver's own connection."""

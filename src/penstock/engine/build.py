@@ -13,6 +13,7 @@ from penstock.drivers.capabilities import driver_of
 from penstock.engine.driver import connect_arguments
 from penstock.engine.sqlite import is_one_connection, prepare_sqlite
 from penstock.engine.statements import note_statements
+from penstock.engine.timeouts import explain_timeouts
 from penstock.pool import PenstockPool
 from penstock.settings import DatabaseSettings, Environment
 
@@ -64,6 +65,7 @@ def build_engine(settings: DatabaseSettings) -> AsyncEngine:
     )
     if engine.dialect.name == "postgresql" and not settings.keeps_connections:
         _adapt_connections(engine)
+    explain_timeouts(engine.sync_engine, settings)
     if settings.driver == "aiosqlite":
         prepare_sqlite(engine.sync_engine, settings)
     if settings.leak_after is not None and isinstance(engine.pool, PenstockPool):

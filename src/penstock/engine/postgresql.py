@@ -94,6 +94,8 @@ def equip_psycopg(connection: Any, settings: DatabaseSettings) -> None:
     """Set on a new psycopg connection what no argument of it can."""
     if settings.statement_cache_size:
         connection.prepared_max = settings.statement_cache_size
+    # PostgreSQL's statement_timeout does not bound a COMMIT.
+    connection.command_timeout = settings.command_timeout
 
 
 def _startup_parameters(settings: DatabaseSettings) -> dict[str, str]:

@@ -1,16 +1,16 @@
 """How a reader and a writer are asked: which results of which statement, and how soon."""
 
-import asyncio
-from collections.abc import Awaitable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from copy import copy
 from typing import Any, Generic, Self, TypeVar, overload
 
 from sqlalchemy import Row, Select
 
 from penstock.context import ContextError, ContextSource, Settings, SettingValue, context_of
+from penstock.deadlines import Deadline, DeadlineExceeded, current_limits, within_limits
 from penstock.express.adhoc import AdHocQueries
 from penstock.express.awaited import mark_as_awaited
-from penstock.express.errors import UNKNOWN, CommitOutcomeUnknown
+from penstock.express.errors import raise_if_unknown
 from penstock.express.lanes import Call, Pick, ReadingLane
 from penstock.express.query import Mapped, Query, Statement
 from penstock.express.results import every, first, one, one_or_none, scalar
@@ -123,7 +123,9 @@ class Asking(Generic[_L]):
         else:
             call.settings = settings
             answer = self._run(call, pick)
-        return answer if seconds is None else within(seconds, answer)
+        if seconds is None and current_limits.get() is None:
+            return answer
+        return within(seconds, answer)
 
     async def _run_in_context(self, call: Call, pick: Pick) -> Any:
         call.settings = await self._settings()
@@ -335,17 +337,15 @@ for _method in (Asking.one, Asking.one_or_none, Asking.first, Asking.scalar, Ask
     mark_as_awaited(_method)
 
 
-async def within(seconds: float | None, results: Awaitable[_T]) -> _T:
-    """Wait for some results, no longer than for so many seconds.
+async def within(seconds: float | None, results: Coroutine[Any, Any, _T]) -> _T:
+    """Wait for some results, no longer than for so many seconds, nor than the request may take.
 
     Raises:
-        CommitOutcomeUnknown: The time was up when a write had been sent.
-        TimeoutError: The time was up before, or for a read.
+        CommitOutcomeUnknown: The time was up when a write had been sent, and no answer had come.
+        DeadlineExceeded: The time was up before, or for a read, or the server has said so.
     """
     try:
-        async with asyncio.timeout(seconds):
-            return await results
-    except TimeoutError as error:
-        if getattr(error.__cause__, "was_sent", False):
-            raise CommitOutcomeUnknown(UNKNOWN.format(f"within {seconds} s")) from error
+        return await within_limits(results, None if seconds is None else Deadline.after(seconds))
+    except DeadlineExceeded as error:
+        raise_if_unknown(error)
         raise

@@ -15,8 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util import greenlet_spawn
 
 from penstock.context import Settings
+from penstock.deadlines import current_limits, limits_in_force, within_limits
 from penstock.drivers.asyncpg import is_confined
 from penstock.drivers.driver import BeginOptions
+from penstock.engine import Timeouts, TransactionTimeout
 from penstock.express.counting import rows_of
 from penstock.express.errors import ExpressError
 from penstock.express.failures import is_lost, is_outdated, is_shutdown, was_interrupted, worded
@@ -148,6 +150,7 @@ class Connections:
         self.is_confinable = is_confinable
         self.watch: StatementWatch | None = None
         self._patience = Patience(command_timeout)
+        self._timeouts = Timeouts("asyncpg", command_timeout)
         self._running = self._patience.running
         self._engine = engine
         self._sync = engine.sync_engine
@@ -185,6 +188,7 @@ class Connections:
             watch.count(sql)
         if (
             settings
+            or (current_limits.get() is not None and limits_in_force() is not None)
             or patience.leaves_it_to_the_driver
             or pool.is_overheard()
             or not (writes or self.is_confinable())
@@ -236,6 +240,7 @@ class Connections:
         """Return the answer to a second try, or raise what a session would."""
         driver = adapter._connection  # noqa: SLF001 - asyncpg's
         waited = record.slot.waited
+        adapter.limit = None  # of a lease before
         error = self._patience.explained(record, cause)
         if work.may_be_sent_again(driver, error):
             return await self._use_anew(Loan(record), work)
@@ -270,15 +275,17 @@ class Connections:
         loan.adapter.effects |= work.plan.effects
         if not (work.writes or self.is_confinable()):
             return await self._run_reading(loan, work)
-        if work.settings:
+        if work.settings or limits_in_force() is not None:
             if not await _is_prepared(loan, work):
                 return await self._run_writing(loan, work)
+            await loan.adapter.limit_next(BeginOptions(settings=work.settings))
             loan.adapter.send_settings(work.settings)
         return await work.on(loan.driver)
 
     async def _run_reading(self, loan: Loan, work: "_Work") -> Any:
         adapter = loan.adapter
-        adapter.begin = BeginOptions(reading=True, settings=work.settings)
+        options = BeginOptions(reading=not work.writes, settings=work.settings)
+        adapter.begin = options
         await adapter.begin_pipelined()
         try:
             return await work.on(loan.driver)
@@ -316,7 +323,9 @@ class Connections:
 
     @staticmethod
     async def _take_back(loan: Loan, error: BaseException) -> None:
-        await loan.take_back(error, amid_transaction=loan.driver.is_in_transaction())
+        await loan.take_back(
+            error, amid_transaction=loan.driver.is_in_transaction() or loan.adapter.has_begun
+        )
 
     async def use_within(
         self, lease: Loan, use: Use, plan: Plan, sql: str, arguments: Any, *, settings: Settings
@@ -372,7 +381,7 @@ class Connections:
         Raises:
             sqlalchemy.exc.DBAPIError: As a session would raise it.
         """
-        loan = await self._begin(sql, options)
+        loan = await self._within_limits(self._begin(sql, options))
         lease = OpenLease(partial(_abandon, loan))
 
         def run(
@@ -415,7 +424,7 @@ class Connections:
         info[AT_REST_KEY], began = inf, monotonic()
         loan.adapter.note(text)
         try:
-            answer = await use(loan.driver, plan, text, arguments)
+            answer = await self._within_limits(use(loan.driver, plan, text, arguments))
         except BaseException as error:  # noqa: BLE001 - raised in other words
             told = self._worded(loan.adapter, error, text, arguments)
             raise told from told.__cause__
@@ -424,6 +433,9 @@ class Connections:
             if watch is not None and ended - began > watch.slow_after:
                 watch.slow(text, ended - began, rows_of(answer))
         return answer
+
+    def _within_limits(self, work: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
+        return work if limits_in_force() is None else within_limits(work)
 
     async def _begin(self, sql: str, options: BeginOptions) -> Loan:
         try:
@@ -467,6 +479,8 @@ class Connections:
         if work.writes and isinstance(error, asyncio.CancelledError):
             error.was_sent = True  # type: ignore[attr-defined]  # for whoever has set a limit
         told = self._worded(adapter, error, work.sql, work.arguments)
+        if isinstance(told, TransactionTimeout):
+            return told  # which says that nothing is saved, and would come again
         if is_lost(adapter._connection, error):  # noqa: SLF001 - asyncpg's
             return ConnectionLost(told, waited)
         return told
@@ -474,7 +488,18 @@ class Connections:
     def _worded(
         self, adapter: Any, error: BaseException, sql: str, arguments: Any
     ) -> BaseException:
-        return worded(self._engine, adapter, error, sql, arguments)
+        timeout = self._timeouts.error_for(
+            error,
+            adapter,
+            sql,
+            tuple(arguments),
+            hide_parameters=self._sync.hide_parameters,
+            connection_invalidated=adapter._connection.is_closed(),  # noqa: SLF001 - asyncpg's
+        )
+        if timeout is None:
+            return worded(self._engine, adapter, error, sql, arguments)
+        timeout.__cause__ = error
+        return timeout
 
 
 async def _abandon(loan: Loan) -> None:

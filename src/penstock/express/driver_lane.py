@@ -145,7 +145,10 @@ class DriverLane:
             why = "before its connection ended"
             raise CommitOutcomeUnknown(UNKNOWN.format(why)) from lost.error
         except TimeoutError as error:
-            raise CommitOutcomeUnknown(UNKNOWN.format("in time")) from error
+            if not getattr(error, "outcome_unknown", True):
+                raise
+            limit = getattr(error, "limit", "the time of the network")
+            raise CommitOutcomeUnknown(UNKNOWN.format(f"within {limit}")) from error
         except OutdatedSchemaCacheError as error:
             raise CommitOutcomeUnknown(UNKNOWN.format("that can be read")) from error
 

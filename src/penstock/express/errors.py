@@ -2,9 +2,17 @@
 
 from sqlalchemy.exc import InvalidRequestError, SQLAlchemyError
 
+from penstock.deadlines import DeadlineExceeded
 from penstock.errors import PenstockError
 
-__all__ = ["UNKNOWN", "CommitOutcomeUnknown", "ExpressError", "ParameterError", "QueryRefused"]
+__all__ = [
+    "UNKNOWN",
+    "CommitOutcomeUnknown",
+    "ExpressError",
+    "ParameterError",
+    "QueryRefused",
+    "raise_if_unknown",
+]
 
 
 UNKNOWN = (
@@ -30,3 +38,13 @@ class CommitOutcomeUnknown(PenstockError, SQLAlchemyError):  # noqa: N818 - as a
 
     It is never retried. Whoever asked has to look whether the work is there before asking again.
     """
+
+
+def raise_if_unknown(error: DeadlineExceeded) -> None:
+    """Say of a write that the time was up for after it had been sent that its outcome is unknown.
+
+    Raises:
+        CommitOutcomeUnknown: It had been sent.
+    """
+    if error.outcome_unknown:
+        raise CommitOutcomeUnknown(UNKNOWN.format(f"within {error.limit}")) from error

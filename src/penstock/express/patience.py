@@ -57,7 +57,7 @@ class Patience:
         task = asyncio.current_task()
         if not isinstance(error, asyncio.CancelledError) or task is None or task.uncancel() > 0:
             return error
-        return TimeoutError(f"No answer came within command_timeout={self._seconds:g} s")
+        return TimeoutError()  # as the driver's own
 
     def _look(self) -> None:
         self._timer = None

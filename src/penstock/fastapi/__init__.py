@@ -1,5 +1,6 @@
 """Penstock for FastAPI: one call that installs it, and the dependencies that routes ask for."""
 
+from penstock.fastapi.deadlines import statement_timeout
 from penstock.fastapi.dependencies import (
     CurrentDatabase,
     Reader,
@@ -29,6 +30,7 @@ __all__ = [
     "install",
     "read_session",
     "reader",
+    "statement_timeout",
     "write_session",
     "writer",
 ]

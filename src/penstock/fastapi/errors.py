@@ -18,8 +18,16 @@ from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, Response
 
 from penstock.database import CommitOutcomeUnknown
+from penstock.deadlines import DeadlineExceeded
+from penstock.engine import LockTimeout, StatementTimeout, TransactionTimeout
 from penstock.log_limit import LogLimit
-from penstock.pool import ConnectFailed, NestedCheckout, PoolClosed, PoolSuspended
+from penstock.pool import (
+    ConnectFailed,
+    NestedCheckout,
+    PoolClosed,
+    PoolSuspended,
+    PoolTimeout,
+)
 
 __all__ = ["Problem", "handle_database_errors", "internal_error", "problem_of"]
 
@@ -112,6 +120,32 @@ _CONNECTION_LOST = _Answer(
     "database_connection_lost",
     "The connection to the database broke while the request was at work.",
 )
+_STATEMENT_TIMEOUT = _Answer(
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "statement_timeout",
+    "The database took too long, and the request was undone.",
+)
+_LOCK_TIMEOUT = _Answer(
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "lock_timeout",
+    "The request waited too long for another one, and was undone.",
+    retry_after=1,
+)
+_TRANSACTION_TIMEOUT = _Answer(
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "transaction_timeout",
+    "The request kept its transaction open for too long, and was undone.",
+)
+_TIMED_OUT = _Answer(
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "deadline_exceeded",
+    "The database did not answer within the time that the service allows.",
+)
+_CALLER_TIMED_OUT = _Answer(
+    HTTPStatus.GATEWAY_TIMEOUT,
+    "deadline_exceeded",
+    "The time that the request allows was up before the database had answered.",
+)
 _OUTCOME_UNKNOWN = _Answer(
     HTTPStatus.SERVICE_UNAVAILABLE,
     "commit_outcome_unknown",
@@ -125,6 +159,14 @@ _INTERNAL = _Answer(
 def _integrity(error: IntegrityError) -> _Answer:
     code = _INTEGRITY_CODES.get(_sqlstate(error), _CONTRADICTION.code)
     return replace(_CONTRADICTION, code=code)
+
+
+def _deadline(error: DeadlineExceeded) -> _Answer:
+    if error.is_callers:
+        return _CALLER_TIMED_OUT
+    # Where nothing but waiting for a connection has taken the time, asking again is safe.
+    waited = isinstance(error.__cause__, PoolTimeout)
+    return replace(_TIMED_OUT, retry_after=1) if waited else _TIMED_OUT
 
 
 def _driver(error: DBAPIError) -> _Answer | None:
@@ -141,11 +183,15 @@ _ANSWERS: dict[type[Exception], Callable[..., _Answer | None]] = {
     CommitOutcomeUnknown: lambda _: _OUTCOME_UNKNOWN,
     ConnectFailed: lambda _: _UNREACHABLE,
     DBAPIError: _driver,
+    DeadlineExceeded: _deadline,
     IntegrityError: _integrity,
+    LockTimeout: lambda _: _LOCK_TIMEOUT,
     NoResultFound: lambda _: _NO_ROW,
     PoolClosed: lambda _: _CLOSED,
     PoolSuspended: lambda _: _SUSPENDED,
     PoolTimeoutError: lambda _: _EXHAUSTED,
+    StatementTimeout: lambda _: _STATEMENT_TIMEOUT,
+    TransactionTimeout: lambda _: _TRANSACTION_TIMEOUT,
 }
 _EXPECTED = (ConnectFailed, PoolClosed, PoolTimeoutError)
 """What is nobody's mistake in the code: where it was raised from is of no interest."""

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 from penstock.database import Database
 from penstock.errors import PenstockError
 from penstock.fastapi.collector import tuned_collector
+from penstock.fastapi.deadlines import RequestLimits
 from penstock.fastapi.errors import handle_database_errors, internal_error
 from penstock.fastapi.live import add_live_routes
 from penstock.fastapi.metrics import add_metrics_routes
@@ -41,6 +42,9 @@ def install(
     routes: bool = True,
     readiness_timeout: float = 2.0,
     tune_gc: bool = True,
+    statement_timeout: float | None = None,
+    deadline_header: str | None = None,
+    deadline_limit: float = 60.0,
 ) -> None:
     """Give ``app`` its database.
 
@@ -67,6 +71,12 @@ def install(
         readiness_timeout: Seconds within which each database must answer ``/health/ready``.
         tune_gc: Whether the garbage collector is told, once the application has started, that what
             exists then will stay, and works less often; ``docs/express.md`` has the figures.
+        statement_timeout: Seconds for each statement of a request, the wait for its connection
+            included, unless its route says otherwise; None for no limit but ``command_timeout``.
+        deadline_header: The name of the request header in which callers send how many seconds they
+            will wait, such as ``X-Request-Timeout``; None to have no such header.
+            ``docs/deadlines.md`` says what becomes of it.
+        deadline_limit: Seconds; what callers send there is cut to it.
 
     Raises:
         ContextError: ``session_context`` is given, and the database is no PostgreSQL.
@@ -76,12 +86,13 @@ def install(
     _refuse_others(app, database)
     _refuse_arguments(access, readiness_timeout)
     _refuse_context(database, session_context)
+    limits = RequestLimits(statement_timeout, deadline_header, deadline_limit)
     if app.middleware_stack is not None:
         raise PenstockError("install(app, database) must come before the application starts.")
     databases: dict[str, Database] | None = getattr(app.state, "penstock", None)
     if databases is None:
         databases = app.state.penstock = {}
-        _install_once(app, databases)
+        _install_once(app, databases, limits)
         if tune_gc:
             _tune_when_started(app)
         if routes:
@@ -141,7 +152,7 @@ def _refuse_context(database: Database, session_context: object) -> None:
     database.context.check_support()
 
 
-def _install_once(app: FastAPI, databases: dict[str, Database]) -> None:
+def _install_once(app: FastAPI, databases: dict[str, Database], limits: RequestLimits) -> None:
     build = app.build_middleware_stack
     observers: list[Observer] = [ProcessTime()]
     app.state.penstock_observers = observers
@@ -149,7 +160,14 @@ def _install_once(app: FastAPI, databases: dict[str, Database]) -> None:
     app.state.penstock_contexts = contexts
 
     def build_within_scope() -> ASGIApp:
-        return SessionScope(build(), databases, _error_answer(app), observers, contexts)
+        return SessionScope(
+            build(),
+            databases,
+            _error_answer(app),
+            observers,
+            contexts=contexts,
+            limits_of=limits.of,
+        )
 
     # The scope must stand outside all middleware, also what is added later or stands outside
     # user middleware; there is no other place for that.

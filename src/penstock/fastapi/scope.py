@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from penstock.database import Database
+from penstock.deadlines import Limits, current_limits
 from penstock.fastapi.request_context import ContextOf, in_request_context
 from penstock.fastapi.units import SCOPE_KEY, WEBSOCKET_REFUSAL, RequestUnits
 from penstock.pool import borrower_route, holding_tasks
@@ -52,9 +53,14 @@ _LEFT = "its response left"
 _OVER = "the request was over"
 
 AnswerError = Callable[[Request, Exception], Awaitable[Response]]
+LimitsOf = Callable[[Scope], Limits | None]
 Observer = Callable[[Scope, Message, float], None]
 """Looks at a response's start: the request's scope, the message, and when the request arrived, by
 ``time.perf_counter``."""
+
+
+def _unlimited(_: Scope) -> Limits | None:
+    return None
 
 
 class ResponseReplaced(Exception):  # noqa: N818 - it says what happened
@@ -75,6 +81,7 @@ class SessionScope:
             connection; also read anew. A middleware of their own would cost each request more.
         contexts: What says the role and the settings of a request's transactions, by database;
             also read anew.
+        limits_of: Returns what bounds a request that has arrived.
     """
 
     def __init__(
@@ -83,10 +90,13 @@ class SessionScope:
         databases: Mapping[str, Database],
         answer_error: AnswerError,
         observers: Sequence[Observer] = (),
+        *,
         contexts: Mapping[Database, ContextOf] = MappingProxyType({}),
+        limits_of: LimitsOf = _unlimited,
     ) -> None:
         self.app = app
         self._contexts = contexts
+        self._limits_of = limits_of
         self._databases = databases
         self._answer_error = answer_error
         self._observers = observers
@@ -103,9 +113,10 @@ class SessionScope:
             scope[SCOPE_KEY].add(self._databases)
             return self._mounted(scope, receive, send)
         if scope["type"] == "http":
-            scope[SCOPE_KEY] = RequestUnits(self._databases)
+            limits = self._limits_of(scope)
+            scope[SCOPE_KEY] = RequestUnits(self._databases, limits=limits)
             exchange = _Exchange(scope, receive, send, self._answer_error, self._observers)
-            return exchange.run(self.app)
+            return exchange.run(self.app, limits)
         scope[SCOPE_KEY] = RequestUnits(self._databases, WEBSOCKET_REFUSAL)
         return self._conversation(scope, receive, send)
 
@@ -174,8 +185,9 @@ class _Exchange:
         self._statements: RequestStatements = {}
         self._leases: set[OpenLease] = set()
 
-    async def run(self, app: ASGIApp) -> None:
-        """Have the application answer."""
+    async def run(self, app: ASGIApp, limits: Limits | None) -> None:
+        """Have the application answer, within its limits."""
+        limiting = current_limits.set(limits)
         borrower = borrower_route.set(self._route)
         holding = holding_tasks.set(self._units.holding_tasks)
         counting = request_statements.set(self._statements)
@@ -186,6 +198,7 @@ class _Exchange:
             if not self._is_replaced:
                 raise
         finally:
+            current_limits.reset(limiting)
             borrower_route.reset(borrower)
             holding_tasks.reset(holding)
             request_statements.reset(counting)

@@ -14,6 +14,7 @@ from fastapi.dependencies import utils
 
 from penstock.database import Database, SessionClosed, UnitLane, UnitOfWork
 from penstock.database.unit_lane import Held
+from penstock.deadlines import Limits, current_limits
 from penstock.errors import PenstockError
 from penstock.express import Reader, Writer
 from penstock.pool import task_of
@@ -45,12 +46,19 @@ class RequestUnits:
     Args:
         databases: The installed databases by name.
         refusal: Why no session is to be had here; None where a response will end them.
+        limits: What bounds the request; None for nothing.
     """
 
-    __slots__ = ("_databases", "_ended", "_held", "_refusal", "_stack", "_units")
+    __slots__ = ("_databases", "_ended", "_held", "_limits", "_refusal", "_stack", "_units")
 
-    def __init__(self, databases: Mapping[str, Database], refusal: str | None = None) -> None:
+    def __init__(
+        self,
+        databases: Mapping[str, Database],
+        refusal: str | None = None,
+        limits: Limits | None = None,
+    ) -> None:
         self._databases = databases
+        self._limits = limits
         self._refusal = refusal
         self._ended = ""
         """What has ended, once something has."""
@@ -107,6 +115,17 @@ class RequestUnits:
         for task, _ in chain.from_iterable(self._held.values()):
             yield task
 
+    def limit_statements(self, seconds: float | None) -> None:
+        """Limit each of the request's statements from now on.
+
+        Args:
+            seconds: None for no limit.
+        """
+        if self._limits is None:
+            self._limits = Limits()
+        self._limits.statement_timeout = seconds
+        current_limits.set(self._limits)
+
     def watch_route(self, scope: MutableMapping[str, Any]) -> None:
         """End the units as soon as an exception ends the route behind ``scope``.
 
@@ -156,12 +175,14 @@ class RequestUnits:
         return bool(self._units)
 
     def refuse(self, why: str) -> None:
-        """Make no unit from now on.
+        """Make no unit from now on, and bound nothing: what goes on is no part of the request.
 
         Args:
             why: What has ended, to follow "No session is to be had any more: ...".
         """
         self._ended = self._ended or why
+        if self._limits is not None:
+            self._limits.end()
 
     async def end(self) -> None:
         """Roll back what is open and close every session, each whatever becomes of the others."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
 
+from penstock.deadlines import Deadline, limits_in_force
 from penstock.pool.events import CheckoutRefused
 from penstock.pool.leaks import refuse_nested_checkout, report_nested_checkout
 from penstock.pool.record import Record
@@ -61,7 +62,18 @@ class Borrowing:
         asked_at: As above.
     """
 
-    __slots__ = ("_again", "_deadline", "_held", "_keeper", "_retry_for", "_waited", "asked_at")
+    __slots__ = (
+        "_again",
+        "_call_ends_at",
+        "_deadline",
+        "_held",
+        "_keeper",
+        "_limit",
+        "_of_call",
+        "_retry_for",
+        "_waited",
+        "asked_at",
+    )
 
     def __init__(self, keeper: "Keeper", now: float, asked_at: float | None = None) -> None:
         self._keeper = keeper
@@ -71,14 +83,23 @@ class Borrowing:
         self._retry_for = keeper.retry_for(timeout)
         self._waited = self._again = False
         self._held: frozenset[Slot] = frozenset()
+        self._call_ends_at, self._limit = math.inf, ""
+        self._of_call: Deadline | None = None
+        if (limits := limits_in_force()) is not None:
+            self._bound_by_call(*limits.of_wait(self.asked_at))
         if asked_at is not None:
             self._begin_again()
 
     def _begin_again(self) -> None:
         """Wait in front of all from now on, for what was given turned out to be broken."""
         self._again = True
-        if self._deadline <= self.asked_at:  # pool_timeout=0: it waits for nobody else's return
-            self._deadline = math.inf
+        if self._deadline <= self.asked_at and not self._limit:
+            self._deadline = self._call_ends_at  # pool_timeout=0: it waits for nobody's return
+
+    def _bound_by_call(self, until: float, limit: str, deadline: Deadline | None) -> None:
+        self._call_ends_at = until
+        if until < self._deadline:
+            self._deadline, self._limit, self._of_call = until, limit, deadline
 
     async def slot(self, slot: Slot | None) -> Slot:
         """Return a lent slot whose connection is fit for use.
@@ -128,10 +149,10 @@ class Borrowing:
         if is_full:
             self._held = waiter.held = refuse_nested_checkout(self._keeper)
         if self._deadline <= self.asked_at:
-            if is_full:
+            if self._limit or is_full:
                 raise self._error(Refusal(Refused.WAITING))
             # Not waiting for others is what was asked for; connecting takes what it takes.
-            self._deadline = waiter.deadline = math.inf
+            self._deadline = waiter.deadline = self._call_ends_at
         refusal = ledger.wait(waiter, now)
         if refusal is not None:
             raise self._error(refusal)
@@ -152,7 +173,12 @@ class Borrowing:
             keeper.listeners.tell(CheckoutRefused(refusal.why, waited))
         if refusal.error is not None:
             return refusal.error.with_traceback(None)  # it would grow with every asker
-        return keeper.refusal(refusal.why, waited)
+        error = keeper.refusal(refusal.why, waited, self._limit)
+        if self._of_call is None or not self._of_call.is_over():
+            return error
+        exceeded = self._of_call.exceeded(str(error))
+        exceeded.__cause__ = error
+        return exceeded
 
     def _is_doubtful(self, slot: Slot) -> bool:
         keeper = self._keeper
@@ -189,14 +215,17 @@ class Borrowing:
             raise
 
     def _rest_after_waiting(self) -> float | None:
-        """What is left of a patience that the queue has used up says nothing of the server."""
-        if not self._waited or self._deadline == math.inf:
+        """What is left of a patience that the queue has used up says nothing of the server.
+
+        Nor does what a call allows, which may be as little as its caller likes.
+        """
+        if self._deadline == math.inf or not (self._waited or self._limit):
             return None
         return self._deadline - monotonic()
 
     def _patience_for_ping(self) -> float:
         bound = self._keeper.policy.ping_timeout
-        if self._waited or self._deadline <= self.asked_at:
+        if self._waited or self._limit or self._deadline <= self.asked_at:
             return bound  # pool_timeout=0 is about waiting for others
         return max(0.0, min(bound, self._deadline - monotonic()))
 

@@ -76,7 +76,13 @@ _CLASSES = {Refused.FULL: PoolFull, Refused.SUSPENDED: PoolSuspended}
 
 
 def refusal_error(
-    why: Refused, *, pool: str, timeout: float | None, waited: float, snapshot: PoolSnapshot
+    why: Refused,
+    *,
+    pool: str,
+    timeout: float | None,
+    waited: float,
+    snapshot: PoolSnapshot,
+    limit: str = "",
 ) -> PoolTimeout | PoolClosed:
     """Put a refusal into words.
 
@@ -86,12 +92,11 @@ def refusal_error(
         timeout: Its ``pool_timeout``, in seconds; None for none.
         waited: Seconds that the asker waited.
         snapshot: The pool's numbers.
+        limit: What bounded the wait more closely than ``pool_timeout``; empty for nothing.
     """
     if why is Refused.CLOSED:
         return PoolClosed(f"No connection from {pool}: {_WHAT[why]}")
-    limit = "none" if timeout is None else f"{timeout:g} s"
-    message = (
-        f"No connection from {pool} after {waited:.3f} s (pool_timeout={limit}): {_WHAT[why]}; "
-        f"{snapshot}"
-    )
+    pool_timeout = "none" if timeout is None else f"{timeout:g} s"
+    limits = ", ".join(filter(None, (limit, f"pool_timeout={pool_timeout}")))
+    message = f"No connection from {pool} after {waited:.3f} s ({limits}): {_WHAT[why]}; {snapshot}"
     return _CLASSES.get(why, PoolTimeout)(message, why, snapshot)

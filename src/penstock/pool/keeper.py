@@ -227,11 +227,22 @@ class Keeper:
                 backoff.failed(now, error, refused=False)
             await asyncio.sleep(max(0.0, backoff.until - monotonic()))
 
-    def refusal(self, why: Refused, waited: float) -> PoolTimeout | PoolClosed:
-        """Make the error for somebody who gets no connection after ``waited`` seconds."""
+    def refusal(self, why: Refused, waited: float, limit: str = "") -> PoolTimeout | PoolClosed:
+        """Make the error for a caller who gets no connection.
+
+        Args:
+            why: The phase.
+            waited: Seconds that it waited.
+            limit: What bounded its wait more closely than ``pool_timeout``; empty for nothing.
+        """
         pool = self.pool
         return refusal_error(
-            why, pool=pool.name, timeout=pool.timeout(), waited=waited, snapshot=pool.snapshot()
+            why,
+            pool=pool.name,
+            timeout=pool.timeout(),
+            waited=waited,
+            snapshot=pool.snapshot(),
+            limit=limit,
         )
 
     # What comes back without a connection.

@@ -1,0 +1,216 @@
+"""Limits that a statement has run into, in words that name them and the setting to change."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from sqlalchemy import Engine, ExceptionContext, event
+from sqlalchemy.exc import OperationalError
+
+from penstock.deadlines import StatementLimit
+from penstock.errors import PenstockError
+from penstock.settings import DatabaseSettings
+
+__all__ = ["LockTimeout", "StatementTimeout", "Timeouts", "TransactionTimeout"]
+
+_TRANSACTION_TIMEOUTS = {
+    "25P03": "idle_in_transaction_session_timeout",
+    "25P04": "transaction_timeout",
+}
+"""SQLSTATEs with which the server ends a connection, and the settings that had it do so.
+
+https://www.postgresql.org/docs/current/errcodes-appendix.html
+"""
+_CANCELLED, _NO_LOCK = "57014", "55P03"
+_STATEMENT_TIMEOUT, _LOCK_TIMEOUT = "due to statement timeout", "due to lock timeout"
+_BY_USER = "due to user request"
+"""What the server says in English; in other languages a limit is told by having been set."""
+
+
+class StatementTimeout(PenstockError, OperationalError, TimeoutError):  # noqa: N818 - as SQLAlchemy's
+    """A statement took longer than it may; where the server ended it, nothing of it is saved.
+
+    Args:
+        message: The limit, the setting that it comes from, and what to do.
+        orig: The driver's error.
+        statement: The SQL; None for COMMIT.
+        params: Its values.
+        hide_parameters: Whether the text keeps them to itself.
+        connection_invalidated: Whether the connection is gone.
+
+    Attributes:
+        limit: The setting that the client keeps, and its value; empty where the server does.
+        outcome_unknown: Whether a write or a COMMIT may have been saved all the same: the server
+            has not answered.
+    """
+
+    limit = ""
+    outcome_unknown = False
+    code = None  # type: ignore[assignment]  # SQLAlchemy's page on such errors has nothing to add
+
+    def __init__(
+        self,
+        message: str,
+        orig: BaseException,
+        statement: str | None = None,
+        params: Any = None,
+        *,
+        hide_parameters: bool = True,
+        connection_invalidated: bool = False,
+    ) -> None:
+        super().__init__(statement, params, orig, hide_parameters, connection_invalidated)
+        self.args = (message,)
+
+
+class LockTimeout(StatementTimeout):
+    """A statement waited for a lock longer than ``lock_timeout``."""
+
+
+class TransactionTimeout(StatementTimeout):
+    """The server has ended a transaction that was open, or idle, for longer than it may be."""
+
+
+class Timeouts:
+    """Tells which limit of one database's a driver's error comes from.
+
+    Args:
+        driver: Whose errors.
+        command_timeout: The setting, in seconds.
+    """
+
+    def __init__(self, driver: str, command_timeout: float) -> None:
+        self._is_postgresql = driver in ("asyncpg", "psycopg")
+        self._is_client_side = driver == "asyncpg"
+        self._command_timeout = f"command_timeout={command_timeout:g} s"
+
+    def error_for(
+        self,
+        error: BaseException,
+        adapter: Any,
+        statement: str | None = None,
+        params: Any = None,
+        *,
+        hide_parameters: bool = True,
+        connection_invalidated: bool = False,
+    ) -> Exception | None:
+        """Return the error to raise in the place of a driver's; None where no limit was met.
+
+        Args:
+            error: The driver's, or SQLAlchemy's translation of it.
+            adapter: SQLAlchemy's, around the driver's connection; None where that is gone.
+            statement: As for :class:`StatementTimeout`, as is the rest.
+            params: As above.
+            hide_parameters: As above.
+            connection_invalidated: As above.
+        """
+        found = self._found(error, adapter)
+        if found is None or isinstance(found, Exception):
+            return found
+        kind, message, outcome_unknown = found
+        timeout = kind(
+            message,
+            error,
+            statement,
+            params,
+            hide_parameters=hide_parameters,
+            connection_invalidated=connection_invalidated,
+        )
+        if outcome_unknown:
+            timeout.outcome_unknown, timeout.limit = True, self._command_timeout
+        return timeout
+
+    def _found(
+        self, error: BaseException, adapter: Any
+    ) -> "tuple[type[StatementTimeout], str, bool] | Exception | None":
+        if type(error) is TimeoutError and not error.args and self._is_postgresql:
+            return StatementTimeout, self._unanswered(), True
+        if not isinstance(error, Exception) or isinstance(error, PenstockError):
+            return None
+        sqlstates = [getattr(link, "sqlstate", None) for link in _causes(error)]
+        sqlstates.append(getattr(adapter, "ended_by", ""))
+        for sqlstate, setting in _TRANSACTION_TIMEOUTS.items():
+            if sqlstate in sqlstates:
+                return TransactionTimeout, _ended(setting), False
+        if sqlstates[0] == _NO_LOCK and _LOCK_TIMEOUT in str(error):
+            return LockTimeout, _NOT_LOCKED, False
+        if sqlstates[0] == _CANCELLED and _BY_USER not in str(error):
+            return self._cancelled(error, getattr(adapter, "limit", None))
+        return None
+
+    def _cancelled(
+        self, error: BaseException, limit: StatementLimit | None
+    ) -> "tuple[type[StatementTimeout], str, bool] | Exception | None":
+        if limit is not None and limit.deadline is not None:
+            return limit.deadline.exceeded("The server has ended the statement")
+        if limit is not None:
+            return StatementTimeout, _AT_THE_SERVER.format(limit.limit, _OF_THE_ROUTE), False
+        if _STATEMENT_TIMEOUT not in str(error):
+            return None
+        if self._is_client_side:
+            return StatementTimeout, _AT_THE_SERVER.format("its statement_timeout", _OWN), False
+        told = f"its statement_timeout, which is {self._command_timeout} by default"
+        return StatementTimeout, _AT_THE_SERVER.format(told, _OWN), False
+
+    def _unanswered(self) -> str:
+        return (
+            f"No answer came within {self._command_timeout}; the statement is being cancelled. "
+            "Give it less to do, or raise command_timeout (DATABASE_COMMAND_TIMEOUT)."
+        )
+
+
+_AT_THE_SERVER = (
+    "The server ended the statement after {}; nothing of it is saved. Give it less to do, or {}."
+)
+_OF_THE_ROUTE = "raise that: statement_timeout() of the route, or of install()"
+_OWN = (
+    "raise that: it is set by a SET, by server_settings, by ALTER ROLE or ALTER DATABASE, or in "
+    "postgresql.conf"
+)
+_NOT_LOCKED = (
+    "The statement waited for a lock longer than its lock_timeout; nothing of it is saved. Try "
+    f"again, end what holds the lock (pg_blocking_pids()), or {_OWN}."
+)
+
+
+def _ended(setting: str) -> str:
+    return (
+        f"The server ended the connection after {setting}; nothing of its transaction is saved. "
+        f"Keep transactions short (no waiting for others within one), or {_OWN}."
+    )
+
+
+def explain_timeouts(engine: Engine, settings: DatabaseSettings) -> None:
+    """Have an engine raise what names the limit, where a statement has run into one.
+
+    Args:
+        engine: On any driver. The listener is its dialect's: with one of its own, an engine looks
+            for others at each statement.
+        settings: Of its database.
+    """
+    timeouts = Timeouts(settings.driver, settings.command_timeout)
+    event.listen(engine.dialect, "handle_error", _explaining(timeouts))
+
+
+def _explaining(timeouts: Timeouts) -> Callable[[ExceptionContext], Exception | None]:
+    def explain(context: ExceptionContext) -> Exception | None:
+        return timeouts.error_for(
+            context.original_exception,
+            _adapter_of(context.connection),
+            context.statement,
+            context.parameters,
+            hide_parameters=context.engine is None or context.engine.hide_parameters,
+            connection_invalidated=context.is_disconnect,
+        )
+
+    return explain
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _adapter_of(connection: Any) -> Any:
+    if connection is None or connection.closed or connection.invalidated:
+        return None
+    return connection.connection.dbapi_connection
