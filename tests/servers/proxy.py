@@ -4,7 +4,7 @@ import asyncio
 import socket
 import struct
 from asyncio import StreamReader, StreamWriter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 from sqlalchemy import make_url
@@ -16,8 +16,16 @@ HELD_BACK = 0.1
 """Seconds for which the answer to a ROLLBACK is kept: who says something meanwhile has not waited
 for it."""
 
+Alter = Callable[[bytes, bool], tuple[bytes, bool]]
+"""Given what arrived and whether it is the server's answer, returns what passes on, and whether the
+connection goes on or is reset."""
 RESET = struct.pack("ii", 1, 0)
 """For SO_LINGER: the peer is sent an RST, and nothing is waited for."""
+
+
+def unaltered(data: bytes, _is_answer: bool) -> tuple[bytes, bool]:
+    """Return what arrived."""
+    return data, True
 
 
 class Proxy:
@@ -42,6 +50,8 @@ class Proxy:
         """Seconds that each new connection is kept waiting."""
         self.refusing = False
         """Whether new connections are reset at once."""
+        self.alter: Alter = unaltered
+        """Makes what passes on of what arrives."""
 
     def url(self, url: str) -> str:
         """Return the URL of the same database through the proxy."""
@@ -60,6 +70,7 @@ class Proxy:
     def heal(self) -> None:
         """Serve again as a good network does; what was held back arrives now."""
         self.delay, self.refusing, self._deafens_newcomers = 0.0, False, False
+        self.alter = unaltered
         for link in self.links.values():
             link.audible.set()
 
@@ -132,7 +143,11 @@ class _Link:
                     self.has_asked = True
                     self.may_not_wait = self.proxy.keeps_rollbacks and data.endswith(ROLLBACK)
                     self.spoke.set()
-                sink.write(data)
+                altered, goes_on = self.proxy.alter(data, is_answer)
+                sink.write(altered)
+                if not goes_on:
+                    self.cut()
+                    return
                 await sink.drain()
         await self.audible.wait()
         sink.close()

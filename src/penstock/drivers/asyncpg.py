@@ -648,6 +648,11 @@ class Asyncpg(Driver):
         in_transaction: bool = connection._connection.is_in_transaction()
         return in_transaction
 
+    def is_cancelling(self, connection: Any) -> bool:
+        """As the base class says."""
+        is_cancelling: bool = connection._connection._protocol._is_cancelling()
+        return is_cancelling
+
     def statements(self, connection: Any) -> list[Prepared]:
         """As the base class says: those of sessions, and those of who uses the driver itself."""
         cache = connection._prepared_statement_cache  # of which each use is counted

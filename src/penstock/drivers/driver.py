@@ -171,6 +171,10 @@ class Driver:
         """Return whether the driver knows of an open transaction."""
         return False
 
+    def is_cancelling(self, connection: Any) -> bool:  # noqa: ARG002 - others need it
+        """Return whether the server may still be at a statement that was given up."""
+        return False
+
     def abandon(self, dialect: Any, connection: Any) -> None:
         """Drop the connection without waiting for anything."""
         dialect.do_terminate(connection)

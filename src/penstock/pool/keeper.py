@@ -112,12 +112,12 @@ class Keeper:
         """
         connection = record.dbapi_connection
         effects = self.driver.take_effects(connection)
-        leaves_open = bool(effects & Effect.CONTROL) and self.driver.is_in_transaction(connection)
+        leaves_open = self.driver.is_in_transaction(connection)
         if not leaves_open and not effects & (Effect.SESSION | Effect.PREPARED):
             return False
         if leaves_open or effects & Effect.PREPARED or self.is_equipped():
             self.ledger.retire(record.slot, CloseReason.STATE)
-        elif self.driver.resets_pipelined:
+        elif self.driver.resets_pipelined and not self.driver.is_cancelling(connection):
             self.driver.reset_pipelined(connection)
             record.reads_only = False
         elif self.mends(record):
