@@ -475,6 +475,21 @@ async def test_a_rollback_that_the_server_refuses_closes_the_connection(database
         assert database.pool.opened_total == 2
 
 
+@pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
+async def test_nobody_gets_a_transaction_whose_end_the_server_refused(
+    postgres: PostgresServer, database_url: str, end: str
+) -> None:
+    async with proxied(database_url) as (database, proxy):
+        with pytest.raises(DBAPIError, match="syntax error"):
+            async with database.engine.connect() as connection:
+                await connection.execute(INSERT, {"key": 1})
+                proxy.alter = lambda data, _: (data.replace(end.encode(), end[::-1].encode()), True)
+                await (connection.commit() if end == "COMMIT" else connection.rollback())
+        proxy.heal()
+        await is_as_new(database)
+        assert written(postgres, database) == set()
+
+
 def is_cut_off(database: Database) -> bool:
     pool: Any = database.engine.pool
     return all(slot.content.is_closed() for slot in pool.ledger)

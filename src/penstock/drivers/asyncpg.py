@@ -472,8 +472,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         if self._ends_without_wait():
             self._roll_back_pipelined()
         else:
-            super().commit()
-            self.begin = self._options = self.limit = None
+            self._end(super().commit)
 
     def rollback(self) -> None:
         """Roll back, without a wait where the transaction only reads."""
@@ -482,7 +481,16 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
             self._roll_back_pipelined()
         else:
             self.end_unsent()
-            super().rollback()
+            self._end(super().rollback)
+
+    def _end(self, end: Callable[[], None]) -> None:
+        try:
+            end()
+        except Exception:
+            # The server may have refused just that, and SQLAlchemy asks it only once.
+            self.effects |= Effect.CONTROL
+            raise
+        finally:
             self.begin = self._options = self.limit = None
 
     def _await_statement(self) -> None:
