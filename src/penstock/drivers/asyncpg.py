@@ -8,9 +8,9 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from itertools import islice
 from time import monotonic
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
-from asyncpg import PostgresError
+from asyncpg.exceptions import InternalClientError, PostgresError
 from asyncpg.transaction import TransactionState
 from sqlalchemy.dialects.postgresql.asyncpg import (
     AsyncAdapt_asyncpg_connection,
@@ -521,15 +521,23 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         protocol = driver._protocol
         pipeline.end_batch()
         query = protocol.query("ROLLBACK;", None)
-        waiter = query.send(None)
+        try:
+            waiter = query.send(None)
+        except InternalClientError:  # see _handle_exception()
+            _abort(driver)
+            self._leave(transaction)
+            return
         # It would come too late, and take the timeout of whatever is sent next for its own.
         waiter.remove_done_callback(protocol._on_waiter_completed)
         pipeline.expect_query(leaves_idle=True)
         protocol.data_received(_ROLLED_BACK)
         with contextlib.suppress(StopIteration):
             query.send(None)
-        if driver._top_xact is transaction:
-            driver._top_xact = None
+        self._leave(transaction)
+
+    def _leave(self, transaction: Any) -> None:
+        if self._connection._top_xact is transaction:
+            self._connection._top_xact = None
         transaction._state = TransactionState.ROLLEDBACK
         self._transaction = self.begin = self._options = self.limit = None
 
@@ -549,6 +557,13 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
             driver._top_xact = self._transaction = None
             self.begin, self._options = self._options, None
 
+    def _handle_exception(self, error: Exception) -> NoReturn:
+        if isinstance(error, InternalClientError):
+            # The server has said that it ends the connection, which it has not closed yet: as it is
+            # the driver neither takes a ROLLBACK nor counts as closed.
+            _abort(self._connection)
+        super()._handle_exception(error)
+
     @property
     def _pipeline(self) -> Pipeline:
         return Pipeline.of(self._connection._transport)
@@ -556,6 +571,12 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
     def _may_pipeline(self) -> bool:
         driver = self._connection
         return not (driver.is_closed() or driver._protocol._is_cancelling())
+
+
+def _abort(driver: Any) -> None:
+    """Close a connection at once; unlike after ``terminate()``, it can still be asked."""
+    driver._aborted = True
+    driver._transport.abort()
 
 
 def _begin_text(transaction: Any) -> str:

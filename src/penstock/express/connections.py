@@ -323,9 +323,9 @@ class Connections:
 
     @staticmethod
     async def _take_back(loan: Loan, error: BaseException) -> None:
-        await loan.take_back(
-            error, amid_transaction=loan.driver.is_in_transaction() or loan.adapter.has_begun
-        )
+        driver = loan.driver
+        is_open = driver.is_in_transaction() or loan.adapter.has_begun
+        await loan.take_back(error, amid_transaction=is_open and not driver.is_closed())
 
     async def use_within(
         self, lease: Loan, use: Use, plan: Plan, sql: str, arguments: Any, *, settings: Settings

@@ -4,7 +4,11 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from asyncpg.exceptions import InvalidCachedStatementError, OutdatedSchemaCacheError
+from asyncpg.exceptions import (
+    InternalClientError,
+    InvalidCachedStatementError,
+    OutdatedSchemaCacheError,
+)
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -38,7 +42,9 @@ def is_lost(connection: Any, error: BaseException) -> bool:
     if not isinstance(error, Exception) or was_interrupted(error):
         return False
     sqlstate: str = getattr(error, "sqlstate", None) or ""
-    return sqlstate.startswith(_GONE) or isinstance(error, OSError) or connection.is_closed()
+    # Of the last, the driver has been told what it did not expect, such as that it is to go.
+    is_gone = isinstance(error, OSError | InternalClientError)
+    return is_gone or sqlstate.startswith(_GONE) or connection.is_closed()
 
 
 def is_shutdown(error: BaseException) -> bool:
