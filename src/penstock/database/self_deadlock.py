@@ -8,7 +8,7 @@ from itertools import chain, repeat
 from typing import Any
 
 from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from penstock.database.errors import SelfDeadlock
 from penstock.database.unit import UnitOfWork
@@ -25,16 +25,20 @@ _LOOKS = (0.1, 0.2, 0.4, 0.8)
 _LOOK_EVERY = 1.0
 """Seconds between two later ones."""
 
+_CANCELED = "57014"
+"""The SQLSTATE of a statement that was cancelled on request."""
+
 _MESSAGE = (
     "A statement of the writer waited for a lock that a session of its own request holds. The "
-    "session's transaction ends only after it, so it would have waited for ever. It was cancelled "
-    "and has written nothing. Write by the session, or commit that first (await session.commit())."
+    "session's transaction ends only after it, so it would have waited for ever. The server has "
+    "cancelled it, and it has written nothing. Write by the session, or commit that first (await "
+    "session.commit())."
 )
 
 
 @asynccontextmanager
 async def refuse_self_deadlock(unit: UnitOfWork) -> AsyncIterator[None]:
-    """Cancel what the block waits for if that is a lock of the unit's own sessions.
+    """Have the server cancel what the block waits for if that is a lock of the unit's own sessions.
 
     On PostgreSQL, where no pooler is in between, which makes up the numbers of processes.
 
@@ -44,32 +48,33 @@ async def refuse_self_deadlock(unit: UnitOfWork) -> AsyncIterator[None]:
     Raises:
         SelfDeadlock: It was.
     """
-    task, over = asyncio.current_task(), asyncio.Event()
-    watch = asyncio.create_task(_watch(unit, task, over))
+    over = asyncio.Event()
+    watch = asyncio.create_task(_watch(unit, asyncio.current_task(), over))
     try:
         yield
-    except asyncio.CancelledError as error:
-        if not watch.done() or task is None or task.uncancel() > 0:
-            raise
-        raise SelfDeadlock(_MESSAGE) from error
+    except DBAPIError as error:
+        over.set()
+        is_cancelled = getattr(error.orig, "sqlstate", None) == _CANCELED
+        if is_cancelled and await asyncio.shield(watch):
+            raise SelfDeadlock(_MESSAGE) from error
+        raise
     finally:
-        over.set()  # a look in progress is not cancelled: it is on the session's connection
+        over.set()  # what is being asked on the session's connection is not cancelled
 
 
-async def _watch(unit: UnitOfWork, task: "asyncio.Task[Any] | None", over: asyncio.Event) -> None:
-    """Return once the task was cancelled because it waits for the unit, or all is over."""
+async def _watch(unit: UnitOfWork, task: "asyncio.Task[Any] | None", over: asyncio.Event) -> bool:
+    """Return whether the task waited for the unit and was cancelled on the server for that."""
     for pause in chain(_LOOKS, repeat(_LOOK_EVERY)):
         with suppress(TimeoutError):
             await asyncio.wait_for(over.wait(), pause)
-        leases = list(unit.leases())
+        leases = [] if over.is_set() else list(unit.leases())
         pids = list(_processes(leases, task))
         for session, record in leases if pids else ():
-            if not over.is_set() and await _blocks(session, record, pids) and not over.is_set():
-                assert task is not None  # noqa: S101 - it has other connections
-                task.cancel()
-                return
+            if not over.is_set() and await _cancel_what_waits(session, record, pids):
+                return True
         if over.is_set():
-            return
+            return False
+    return False  # never: the last pause is repeated
 
 
 def _processes(
@@ -85,14 +90,14 @@ def _processes(
                     yield pid
 
 
-async def _blocks(session: UnitSession, record: Record, pids: list[int]) -> bool:
-    """Return whether processes wait for the session's; False where it is at work itself."""
+async def _cancel_what_waits(session: UnitSession, record: Record, pids: list[int]) -> bool:
+    """Cancel what waits for a session; return whether anything did."""
     connection = session.open_connection()
+    own = record.keeper.driver.server_pid(record.dbapi_connection)
     if connection is None or session.turns.are_taken:
         return False
     async with session.turn(object()):
         try:
-            pid, blocks = (await connection.execute(_SQL, {"pids": pids})).one()
+            return bool(await connection.scalar(_SQL, {"pids": pids, "own": own}))
         except SQLAlchemyError:
             return False  # its transaction has failed and holds nothing any more
-    return bool(blocks) and pid == record.keeper.driver.server_pid(record.dbapi_connection)

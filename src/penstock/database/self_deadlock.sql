@@ -1,9 +1,12 @@
--- The process of this connection, and whether it holds what others wait for, be it by way of third ones.
+-- Cancel those of :pids which wait, be it by way of others, for this connection's process.
 --
--- :pids are the others' processes. The server itself sees no deadlock: this one waits for nothing.
-WITH RECURSIVE waiting (pid) AS (
-    SELECT unnest(CAST(:pids AS integer[]))
+-- The server itself sees no deadlock: this process waits for nothing. :own is what the driver takes
+-- for its number; a pooler makes one up, and then the others' are made up as well.
+WITH RECURSIVE waiting (pid, first) AS (
+    SELECT pid, pid FROM unnest(CAST(:pids AS integer[])) AS pid
     UNION
-    SELECT unnest(pg_blocking_pids(pid)) FROM waiting
+    SELECT blocker, first FROM waiting, unnest(pg_blocking_pids(pid)) AS blocker
 )
-SELECT pg_backend_pid(), EXISTS (SELECT FROM waiting WHERE pid = pg_backend_pid())
+SELECT coalesce(bool_or(pg_cancel_backend(first)), false)
+FROM waiting
+WHERE pid = pg_backend_pid() AND pid = :own

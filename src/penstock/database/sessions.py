@@ -92,27 +92,35 @@ class ReadingSession(UnitSession):
 
     async def before_operation(self) -> Turns:
         """Choose the connection: the writer's open one, or one of the reader's own."""
-        if self.in_transaction():
-            return await self._turns_on_bound()
-        writer = self.writer
-        while writer is not None and not self._streams and writer.holds_or_takes_connection:
-            await writer.turns.take(self)
-            shared = writer.shareable_connection()
-            if shared is not None:
-                self._bind(shared)
-                return writer.turns
-            writer.turns.leave()
-            if writer.open_connection() is not None:
-                break
-        self._bind(self._source)
-        return await super().before_operation()
+        while True:
+            turns = self._turns_to_take()
+            await turns.take(self)
+            if self.in_transaction():
+                if turns is self._turns_on_bound():
+                    return turns
+            elif turns is not self.turns:
+                shared = self.writer.shareable_connection() if self.writer else None
+                if shared is not None:
+                    self._bind(shared)
+                    return turns
+            elif turns is self._turns_to_take():
+                self._bind(self._source)
+                return turns
+            turns.leave()  # things have changed while this waited
+            await self.after_turn_elsewhere()
 
-    async def _turns_on_bound(self) -> Turns:
-        turns = self.turns
-        if self._bound is not self._source and self.writer is not None:
-            turns = self.writer.turns
-        await turns.take(self)
-        return turns
+    def _turns_to_take(self) -> Turns:
+        if self.in_transaction():
+            return self._turns_on_bound()
+        writer = self.writer
+        if writer is None or self._streams:
+            return self.turns
+        is_shared = writer.turns.are_taken or writer.shareable_connection() is not None
+        return writer.turns if is_shared else self.turns
+
+    def _turns_on_bound(self) -> Turns:
+        is_own = self._bound is self._source or self.writer is None
+        return self.turns if is_own else self.writer.turns  # type: ignore[union-attr]  # as asked
 
     def _bind(self, source: SessionSource) -> None:
         if source is not self._bound:  # to ask or to set SQLAlchemy's own costs more

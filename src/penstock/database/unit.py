@@ -1,7 +1,8 @@
 """A unit of work: the sessions of one request, or of one ``async with``, on one database."""
 
 from collections.abc import Awaitable, Callable, Iterator
-from typing import TypeVar
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -110,7 +111,7 @@ class UnitOfWork:
             async with session.turn(party):
                 connection = session.shareable_connection()
                 if connection is not None:
-                    with doubt(connection):
+                    with doubt(connection), _as_before(session.lease()):
                         return await read(connection)
                 if session.open_connection() is not None:
                     break
@@ -123,7 +124,7 @@ class UnitOfWork:
             A session that holds one all the same; None where neither does.
         """
         party = object()
-        if self._writer is not None and self._writer.running:
+        if self._writer is not None and self._writer.turns.are_taken:
             async with self._writer.turn(party):
                 pass
         if self._reader is not None:
@@ -194,3 +195,15 @@ class UnitOfWork:
         finally:
             if self._writer is not None:
                 await self._writer.end(why, advice)
+
+
+@contextmanager
+def _as_before(lease: Record | None) -> Iterator[None]:
+    """Let what the block sets count for nothing: it is undone when the block is left."""
+    adapter: Any = None if lease is None else lease.dbapi_connection
+    held = getattr(adapter, "holds_state", None)
+    try:
+        yield
+    finally:
+        if held is not None:
+            adapter.holds_state = held

@@ -2,21 +2,23 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
 
 from penstock.context import Settings
 from penstock.database.self_deadlock import refuse_self_deadlock
 from penstock.database.unit import UnitOfWork
+from penstock.express.errors import LaneEnded
 from penstock.express.lanes import Batches, Call, Copy, OpenLane, Pick
 from penstock.express.query import Query
+from penstock.pool import enclosing_tasks
 
 __all__ = ["UnitLane"]
 
 _T = TypeVar("_T")
-Held = list[tuple["asyncio.Task[Any] | None", OpenLane]]
-"""The streams and snapshots that a request has open: each one's task and lane."""
+Held = list[OpenLane]
+"""The lanes of the streams and snapshots that a request has open."""
 
 
 class UnitLane:
@@ -52,8 +54,14 @@ class UnitLane:
 
     def _read_without_session(self, call: Call, pick: Pick) -> Coroutine[Any, Any, Any]:
         if self._held:
-            return self._held[-1][1].read_apart(call, pick)
+            return self._read_where_held(call, pick)
         return self._shared.lane.read(call, pick)  # type: ignore[no-any-return]  # a lane's
+
+    async def _read_where_held(self, call: Call, pick: Pick) -> Any:
+        if self._held:
+            with suppress(LaneEnded):  # while this waited for its turn
+                return await self._held[-1].read_apart(call, pick)
+        return await self._shared.lane.read(call, pick)
 
     def write(self, call: Call, pick: Pick) -> Coroutine[Any, Any, Any]:
         """As the protocol says."""
@@ -108,9 +116,11 @@ class UnitLane:
         if (unit := self._unit()) is not None:
             await unit.make_way()
         async with opened as lane:
-            entry = asyncio.current_task(), lane
-            self._held.append(entry)
+            enclosing = enclosing_tasks.get()
+            enclosing_tasks.set((*enclosing, asyncio.current_task()))
+            self._held.append(lane)
             try:
                 yield lane
             finally:
-                self._held.remove(entry)
+                self._held.remove(lane)
+                enclosing_tasks.set(enclosing)

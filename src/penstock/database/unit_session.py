@@ -98,11 +98,13 @@ class UnitSyncSession(Session):
         options: How its transactions begin.
         context: Where the role and the settings of its transactions come from, until they are
             known and part of the options; None from then on.
+        begins: Whether a transaction of a connection is beginning.
         above: Gives the session of the unit of work; None once that is gone.
     """
 
     options = BeginOptions()
     context: ContextSource | None = None
+    begins = False
     above: Callable[[], "UnitSession | None"] = staticmethod(lambda: None)
     is_guest = False
     """Whether its connection is in the transaction of another session of the same unit."""
@@ -129,6 +131,7 @@ class UnitSyncSession(Session):
             if options.settings and not self.is_guest:
                 self._before = connection, set_within(connection, options.settings)
             return
+        self.begins = True
         adapter: Any = connection.connection.dbapi_connection
         if hasattr(adapter, "begin_as"):
             adapter.begin_as(options)
@@ -148,6 +151,17 @@ class UnitSyncSession(Session):
         if above is None or above.running:
             return super().execute(*args, **kwargs)
         return above.load(partial(super().execute, *args, **kwargs))
+
+    def _connection_for_bind(self, *args: Any, **kwargs: Any) -> Connection:
+        # What listeners to after_begin have set is set again wherever the next one begins. Should
+        # SQLAlchemy not call this any more, a session gives its connection up less often.
+        connection: Connection = super()._connection_for_bind(*args, **kwargs)
+        if self.begins:
+            self.begins = False
+            adapter: Any = connection.connection.dbapi_connection
+            if hasattr(adapter, "holds_state"):
+                adapter.holds_state = False
+        return connection
 
 
 # In front of the application's own listeners, whose statements belong to the transaction.
@@ -246,8 +260,8 @@ class UnitSession(AsyncSession):
 
     @property
     def holds_or_takes_connection(self) -> bool:
-        """Whether its transaction holds a connection, or an operation in progress may take one."""
-        return self.running > 0 or self.open_connection() is not None
+        """Whether its transaction holds a connection, or what is in progress may take one."""
+        return self.turns.are_taken or self.open_connection() is not None
 
     async def before_operation(self) -> Turns:
         """Make ready for one operation, and take its turn; the caller leaves it."""
@@ -294,7 +308,7 @@ class UnitSession(AsyncSession):
         finally:
             self.running -= 1
             turns.leave()
-            if self._ended or turns is not self.turns:
+            if self._ended is not None or turns is not self.turns:
                 await_(self._settle_both())
 
     async def _settle_both(self) -> None:
@@ -317,7 +331,7 @@ class UnitSession(AsyncSession):
 
     async def settle(self) -> None:
         """Close the session if its unit has ended and nobody is at work on its connection."""
-        if self._ended and not self.running and not self.turns.are_taken:
+        if self._ended is not None and not self.running and not self.turns.are_taken:
             await self._close()
 
     async def _close(self) -> None:

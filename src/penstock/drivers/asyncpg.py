@@ -418,9 +418,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         try:
             if self._transaction is None:
                 await self._start_transaction()
-            held = self.holds_state
             self.note(operation)
-            self.holds_state = held
             context = [context_statement(settings)] if settings else []
             self._pipeline.send_batch([*SAVEPOINT, *context])
             is_begun = True

@@ -20,7 +20,7 @@ from penstock.drivers.asyncpg import is_confined
 from penstock.drivers.driver import BeginOptions
 from penstock.engine import Timeouts, TransactionTimeout
 from penstock.express.counting import rows_of
-from penstock.express.errors import ExpressError
+from penstock.express.errors import LaneEnded
 from penstock.express.failures import is_lost, is_outdated, is_shutdown, was_interrupted, worded
 from penstock.express.loan import Loan, take_back
 from penstock.express.messages import fetch, prepared_of
@@ -351,7 +351,7 @@ class Connections:
             try:
                 return await self._read_apart(lease, work, settings)
             except Exception as error:
-                if not work.may_be_sent_again(lease.driver, error):
+                if not is_outdated(lease.driver, error, writes=False, is_undone=True):
                     raise
                 await lease.driver.reload_schema_state()
                 return await self._read_apart(lease, work, settings)
@@ -383,6 +383,7 @@ class Connections:
         """
         loan = await self._within_limits(self._begin(sql, options))
         lease = OpenLease(partial(_abandon, loan))
+        is_ending = False
 
         def run(
             use: Use, plan: Any, text: str, arguments: Any, *, apart: Settings | None = None
@@ -394,11 +395,11 @@ class Connections:
             yield run
             if not lease.leave():
                 return
+            is_ending = loan.is_over = True  # from here on nobody else may begin anything
             await greenlet_spawn(loan.adapter.rollback)
         except BaseException as error:
-            if loan.is_over:
-                raise
-            lease.leave()
+            if not is_ending and not lease.leave():
+                raise  # its request has ended it
             await loan.take_back(error, amid_transaction=True)
             told = self._worded(loan.adapter, error, sql, ())
             raise told from told.__cause__
@@ -415,7 +416,7 @@ class Connections:
         apart: Settings | None = None,
     ) -> Any:
         if loan.is_over:
-            raise ExpressError(_ENDED.format(text))
+            raise LaneEnded(_ENDED.format(text))
         if apart is not None:
             return await self.use_within(loan, use, plan, text, arguments, settings=apart)
         watch, info, answer = self.watch, loan.record.info, None

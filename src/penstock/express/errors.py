@@ -9,6 +9,7 @@ __all__ = [
     "UNKNOWN",
     "CommitOutcomeUnknown",
     "ExpressError",
+    "LaneEnded",
     "ParameterError",
     "QueryRefused",
     "raise_if_unknown",
@@ -31,6 +32,10 @@ class QueryRefused(ExpressError):  # noqa: N818 - it reads as what happened, lik
 
 class ParameterError(ExpressError):
     """Values that do not fit the statement: the message names what is missing or unknown."""
+
+
+class LaneEnded(ExpressError):  # noqa: N818 - it reads as what happened
+    """A snapshot or a stream was used after its end."""
 
 
 class CommitOutcomeUnknown(PenstockError, SQLAlchemyError):  # noqa: N818 - as above

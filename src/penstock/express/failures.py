@@ -64,7 +64,9 @@ def was_interrupted(error: BaseException) -> bool:
     return isinstance(error, asyncio.CancelledError | TimeoutError)
 
 
-def is_outdated(connection: Any, error: BaseException, *, writes: bool) -> bool:
+def is_outdated(
+    connection: Any, error: BaseException, *, writes: bool, is_undone: bool = False
+) -> bool:
     """Tell whether a statement failed for what asyncpg knows of types, and may be sent again.
 
     A table or a type was altered, or dropped and made anew, while statements were prepared with
@@ -74,8 +76,10 @@ def is_outdated(connection: Any, error: BaseException, *, writes: bool) -> bool:
         connection: asyncpg's.
         error: What it raised.
         writes: Whether the statement writes: then only if it has not run.
+        is_undone: Whether the open transaction was rolled back to before it.
     """
-    if not isinstance(error, Exception) or connection.is_in_transaction():
+    is_over = is_undone or not connection.is_in_transaction()
+    if not isinstance(error, Exception) or not is_over:
         return False
     if isinstance(error, OutdatedSchemaCacheError):  # found out when the answer was there
         return not writes

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from penstock.context import Settings
 from penstock.drivers.driver import BeginOptions
+from penstock.express.errors import LaneEnded
 from penstock.express.lanes import Batches, Call, Copy, OpenLane, Pick, ReadingLane
 from penstock.express.plan import column_keys
 from penstock.express.query import Query
@@ -120,6 +121,8 @@ class _OpenLane:
         self._within = within
 
     async def read_apart(self, call: Call, pick: Pick) -> Any:
+        if getattr(self._session, "is_over", False):
+            raise LaneEnded("This snapshot or stream ended when its async with block was left.")
         connection = await self._session.connection()
         async with self._within(connection, call.settings) as session:
             return pick(await _results(session, call))

@@ -109,11 +109,9 @@ class RequestUnits:
         return UnitLane(shared, partial(self._units.get, database), held)
 
     def holding_tasks(self) -> Iterator[Any]:
-        """Return the tasks that have acquired the connections which this request holds."""
+        """Return the tasks that have acquired the connections which the sessions hold."""
         for _, record in chain.from_iterable(unit.leases() for unit in self._units.values()):
             yield task_of(record.slot.loan)
-        for task, _ in chain.from_iterable(self._held.values()):
-            yield task
 
     def limit_statements(self, seconds: float | None) -> None:
         """Limit each of the request's statements from now on.

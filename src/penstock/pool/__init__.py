@@ -11,7 +11,7 @@ from penstock.pool.errors import (
     PoolTimeout,
 )
 from penstock.pool.failure import ConnectFailed, FailureReason
-from penstock.pool.loans import borrower_route, holding_tasks, task_of
+from penstock.pool.loans import borrower_route, enclosing_tasks, holding_tasks, task_of
 from penstock.pool.policy import PoolPolicy
 from penstock.pool.snapshot import PoolSnapshot
 
@@ -29,6 +29,7 @@ __all__ = [
     "PoolSuspended",
     "PoolTimeout",
     "borrower_route",
+    "enclosing_tasks",
     "holding_tasks",
     "task_of",
 ]

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 from penstock.pool.errors import NestedCheckout
 from penstock.pool.events import LoanLeaked, NestedCheckoutSeen
 from penstock.pool.leak import LeakReport
-from penstock.pool.loans import STATEMENT_KEY, Loan, here, holding_tasks, task_of, where
+from penstock.pool.loans import (
+    STATEMENT_KEY,
+    Loan,
+    enclosing_tasks,
+    here,
+    holding_tasks,
+    task_of,
+    where,
+)
 from penstock.pool.policy import NestedCheckoutPolicy
 from penstock.pool.refusal import Refused
 from penstock.pool.slot import LENT, Slot
@@ -118,7 +126,8 @@ def _nested_checkout(keeper: "Keeper", held: frozenset[Slot], *, is_deadlock: bo
 
 def _held_by_caller(keeper: "Keeper") -> frozenset[Slot]:
     holding = holding_tasks.get()
-    tasks = {asyncio.current_task(), *(() if holding is None else holding())} - {None}
+    tasks = {asyncio.current_task(), *enclosing_tasks.get(), *(holding() if holding else ())}
+    tasks.discard(None)
     return frozenset(
         slot for slot in keeper.ledger if slot.state is LENT and task_of(slot.loan) in tasks
     )

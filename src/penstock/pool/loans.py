@@ -13,7 +13,16 @@ from typing import Any
 import greenlet
 import sqlalchemy
 
-__all__ = ["STATEMENT_KEY", "Loan", "borrower_route", "here", "holding_tasks", "task_of", "where"]
+__all__ = [
+    "STATEMENT_KEY",
+    "Loan",
+    "borrower_route",
+    "enclosing_tasks",
+    "here",
+    "holding_tasks",
+    "task_of",
+    "where",
+]
 
 DEPTH = 8
 """Frames that are noted at a checkout, from the code that awaits SQLAlchemy outwards."""
@@ -33,8 +42,10 @@ borrower_route: ContextVar[Callable[[], str] | None] = ContextVar("borrower_rout
 holding_tasks: ContextVar[Callable[[], Iterable[Any]] | None] = ContextVar(
     "holding_tasks", default=None
 )
-"""Returns the tasks that have acquired what the running request holds: a task that it has started
-and waits for is none of them."""
+"""Returns the tasks that have acquired what the running request keeps until its end: a task that it
+has started and waits for is none of them."""
+enclosing_tasks: ContextVar[tuple[Any, ...]] = ContextVar("enclosing_tasks", default=())
+"""The tasks that have acquired what is kept until a block is left in which the code runs."""
 
 
 STATEMENT_KEY = "penstock_statement"

@@ -51,6 +51,14 @@ class Onlooker:
         )
         return count
 
+    async def waiters(self) -> int:
+        """How many connections of this database wait for a lock."""
+        count: int = await self._connection.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND wait_event_type = 'Lock'"
+        )
+        return count
+
     async def terminate_others(self) -> None:
         """End every other backend of this database."""
         await self._connection.execute(
