@@ -98,6 +98,18 @@ class SessionContext:
         role = "" if self.role is None else "role=..., "
         return f"SessionContext({role}settings of {', '.join(self.settings) or 'nothing'})"
 
+    @classmethod
+    def of_pairs(cls, pairs: Settings) -> "SessionContext":
+        """Return the context of names and values.
+
+        Args:
+            pairs: As the attribute has them.
+        """
+        if not pairs:
+            return NO_CONTEXT
+        settings = dict(pairs)
+        return cls(settings.pop("role", None), settings)
+
     def overridden_by(self, other: "SessionContext") -> "SessionContext":
         """Return this context with what another one says in its place; the rest stays.
 

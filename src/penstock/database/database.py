@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -11,7 +12,7 @@ from typing import Any, Self
 from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
-from penstock.context import ContextSource, SettingValue, context_of
+from penstock.context import ContextSource, SessionContext, SettingValue, context_of
 from penstock.database.aborted import note_failures
 from penstock.database.errors import BudgetExceeded
 from penstock.database.lifecycle import Lifecycle, finish
@@ -235,10 +236,11 @@ class Database:
         if they begin elsewhere than in the request.
 
         Args:
-            options: How its transactions begin.
+            options: How its transactions begin. Their settings take the place of the request's.
         """
-        unit = self._make_unit(options)
-        unit.context = self.context.bound()
+        unit = self._make_unit(replace(options, settings=()))
+        given = SessionContext.of_pairs(options.settings)
+        unit.context = self.context.overridden_by(given).bound()
         return unit
 
     @contextmanager

@@ -118,14 +118,20 @@ class UnitSyncSession(Session):
             self.options = replace(self.options, settings=settings + self.options.settings)
             self.context = None
 
-    def begin_on(self, connection: Connection) -> None:
+    def begin_on(self, connection: Connection, *, is_savepoint: bool) -> None:
         """Have a transaction begin as it should, with its first statement.
+
+        Args:
+            connection: Where it begins.
+            is_savepoint: Whether it is one within a transaction of this session.
 
         Raises:
             ContextError: The connection cannot.
         """
         if self.context is not None:  # as where an attribute is loaded, which is no operation
             await_(self.find_context())
+        if is_savepoint:
+            return
         options = self.options
         if connection.in_nested_transaction():
             if options.settings and not self.is_guest:
@@ -168,10 +174,10 @@ class UnitSyncSession(Session):
 @event.listens_for(UnitSyncSession, "after_begin", propagate=True, insert=True)
 def _begin_as_asked(
     session: UnitSyncSession,
-    transaction: SessionTransaction,  # noqa: ARG001 - the event's signature
+    transaction: SessionTransaction,
     connection: Connection,
 ) -> None:
-    session.begin_on(connection)
+    session.begin_on(connection, is_savepoint=transaction.nested)
 
 
 @event.listens_for(UnitSyncSession, "after_transaction_end", propagate=True)

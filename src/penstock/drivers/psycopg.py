@@ -206,11 +206,14 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
             return
         calls = ", ".join("set_config(%s, %s, true)" for _ in options.settings)
         values = [text for setting in options.settings for text in setting]
+        refused: Exception | None = None
         try:
             await self._run(f"SELECT {calls}", values)
         except self.dbapi.Error as error:
             message = error.diag.message_primary or type(error).__name__
-            raise type(error)(without_values(message, options.settings)) from None
+            refused = type(error)(without_values(message, options.settings))
+        if refused is not None:
+            raise refused  # without the other one, whose text has values
         self._has_lost_settings = False
 
     async def _limit(self, options: BeginOptions, *, is_first: bool) -> None:
