@@ -17,8 +17,8 @@ from penstock.pool import enclosing_tasks
 __all__ = ["UnitLane"]
 
 _T = TypeVar("_T")
-Held = list[OpenLane]
-"""The lanes of the streams and snapshots that a request has open."""
+Held = dict[Any, list[OpenLane]]
+"""The lanes of the streams and snapshots that a request has open, by database."""
 
 
 class UnitLane:
@@ -30,37 +30,41 @@ class UnitLane:
 
     Args:
         shared: The database's own reader or writer, whose lane runs the statements.
-        unit: Returns the unit of work; None where no session was asked for.
-        held: The streams and snapshots that are open, kept up to date here.
+        database: What the next two know the database by.
+        units: The request's units of work; without one where no session was asked for.
+        held: What else it holds, kept up to date here.
     """
 
-    __slots__ = ("_held", "_shared", "_unit")
+    __slots__ = ("_database", "_held", "_shared", "_units")
 
-    def __init__(self, shared: Any, unit: Callable[[], UnitOfWork | None], held: Held) -> None:
+    def __init__(
+        self, shared: Any, database: Any, units: Mapping[Any, UnitOfWork], held: Held
+    ) -> None:
         self._shared = shared
-        self._unit = unit
+        self._database = database
+        self._units = units
         self._held = held
 
     # No coroutine where nothing is held: a request that has no session pays for none.
     def read(self, call: Call, pick: Pick) -> Coroutine[Any, Any, Any]:
         """As the protocol says."""
-        unit = self._unit()
-        if unit is not None:
-            return unit.read_within(
-                lambda connection: self._shared.lane.read_within(connection, call, pick),
-                partial(self._read_without_session, call, pick),
-            )
-        return self._read_without_session(call, pick)
-
-    def _read_without_session(self, call: Call, pick: Pick) -> Coroutine[Any, Any, Any]:
-        if self._held:
-            return self._read_where_held(call, pick)
+        if self._units or self._held:
+            return self._read_beside(call, pick)
         return self._shared.lane.read(call, pick)  # type: ignore[no-any-return]  # a lane's
 
+    def _read_beside(self, call: Call, pick: Pick) -> Coroutine[Any, Any, Any]:
+        unit = self._units.get(self._database)
+        if unit is None:
+            return self._read_where_held(call, pick)
+        return unit.read_within(
+            lambda connection: self._shared.lane.read_within(connection, call, pick),
+            partial(self._read_where_held, call, pick),
+        )
+
     async def _read_where_held(self, call: Call, pick: Pick) -> Any:
-        if self._held:
+        if held := self._held.get(self._database):
             with suppress(LaneEnded):  # while this waited for its turn
-                return await self._held[-1].read_apart(call, pick)
+                return await held[-1].read_apart(call, pick)
         return await self._shared.lane.read(call, pick)
 
     def write(self, call: Call, pick: Pick) -> Coroutine[Any, Any, Any]:
@@ -84,7 +88,7 @@ class UnitLane:
     def _write(
         self, method: Callable[..., Coroutine[Any, Any, _T]], *arguments: Any
     ) -> Coroutine[Any, Any, _T]:
-        unit = self._unit()
+        unit = self._units.get(self._database)
         return method(*arguments) if unit is None else self._write_beside(unit, method, *arguments)
 
     async def _write_beside(
@@ -113,14 +117,14 @@ class UnitLane:
     async def _apart(
         self, opened: AbstractAsyncContextManager[OpenLane]
     ) -> AsyncIterator[OpenLane]:
-        if (unit := self._unit()) is not None:
+        if (unit := self._units.get(self._database)) is not None:
             await unit.make_way()
         async with opened as lane:
             enclosing = enclosing_tasks.get()
             enclosing_tasks.set((*enclosing, asyncio.current_task()))
-            self._held.append(lane)
+            self._held.setdefault(self._database, []).append(lane)
             try:
                 yield lane
             finally:
-                self._held.remove(lane)
+                self._held[self._database].remove(lane)
                 enclosing_tasks.set(enclosing)

@@ -356,10 +356,10 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
             return
         driver = self._connection
         try:
+            transaction = self._new_transaction(options or BeginOptions())  # if it is not closed
             if driver._protocol._is_cancelling():
                 await driver.execute("SELECT")  # a BEGIN in front could be what is cancelled
             limit = None if options is None else await self.limit_next(options)
-            transaction = self._new_transaction(options or BeginOptions())
             if driver._top_xact is not None or driver.is_in_transaction():
                 await transaction.start()  # within one that the driver was told of
                 self._opening = [STAY_READ_ONLY] if transaction._readonly else []

@@ -96,7 +96,7 @@ class Asking(Generic[_L]):
             lane: How statements are run.
         """
         other = self.__class__.__new__(self.__class__)
-        other.__dict__.update(self.__dict__, _place=_Place(lane))
+        other.__dict__ = {**self.__dict__, "_place": _Place(lane)}
         return other
 
     def _run(self, call: Call, pick: Pick) -> Coroutine[Any, Any, Any]:

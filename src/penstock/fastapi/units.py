@@ -5,7 +5,6 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import AsyncExitStack
-from functools import partial
 from itertools import chain
 from types import FrameType
 from typing import Any
@@ -65,7 +64,7 @@ class RequestUnits:
         self._stack: AsyncExitStack | None = None
         """The exit stack that ends the units when an exception ends the route."""
         self._units: dict[Database, UnitOfWork] = {}
-        self._held: dict[Database, Held] = {}
+        self._held: Held = {}
         """The streams and snapshots of the express lane that are open."""
 
     def database(self, name: str) -> Database:
@@ -97,16 +96,14 @@ class RequestUnits:
     def reader(self, name: str) -> Reader:
         """Return the express lane for what reads, beside this request's sessions."""
         database = self.database(name)
-        return database.reader.over(self._lane(database, database.reader))
+        shared = database.reader
+        return shared.over(UnitLane(shared, database, self._units, self._held))
 
     def writer(self, name: str) -> Writer:
         """Return the express lane for what writes, beside this request's sessions."""
         database = self.database(name)
-        return database.writer.over(self._lane(database, database.writer))
-
-    def _lane(self, database: Database, shared: Reader | Writer) -> UnitLane:
-        held = self._held.setdefault(database, [])
-        return UnitLane(shared, partial(self._units.get, database), held)
+        shared = database.writer
+        return shared.over(UnitLane(shared, database, self._units, self._held))
 
     def holding_tasks(self) -> Iterator[Any]:
         """Return the tasks that have acquired the connections which the sessions hold."""

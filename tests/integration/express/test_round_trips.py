@@ -18,6 +18,7 @@ from tests.servers.process import ServerStartError
 from tests.servers.proxy import Proxy, proxy_before
 
 from penstock import Database, query
+from penstock.fastapi.units import RequestUnits
 
 
 class Base(DeclarativeBase):
@@ -153,6 +154,28 @@ async def test_a_snapshot_begins_with_a_round_trip_and_ends_with_none(
         for before in ROUND_TRIPS:
             await before(database)
             assert await spent(database, proxy, snapshot) == 3
+
+
+async def test_a_read_on_the_connection_of_a_session_is_one_round_trip(
+    postgres: PostgresServer, database_url: str
+) -> None:
+    async with one_connection(postgres.host, postgres.port, database_url) as (database, proxy):
+        units = RequestUnits({"default": database})
+        session, reader = units.unit("default").writer, units.reader("default")
+
+        async def write(_: Database) -> None:
+            await session.execute(insert(Note).values(line="flushed"))
+
+        async def read(_: Database) -> None:
+            assert await reader.scalar(line_of, note_id=1) == "first"
+
+        await write(database)
+        await read(database)
+        counted = [await spent(database, proxy, each) for each in (read, write, read, read, write)]
+        await units.commit()
+        await units.end()
+
+    assert counted == [1] * 5
 
 
 async def test_what_is_asked_at_once_waits_for_its_turn_and_costs_no_more(

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -458,3 +459,22 @@ async def test_all_of_it_works_within_a_test_that_is_undone(one: Database) -> No
         assert await request.reader.scalar(select(func.count()).select_from(Note)) == 2
         await request.commit()
     assert await one.reader.all(TEXTS) == []
+
+
+async def test_on_sqlite_a_reader_sees_what_was_flushed_as_well(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'notes.db'}"
+    async with Database.from_url(url, environment="testing", pool_size=1, max_overflow=0) as one:
+        async with one.engine.begin() as connection:
+            await connection.run_sync(Note.metadata.create_all)
+        request = request_on(one)
+        assert (await request.reading.execute(TEXTS)).all() == []
+        assert await request.reader.all(TEXTS) == []
+        request.writing.add(Note(text="flushed"))
+        await request.writing.flush()
+        assert len(await request.reader.all(TEXTS)) == 1
+        request.writing.add(Note(text="later"))
+        await request.commit()
+        await request.writer.execute(insert(Note).values(text="by the writer"))
+        found = [row.text for row in await one.reader.all(TEXTS)]
+
+    assert found == ["flushed", "later", "by the writer"]

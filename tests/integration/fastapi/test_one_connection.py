@@ -28,7 +28,7 @@ from penstock.pool.events import NestedCheckoutSeen, PoolEvent
 
 NOTES = select(Note.text)
 SHORT = text("SELECT 1 FROM pg_sleep(0.002)")
-REQUESTS = {1: 10, 3: 30}
+REQUESTS = {1: 6, 3: 30}
 """By the pool's size."""
 NUMBERS = count()
 
