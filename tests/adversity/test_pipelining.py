@@ -480,7 +480,7 @@ async def test_nobody_gets_a_transaction_whose_end_the_server_refused(
     postgres: PostgresServer, database_url: str, end: str
 ) -> None:
     async with proxied(database_url) as (database, proxy):
-        with pytest.raises(DBAPIError, match="syntax error"):
+        with pytest.raises(DBAPIError, match="syntax error"):  # noqa: PT012 - its end is what fails
             async with database.engine.connect() as connection:
                 await connection.execute(INSERT, {"key": 1})
                 proxy.alter = lambda data, _: (data.replace(end.encode(), end[::-1].encode()), True)
