@@ -480,14 +480,60 @@ async def test_nobody_gets_a_transaction_whose_end_the_server_refused(
     postgres: PostgresServer, database_url: str, end: str
 ) -> None:
     async with proxied(database_url) as (database, proxy):
-        with pytest.raises(DBAPIError, match="syntax error"):  # noqa: PT012 - its end is what fails
-            async with database.engine.connect() as connection:
-                await connection.execute(INSERT, {"key": 1})
-                proxy.alter = lambda data, _: (data.replace(end.encode(), end[::-1].encode()), True)
-                await (connection.commit() if end == "COMMIT" else connection.rollback())
-        proxy.heal()
+        async with database.engine.connect() as connection:
+            await connection.execute(INSERT, {"key": 1})
+            proxy.alter = lambda data, _: (data.replace(end.encode(), end[::-1].encode()), True)
+            ended = connection.commit() if end == "COMMIT" else connection.rollback()
+            with pytest.raises(DBAPIError, match="syntax error"):
+                await ended
+            proxy.heal()
         await is_as_new(database)
         assert written(postgres, database) == set()
+
+
+class HeldBack:
+    """Passes a notification on in two pieces, the second with what the server says next.
+
+    Args:
+        size: Of the first piece, from the notification's first byte.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._rest = b""
+        self.cuts = 0
+
+    def __call__(self, data: bytes, is_answer: bool) -> tuple[bytes, bool]:
+        if not is_answer:
+            return data, True
+        data, self._rest = self._rest + data, b""
+        at = data.find(b"news\0long")
+        if at >= 0 and not self.cuts:
+            self.cuts += 1
+            at += self._size - len(b"A....") - len(b"....")
+            data, self._rest = data[:at], data[at:]
+        return data, True
+
+
+@pytest.mark.parametrize("size", [1, 3, 5, 7, 100])
+async def test_a_notification_that_is_cut_is_heard_whole(
+    postgres: PostgresServer, database_url: str, size: int
+) -> None:
+    heard: list[object] = []
+    async with proxied(database_url) as (database, proxy):
+        async with database.engine.connect() as connection:
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            await driver.add_listener("news", lambda *each: heard.append(each[-1]))
+            proxy.alter = held_back = HeldBack(size)
+            postgres.execute(
+                "SELECT pg_notify('news', repeat('long ', 1000))", driver._params.database
+            )
+            await eventually(lambda: held_back.cuts == 1)
+            await asyncio.sleep(0.05)
+            assert await connection.scalar(text("SELECT 1")) == 1
+            await connection.commit()
+            assert heard == ["long " * 1000]
+        await is_as_new(database)
 
 
 def is_cut_off(database: Database) -> bool:

@@ -198,6 +198,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         connection._is_limited_anew = False
         connection.limit = connection.own_timeout = connection.pipeline = None
         connection.queries_before = 0
+        Pipeline.of(connection._connection._transport)  # which knows where each message begins
         return connection
 
     # What its statements do.
@@ -510,6 +511,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
             and self._options.reading
             and self._transaction is self._connection._top_xact
             and self._may_pipeline()
+            and not self._pipeline.is_amid_message
             and not self._execute_mutex.locked()
         )
 

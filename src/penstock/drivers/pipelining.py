@@ -24,6 +24,11 @@ _HEADER = 5
 _ERROR, _READY, _ROW = ord("E"), ord("Z"), ord("D")
 _ASYNCHRONOUS = frozenset(b"NSA")
 """Notices, new values of parameters and notifications: they belong to no statement."""
+_READY_HEADER = b"Z\0\0\0\5"
+_TAIL = len(_READY_HEADER) + _HEADER
+"""Bytes that are kept of what is passed on: a ReadyForQuery or a header may be cut as well."""
+_LARGE = 16_384
+"""Bytes in one piece from which messages are not counted, as each row would cost a bit."""
 _SYNC = b"S\0\0\0\4"
 _IDLE = ord("I")
 _EXECUTE = b"E\0\0\0\x09\0\0\0\0\0"
@@ -75,7 +80,16 @@ class Pipeline(asyncio.Protocol):
             not said one. The driver forgets what it hears between two statements.
     """
 
-    __slots__ = ("_driver", "_expected", "_received", "_transport", "ended_by", "is_refused")
+    __slots__ = (
+        "_driver",
+        "_expected",
+        "_left",
+        "_received",
+        "_tail",
+        "_transport",
+        "ended_by",
+        "is_refused",
+    )
 
     def __init__(self, transport: Any) -> None:
         self._transport = transport
@@ -83,6 +97,11 @@ class Pipeline(asyncio.Protocol):
         self._expected: deque[_Batch | _Query] = deque()
         """What the server has still to answer before it comes to what the driver has sent."""
         self._received = bytearray()
+        self._left: int | None = 0
+        """How many bytes the driver has still to hear of a message; below 0, how many it has heard
+        of a header; None where that is not known, amid a large answer."""
+        self._tail = b""
+        """The last bytes that the driver has heard, if they did not end an answer."""
         self.is_refused = False
         """Whether the server has refused a statement of the latest batch, or one before it."""
         self.ended_by = ""
@@ -159,9 +178,12 @@ class Pipeline(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take the answers out that are not for the driver, and hand on the rest."""
+        if self._expected and self._left:
+            data = self._end_of_message(data, self._left)
         if not self._expected:
             if data[0] == _ERROR:
                 self.ended_by = _sqlstate_of_end(data)
+            self._follow(data)
             self._driver.data_received(data)
             return
         received = self._received
@@ -178,10 +200,49 @@ class Pipeline(asyncio.Protocol):
             else:
                 passed_on += self._for_driver(message)
         if not self._expected:
+            self._follow(received)
             passed_on += received
             received.clear()
         if passed_on and not self._transport.is_closing():
             self._driver.data_received(bytes(passed_on))
+
+    def _follow(self, data: bytes | bytearray) -> None:
+        """Note where in a message the driver is after it has heard some more.
+
+        What the server says of its own accord may be cut anywhere when a statement is sent.
+        """
+        if data[-6:-1] == _READY_HEADER:
+            self._left, self._tail = 0, b""
+            return
+        known = self._tail + data
+        size, ready = len(known), known.rfind(_READY_HEADER)
+        if ready >= 0:
+            # The driver's last answer, if it is at rest: what follows cannot have these bytes.
+            at = ready + len(_READY_HEADER) + 1
+        elif self._left is not None and size < _LARGE:
+            at = len(self._tail) + self._left
+        else:
+            self._left, self._tail = None, known[-_TAIL:]
+            return
+        while size - at >= _HEADER:
+            at += 1 + int.from_bytes(known[at + 1 : at + _HEADER])
+        self._left, self._tail = at - size, known[-_TAIL:]
+
+    def _end_of_message(self, data: bytes, left: int) -> bytes:
+        """Hand on the end of a message that the driver has begun to hear, and return the rest."""
+        if left < 0:
+            header = self._tail[left:] + data[: _HEADER + left]
+            is_whole = len(header) == _HEADER
+            left += 1 + int.from_bytes(header[1:]) if is_whole else _HEADER
+        end = data[:left]
+        self._follow(end)
+        self._driver.data_received(end)
+        return data[left:]
+
+    @property
+    def is_amid_message(self) -> bool:
+        """Whether the driver has heard only the beginning of a message."""
+        return bool(self._left)
 
     def _for_driver(self, message: bytes) -> bytes:
         expected = self._expected[0]
