@@ -46,14 +46,11 @@ def _without_values(error: DBAPIError, settings: Settings) -> DBAPIError:
 
 
 def _row(connection: Connection, sql: str, values: list[str]) -> Any:
-    cursor = connection.connection.cursor()
+    adapter: Any = connection.connection.dbapi_connection
     base: Any = connection.dialect.loaded_dbapi.Error
     try:
-        cursor.execute(sql, values)
-        return cursor.fetchone()
+        return adapter.fetch_row(sql, values)
     except base as error:
         raise DBAPIError.instance(
             sql, None, error, base, hide_parameters=True, dialect=connection.dialect
         ) from None
-    finally:
-        cursor.close()

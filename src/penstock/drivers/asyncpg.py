@@ -333,6 +333,18 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         """The SQLSTATE with which the server has ended the connection; empty if it said none."""
         return "" if self.pipeline is None else self.pipeline.ended_by
 
+    def fetch_row(self, sql: str, values: list[str]) -> Any:
+        """Return a statement's row, which counts as none of the lease's. Runs in a greenlet.
+
+        Args:
+            sql: With parameters ``$1``, ``$2`` ...
+            values: Of these.
+        """
+        try:
+            return await_(self._connection.fetchrow(sql, *values))
+        except Exception as error:  # noqa: BLE001 - raised as SQLAlchemy's
+            self._handle_exception(error)
+
     # Its transactions.
 
     async def begin_pipelined(self) -> None:
