@@ -11,7 +11,7 @@ __all__ = ["Admission", "AdmissionPolicy", "QueueClock"]
 PACE_SAMPLES = 32
 """Hand-overs from which the pace of the queue is told: enough that one late one says little."""
 PARTS = 4
-"""Of an interval. Where in one of them hardly anybody came, the others were bursts."""
+"""Of an interval. Where in two of them hardly anybody came, the others were bursts."""
 SUSTAINED_SHARE = 0.9
 """A queue that loses less than a tenth of what is served in a while does not drain: it stands."""
 
@@ -45,87 +45,104 @@ class AdmissionPolicy:
 class QueueClock:
     """The time that a queue has had: without what the event loop stood still.
 
-    While the loop is blocked nobody can be served, and nothing follows from how long it took.
+    While the loop is blocked nobody can be served, and nothing follows from how long it took. It
+    is blocked, too, while it begins ten thousand tasks in one of its rounds: only a heartbeat,
+    for which it has to come round, makes the clock go on.
 
     Args:
-        heartbeat_interval: Seconds after which it is told the time again at the latest.
+        heartbeat_interval: Seconds between two heartbeats; so late again may the next one be.
     """
 
-    __slots__ = ("_heartbeat_interval", "_longest", "_lost", "_told_at")
+    __slots__ = ("_beaten_at", "_longest", "_time")
 
     def __init__(self, heartbeat_interval: float) -> None:
-        self._heartbeat_interval = heartbeat_interval
         self._longest = 2 * heartbeat_interval
-        self._told_at = math.inf
-        self._lost = 0.0
+        self._beaten_at = self._time = -math.inf
 
     def start(self, now: float) -> float:
-        """Return the queue's time; that the clock was not told the time before means nothing."""
-        self._told_at = now
-        return now - self._lost
+        """Return the queue's time; that there was no heartbeat before means nothing."""
+        self._beaten_at = self._time = now
+        return now
+
+    def beat(self, now: float) -> None:
+        """Go on."""
+        self._time = self.at(now)
+        self._beaten_at = now
 
     def at(self, now: float) -> float:
         """Return the queue's time."""
-        gap = now - self._told_at
-        if gap > self._longest:
-            self._lost += gap - self._heartbeat_interval
-        self._told_at = now
-        return now - self._lost
+        return self._time + min(now - self._beaten_at, self._longest)
 
 
 class _Demand:
     """Whether more keep coming than are served, or bursts are being worked off.
 
     Args:
-        interval: Seconds that are looked at, each of their parts by itself.
+        interval: Seconds that are looked at, and of what came each of their parts by itself; what
+            is served comes back in bunches.
     """
 
-    __slots__ = ("_came", "_part", "_parts", "_served", "_since")
+    __slots__ = ("_came", "_came_now", "_part", "_served", "_served_now", "_since")
 
     def __init__(self, interval: float) -> None:
         self._part = interval / PARTS
-        self._parts: deque[float] = deque(maxlen=PARTS)
-        """How many came for each that was served, in the newest parts."""
+        self._came: deque[int] = deque(maxlen=PARTS)
+        """How many callers wanted to wait, in each of the newest parts."""
+        self._served: deque[int] = deque(maxlen=PARTS)
+        """How many waiters got a connection."""
         self.begin(0.0)
 
     def begin(self, now: float) -> None:
         """Forget what was."""
         self._since = now
-        self._came = self._served = 0
-        self._parts.clear()
+        self._came_now = self._served_now = 0
+        self._came.clear()
+        self._served.clear()
 
     def came(self, now: float) -> None:
         """Count a caller that wants to wait, whether it is let in or not."""
         self._turn(now)
-        self._came += 1
+        self._came_now += 1
 
     def served(self, now: float) -> None:
         """Count a waiter that got a connection."""
         self._turn(now)
-        self._served += 1
+        self._served_now += 1
 
-    def excess(self, now: float) -> int:
-        """Return how many have to go for each that is served; 0 where the queue drains."""
+    def excess(self, now: float, *, stands: bool) -> int:
+        """Return how many have to go for each that is served; 0 where the queue drains.
+
+        Args:
+            now: The time.
+            stands: Whether the queue has stood so far: then a lull says little.
+        """
         self._turn(now)
-        if len(self._parts) < PARTS or min(self._parts) < SUSTAINED_SHARE:
+        if len(self._came) < PARTS:
             return 0
-        return max(1, int(sorted(self._parts)[PARTS // 2]))  # the median: bursts do not count
+        came, served = sorted(self._came), sum(self._served)
+        usual = came[PARTS // 2]  # bursts do not count
+        least = usual if stands else came[1]
+        if not least or least * PARTS < SUSTAINED_SHARE * served:
+            return 0
+        return max(1, usual * PARTS // served) if served else 1
 
     def _turn(self, now: float) -> None:
-        passed = (now - self._since) // self._part
-        if passed < 1:
+        if now - self._since < self._part:
             return
-        self._parts.append(self._came / max(1, self._served))
-        if passed > 1:
-            self._parts.append(0.0)
-        self._came = self._served = 0
+        passed = (now - self._since) // self._part
+        self._came.append(self._came_now)
+        self._served.append(self._served_now)
+        nothing = [0] * int(min(passed - 1, PARTS))
+        self._came.extend(nothing)
+        self._served.extend(nothing)
+        self._came_now = self._served_now = 0
         self._since += passed * self._part
 
 
 class Admission:
     """Applies a policy to one queue; times in seconds, on the queue's clock."""
 
-    __slots__ = ("_demand", "_good_at", "_handed_over_at", "_target", "policy")
+    __slots__ = ("_demand", "_good_at", "_handed_over_at", "_shed_at", "_target", "policy")
 
     def __init__(self, policy: AdmissionPolicy) -> None:
         self.policy = policy
@@ -133,6 +150,8 @@ class Admission:
         self._demand = _Demand(policy.codel_interval)
         self._good_at = 0.0
         """When a waiter was last served within the target, or nobody waited."""
+        self._shed_at = -math.inf
+        """When it was last right to shed somebody."""
         self._handed_over_at: deque[float] = deque(maxlen=PACE_SAMPLES)
         """The newest hand-overs since the queue began to fill."""
 
@@ -163,8 +182,13 @@ class Admission:
     def busy(self, now: float) -> None:
         """Note that the queue was empty and now begins to fill."""
         self._good_at = now
-        self._demand.begin(now)
         self.forget_pace()
+
+    def begin_anew(self, now: float) -> None:
+        """Forget what was: it says nothing of what comes."""
+        self.busy(now)
+        self._demand.begin(now)
+        self._shed_at = -math.inf
 
     def forget_pace(self) -> None:
         """Let the pace be learnt anew."""
@@ -174,17 +198,25 @@ class Admission:
         """Return how many of the oldest waiters are shed when a connection is handed over.
 
         Nobody, unless the queue stands: for an interval no waiter was served within the target,
-        and in each quarter of it about as many callers came as were served, or more. So a burst,
+        and in three quarters of it about as many callers came as were served, or more. So a burst,
         whose waiters all become late, is worked off. Who sheds more at once than come in excess
-        empties the queue with one hand-over.
+        empties the queue with one hand-over. A queue that stood within the last interval stands
+        again as soon as the oldest is late, while as many come as before.
 
         Args:
             waited: Seconds that the oldest has waited.
             now: The time.
         """
-        if not self.is_late(waited) or now - self._good_at <= self.policy.codel_interval:
+        if not self.is_late(waited):
             return 0
-        return self._demand.excess(now)
+        interval = self.policy.codel_interval
+        stands = now - self._shed_at <= interval
+        if not stands and now - self._good_at <= interval:
+            return 0
+        excess = self._demand.excess(now, stands=stands)
+        if excess:
+            self._shed_at = now
+        return excess
 
     def is_late(self, waited: float) -> bool:
         """Return whether somebody who has waited for so long may be shed."""

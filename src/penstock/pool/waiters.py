@@ -110,7 +110,7 @@ class Waiters:
 
         What is missing in between it stood still, which is not held against anybody.
         """
-        self._clock.at(now)
+        self._clock.beat(now)
 
     def _moment(self, now: float) -> float:
         if self.queue:
@@ -126,7 +126,7 @@ class Waiters:
     def begin_anew(self, now: float) -> None:
         """Judge nobody by the time that has passed: lending was suspended."""
         moment = self._clock.start(now)
-        self._admission.busy(moment)
+        self._admission.begin_anew(moment)
         for waiter in self.queue:
             waiter.arrived, waiter.queued_at = now, moment
 

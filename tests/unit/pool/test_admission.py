@@ -103,9 +103,9 @@ LATE, SOON = 1.0, 0.001
 def run(
     admission: Admission, begin: float, seconds: float, *, came: int, served: int, waited: float
 ) -> None:
-    """Let so many callers come and so many late waiters be served in each hundredth of a second."""
-    for hundredth in range(round(100 * seconds)):
-        now = begin + hundredth / 100
+    """Let so many callers come and so many waiters be served in each two hundredth of a second."""
+    for step in range(round(200 * seconds)):
+        now = begin + (step + 0.5) / 200
         for _ in range(came):
             admission.refuses(0, now, math.inf)
         for _ in range(served):
@@ -175,27 +175,55 @@ def test_one_hand_over_in_time_means_that_the_queue_is_not_standing() -> None:
     assert admission.sheds(LATE, 10.31) > 0
 
 
-def test_shedding_stops_when_the_queue_was_empty() -> None:
+def test_a_queue_that_has_just_stood_need_not_stand_for_another_interval() -> None:
     admission = standing()
+    assert admission.sheds(LATE, 10.2) > 0
 
-    admission.busy(11.0)
+    admission.handed_over(SOON, 10.2)
+    admission.busy(10.21)
+    run(admission, 10.21, 0.05, came=2, served=1, waited=LATE)
 
-    assert admission.sheds(LATE, 11.2) == 0
+    assert admission.sheds(LATE, 10.26) > 0
+
+
+@pytest.mark.parametrize("quiet", [0.1, 0.3, 60.0])
+def test_shedding_stops_when_hardly_anybody_comes(quiet: float) -> None:
+    admission = standing()
+    assert admission.sheds(LATE, 10.2) > 0
+
+    begin = 10.2 + quiet
+    admission.busy(begin)
+    run(admission, begin, 0.03, came=2, served=1, waited=LATE)
+
+    assert admission.sheds(LATE, begin + 0.03) == 0
+
+
+def test_who_waits_when_lending_is_resumed_is_not_judged_by_what_was() -> None:
+    admission = standing()
+    assert admission.sheds(LATE, 10.2) > 0
+
+    admission.begin_anew(10.2)
+    run(admission, 10.2, 0.09, came=2, served=1, waited=LATE)
+
+    assert admission.sheds(LATE, 10.29) == 0
 
 
 def test_the_clock_of_a_queue_is_that_of_its_pool_while_the_loop_runs() -> None:
     clock = QueueClock(0.25)
     assert clock.start(10.0) == 10.0
-    times = [10.0 + step / 4 for step in range(9)]
-    assert [clock.at(time) for time in times] == times
+    for step in range(9):
+        now = 10.0 + step / 4
+        clock.beat(now)
+        assert (clock.at(now), clock.at(now + 0.2)) == (now, now + 0.2)
 
 
 def test_the_clock_of_a_queue_stops_while_the_loop_stands_still() -> None:
     clock = QueueClock(0.25)
     clock.start(10.0)
-    assert clock.at(16.0) == 10.25
-    assert clock.at(16.1) == pytest.approx(10.35)
-    assert clock.at(20.0) == pytest.approx(10.6)
+    assert [clock.at(now) for now in (10.4, 10.6, 13.0, 16.0)] == [10.4, 10.5, 10.5, 10.5]
+
+    clock.beat(16.0)
+    assert [clock.at(now) for now in (16.25, 20.0)] == [10.75, 11.0]
 
 
 def test_a_quiet_time_is_no_standstill() -> None:

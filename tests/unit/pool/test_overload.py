@@ -83,6 +83,8 @@ class _Queue:
         self._run_loop_until(end)
 
     def _run_loop_until(self, moment: float) -> None:
+        moment = max(self.now, moment)
+        self._heartbeat_at = max(self.now, self._heartbeat_at)
         while self._heartbeat_at < moment:
             self.ledger.waiters.heartbeat(self._heartbeat_at)
             self._heartbeat_at += self._heartbeat
@@ -125,7 +127,7 @@ def test_under_overload_all_of_the_capacity_is_used_and_waits_stay_short(times: 
     assert queue.refused[Refused.SHED] > 0.9 * queue.refused.total()
 
 
-@pytest.mark.parametrize(("policy", "share"), [(GOAL, 0.005), (GUARD, 0.0)])
+@pytest.mark.parametrize(("policy", "share"), [(GOAL, 0.015), (GUARD, 0.0)])
 def test_below_the_capacity_hardly_anybody_is_shed(policy: AdmissionPolicy, share: float) -> None:
     queue = offer(policy, 30.0, 0.9, 20.0)
     queue.settle()
@@ -144,6 +146,17 @@ def test_a_burst_is_worked_off(policy: AdmissionPolicy, bursts: int) -> None:
     queue.settle()
 
     assert (len(queue.waits), queue.refused.total()) == (5000 * bursts, 0)
+
+
+@pytest.mark.parametrize("policy", [GOAL, GUARD])
+def test_who_came_while_the_loop_did_nothing_else_is_served(policy: AdmissionPolicy) -> None:
+    queue = _Queue(policy, 60.0)
+    for _ in range(5000):
+        queue.now += 0.002
+        queue.come()
+    queue.settle()
+
+    assert (len(queue.waits), queue.refused.total()) == (5000, 0)
 
 
 def test_where_more_come_for_long_the_guard_keeps_the_wait_at_about_a_second() -> None:

@@ -133,6 +133,7 @@ def overloaded(seconds: float = 0.3) -> tuple[Waiters, list[Asker], float]:
     waiters, waiting, now = queue_of(policy=CODEL), [], NOW
     for _ in range(round(100 * seconds)):
         now += 0.01
+        waiters.heartbeat(now)
         for _ in range(2):
             waiting.append(Asker())
             assert join(waiters, waiting[-1], now) is None
