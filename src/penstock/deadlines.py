@@ -30,6 +30,8 @@ ANSWER_SHARE, ANSWER_TIME = 0.1, 0.05
 Its answer then comes in time, and says that nothing was saved; the client's own limit could not."""
 SHRUNK, GROWN = 0.9, 1.01
 """By how much a statement's limit has to change before the server is told of it."""
+NEGLIGIBLE = 0.05
+"""The share of a statement's limit that the wait for its connection may take without counting."""
 LONGEST = 2_147_483_647
 """Milliseconds: the largest ``statement_timeout`` that PostgreSQL takes."""
 
@@ -217,8 +219,10 @@ class Limits:
             return None
         seconds, limit, which = own or math.inf, "", None
         if self.statement_timeout is not None:
+            seconds = self.statement_timeout
             waited = now - self.began if is_first and self.began is not None else 0.0
-            seconds = self.statement_timeout - waited
+            if waited > NEGLIGIBLE * seconds:
+                seconds -= waited
             limit = f"statement_timeout={self.statement_timeout:g} s"
         if self.deadline is not None:
             left = self.deadline.at - now

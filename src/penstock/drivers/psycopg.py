@@ -1,6 +1,7 @@
 """psycopg, below SQLAlchemy's adapter."""
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any, Self
@@ -256,6 +257,32 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
             self.effects |= Effect.DRIVER
             self.ran = self.ran_itself = 0
             self._connection.cursor_factory = _counting(self._connection.cursor_factory, self)
+
+    def set_autocommit(self, value: bool) -> None:
+        """Set whether statements run outside transactions."""
+        self._set_at_once("autocommit", value)
+
+    def set_deferrable(self, value: bool | None) -> None:
+        """Set whether the next transactions are ``DEFERRABLE``."""
+        self._set_at_once("deferrable", value)
+
+    def set_isolation_level(self, value: Any) -> None:
+        """Set the isolation level of the next transactions."""
+        self._set_at_once("isolation_level", value)
+
+    def set_read_only(self, value: bool | None) -> None:
+        """Set whether the next transactions only read."""
+        self._set_at_once("read_only", value)
+
+    def _set_at_once(self, name: str, value: Any) -> None:
+        # SQLAlchemy sets them while it makes what is to return the connection: a cancellation
+        # there would lose it. Nothing is sent, but psycopg may wait for a turn of the event loop.
+        driver = self._connection
+        at_once = getattr(driver, f"_set_{name}_gen", None)
+        if at_once is None or driver.lock.locked() or driver._pipeline is not None:
+            await_(getattr(driver, f"set_{name}")(value))
+        else:
+            deque(at_once(value), maxlen=0)
 
     def commit(self) -> None:
         """Commit, within ``command_timeout``; what comes next begins as it is then asked to."""

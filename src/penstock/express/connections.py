@@ -263,8 +263,8 @@ class Connections:
             self._time(loan.record, work.sql)
             if work.may_be_sent_again(loan.driver, error):
                 return await self._use_anew(loan, work)
-            await self._take_back(loan, error)
             told = self._told(loan.adapter, error, work, waited)
+            await self._take_back(loan, error)
             raise told from told.__cause__
         self._time(loan.record, work.sql, answer)
         await loan.give_back()
@@ -301,9 +301,11 @@ class Connections:
         try:
             answer = await work.on(loan.driver)
         except Exception as error:
+            limit = adapter.limit
             if not was_interrupted(error) and not is_lost(loan.driver, error):
                 with suppress(Exception):  # the connection is recovered then
                     await greenlet_spawn(adapter.rollback)
+            adapter.limit = limit  # for the error's text
             raise
         await greenlet_spawn(adapter.commit)
         return answer
@@ -315,8 +317,8 @@ class Connections:
             await loan.driver.reload_schema_state()
             answer = await self._run_alone(loan, work)
         except BaseException as error:  # noqa: BLE001 - as above
-            await self._take_back(loan, error)
             told = self._told(loan.adapter, error, work, waited)
+            await self._take_back(loan, error)
             raise told from told.__cause__
         await loan.give_back()
         return answer

@@ -193,7 +193,7 @@ _ANSWERS: dict[type[Exception], Callable[..., _Answer | None]] = {
     StatementTimeout: lambda _: _STATEMENT_TIMEOUT,
     TransactionTimeout: lambda _: _TRANSACTION_TIMEOUT,
 }
-_EXPECTED = (ConnectFailed, PoolClosed, PoolTimeoutError)
+_EXPECTED = (ConnectFailed, DeadlineExceeded, PoolClosed, PoolTimeoutError)
 """What is nobody's mistake in the code: where it was raised from is of no interest."""
 
 

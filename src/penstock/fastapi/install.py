@@ -61,7 +61,7 @@ def install(
         name: Tells several databases apart; the dependencies use ``default`` unless told.
         access: A dependency (as in ``Depends``) that refuses whoever may not see operational
             numbers. Without one they are shown in development and testing only. Only that of
-            the first ``install`` counts, as do the last three.
+            the first ``install`` counts, as does all that follows but ``session_context``.
         session_context: Says the role and the settings under which everything runs that a request
             does in this database, such as whose tenant it is: a function, plain or async, of the
             ``Request`` (for a WebSocket, of the ``HTTPConnection``) that returns a

@@ -18,6 +18,7 @@ from tests.servers.process import ServerStartError
 from tests.servers.proxy import Proxy, proxy_before
 
 from penstock import Database, query
+from penstock.deadlines import Deadline, Limits, current_limits
 from penstock.fastapi.units import RequestUnits
 
 
@@ -131,6 +132,16 @@ async def test_every_operation_costs_the_same_in_every_order(
     postgres: PostgresServer, database_url: str
 ) -> None:
     await count_all_orders(postgres.host, postgres.port, database_url)
+
+
+async def test_limits_are_told_to_the_server_at_no_round_trip(
+    postgres: PostgresServer, database_url: str
+) -> None:
+    async with one_connection(postgres.host, postgres.port, database_url) as (database, proxy):
+        current_limits.set(Limits(5.0, Deadline.after(30)))
+        await express_read(database)  # the first asks once what the connection has anyway
+        counted = {each: await spent(database, proxy, each) for each in ROUND_TRIPS}
+    assert counted == ROUND_TRIPS
 
 
 def test_every_operation_costs_the_same_on_uvloop(

@@ -8,13 +8,13 @@ import pytest
 import websockets
 from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, WebSocket
 from fastapi.responses import StreamingResponse
-from sqlalchemy import insert, text
+from sqlalchemy import event, insert, text
 from tests.eventually import eventually
 from tests.integration.engine.engines import with_driver
 from tests.integration.fastapi.notes import Note, Onlooker
 from tests.servers.web import client_of, serving
 
-from penstock import Database, DeadlineExceeded, PenstockError
+from penstock import Database, DeadlineExceeded, PenstockError, SessionContext, StatementTimeout
 from penstock.fastapi import (
     CurrentDatabase,
     Reader,
@@ -109,6 +109,67 @@ async def test_what_takes_too_long_is_answered_and_undone(
     assert await onlooker.texts() == []
 
 
+async def test_a_read_that_takes_too_long_leaves_the_transaction_that_it_shares(
+    database: Database, onlooker: Onlooker
+) -> None:
+    app = FastAPI()
+    install(app, database, statement_timeout=0.2)
+    raised: list[Exception] = []
+
+    @app.post("/")
+    async def work(session: WriteSession, reader: Reader) -> str:
+        session.add(Note(text="kept"))
+        await session.flush()
+        try:
+            await reader.all(SLEEP)
+        except StatementTimeout as error:
+            raised.append(error)
+        return str(await session.scalar(SHOW))
+
+    async with client_of(app) as client:
+        answer = await client.post("/")
+
+    assert (answer.status_code, answer.json()) == (200, "200ms")
+    assert "statement_timeout=0.2 s" in str(raised[0])
+    assert await onlooker.texts() == ["kept"]
+
+
+async def test_a_role_and_settings_go_with_the_limit(each: Database) -> None:
+    app = FastAPI()
+    context = SessionContext(settings={"app.tenant": "7"})
+    install(app, each, statement_timeout=4, session_context=lambda _: context)
+    asked = text(
+        "SELECT current_setting('app.tenant') || ', ' || current_setting($$statement_timeout$$)"
+    )
+
+    @app.get("/")
+    async def ask(session: ReadSession, reader: Reader, writer: Writer) -> list[str]:
+        return [await each.scalar(asked) for each in (reader, writer, session, reader)]
+
+    async with client_of(app) as client:
+        assert (await client.get("/")).json() == ["7, 4s"] * 4
+        assert (await client.get("/")).json() == ["7, 4s"] * 4
+
+
+async def test_requests_without_patience_fill_no_log(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = FastAPI()
+    install(app, database, deadline_header=HEADER)
+
+    @app.get("/")
+    async def ask(session: ReadSession) -> None:
+        await session.scalar(text("SELECT 1"))
+
+    async with client_of(app) as client:
+        for _ in range(50):
+            assert (await client.get("/", headers={HEADER: "0"})).status_code == 504
+
+    lines = [each for each in caplog.records if "deadline_exceeded" in each.getMessage()]
+    assert 0 < len(lines) < 50
+    assert all(each.exc_info is None for each in lines)
+
+
 async def test_the_route_counts_more_than_its_router_and_that_more_than_install(
     each: Database,
 ) -> None:
@@ -175,12 +236,13 @@ async def test_a_deadline_that_cannot_be_read_is_none(asked: tuple[FastAPI, list
 async def test_a_deadline_that_is_over_is_answered_before_anything_is_sent(
     asked: tuple[FastAPI, list[str]], database: Database
 ) -> None:
+    lent: list[Any] = []
     app, shown = asked
     async with client_of(app) as client:
+        event.listen(database.engine.sync_engine.pool, "checkout", lambda *_: lent.append(1))
         for value in OVER:
             assert (await client.get("/", headers={HEADER: value})).status_code == 504
-    assert shown == []
-    assert database.pool.opened_total == 1  # when the application started
+    assert shown == lent == []
 
 
 async def test_a_deadline_is_cut_to_what_the_service_allows(
