@@ -23,6 +23,7 @@ from penstock.express.own_columns import by_columns_of
 from penstock.express.plan import Plan
 from penstock.express.query import Query
 from penstock.express.shape import Shape
+from penstock.pool import LoanReclaimed
 from penstock.telemetry.statement_watch import StatementWatch
 
 __all__ = ["DriverLane"]
@@ -74,9 +75,11 @@ class DriverLane:
         if not plan.reads:
             raise not_read(sql)
         below: Any = connection.sync_connection
-        lease = Loan(below.connection._connection_record)  # noqa: SLF001 - SQLAlchemy's, of our pool
+        record = below.connection._connection_record  # noqa: SLF001 - SQLAlchemy's, of our pool
+        if record is None or record.dbapi_connection is None:
+            raise LoanReclaimed("The connection of the request's session was taken away meanwhile.")
         answer = await self.connections.use_within(
-            lease, messages.fetch, plan, sql, arguments, settings=call.settings
+            Loan(record), messages.fetch, plan, sql, arguments, settings=call.settings
         )
         return pick(_of(call, messages.results(plan, answer)))
 

@@ -29,6 +29,7 @@ from tests.servers.pgbouncer import Era, PgbouncerServer, pgbouncer_of, pgbounce
 from tests.servers.postgres import PostgresServer
 
 from penstock import Database, query
+from penstock.fastapi.units import RequestUnits
 
 POOLERS: dict[str, tuple[Era, int | None]] = {
     "before-1.21": (Era.BLIND, None),
@@ -103,6 +104,28 @@ async def test_no_reader_makes_a_writer_read_only(database: Database) -> None:
             writing.add(Entry(item_id=item_id, way="session"))
 
     await asyncio.gather(*(read_and_write(each) for each in range(50)))
+
+    assert await database.reader.scalar(select(func.count()).select_from(Entry)) == 100
+
+
+async def test_a_reader_reads_within_its_requests_session(database: Database) -> None:
+    async def write_and_read(item_id: int) -> None:
+        units = RequestUnits({"default": database})
+        session, reader = units.unit("default").writer, units.reader("default")
+        session.add(Entry(item_id=item_id, way="session"))
+        await session.flush()
+        written = select(Entry.way).where(Entry.item_id == item_id)
+        assert await reader.scalar(written) == "session"
+        with pytest.raises(DBAPIError):
+            await reader.scalar(text("SELECT 1/0"))
+        with pytest.raises(DBAPIError):
+            await reader.scalar(select(func.nextval("numbers")))
+        session.add(Entry(item_id=item_id, way="session"))
+        await units.commit()
+        units.refuse("the test was over")
+        await units.end()
+
+    await asyncio.gather(*(write_and_read(each) for each in range(50)))
 
     assert await database.reader.scalar(select(func.count()).select_from(Entry)) == 100
 

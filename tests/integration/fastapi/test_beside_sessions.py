@@ -478,3 +478,35 @@ async def test_on_sqlite_a_reader_sees_what_was_flushed_as_well(tmp_path: Path) 
         found = [row.text for row in await one.reader.all(TEXTS)]
 
     assert found == ["flushed", "later", "by the writer"]
+
+
+async def test_a_session_that_streams_lends_its_connection_to_reads(one: Database) -> None:
+    await one.writer.execute_many(insert(Note), [{"text": str(number)} for number in range(300)])
+    request = request_on(one)
+    read = 0
+    async for (line,) in await request.reading.stream(TEXTS):
+        assert line == str(read)
+        read += 1
+        if read % 50 == 0:
+            assert await request.reader.scalar(select(func.count()).select_from(Note)) == 300
+    own = await request.reading.scalar(BACKEND)
+    assert await request.reader.scalar(BACKEND) == own
+    await request.units.end()
+
+    assert read == 300
+
+
+async def test_a_stream_and_reads_of_other_tasks_take_turns(one: Database) -> None:
+    await one.writer.execute_many(insert(Note), [{"text": str(number)} for number in range(300)])
+    request = request_on(one)
+    rows = await request.reading.stream(TEXTS)
+
+    async def all_rows() -> int:
+        return len([row async for row in rows])
+
+    counted, *read = await asyncio.gather(
+        all_rows(), *(request.reader.scalar(text("SELECT 1")) for _ in range(20))
+    )
+    await request.units.end()
+
+    assert (counted, set(read)) == (300, {1})
