@@ -73,8 +73,9 @@ async def test_a_server_that_dies_amid_a_read_takes_the_transaction_along(
     await session.execute(insert(Note).values(text="lost"))
     reading = asyncio.create_task(reader.scalar(text("SELECT pg_sleep(30)")))
     await asyncio.sleep(0.1)
-    onlooker = Onlooker(await look_at(database_url))
-    await onlooker.terminate_others()
+    connection = await look_at(database_url)
+    await Onlooker(connection).terminate_others()
+    await connection.close()
     with pytest.raises(DBAPIError):
         await reading
     with pytest.raises(SQLAlchemyError):
