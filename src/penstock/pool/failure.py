@@ -114,11 +114,15 @@ def reason_of(error: BaseException) -> FailureReason:
     Returns:
         The first reason that the error or one of its causes gives, from the outside in.
     """
+    found = FailureReason.OTHER
     for link in chain_of(error):
         reason = _by_code(link) or _by_type(link) or _by_text(link)
-        if reason is not None:
+        if reason is FailureReason.UNREACHABLE:
+            reason = _by_text(link) or reason  # as TLS, for which MySQL's drivers have no code
+        if reason not in (None, FailureReason.UNREACHABLE):
             return reason
-    return FailureReason.OTHER
+        found = reason or found
+    return found
 
 
 def let_go(error: BaseException) -> None:
