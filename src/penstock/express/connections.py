@@ -60,7 +60,7 @@ class Run(Protocol):
         ...
 
 
-_PAUSES = (0.0, 0.05, 0.1, 0.2)
+_PAUSES = (0.0, 0.05, 0.1, 0.2, 0.4)
 """Seconds before what has met the end of a connection is tried again: at once, and then after what
 a server needs to tell all of its connections that it shuts down."""
 
@@ -77,19 +77,21 @@ class ConnectionLost(Exception):  # noqa: N818 - it says what happened
     Args:
         error: What a session would raise.
         waited: Seconds for which the connection was waited for.
+        pool: Whose connection it was.
     """
 
-    def __init__(self, error: BaseException, waited: float) -> None:
+    def __init__(self, error: BaseException, waited: float, pool: PenstockPool) -> None:
         super().__init__(str(error))
         self.error = error
         self.waited = waited
+        self.pool = pool
 
 
 async def repeated(lost: ConnectionLost, attempt: Callable[..., Awaitable[T]]) -> T:
     """Do something again on another connection, as the first one ended without an answer.
 
-    Once, and again as long as the server says that it shuts down. All the waits for a connection
-    together are bounded by ``pool_timeout``.
+    Once, and again as long as the server says that it shuts down: then on a connection that is
+    opened after that. All the waits for a connection together are bounded by ``pool_timeout``.
 
     Args:
         lost: What became of it.
@@ -100,8 +102,10 @@ async def repeated(lost: ConnectionLost, attempt: Callable[..., Awaitable[T]]) -
     """
     waited = 0.0
     for pause in _PAUSES:
-        if pause and not is_shutdown(lost.error):
-            break
+        if pause:  # one connection may be ended alone, two are no chance
+            if not is_shutdown(lost.error):
+                break
+            lost.pool.retire_open()
         await asyncio.sleep(pause)
         waited = max(waited, lost.waited) + pause
         try:
@@ -463,7 +467,7 @@ class Connections:
             await loan.take_back(error, amid_transaction=True)
             told = self._worded(loan.adapter, error, sql, ())
             if is_lost(loan.driver, error):
-                raise ConnectionLost(told, waited) from error
+                raise ConnectionLost(told, waited, self._sync.pool) from error  # type: ignore[arg-type]  # as above
             raise told from told.__cause__
         return loan
 
@@ -485,7 +489,7 @@ class Connections:
         if isinstance(told, TransactionTimeout):
             return told  # which says that nothing is saved, and would come again
         if is_lost(adapter._connection, error):  # noqa: SLF001 - asyncpg's
-            return ConnectionLost(told, waited)
+            return ConnectionLost(told, waited, self._sync.pool)  # type: ignore[arg-type]  # as above
         return told
 
     def _worded(

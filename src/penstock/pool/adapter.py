@@ -4,7 +4,7 @@ import asyncio
 from asyncio import current_task
 from collections.abc import Callable, Coroutine
 from threading import get_ident
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 from sqlalchemy.exc import MissingGreenlet
@@ -149,6 +149,10 @@ class PenstockPool(LoopBoundPool):
             Exception: What the driver raised when a connection was opened.
         """
         return self._do_get(_as_it_is, is_noted, asked_at)
+
+    def retire_open(self) -> None:
+        """Lend nothing again that is open now, as the server is ending its connections."""
+        self._here.retire_older_than(time())
 
     def is_overheard(self) -> bool:
         """Tell whether somebody listens to what SQLAlchemy does at a checkout or a return."""
