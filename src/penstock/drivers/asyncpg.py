@@ -153,6 +153,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         "begin",
         "effects",
         "holds_state",
+        "is_shared",
         "limit",
         "own_timeout",
         "pipeline",
@@ -172,6 +173,12 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
     _has_lost_settings: bool
     """Whether the open transaction may be another than the one that its settings were sent for."""
     reads_within: bool
+    is_shared: bool
+    """Whether a pooler in between may lend the server's session to others between transactions.
+
+    A PgBouncer before 1.21 does so with the answer to ROLLBACK, also where the beginning of the
+    next transaction has followed it already: the rest of that would go to another session.
+    """
     _is_doubtful: bool
     _is_limited_anew: bool
     _opening: list[tuple[str, Parameters]]
@@ -193,7 +200,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         connection.begin = connection._options = None
         connection._opening = []
         connection._is_doubtful = connection._has_lost_settings = False
-        connection.reads_within = connection.holds_state = False
+        connection.reads_within = connection.holds_state = connection.is_shared = False
         connection._undoing = None
         connection._is_limited_anew = False
         connection.limit = connection.own_timeout = connection.pipeline = None
@@ -521,6 +528,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
             self._transaction is not None
             and self._options is not None
             and self._options.reading
+            and not self.is_shared
             and self._transaction is self._connection._top_xact
             and self._may_pipeline()
             and not self._pipeline.is_amid_message
@@ -672,6 +680,10 @@ class Asyncpg(Driver):
         """As the base class says."""
         _forget_listeners(connection._connection)
         await_(connection._connection.execute(RESET))
+
+    def is_shared(self, connection: Any) -> bool:
+        """As the base class says."""
+        return isinstance(connection, AsyncpgConnection) and connection.is_shared
 
     def reset_pipelined(self, connection: Any) -> None:
         """As the base class says."""

@@ -156,6 +156,10 @@ class Driver:
     def reset(self, connection: Any) -> None:
         """Undo what a session may have set on the server. Runs in a greenlet."""
 
+    def is_shared(self, connection: Any) -> bool:  # noqa: ARG002 - others need it
+        """Return whether nothing may be sent behind a statement whose end has not been awaited."""
+        return False
+
     def reset_pipelined(self, connection: Any) -> None:
         """Have the server undo the same, without a wait, before it hears anything else."""
         raise NotImplementedError

@@ -78,7 +78,11 @@ def _adapt_connections(engine: AsyncEngine) -> None:
 
     @event.listens_for(engine.sync_engine, "do_connect")
     def connect(dialect: Dialect, _: object, arguments: Any, options: Any) -> Any:
-        return driver_of(dialect).adapt(dialect.connect(*arguments, **options))
+        connection = driver_of(dialect).adapt(dialect.connect(*arguments, **options))
+        if hasattr(connection, "is_shared"):
+            # Its close would overtake the answer to a ROLLBACK, and a pooler give up the server's.
+            connection.is_shared = True
+        return connection
 
 
 def _pool(settings: DatabaseSettings, url: URL) -> dict[str, Any]:

@@ -30,16 +30,18 @@ class Confinement:
 
     def __init__(self, engine: AsyncEngine, settings: DatabaseSettings) -> None:
         self._is_proven = False
-        if (
-            settings.driver == "asyncpg"
-            and settings.proxy not in POOLERS
-            and isinstance(engine.pool, PenstockPool)
-        ):
+        if settings.driver != "asyncpg" or not isinstance(engine.pool, PenstockPool):
+            return
+        if settings.proxy not in POOLERS:
             event.listen(engine.sync_engine, "first_connect", self._look)
+        event.listen(engine.sync_engine, "connect", self._tell)
 
     def is_possible(self) -> bool:
         """Tell whether it is known to be right; not before the first connection is open."""
         return self._is_proven
+
+    def _tell(self, connection: Any, _: Any) -> None:
+        connection.is_shared = not self._is_proven
 
     def _look(self, connection: Any, _: Any) -> None:
         driver = connection.driver_connection

@@ -278,26 +278,15 @@ class Connections:
         """Run a statement as a transaction of its own, with its settings, that reads if it may."""
         loan.adapter.effects |= work.plan.effects
         if not (work.writes or self.is_confinable()):
-            return await self._run_reading(loan, work)
+            return await self._run_in_transaction(loan, work)
         if work.settings or limits_in_force() is not None:
             if not await _is_prepared(loan, work):
-                return await self._run_writing(loan, work)
+                return await self._run_in_transaction(loan, work)
             await loan.adapter.limit_next(BeginOptions(settings=work.settings))
             loan.adapter.send_settings(work.settings)
         return await work.on(loan.driver)
 
-    async def _run_reading(self, loan: Loan, work: "_Work") -> Any:
-        adapter = loan.adapter
-        options = BeginOptions(reading=not work.writes, settings=work.settings)
-        adapter.begin = options
-        await adapter.begin_pipelined()
-        try:
-            return await work.on(loan.driver)
-        finally:
-            if adapter.ends_without_wait():
-                adapter.rollback()
-
-    async def _run_writing(self, loan: Loan, work: "_Work") -> Any:
+    async def _run_in_transaction(self, loan: Loan, work: "_Work") -> Any:
         """Run what takes several messages, between a BEGIN with its settings and a COMMIT."""
         adapter = loan.adapter
         adapter.begin = BeginOptions(reading=not work.writes, settings=work.settings)

@@ -117,7 +117,7 @@ class Keeper:
             return False
         if leaves_open or effects & Effect.PREPARED or self.is_equipped():
             self.ledger.retire(record.slot, CloseReason.STATE)
-        elif self.driver.resets_pipelined and not self.driver.is_cancelling(connection):
+        elif self._resets_pipelined(connection):
             self.driver.reset_pipelined(connection)
             record.reads_only = False
         elif self.mends(record):
@@ -126,6 +126,12 @@ class Keeper:
         else:
             self.ledger.retire(record.slot, CloseReason.STATE)
         return False
+
+    def _resets_pipelined(self, connection: Any) -> bool:
+        driver = self.driver
+        return driver.resets_pipelined and not (
+            driver.is_shared(connection) or driver.is_cancelling(connection)
+        )
 
     def is_equipped(self) -> bool:
         """Return whether ``connect`` listeners may set session state, which a reset would undo."""

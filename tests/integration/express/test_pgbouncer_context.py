@@ -1,0 +1,108 @@
+"""Tenants at once behind PgBouncer of both eras, whose server connections they share."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import insert, select, text, update
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from tests.servers.pgbouncer import Era, PgbouncerServer, pgbouncer_of, pgbouncer_server
+from tests.servers.postgres import PostgresServer
+
+from penstock import Database
+
+TENANTS, ROUNDS = 20, 3
+POLICY = "coalesce(current_setting('app.tenant', true), '') IN ('', tenant)"
+"""Who has no tenant sees all, so that a context that is lost is seen."""
+
+
+class Base(DeclarativeBase):
+    """What the table belongs to."""
+
+
+class Note(Base):
+    """A tenant's own."""
+
+    __tablename__ = "notes"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    tenant: Mapped[str] = mapped_column(server_default=text("current_setting('app.tenant')"))
+    meant: Mapped[str]
+
+
+@pytest.fixture(
+    scope="module",
+    params=[(Era.BLIND, None), (Era.FOLLOWING, None), (Era.FOLLOWING, 0)],
+    ids=["before-1.21", "since-1.21", "since-1.21-following-none"],
+)
+def pooler(request: pytest.FixtureRequest, postgres: PostgresServer) -> Iterator[PgbouncerServer]:
+    era, followed = request.param
+    with pgbouncer_server(
+        postgres,
+        binary=pgbouncer_of(era),
+        pool_mode="transaction",
+        default_pool_size=3,
+        max_prepared_statements=followed,
+    ) as server:
+        yield server
+
+
+async def reads(database: Database, tenant: str) -> list[Any]:
+    settings = {"app.tenant": tenant}
+    reader = database.reader.with_context(settings=settings)
+    seen = list(await reader.all(select(Note.tenant)))
+    seen += await reader.all(text(f"SELECT tenant FROM notes -- {'x' * 16_000}"))
+    async with reader.stream(select(Note.tenant)) as rows:
+        seen += [row async for row in rows]
+    async with reader.snapshot() as moment:
+        seen += await moment.all(select(Note.tenant))
+    async with database.read(settings=settings) as session:
+        seen += await session.execute(select(Note.tenant))
+    return [row.tenant for row in seen]
+
+
+async def writes(database: Database, tenant: str) -> list[Any]:
+    settings = {"app.tenant": tenant}
+    writer = database.writer.with_context(settings=settings)
+    hit = update(Note).values(meant=tenant).returning(Note.tenant)
+    seen = [row.tenant for row in await writer.all(hit.where(Note.id > 0))]
+    await writer.execute(insert(Note).values(meant=tenant))
+    await writer.execute_many(insert(Note), [{"meant": tenant}] * 2)
+    async with database.write(settings=settings) as session:
+        session.add(Note(meant=tenant))
+        await session.commit()
+        seen += await session.scalars(select(Note.tenant))
+        await session.execute(text("COMMIT"))
+        seen += await session.scalars(select(Note.tenant))
+    return seen
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+async def test_every_tenant_sees_and_writes_its_own(
+    pooler: PgbouncerServer, postgres: PostgresServer, database_url: str, driver: str
+) -> None:
+    async with (
+        Database.from_url(database_url, environment="testing") as direct,
+        direct.engine.begin() as connection,
+    ):
+        await connection.run_sync(Base.metadata.create_all)
+        for change in ("ENABLE", "FORCE"):
+            await connection.execute(text(f"ALTER TABLE notes {change} ROW LEVEL SECURITY"))
+        await connection.execute(text(f"CREATE POLICY tenant ON notes USING ({POLICY})"))
+
+    url = pooler.url(database_url).replace("asyncpg", driver)
+    async with Database.from_url(
+        url, environment="testing", proxy="pgbouncer", pool_size=10, max_overflow=0, slow_query=None
+    ) as database:
+
+        async def work(number: int) -> None:
+            tenant = f"tenant-{number}"
+            for _ in range(ROUNDS):
+                assert set(await writes(database, tenant)) == {tenant}
+                assert set(await reads(database, tenant)) == {tenant}
+
+        await asyncio.gather(*map(work, range(TENANTS)))
+        everybody = await database.reader.all(select(Note.tenant, Note.meant))
+
+    assert len(everybody) == TENANTS * ROUNDS * 4
+    assert [row for row in everybody if row.tenant != row.meant] == []
