@@ -352,7 +352,7 @@ LONGEST, STEP = 500, 5
 
 
 class Cut:
-    """Resets the connection once so many bytes have passed in one direction.
+    """Resets one connection, when so many bytes have passed in one direction.
 
     Args:
         after: Bytes.
@@ -364,7 +364,7 @@ class Cut:
         self._answers = answers
 
     def __call__(self, data: bytes, is_answer: bool) -> tuple[bytes, bool]:
-        if is_answer is not self._answers:
+        if is_answer is not self._answers or self._left == 0:
             return data, True
         passes = data[: self._left]
         self._left -= len(passes)

@@ -131,7 +131,7 @@ async def test_a_reader_reads_within_its_requests_session(database: Database) ->
 
 
 WRITING = {
-    "text": text("DELETE FROM items RETURNING id"),
+    "text": text("WITH gone AS (DELETE FROM items RETURNING id) SELECT id FROM gone"),
     "cte": select(delete(Item).returning(Item.id).cte().c.id),
     "function": select(func.nextval("numbers")),
     "lock": select(Item.id).with_for_update(),
