@@ -94,9 +94,8 @@ def test_an_overloaded_pool_refuses_instead_of_leaving_clients_to_give_up() -> N
 def test_round_trips_are_exact() -> None:
     figures = short_run("roundtrips")["figures"]
 
-    # Nearly so: it commits after its response, and the next request may take another connection.
-    assert round(figures["read"]["tutorial"]) == 6
-    assert round(figures["write"]["tutorial"]) == 7
+    assert figures["read"]["tutorial"] == 6
+    assert figures["write"]["tutorial"] == 7
     assert figures["read"]["asyncpg_by_hand"] == figures["write"]["asyncpg_by_hand"] == 2
     assert figures["read"]["express"] == figures["write"]["express"] == 1
     assert figures["read"]["sessions"] == 1
