@@ -118,7 +118,7 @@ def without_client_check(arguments: dict[str, Any], error: Exception) -> dict[st
         None where the failure was another one.
     """
     # undefined_object before PostgreSQL 14; invalid_parameter_value where the system cannot do it;
-    # protocol_violation by a pooler that nobody told of. libpq gives no SQLSTATE, but says the same.
+    # protocol_violation by a pooler that nobody told of. libpq says the same without an SQLSTATE.
     if CLIENT_CHECK not in str(error):
         return None
     asked = {**arguments}
