@@ -21,6 +21,7 @@ from sqlalchemy.util import await_
 
 from penstock.deadlines import StatementLimit, limits_in_force
 from penstock.drivers.driver import (
+    LASTING,
     NO_OPTIONS,
     BeginOptions,
     Driver,
@@ -676,10 +677,12 @@ class Asyncpg(Driver):
             connection.reads_within = False
         return not (driver.is_closed() or driver.is_in_transaction())
 
-    def reset(self, connection: Any) -> None:
+    def reset(self, connection: Any) -> bool:
         """As the base class says."""
-        _forget_listeners(connection._connection)
-        await_(connection._connection.execute(RESET))
+        driver = connection._connection
+        _forget_listeners(driver)
+        await_(driver.execute(RESET))
+        return "SELECT 0" in await_(driver.execute(LASTING))
 
     def is_shared(self, connection: Any) -> bool:
         """As the base class says."""

@@ -9,6 +9,7 @@ from penstock.deadlines import Deadline
 from penstock.drivers.effects import Effect
 
 __all__ = [
+    "LASTING",
     "NO_OPTIONS",
     "BeginOptions",
     "Driver",
@@ -153,8 +154,13 @@ class Driver:
         """Wait for the cancelled query to end and roll back; False where that failed."""
         return False
 
-    def reset(self, connection: Any) -> None:
-        """Undo what a session may have set on the server. Runs in a greenlet."""
+    def reset(self, connection: Any) -> bool:  # noqa: ARG002 - others need it
+        """Undo what a session may have set on the server. Runs in a greenlet.
+
+        Returns:
+            Whether nothing is left: only a new connection undoes some of it.
+        """
+        return True
 
     def is_shared(self, connection: Any) -> bool:  # noqa: ARG002 - others need it
         """Return whether nothing may be sent behind a statement whose end has not been awaited."""
@@ -203,6 +209,13 @@ class Driver:
             is_excused: As ``Pipeline.send_query`` has it.
         """
         raise NotImplementedError
+
+
+LASTING = """
+    SELECT FROM pg_prepared_statements WHERE from_sql UNION ALL
+    SELECT FROM pg_replication_slots WHERE temporary AND active_pid = pg_backend_pid() LIMIT 1
+"""
+"""A row where the server's session has what only its end undoes; who asks made none of it."""
 
 
 def seconds_of(shown: str) -> float:

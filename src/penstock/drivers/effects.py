@@ -11,7 +11,8 @@ What cannot be seen in a text:
 
 - what views, triggers, rules, policies, defaults, operators, casts and the attribute notation
   (``row.function``) call, and a user's function by a name of ``pg_catalog``;
-- PREPARE within a function, and ``pg_temp`` in a parameter that becomes the ``search_path``;
+- PREPARE and LOAD within a function, and ``pg_temp`` in a parameter that becomes the
+  ``search_path``;
 - the values of ``currval`` and ``lastval``: ``nextval`` is not counted, since defaults of columns
   call it as well;
 - that a setting of one's own is empty, and no longer NULL, after a transaction that set it for
@@ -49,9 +50,9 @@ class Effect(enum.IntFlag):
     NONE = 0
     SESSION = enum.auto()
     """It may leave state on the session: settings, a role, locks, temporary tables, LISTEN."""
-    PREPARED = enum.auto()
-    """It may make or drop prepared statements, the driver's own included: only a new connection
-    undoes that."""
+    LASTING = enum.auto()
+    """Only a new connection undoes what it may leave: prepared statements made or dropped, the
+    driver's own included, a loaded library, a temporary replication slot."""
     CONTROL = enum.auto()
     """It begins or ends a transaction or a savepoint."""
     SEVERAL = enum.auto()
@@ -256,8 +257,8 @@ class _Reading:
         if self._configures or kind == ["set"]:
             if any(word in text.lower() for word in _LASTING):
                 self._session()
-        elif kind == ["do"] and any(word in text.lower() for word in _PREPARES):
-            self._effects |= Effect.PREPARED
+        elif kind == ["do"] and any(word in text.lower() for word in _LASTING_IN_CODE):
+            self._effects |= Effect.LASTING
 
     def operator(self, text: str) -> None:
         self._push(text, text)
@@ -351,6 +352,8 @@ class _Reading:
             inner.sets_config = self._configures = True
         elif names[-1] not in HARMLESS:
             self._session()
+            if "replication_slot" in names[-1]:
+                self._effects |= Effect.LASTING
         elif "advisory_xact_lock" in names[-1]:
             self._effects |= Effect.TRANSACTION
 
@@ -437,8 +440,8 @@ def _effects_of_kind(kind: str = "", *after: str) -> Effect:
     if kind in {"create", "alter"}:
         about = after[2:3] if after[:2] == ("or", "replace") else after[:1]
         return Effect.SESSION if OBJECTS.isdisjoint(about) else Effect.NONE
-    if kind in {"prepare", "deallocate"} or (kind == "discard" and not _KEEPS & {*after}):
-        return Effect.SESSION | Effect.PREPARED
+    if kind in {"prepare", "deallocate", "load"} or (kind == "discard" and not _KEEPS & {*after}):
+        return Effect.SESSION | Effect.LASTING
     return Effect.SESSION
 
 
@@ -454,7 +457,7 @@ _OPENING = 4
 _DEEPEST = 10_000
 # What is made in that schema and what the seed was stay, though the setting itself does not.
 _LASTING = ("pg_temp", "seed")
-_PREPARES = ("prepare", "deallocate", "discard")
+_LASTING_IN_CODE = ("prepare", "deallocate", "discard", "load", "replication_slot")
 _KEEPS = frozenset({"temp", "temporary", "sequences"})
 _AFTER_EXPLAIN = frozenset({"analyze", "analyse", "verbose"})
 _BEFORE_CTE = frozenset({"with", "recursive"})

@@ -16,6 +16,7 @@ from sqlalchemy.util import await_
 from penstock.context import ContextError
 from penstock.deadlines import StatementLimit, limits_in_force
 from penstock.drivers.driver import (
+    LASTING,
     NO_OPTIONS,
     BeginOptions,
     Driver,
@@ -258,6 +259,14 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
             self.ran = self.ran_itself = 0
             self._connection.cursor_factory = _counting(self._connection.cursor_factory, self)
 
+    def count(self, query: Any) -> None:
+        """Count, and note, what somebody runs who has the driver's own connection."""
+        self.ran += 1
+        if isinstance(query, bytes):
+            query = query.decode(errors="replace")
+        if isinstance(query, str):
+            self.effects |= effects_of(query) & Effect.LASTING
+
     def set_autocommit(self, value: bool) -> None:
         """Set whether statements run outside transactions."""
         self._set_at_once("autocommit", value)
@@ -355,9 +364,9 @@ class Psycopg(Driver):
             connection.reads_within = False
         return not driver.closed and driver.info.transaction_status == _IDLE
 
-    def reset(self, connection: Any) -> None:
+    def reset(self, connection: Any) -> bool:
         """As the base class says: RESET in one transaction, which psycopg begins by itself."""
-        await_(_reset(connection._connection))
+        return await_(_reset(connection._connection))
 
     def server_pid(self, connection: Any) -> int | None:
         """As the base class says."""
@@ -377,27 +386,29 @@ def _counting(factory: Any, connection: PsycopgConnection) -> Any:
     """Return a class of cursors like another one, which counts what they run."""
 
     class Counting(factory):  # type: ignore[misc]  # whichever class the application has chosen
-        async def execute(self, *args: Any, **kwargs: Any) -> Any:
-            connection.ran += 1
-            return await super().execute(*args, **kwargs)
+        async def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+            connection.count(query)
+            return await super().execute(query, *args, **kwargs)
 
-        async def executemany(self, *args: Any, **kwargs: Any) -> Any:
-            connection.ran += 1
-            return await super().executemany(*args, **kwargs)
+        async def executemany(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+            connection.count(query)
+            return await super().executemany(query, *args, **kwargs)
 
-        def stream(self, *args: Any, **kwargs: Any) -> Any:
-            connection.ran += 1
-            return super().stream(*args, **kwargs)
+        def stream(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+            connection.count(query)
+            return super().stream(query, *args, **kwargs)
 
-        def copy(self, *args: Any, **kwargs: Any) -> Any:
-            connection.ran += 1
-            return super().copy(*args, **kwargs)
+        def copy(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
+            connection.count(statement)
+            return super().copy(statement, *args, **kwargs)
 
     return Counting
 
 
-async def _reset(driver: Any) -> None:
+async def _reset(driver: Any) -> bool:
     driver._notify_handlers.clear()  # of who has listened
     for statement in RESET:
         await driver.execute(statement)
+    lasting = await driver.execute(LASTING)
     await driver.commit()
+    return not lasting.rowcount

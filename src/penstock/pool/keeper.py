@@ -113,11 +113,11 @@ class Keeper:
         connection = record.dbapi_connection
         effects = self.driver.take_effects(connection)
         leaves_open = self.driver.is_in_transaction(connection)
-        if not leaves_open and not effects & (Effect.SESSION | Effect.PREPARED):
+        if not leaves_open and not effects & (Effect.SESSION | Effect.LASTING):
             return False
-        if leaves_open or effects & Effect.PREPARED or self.is_equipped():
+        if leaves_open or effects & Effect.LASTING or self.is_equipped():
             self.ledger.retire(record.slot, CloseReason.STATE)
-        elif self._resets_pipelined(connection):
+        elif self._resets_pipelined(connection, effects):
             self.driver.reset_pipelined(connection)
             record.reads_only = False
         elif self.mends(record):
@@ -127,10 +127,13 @@ class Keeper:
             self.ledger.retire(record.slot, CloseReason.STATE)
         return False
 
-    def _resets_pipelined(self, connection: Any) -> bool:
+    def _resets_pipelined(self, connection: Any, effects: Effect) -> bool:
+        # Of who had the driver's own connection it is not known what has to be undone.
         driver = self.driver
         return driver.resets_pipelined and not (
-            driver.is_shared(connection) or driver.is_cancelling(connection)
+            effects & Effect.DRIVER
+            or driver.is_shared(connection)
+            or driver.is_cancelling(connection)
         )
 
     def is_equipped(self) -> bool:

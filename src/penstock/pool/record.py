@@ -64,7 +64,7 @@ class Record(_ConnectionRecord):
 
     def keep_state(self) -> None:
         """Let this lease last and set what it likes: its connection is closed at the end."""
-        self.trace.effects |= Effect.PREPARED
+        self.trace.effects |= Effect.LASTING
         if isinstance(self.slot.loan, Loan):
             self.slot.loan.reported = True
 

@@ -242,10 +242,11 @@ class Upkeep:
 
     def _clean(self, record: Record, connection: Any, undo: list[Any], effects: Effect) -> bool:
         keeper = self._keeper
-        if effects & Effect.PREPARED or not keeper.driver.recover(connection):
+        if effects & Effect.LASTING or not keeper.driver.recover(connection):
             return False
         if not keeper.is_equipped():
-            keeper.driver.reset(connection)
+            if not keeper.driver.reset(connection):
+                return False
         elif effects:
             return False
         elif record.reads_only:

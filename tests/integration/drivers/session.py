@@ -13,7 +13,7 @@ __all__ = ["STATE", "Session"]
 
 STATE = Path(__file__).with_name("session_state.sql").read_text()
 """A query for all that a session remembers, as pairs."""
-LEFT = Effect.SESSION | Effect.PREPARED | Effect.CONTROL
+LEFT = Effect.SESSION | Effect.LASTING | Effect.CONTROL
 
 
 class Session:
@@ -52,7 +52,7 @@ class Session:
         if changed:
             assert effects & LEFT, (statement, changed)
         if "prepared" in changed:
-            assert effects & Effect.PREPARED, statement
+            assert effects & Effect.LASTING, statement
         if "transaction" in changed:
             assert effects & Effect.CONTROL, statement
         return changed

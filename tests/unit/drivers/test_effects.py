@@ -63,10 +63,13 @@ def test_transaction_control(statement: str) -> None:
         *("PREPARE a AS SELECT 1", "PREPARE transaction AS SELECT $1", "PREPARE transaction (a)"),
         *("DEALLOCATE a", "DEALLOCATE PREPARE ALL", "DISCARD ALL", "DISCARD PLANS"),
         "DO $$ BEGIN EXECUTE 'PREPARE a AS SELECT 1'; END $$",
+        *("LOAD 'a'", "DO $$ BEGIN LOAD 'a'; END $$"),
+        "SELECT pg_create_physical_replication_slot('a', false, true)",
+        "SELECT * FROM pg_create_logical_replication_slot('a', 'b', true)",
     ],
 )
-def test_statements_that_are_prepared_by_sql(statement: str) -> None:
-    assert effects_of(statement) == SESSION | Effect.PREPARED
+def test_statements_whose_state_only_a_new_connection_undoes(statement: str) -> None:
+    assert effects_of(statement) & ~Effect.READS == SESSION | Effect.LASTING
 
 
 @pytest.mark.parametrize(
@@ -81,7 +84,6 @@ def test_statements_that_are_prepared_by_sql(statement: str) -> None:
         *(
             "MOVE a",
             "CLOSE ALL",
-            "LOAD 'a'",
             "DO $$ BEGIN END $$",
             "CALL a()",
             "CREATE EXTENSION a",
