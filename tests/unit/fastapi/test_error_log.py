@@ -27,7 +27,6 @@ EXPECTED = [
 ]
 FAULTS = [
     (CommitOutcomeUnknown("who knows"), "commit_outcome_unknown"),
-    (NestedCheckout("stacks"), "pool_exhausted"),
     (
         DBAPIError("SELECT", (), Exception("gone"), connection_invalidated=True),
         "database_connection_lost",
@@ -73,6 +72,20 @@ async def test_every_fault_is_logged_with_its_traceback(
 
     assert caplog.messages == [f"Answered 503 {code}"] * MANY
     assert all(record.exc_info and record.exc_info[1] is error for record in caplog.records)
+
+
+async def test_nested_checkouts_are_logged_with_tracebacks_ten_times_a_second(
+    answer: Answer, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(MANY):
+        await answer(PoolTimeout("none came"))
+    caplog.clear()
+    for _ in range(MANY):
+        await answer(NestedCheckout("stacks"))
+
+    assert caplog.messages[0] == "Answered 503 pool_exhausted"
+    assert all(record.exc_info for record in caplog.records if record.levelno == logging.ERROR)
+    assert len(caplog.records) <= MANY / 10
 
 
 async def test_one_kind_does_not_keep_another_from_the_log(
