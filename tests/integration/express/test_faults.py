@@ -154,7 +154,7 @@ async def test_a_write_whose_backend_is_killed_is_unknown_and_not_repeated(
 async def test_a_write_whose_answer_is_lost_is_saved_once(
     database: Database, postgres: PostgresServer, database_url: str, proxy: Proxy
 ) -> None:
-    write = await in_background(database.writer.one(slow_add, line="once", seconds=1))
+    write = await in_background(database.writer.one(slow_add, line="once", seconds=3))
     await until_running(postgres, database_url)
     proxy.silence()
     await eventually(lambda: running(postgres, database_url) == [])
