@@ -68,7 +68,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
 
     Attributes:
         effects: What the lease's statements may have left on the server.
-        begin: How the next transaction begins; None as the engine has it.
+        begin: How the next transaction begins; None as ``lease_options`` has it, or the engine.
         reads_within: Whether a session reads in a savepoint of a transaction that is not its own.
         holds_state: Whether the open transaction may hold settings or locks that end with it.
         limit: The ``statement_timeout`` that its transaction was given last; None for none.
@@ -89,6 +89,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         "effects",
         "holds_state",
         "is_shared",
+        "lease_options",
         "limit",
         "own_timeout",
         "pipeline",
@@ -101,6 +102,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
     begin: BeginOptions | None
     effects: Effect
     holds_state: bool
+    lease_options: BeginOptions | None
     limit: StatementLimit | None
     own_timeout: float | None
     pipeline: Pipeline | None
@@ -132,7 +134,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
             for name in getattr(base, "__slots__", ()):
                 setattr(connection, name, getattr(adapter, name))
         connection.effects = Effect.NONE
-        connection.begin = connection._options = None
+        connection.begin = connection._options = connection.lease_options = None
         connection._opening = []
         connection._is_doubtful = connection._has_lost_settings = False
         connection.reads_within = connection.holds_state = connection.is_shared = False
@@ -306,7 +308,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
             self._pipeline.send_batch([context_statement(settings)], secret)
 
     async def _start_transaction(self) -> None:
-        options, self.begin, self.limit = self.begin, None, None
+        options, self.begin, self.limit = self.begin or self.lease_options, None, None
         if self.isolation_level == "autocommit" and options in {None, NO_OPTIONS}:
             return
         driver = self._connection
@@ -338,11 +340,14 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         self.holds_state = False
 
     def begin_as(self, options: BeginOptions) -> None:
-        """Begin the next transaction so; where a listener has begun it already, go on so.
+        """Begin the next transactions so; where a listener has begun one already, go on so.
+
+        One may also be ended by who has taken SQLAlchemy's connection from the session.
 
         Args:
             options: An isolation level can no longer be had then.
         """
+        self.lease_options = options
         if self._transaction is None:
             self.begin = options
             return

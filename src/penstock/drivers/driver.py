@@ -70,12 +70,18 @@ class Prepared:
 
 
 class Trace:
-    """What a lease may have left on the server, as far as its statements tell."""
+    """What ends with a lease.
 
-    __slots__ = ("effects",)
+    Attributes:
+        effects: What its statements may have left on the server, as far as they tell.
+        lease_options: How its transactions begin, where a session has said so.
+    """
+
+    __slots__ = ("effects", "lease_options")
 
     def __init__(self) -> None:
         self.effects = Effect.NONE
+        self.lease_options: BeginOptions | None = None
 
 
 def left_by(effects: Effect) -> Effect:
@@ -126,7 +132,7 @@ class Driver:
         return effects
 
     def trace(self, connection: Any) -> Any:  # noqa: ARG002 - others need it
-        """Return what has ``effects`` of the statements of the connection's lease."""
+        """Return what has the attributes of :class:`Trace` for the connection's lease."""
         return Trace()
 
     def is_closed(self, connection: Any) -> Callable[[], bool]:  # noqa: ARG002 - others need it

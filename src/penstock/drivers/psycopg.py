@@ -69,7 +69,7 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
 
     Attributes:
         effects: As for asyncpg's, like the next.
-        begin: How the next transaction begins.
+        begin: How the next transaction begins, and in ``lease_options`` every other one.
         reads_within: As for asyncpg's.
         holds_state: As for asyncpg's.
         limit: As for asyncpg's, like the next.
@@ -85,6 +85,7 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         "begin",
         "effects",
         "holds_state",
+        "lease_options",
         "limit",
         "own_timeout",
         "ran",
@@ -96,6 +97,7 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
     begin: BeginOptions | None
     effects: Effect
     holds_state: bool
+    lease_options: BeginOptions | None
     limit: StatementLimit | None
     own_timeout: float | None
     ran: int
@@ -111,7 +113,7 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         driver: Any = adapter._connection
         connection = cls(adapter.dbapi, driver)
         connection.effects = Effect.NONE
-        connection.begin = connection._options = None
+        connection.begin = connection._options = connection.lease_options = None
         connection._is_doubtful = connection._has_lost_settings = False
         connection.reads_within = connection.holds_state = False
         connection.limit = connection.own_timeout = None
@@ -134,8 +136,7 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         effects = effects_of(operation) if isinstance(operation, str) else Effect.SESSION
         if self._is_idle():
             self.holds_state, self.limit = False, None
-            if self.begin is not None:
-                self._options, self.begin = self.begin, None
+            self._options, self.begin = self.begin or self._options or self.lease_options, None
             if self._options is not None:
                 # First, or after the transaction was ended by hand: another of the kind.
                 await self._begin(self._options)
@@ -154,11 +155,8 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         return status == _IDLE
 
     def begin_as(self, options: BeginOptions) -> None:
-        """Begin the next transaction so; where a listener has begun it already, go on so.
-
-        Args:
-            options: An isolation level can no longer be had then.
-        """
+        """As for asyncpg's."""
+        self.lease_options = options
         if self._is_idle():
             self.begin = options
         else:

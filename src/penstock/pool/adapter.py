@@ -213,7 +213,9 @@ class PenstockPool(LoopBoundPool):
         if record.dbapi_connection is None:
             record.keeper.came_back_empty(record)
             return
-        if record.trace.effects and self._resets and record.keeper.undo(record):
+        trace = record.trace
+        trace.lease_options = None
+        if trace.effects and self._resets and record.keeper.undo(record):
             record.keeper.came_back_empty(record)
             return
         now = monotonic()

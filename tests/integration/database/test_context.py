@@ -620,3 +620,45 @@ async def test_other_databases_refuse_a_context_before_they_connect(url: str) ->
 async def test_any_text_is_a_value(lone: Database, value: str) -> None:
     for way in (read_in_a_session, write_in_a_session, read_in_the_lane, write_in_the_lane):
         assert set(await way(lone, {"app.tenant": value})) == {value}
+
+
+# SQLAlchemy's own connection, taken from a session.
+
+
+ENDS: dict[str, Callable[[Any, Any], Awaitable[None]]] = {
+    "commit of the connection": lambda connection, _: connection.commit(),
+    "rollback of the connection": lambda connection, _: connection.rollback(),
+    "commit in SQL": lambda connection, _: connection.execute(text("COMMIT")),
+    "commit in SQL, by the session": lambda _, session: session.execute(text("COMMIT")),
+    "rollback and chain": lambda connection, _: connection.execute(text("ROLLBACK AND CHAIN")),
+    "rollback of the session": lambda _, session: session.rollback(),
+    "rollback to a savepoint": lambda connection, _: to_a_savepoint(connection),
+}
+
+
+async def to_a_savepoint(connection: Any) -> None:
+    async with connection.begin_nested() as savepoint:
+        await connection.execute(TENANT)
+        await savepoint.rollback()
+
+
+@pytest.mark.filterwarnings("ignore:transaction already deassociated")  # SQLAlchemy's, rightly
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+@pytest.mark.parametrize("kind", ["read", "write"])
+async def test_a_sessions_connection_keeps_the_context_over_the_end_of_a_transaction(
+    database: Database, kind: str, end: Any
+) -> None:
+    read_only = text(f"SELECT {CURRENT}, current_setting('transaction_read_only')")
+    expected = ("7", "on" if kind == "read" else "off")
+    async with getattr(database, kind)(settings=SEVEN) as session:
+        connection = await session.connection()
+        assert tuple((await connection.execute(read_only)).one()) == expected
+        for _ in range(2):
+            await end(connection, session)
+            connection = await session.connection()
+            assert tuple((await connection.execute(read_only)).one()) == expected
+            await end(connection, session)
+            assert tuple((await session.execute(read_only)).one()) == expected
+        await session.rollback()  # a commit would find SQLAlchemy's transaction ended
+    async with database.connection() as connection:
+        assert tuple((await connection.execute(read_only)).one()) == ("", "off")
