@@ -25,7 +25,7 @@ class ReadOnlyError(PenstockError, InvalidRequestError):
 
 
 class SelfDeadlock(PenstockError, InvalidRequestError):  # noqa: N818 - as above
-    """A writer's statement waited for a lock that a session of its own request holds.
+    """A statement of the express lane waited for a lock of a session of its own request.
 
     The server sees no deadlock: the session's transaction only ends after the statement. The
     statement was cancelled and has written nothing.

@@ -29,9 +29,9 @@ _CANCELED = "57014"
 """The SQLSTATE of a statement that was cancelled on request."""
 
 _MESSAGE = (
-    "A statement of the writer waited for a lock that a session of its own request holds. The "
-    "session's transaction ends only after it, so it would have waited for ever. The server has "
-    "cancelled it, and it has written nothing. Write by the session, or commit that first (await "
+    "A statement of the express lane waited for a lock that a session of its own request holds. "
+    "The session's transaction ends only after it, so it would have waited for ever. The server "
+    "has cancelled it, and it has written nothing. Use the session, or commit that first (await "
     "session.commit())."
 )
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -117,9 +117,10 @@ class UnitLane:
     async def _apart(
         self, opened: AbstractAsyncContextManager[OpenLane]
     ) -> AsyncIterator[OpenLane]:
-        if (unit := self._units.get(self._database)) is not None:
-            await unit.make_way()
-        async with opened as lane:
+        unit = self._units.get(self._database)
+        is_beside = unit is not None and await unit.make_way() is not None
+        watched = refuse_self_deadlock(unit) if unit is not None and is_beside else nullcontext()
+        async with watched, opened as lane:
             enclosing = enclosing_tasks.get()
             enclosing_tasks.set((*enclosing, asyncio.current_task()))
             self._held.setdefault(self._database, []).append(lane)

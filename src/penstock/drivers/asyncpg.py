@@ -133,7 +133,11 @@ class Asyncpg(Driver):
         uses = sorted(cache._data.items(), key=lambda item: -item[1][2][0]) if cache else []
         own = reversed(list(connection._connection._stmt_cache.iter_statements()))
         return [
-            *(Prepared(text, for_sessions=True) for text, _ in uses[:STATEMENTS]),
+            *(
+                Prepared(text, for_sessions=True)
+                for text, _ in uses[:STATEMENTS]
+                if type(text) is str
+            ),
             *(Prepared(state.query, for_sessions=False) for state in islice(own, STATEMENTS)),
         ]
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any, NoReturn, Self
 
-from asyncpg.exceptions import InternalClientError, PostgresError
+from asyncpg.exceptions import InterfaceError, InternalClientError, PostgresError
 from asyncpg.transaction import TransactionState
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
 from sqlalchemy.util import await_
@@ -23,6 +23,7 @@ from penstock.drivers.driver import (
     holds_state_after,
     keeps_transaction,
     left_by,
+    refuse_end,
     seconds_of,
 )
 from penstock.drivers.effects import Effect, effects_of
@@ -59,6 +60,25 @@ def limit_statement(limit: StatementLimit) -> tuple[str, Parameters]:
     It is no query, so that the transaction's isolation level may be set after it.
     """
     return f"SET LOCAL statement_timeout = {limit.milliseconds}", ()
+
+
+class _Within:
+    """Statements whose tables and types are those of a ``search_path``: prepared for each one."""
+
+    __slots__ = ("_cache", "_path")
+
+    def __init__(self, cache: Any, path: str) -> None:
+        self._cache = cache
+        self._path = path
+
+    def __contains__(self, operation: str) -> bool:
+        return (operation, self._path) in self._cache
+
+    def __getitem__(self, operation: str) -> Any:
+        return self._cache[operation, self._path]
+
+    def __setitem__(self, operation: str, prepared: Any) -> None:
+        self._cache[operation, self._path] = prepared
 
 
 class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
@@ -98,6 +118,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
     )
 
     _connection: Any
+    _prepared_statement_cache: Any
     _transaction: Any
     begin: BeginOptions | None
     effects: Effect
@@ -150,7 +171,14 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
     async def _prepare(self, operation: str, invalidate_timestamp: float) -> Any:
         await self._settle()
         self.note(operation)
-        return await super()._prepare(operation, invalidate_timestamp)
+        cache, path = self._prepared_statement_cache, (self._options or NO_OPTIONS).search_path
+        if cache is None or path is None:
+            return await super()._prepare(operation, invalidate_timestamp)
+        self._prepared_statement_cache = _Within(cache, path)
+        try:
+            return await super()._prepare(operation, invalidate_timestamp)
+        finally:
+            self._prepared_statement_cache = cache
 
     async def before_many(self, operation: str) -> None:
         """Begin and note, as before a single statement, what is run for several values.
@@ -180,6 +208,8 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
             operation: The statement that is sent next.
         """
         effects = effects_of(operation)
+        if self.reads_within:
+            refuse_end(effects, operation, self.dbapi.ProgrammingError)
         if self._transaction is not None and self._opening and self._has_ended():
             # The next statement begins another transaction of the kind.
             self._send(self._opening)
@@ -433,13 +463,22 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
             self._end(super().commit)
 
     def rollback(self) -> None:
-        """Roll back, without a wait where the transaction only reads."""
+        """Roll back, without a wait where the transaction only reads.
+
+        What cannot be rolled back is closed.
+        """
         self._await_statement()
         if self._ends_without_wait():
             self._roll_back_pipelined()
         else:
             self.end_unsent()
-            self._end(super().rollback)
+            try:
+                self._end(super().rollback)
+            except self.dbapi.Error:
+                # As amid somebody's statement on the driver's own connection: SQLAlchemy gives
+                # back only what it knows is gone.
+                _abort(self._connection)
+                raise
 
     def _end(self, end: Callable[[], None]) -> None:
         try:
@@ -483,7 +522,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         query = protocol.query("ROLLBACK;", None)
         try:
             waiter = query.send(None)
-        except InternalClientError:  # see _handle_exception()
+        except (InternalClientError, InterfaceError):  # see rollback() and _handle_exception()
             _abort(driver)
             self._leave(transaction)
             return

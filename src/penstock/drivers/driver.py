@@ -19,6 +19,7 @@ __all__ = [
     "keeps_transaction",
     "left_by",
     "number_of",
+    "refuse_end",
     "seconds_of",
     "without_values",
 ]
@@ -46,6 +47,12 @@ class BeginOptions:
     deferrable: bool = False
     settings: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     deadline: Deadline | None = None
+
+    @property
+    def search_path(self) -> str | None:
+        """Where the settings have names looked up; None for where the engine has."""
+        paths = (value for name, value in self.settings if name.lower() == "search_path")
+        return next(paths, None)
 
     @property
     def sets_statement_timeout(self) -> bool:
@@ -251,6 +258,21 @@ def keeps_transaction(operation: str) -> bool:
         operation: One statement.
     """
     return _OF_SAVEPOINTS.match(operation) is not None
+
+
+def refuse_end(effects: Effect, operation: str, refusal: type[Exception]) -> None:
+    """Refuse what would end a transaction that is another session's.
+
+    Args:
+        effects: Of the statement.
+        operation: The statement.
+        refusal: The error.
+    """
+    if effects & Effect.CONTROL and not keeps_transaction(operation):
+        raise refusal(
+            "A ReadSession that reads within the WriteSession's transaction cannot end that: what "
+            "was written there would be saved, or lost, without a word. Commit by the WriteSession."
+        )
 
 
 def without_values(message: str, settings: tuple[tuple[str, str], ...]) -> str:

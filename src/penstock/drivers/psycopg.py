@@ -1,6 +1,7 @@
 """psycopg, below SQLAlchemy's adapter."""
 
 import asyncio
+import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable
 from time import monotonic
@@ -23,6 +24,7 @@ from penstock.drivers.driver import (
     holds_state_after,
     keeps_transaction,
     left_by,
+    refuse_end,
     seconds_of,
     without_values,
 )
@@ -79,6 +81,7 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
     """
 
     __slots__ = (
+        "__weakref__",
         "_has_lost_settings",
         "_is_doubtful",
         "_options",
@@ -134,6 +137,8 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
             psycopg.ProgrammingError: It is several, one of which could end a read-only transaction.
         """
         effects = effects_of(operation) if isinstance(operation, str) else Effect.SESSION
+        if self.reads_within:
+            refuse_end(effects, operation, self.dbapi.ProgrammingError)
         if self._is_idle():
             self.holds_state, self.limit = False, None
             self._options, self.begin = self.begin or self._options or self.lease_options, None
@@ -297,9 +302,14 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         await_(self._within_limit(self._connection.commit()))
 
     def rollback(self) -> None:
-        """Roll back, within ``command_timeout``; the same."""
+        """Roll back, within ``command_timeout``; the same. What cannot be rolled back is closed."""
         self.begin = self._options = self.limit = None
-        await_(self._within_limit(self._connection.rollback()))
+        try:
+            await_(self._within_limit(self._connection.rollback()))
+        except self.dbapi.Error:
+            # As amid a COPY that nobody reads: SQLAlchemy gives back only what it knows is gone.
+            self._connection.pgconn.finish()
+            raise
 
     async def _within_limit(self, work: Awaitable[None]) -> None:
         async with asyncio.timeout(getattr(self._connection, "command_timeout", None)):
@@ -382,22 +392,27 @@ class Psycopg(Driver):
 
 def _counting(factory: Any, connection: PsycopgConnection) -> Any:
     """Return a class of cursors like another one, which counts what they run."""
+    noted = weakref.ref(connection)  # or the driver's connection would be part of a cycle
+
+    def count(query: Any) -> None:
+        if (adapter := noted()) is not None:
+            adapter.count(query)
 
     class Counting(factory):  # type: ignore[misc]  # whichever class the application has chosen
         async def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
-            connection.count(query)
+            count(query)
             return await super().execute(query, *args, **kwargs)
 
         async def executemany(self, query: Any, *args: Any, **kwargs: Any) -> Any:
-            connection.count(query)
+            count(query)
             return await super().executemany(query, *args, **kwargs)
 
         def stream(self, query: Any, *args: Any, **kwargs: Any) -> Any:
-            connection.count(query)
+            count(query)
             return super().stream(query, *args, **kwargs)
 
         def copy(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
-            connection.count(statement)
+            count(statement)
             return super().copy(statement, *args, **kwargs)
 
     return Counting

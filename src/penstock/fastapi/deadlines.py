@@ -13,8 +13,8 @@ from penstock.fastapi.units import units_of
 
 __all__ = ["RequestLimits", "statement_timeout"]
 
-_SECONDS = re.compile(rb"-?[0-9]{1,9}(?:\.[0-9]{1,9})?")
-"""What a caller may write: seconds, such as ``1.5``."""
+_SECONDS = re.compile(rb"-?[0-9]{1,400}(?:\.[0-9]{1,400})?(?:e[-+]?[0-9]{1,3})?")
+"""What a caller may write: seconds, such as ``1.5``, or what a program prints of a float."""
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 """A field name: RFC 9110, 5.1."""
 LONGEST = 86_400

@@ -12,6 +12,7 @@ from sqlalchemy.util import await_, greenlet_spawn
 from sqlalchemy.util.concurrency import in_greenlet
 
 from penstock.drivers.capabilities import driver_of
+from penstock.drivers.driver import Trace
 from penstock.drivers.effects import Effect
 from penstock.log_limit import LogLimit
 from penstock.pool.errors import LoanReclaimed, PoolClosed, PoolTimeout, refusal_error
@@ -273,7 +274,9 @@ class Keeper:
     def came_back_empty(self, record: Record) -> None:
         """Note a return without a connection, at any moment and from any thread."""
         if not self.dialect.has_terminate:
-            self.forget(record)  # SQLAlchemy leaves a lost one to its own finaliser
+            # SQLAlchemy leaves a lost one to its own finaliser: nothing may hold it.
+            self.forget(record)
+            record.trace = Trace()
         self.lost.append(record)
         self.in_loop(self.collect)
 

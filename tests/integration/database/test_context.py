@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import event, insert, make_url, select, text
+from sqlalchemy import Enum, event, insert, make_url, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from tests.servers.postgres import PostgresServer
@@ -662,3 +662,43 @@ async def test_a_sessions_connection_keeps_the_context_over_the_end_of_a_transac
         await session.rollback()  # a commit would find SQLAlchemy's transaction ended
     async with database.connection() as connection:
         assert tuple((await connection.execute(read_only)).one()) == ("", "off")
+
+
+# A schema for each tenant.
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+async def test_each_tenant_of_a_schema_of_its_own_has_its_own_tables_and_types(
+    database_url: str, driver: str
+) -> None:
+    class Own(DeclarativeBase):
+        """What each tenant has."""
+
+    class Mood(Own):
+        """Of another type in each schema, by the same name."""
+
+        __tablename__ = "moods"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        mood: Mapped[str] = mapped_column(Enum("glad", "sad", name="mood"))
+
+    url, schemas = database_url.replace("asyncpg", driver), ("s_a", "s_b")
+    async with Database.from_url(
+        url, environment="testing", pool_size=1, max_overflow=0
+    ) as database:
+        async with database.engine.begin() as connection:
+            for schema in schemas:
+                await connection.execute(text(f"CREATE SCHEMA {schema}"))
+                await connection.execute(text(f"SET LOCAL search_path = {schema}"))
+                await connection.run_sync(Own.metadata.create_all, checkfirst=False)
+                note = {"id": 1, "mood": "glad"}
+                await connection.execute(insert(Mood), note)
+        for turn in range(8):
+            settings = {"search_path": schemas[turn % 2]}
+            async with database.write(settings=settings) as session:
+                (mood,) = await session.scalars(select(Mood).where(Mood.mood == "glad"))
+                session.add(Mood(id=turn + 2, mood="sad"))
+                mood.mood = "glad"
+            async with database.read(settings=settings) as reading:
+                moods = (await reading.scalars(select(Mood.mood).order_by(Mood.id))).all()
+            assert moods == ["glad", *["sad"] * (turn // 2 + 1)]
+        assert database.pool.opened_total == 1

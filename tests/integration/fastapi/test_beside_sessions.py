@@ -283,6 +283,36 @@ async def test_where_that_takes_the_last_connection_it_is_said_at_once(one: Data
     await request.units.end()
 
 
+async def test_a_stream_or_snapshot_that_waits_for_its_own_sessions_lock_is_told_so(
+    two: Database,
+) -> None:
+    request = request_on(two)
+    await request.writing.execute(text("LOCK TABLE notes IN ACCESS EXCLUSIVE MODE"))
+    async with asyncio.timeout(15):  # and not command_timeout, of 30 s
+        with pytest.raises(SelfDeadlock):
+            async with request.reader.snapshot() as moment:
+                await moment.all(TEXTS)
+        with pytest.raises(SelfDeadlock):
+            async with request.reader.stream(TEXTS) as rows:
+                assert [row async for row in rows] == []
+        assert await request.writing.scalar(text("SELECT count(*) FROM notes")) == 0
+    await request.units.end()
+
+
+@pytest.mark.parametrize("statement", ["COMMIT", "ROLLBACK", "END", "/**/ABORT AND CHAIN"])
+async def test_a_reading_session_cannot_end_the_writing_ones_transaction(
+    two: Database, onlooker: Onlooker, statement: str
+) -> None:
+    request = request_on(two)
+    await request.writing.execute(insert(Note).values(text="by the session"))
+    with pytest.raises(DBAPIError, match="cannot end"):
+        await request.reading.execute(text(statement))
+    assert await onlooker.texts() == []
+    assert await request.writing.scalar(TEXTS) == "by the session"
+    await request.commit()
+    assert await onlooker.texts() == ["by the session"]
+
+
 async def test_a_writer_that_waits_for_its_own_sessions_lock_is_told_so(
     two: Database, onlooker: Onlooker
 ) -> None:
