@@ -85,7 +85,8 @@ def _processes(
     for keeper in {record.keeper for _, record in leases}:
         for slot in keeper.ledger:
             if slot.state is LENT and slot not in held and task_of(slot.loan) is task:
-                pid = keeper.driver.server_pid(slot.content.dbapi_connection)
+                connection = slot.content.dbapi_connection
+                pid = keeper.driver_of(connection).server_pid(connection)
                 if pid is not None:
                     yield pid
 
@@ -93,7 +94,7 @@ def _processes(
 async def _cancel_what_waits(session: UnitSession, record: Record, pids: list[int]) -> bool:
     """Cancel what waits for a session; return whether anything did."""
     connection = session.open_connection()
-    own = record.keeper.driver.server_pid(record.dbapi_connection)
+    own = record.keeper.driver_of(record.dbapi_connection).server_pid(record.dbapi_connection)
     if connection is None or session.turns.are_taken:
         return False
     async with session.turn(object()):

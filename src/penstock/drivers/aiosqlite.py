@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_connection
+
 from penstock.drivers.driver import Driver
 
 __all__ = ["Aiosqlite"]
@@ -11,6 +13,12 @@ class Aiosqlite(Driver):
     """aiosqlite: its thread goes on with a cancelled statement, and takes the rollback after it."""
 
     can_recover = True
+
+    def owns(self, connection: Any) -> bool:
+        """As the base class says."""
+        return isinstance(connection, AsyncAdapt_aiosqlite_connection) and hasattr(
+            connection.driver_connection, "in_transaction"
+        )
 
     def recover(self, connection: Any) -> bool:
         """As the base class says."""

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
+from asyncpg import Connection
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
 from sqlalchemy.util import await_
 
@@ -36,9 +37,15 @@ class Asyncpg(Driver):
     can_confine = True
     resets_pipelined = True
 
+    def owns(self, connection: Any) -> bool:
+        """As the base class says."""
+        return isinstance(connection, AsyncAdapt_asyncpg_connection) and isinstance(
+            connection._connection, Connection
+        )
+
     def adapt(self, connection: Any) -> Any:
         """As the base class says."""
-        if type(connection) is AsyncAdapt_asyncpg_connection:
+        if type(connection) is AsyncAdapt_asyncpg_connection and self.owns(connection):
             return AsyncpgConnection.of(connection)
         return connection
 

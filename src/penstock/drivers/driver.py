@@ -120,6 +120,14 @@ class Driver:
     resets_pipelined = False
     """Whether session state is undone without a wait."""
 
+    def owns(self, connection: Any) -> bool:  # noqa: ARG002 - others need it
+        """Return whether a connection is this driver's, and not one that a listener has brought.
+
+        Args:
+            connection: Whatever the engine's connect, a creator or ``do_connect`` has returned.
+        """
+        return True
+
     def adapt(self, connection: Any) -> Any:
         """Return SQLAlchemy's adapter for a new connection, or a better one in its place.
 

@@ -3,13 +3,24 @@
 from collections.abc import Callable
 from typing import Any
 
+from sqlalchemy.dialects.mysql.aiomysql import AsyncAdapt_aiomysql_connection
+from sqlalchemy.dialects.mysql.asyncmy import AsyncAdapt_asyncmy_connection
+
 from penstock.drivers.driver import Driver, never, number_of
 
 __all__ = ["Mysql"]
 
+_ADAPTERS = (AsyncAdapt_aiomysql_connection, AsyncAdapt_asyncmy_connection)
+
 
 class Mysql(Driver):
     """aiomysql and asyncmy: they close a connection whose query is cancelled."""
+
+    def owns(self, connection: Any) -> bool:
+        """As the base class says."""
+        return isinstance(connection, _ADAPTERS) and hasattr(
+            connection.driver_connection, "get_transaction_status"
+        )
 
     def is_closed(self, connection: Any) -> Callable[[], bool]:
         """As the base class says."""

@@ -326,9 +326,15 @@ class Psycopg(Driver):
 
     can_recover = True
 
+    def owns(self, connection: Any) -> bool:
+        """As the base class says."""
+        return isinstance(connection, AsyncAdapt_psycopg_connection) and hasattr(
+            connection._connection, "pgconn"
+        )
+
     def adapt(self, connection: Any) -> Any:
         """As the base class says."""
-        if type(connection) is AsyncAdapt_psycopg_connection:
+        if type(connection) is AsyncAdapt_psycopg_connection and self.owns(connection):
             return PsycopgConnection.of(connection)
         return connection
 

@@ -1,6 +1,6 @@
 """Limits that a statement has run into, in words that name them and the setting to change."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import Engine, ExceptionContext, event
@@ -8,6 +8,7 @@ from sqlalchemy.exc import OperationalError
 
 from penstock.deadlines import StatementLimit
 from penstock.errors import PenstockError
+from penstock.pool.failure import chain_of
 from penstock.settings import DatabaseSettings
 
 __all__ = ["LockTimeout", "StatementTimeout", "Timeouts", "TransactionTimeout"]
@@ -125,7 +126,7 @@ class Timeouts:
             return StatementTimeout, self._unanswered(), True
         if not isinstance(error, Exception) or isinstance(error, PenstockError):
             return None
-        sqlstates = [getattr(link, "sqlstate", None) for link in _causes(error)]
+        sqlstates = [getattr(link, "sqlstate", None) for link in chain_of(error, causes_only=True)]
         sqlstates.append(getattr(adapter, "ended_by", ""))
         for sqlstate, setting in _TRANSACTION_TIMEOUTS.items():
             if sqlstate in sqlstates:
@@ -202,12 +203,6 @@ def _explaining(timeouts: Timeouts) -> Callable[[ExceptionContext], Exception | 
         )
 
     return explain
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__
 
 
 def _adapter_of(connection: Any) -> Any:

@@ -44,12 +44,12 @@ async def shut(keeper: "Keeper", connection: Any, close: Callable[[], None]) -> 
 def abandon(keeper: "Keeper", connection: Any) -> None:
     """Drop a connection that does not close: outside a greenlet this waits for nothing."""
     with contextlib.suppress(Exception):
-        keeper.driver.abandon(keeper.dialect, connection)
+        keeper.driver_of(connection).abandon(keeper.dialect, connection)
 
 
 @asynccontextmanager
 async def _seen_off(keeper: "Keeper", connection: Any) -> AsyncIterator[None]:
-    number = keeper.driver.sees_off(connection)
+    number = keeper.driver_of(connection).sees_off(connection)
     if number is None:
         yield
         return

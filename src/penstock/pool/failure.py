@@ -1,5 +1,6 @@
 """A connection that could not be opened: why, in a form that every driver shares."""
 
+import contextlib
 import re
 import ssl
 import traceback
@@ -18,6 +19,7 @@ __all__ = [
     "is_transient",
     "let_go",
     "reason_of",
+    "text_of",
 ]
 
 
@@ -98,11 +100,35 @@ TEXTS: tuple[tuple[re.Pattern[str], FailureReason], ...] = tuple(
 )
 
 
-def chain_of(error: BaseException | None) -> Iterator[BaseException]:
-    """Go from an error to its cause, to the cause of that, and so on, starting with itself."""
-    while error is not None:
+_CONNECTING = (
+    "aiomysql.",
+    "aiosqlite.",
+    "asyncio.",
+    "asyncmy.",
+    "asyncpg.",
+    "penstock.engine.connector.",
+    "psycopg.",
+    "pymysql.",
+    "sqlalchemy.dialects.",
+    "sqlalchemy.engine.",
+)
+"""Modules whose frames are over once a connect has failed."""
+
+
+def chain_of(error: BaseException | None, *, causes_only: bool = False) -> Iterator[BaseException]:
+    """Go from an error to its cause, to the cause of that, and so on, starting with itself.
+
+    Each comes once, for a chain may be a ring: ``raise error.__cause__ from error`` makes one.
+
+    Args:
+        error: The first; None for no chain.
+        causes_only: Whether an error that was merely being handled is left out.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         yield error
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (None if causes_only else error.__context__)
 
 
 def reason_of(error: BaseException) -> FailureReason:
@@ -126,12 +152,26 @@ def reason_of(error: BaseException) -> FailureReason:
 
 
 def let_go(error: BaseException) -> None:
-    """Clear the frames that an error keeps alive.
+    """Clear the frames that a failed connect keeps alive through its error.
 
     The driver's hold its half-open socket: psycopg closes that only when nobody holds it any more.
+    Others are left alone: where one error is raised again and again, they are those of tasks that
+    wait, which up to Python 3.12 would be ended by it.
     """
     for link in chain_of(error):
-        traceback.clear_frames(link.__traceback__)
+        for frame, _ in traceback.walk_tb(link.__traceback__):
+            module: str = frame.f_globals.get("__name__", "")
+            if f"{module}.".startswith(_CONNECTING):
+                with contextlib.suppress(RuntimeError):  # it is still at work
+                    frame.clear()
+
+
+def text_of(error: BaseException) -> str:
+    """Return what an error says; of one whose text cannot be made, its type alone."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - it is somebody's own
+        return type(error).__name__
 
 
 def is_refused(error: BaseException) -> bool:
@@ -171,5 +211,5 @@ def _by_type(error: BaseException) -> FailureReason | None:
 
 
 def _by_text(error: BaseException) -> FailureReason | None:
-    text = str(error)
+    text = text_of(error)
     return next((reason for pattern, reason in TEXTS if pattern.search(text)), None)

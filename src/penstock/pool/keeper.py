@@ -12,7 +12,7 @@ from sqlalchemy.util import await_, greenlet_spawn
 from sqlalchemy.util.concurrency import in_greenlet
 
 from penstock.drivers.capabilities import driver_of
-from penstock.drivers.driver import Trace
+from penstock.drivers.driver import Driver, Trace
 from penstock.drivers.effects import Effect
 from penstock.log_limit import LogLimit
 from penstock.pool.errors import LoanReclaimed, PoolClosed, PoolTimeout, refusal_error
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Keeper"]
 
+_UNKNOWN = Driver()
+"""Of connections that a creator or a ``do_connect`` listener has brought from elsewhere."""
+
 
 class Keeper:
     """Looks after the connections of one pool on one event loop.
@@ -49,7 +52,7 @@ class Keeper:
         self.listeners = pool.listeners
         self.dialect = pool._dialect  # noqa: SLF001 - the base class's
         self.pre_pings = pool._pre_ping  # noqa: SLF001 - as above
-        self.driver = driver_of(self.dialect)
+        self._driver = driver_of(self.dialect)
         self.hangups = Hangups()
         self.upkeep = Upkeep(self)
         self.questions = Questions(self)
@@ -65,13 +68,18 @@ class Keeper:
 
     # Which connection is whose.
 
+    def driver_of(self, connection: Any) -> Driver:
+        """Return what is known of a connection's driver, which may be none of the dialect's."""
+        return self._driver if self._driver.owns(connection) else _UNKNOWN
+
     def know(self, record: Record, connection: Any) -> None:
         """Remember that the record holds the connection."""
+        driver = self.driver_of(connection)
         record.known = connection
-        record.is_closed = self.driver.is_closed(connection)
-        record.trace = self.driver.trace(connection)
+        record.is_closed = driver.is_closed(connection)
+        record.trace = driver.trace(connection)
         record.trace.effects = Effect.NONE  # what `connect` listeners have set is there to stay
-        self.hangups.watch(record, self.driver.fileno(connection))
+        self.hangups.watch(record, driver.fileno(connection))
         self._records[id(connection)] = record
 
     def forget(self, record: Record) -> None:
@@ -99,7 +107,9 @@ class Keeper:
     def mends(self, record: Record) -> bool:
         """Have the record's connection mended after a cancellation; False if it cannot be."""
         connection = record.dbapi_connection
-        if not self.driver.can_recover or record.known is not connection or not self.lives(record):
+        if record.known is not connection or not self.lives(record):
+            return False
+        if not self.driver_of(connection).can_recover:
             return False
         self.forget(record)
         self.upkeep.take_down(record, connection, mend=True)
@@ -112,14 +122,15 @@ class Keeper:
             Whether the connection was taken from the record for that, because it has to wait.
         """
         connection = record.dbapi_connection
-        effects = self.driver.take_effects(connection)
-        leaves_open = self.driver.is_in_transaction(connection)
+        driver = self.driver_of(connection)
+        effects = driver.take_effects(connection)
+        leaves_open = driver.is_in_transaction(connection)
         if not leaves_open and not effects & (Effect.SESSION | Effect.LASTING):
             return False
         if leaves_open or effects & Effect.LASTING or self.is_equipped():
             self.ledger.retire(record.slot, CloseReason.STATE)
-        elif self._resets_pipelined(connection, effects):
-            self.driver.reset_pipelined(connection)
+        elif _resets_pipelined(driver, connection, effects):
+            driver.reset_pipelined(connection)
             record.reads_only = False
         elif self.mends(record):
             record.dbapi_connection = None
@@ -127,15 +138,6 @@ class Keeper:
         else:
             self.ledger.retire(record.slot, CloseReason.STATE)
         return False
-
-    def _resets_pipelined(self, connection: Any, effects: Effect) -> bool:
-        # Of who had the driver's own connection it is not known what has to be undone.
-        driver = self.driver
-        return driver.resets_pipelined and not (
-            effects & Effect.DRIVER
-            or driver.is_shared(connection)
-            or driver.is_cancelling(connection)
-        )
 
     def is_equipped(self) -> bool:
         """Return whether ``connect`` listeners may set session state, which a reset would undo."""
@@ -370,7 +372,14 @@ class Keeper:
         """Drop every connection: their loop is gone or not running."""
         for record in list(self._records.values()):
             with contextlib.suppress(Exception):
-                self.driver.abandon(self.dialect, record.known)
+                self.driver_of(record.known).abandon(self.dialect, record.known)
+
+
+def _resets_pipelined(driver: Driver, connection: Any, effects: Effect) -> bool:
+    # Of who had the driver's own connection it is not known what has to be undone.
+    return driver.resets_pipelined and not (
+        effects & Effect.DRIVER or driver.is_shared(connection) or driver.is_cancelling(connection)
+    )
 
 
 def _not_to_be_used() -> bool:

@@ -5,6 +5,7 @@ import math
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from penstock.errors import SettingsError
+from penstock.pool.failure import text_of
 from penstock.pool.ledger import Ledger
 from penstock.pool.policy import is_number
 from penstock.pool.slot import CHECKING, CLOSING, IDLE, LENT, MENDING
@@ -32,7 +33,7 @@ def snapshot_of(ledger: Ledger) -> PoolSnapshot:
         closed_total=ledger.tally.closed,
         open_failures_total=ledger.tally.open_failures,
         refused_total=waited.refused + waited.turned_away,
-        last_open_error=f"{type(error).__name__}: {error}" if error else None,
+        last_open_error=f"{type(error).__name__}: {text_of(error)}" if error else None,
     )
 
 

@@ -87,9 +87,8 @@ class Questions:
 
     async def _answers(self, record: Record, seconds: float) -> bool:
         keeper, connection = self._keeper, record.dbapi_connection
-        ping = keeper.loop.create_task(
-            greenlet_spawn(keeper.driver.ping, keeper.dialect, connection)
-        )
+        driver = keeper.driver_of(connection)
+        ping = keeper.loop.create_task(greenlet_spawn(driver.ping, keeper.dialect, connection))
         ping.add_done_callback(heed)
         try:
             answered = await ended(ping, seconds)

@@ -54,7 +54,7 @@ class Record(_ConnectionRecord):
     def confine(self, *, to_reading: bool) -> None:
         """Have the server refuse writes from the next statement on, or accept them again."""
         self.reads_only = to_reading
-        self.keeper.driver.confine(
+        self.keeper.driver_of(self.dbapi_connection).confine(
             self.dbapi_connection, to_reading=to_reading, is_excused=self._is_given_up
         )
 
@@ -72,7 +72,7 @@ class Record(_ConnectionRecord):
     def driver_connection(self) -> Any:  # type: ignore[override]  # as in the base class
         """The driver's own connection; whoever has it may do anything there."""
         if self.dbapi_connection is not None:
-            self.keeper.driver.expose(self.dbapi_connection)
+            self.keeper.driver_of(self.dbapi_connection).expose(self.dbapi_connection)
         return super().driver_connection
 
     def get_connection(self) -> Any:

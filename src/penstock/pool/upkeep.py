@@ -149,13 +149,11 @@ class Upkeep:
 
     def _failed_to_open(self, slot: Slot, began: float, error: BaseException) -> None:
         let_go(error)
+        try:
+            self._throw_away(slot.content)
+        except Exception:
+            _logger.debug("What a failed connect has left cannot be cleaned up", exc_info=True)
         now = monotonic()
-        record: Record = slot.content
-        if record.dbapi_connection is not None:
-            abandon(self._keeper, record.dbapi_connection)
-            self._keeper.forget(record)
-            record.dbapi_connection = None
-        self._spare.append(record)
         if self._keeper.listeners.are_there:
             self._keeper.listeners.tell(OpeningFailed(now - began, error))
         self._keeper.ledger.failed(
@@ -165,16 +163,22 @@ class Upkeep:
         if self._keeper.ledger.waiters:
             self._keeper.timers.retry_in_time()
 
+    def _throw_away(self, record: Record) -> None:
+        if (connection := record.dbapi_connection) is not None:
+            record.dbapi_connection = None
+            abandon(self._keeper, connection)
+            self._keeper.forget(record)
+        self._spare.append(record)
+
     async def _prepare(self, record: Record, old: Record) -> None:
-        keeper = self._keeper
+        keeper, connection = self._keeper, record.dbapi_connection
         if old.dbapi_connection is None:
             return
-        statements = keeper.driver.statements(old.dbapi_connection)
+        prepare = keeper.driver_of(connection).prepare
         try:
+            statements = keeper.driver_of(old.dbapi_connection).statements(old.dbapi_connection)
             async with asyncio.timeout(PREPARE_TIMEOUT):
-                await greenlet_spawn(
-                    keeper.driver.prepare, keeper.dialect, record.dbapi_connection, statements
-                )
+                await greenlet_spawn(prepare, keeper.dialect, connection, statements)
         except Exception:
             _logger.debug("Not every statement was prepared on a new connection", exc_info=True)
 
@@ -241,16 +245,16 @@ class Upkeep:
         return False
 
     def _clean(self, record: Record, connection: Any, undo: list[Any], effects: Effect) -> bool:
-        keeper = self._keeper
-        if effects & Effect.LASTING or not keeper.driver.recover(connection):
+        keeper, driver = self._keeper, self._keeper.driver_of(connection)
+        if effects & Effect.LASTING or not driver.recover(connection):
             return False
         if not keeper.is_equipped():
-            if not keeper.driver.reset(connection):
+            if not driver.reset(connection):
                 return False
         elif effects:
             return False
         elif record.reads_only:
-            keeper.driver.confine(connection, to_reading=False)
+            driver.confine(connection, to_reading=False)
         record.reads_only = False
         for step in undo:
             step(connection)

@@ -29,10 +29,11 @@ def _is_at_rest(slot: Slot, now: float) -> bool:
     record = slot.content
     since = record.info.get(AT_REST_KEY, inf)
     # What is older than the loan is the borrower's before.
-    if since < slot.lent_at or now - since < AT_REST_FOR or record.dbapi_connection is None:
+    connection = record.dbapi_connection
+    if since < slot.lent_at or now - since < AT_REST_FOR or connection is None:
         return False
     try:
-        in_transaction: bool = record.keeper.driver.is_in_transaction(record.dbapi_connection)
+        in_transaction: bool = record.keeper.driver_of(connection).is_in_transaction(connection)
     except Exception:  # noqa: BLE001 - it is closed
         return False
     return in_transaction
