@@ -87,9 +87,13 @@ async def test_refusing_the_pool_replaces_its_other_connections_too(subject: Sub
     await give_back(*loans)
     refuse(engine, lambda connection: connection is first, InvalidatePoolError)
     loans = [await borrow(engine) for _ in range(3)]
-    assert not stale & {loan.dbapi_connection for loan in loans}
+    fresh = {loan.dbapi_connection for loan in loans}
+    assert not stale & fresh
     await give_back(*loans)
-    assert pool_of(engine).checkedout() == 0
+    assert (pool_of(engine).checkedin(), pool_of(engine).checkedout()) == (3, 0)
+    loans = [await borrow(engine) for _ in range(3)]
+    assert {loan.dbapi_connection for loan in loans} == fresh
+    await give_back(*loans)
 
 
 async def test_refusing_one_connection_leaves_the_others_alone(subject: Subject) -> None:

@@ -82,6 +82,19 @@ async def test_recreate_opens_nothing(subject: Subject) -> None:
     assert (pool.checkedin(), pool.checkedout(), door.arrivals) == (0, 0, 1)
 
 
+async def test_recreate_leaves_the_original_alone(subject: Subject) -> None:
+    engine = subject.engine(pool_size=1, max_overflow=1)
+    door = Door(engine)
+    copy = pool_of(engine).recreate()
+    for _ in range(3):
+        async with lent(engine):
+            pass
+    loan = await greenlet_spawn(copy.connect)
+    await give_back(loan)
+    assert (pool_of(engine).checkedin(), copy.checkedin(), door.arrivals) == (1, 1, 2)
+    await greenlet_spawn(copy.dispose)
+
+
 @pytest.mark.every_driver
 async def test_dispose_without_close_leaves_the_connections_alone(subject: Subject) -> None:
     engine = subject.engine(pool_size=2)

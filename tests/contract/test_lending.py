@@ -85,6 +85,57 @@ async def test_a_timeout_of_nothing_does_not_wait(subject: Subject) -> None:
         assert loan.dbapi_connection is connection
 
 
+@pytest.mark.drivers("asyncpg", "asyncmy", "aiomysql", "aiosqlite")
+async def test_a_timeout_of_nothing_waits_for_what_nobody_holds(subject: Subject) -> None:
+    engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=0)
+    async with engine.connect() as connection:
+        await connection.invalidate()
+        assert (await connection.execute(text("SELECT 1"))).scalar() == 1
+    async with engine.connect() as connection:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await connection.execute(text(subject.nap))
+        await connection.rollback()
+        assert (await connection.execute(text("SELECT 1"))).scalar() == 1
+    loan = await borrow(engine)
+    loan.detach()
+    await give_back(await borrow(engine), loan)
+
+
+@pytest.mark.drivers("asyncpg", "psycopg")
+async def test_a_timeout_of_nothing_outlives_the_end_of_every_connection(subject: Subject) -> None:
+    engine = subject.engine(pool_size=2, max_overflow=0, pool_timeout=0, pool_pre_ping=True)
+    loans = [await borrow(engine), await borrow(engine)]
+    for loan in loans:
+        await subject.kill(loan.driver_connection)
+    await give_back(*loans)
+
+    loans = [await borrow(engine), await borrow(engine)]
+
+    with pytest.raises(PoolTimeoutError):
+        await asyncio.create_task(borrow(engine))
+    assert [await ask(loan, "SELECT 1") for loan in loans] == [1, 1]
+    await give_back(*loans)
+
+
+async def test_a_refused_borrower_learns_where_it_is_explained(subject: Subject) -> None:
+    engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=0)
+    async with lent(engine):
+        with pytest.raises(PoolTimeoutError) as refused:
+            await asyncio.create_task(borrow(engine))
+    assert refused.value.code == "3o7r"
+    assert str(refused.value).endswith("/3o7r)")
+
+
+async def test_the_overflow_can_be_changed_on_a_running_pool(subject: Subject) -> None:
+    engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=0)
+    pool = pool_of(engine)
+    async with lent(engine):
+        pool._max_overflow = 1
+        async with lent(engine):
+            assert (pool.overflow(), pool._max_overflow) == (1, 1)
+
+
 async def test_without_a_timeout_a_borrower_waits_on(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=None)
     loan = await borrow(engine)

@@ -5,9 +5,11 @@ from asyncio import current_task
 from collections.abc import Callable, Coroutine
 from threading import get_ident
 from time import monotonic, time
-from typing import Any
+from typing import Any, Self
 
+from sqlalchemy import Engine
 from sqlalchemy.exc import MissingGreenlet
+from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import Pool, PoolProxiedConnection
 from sqlalchemy.pool.base import reset_none
 from sqlalchemy.util import await_
@@ -18,7 +20,7 @@ from penstock.pool.hangups import LOOK_EVERY
 from penstock.pool.loans import Loan
 from penstock.pool.loop_bound import LoopBoundPool
 from penstock.pool.numbers import check_size, check_times
-from penstock.pool.policy import PoolPolicy, nested_checkout_policy
+from penstock.pool.policy import PoolPolicy, boolean, from_text, nested_checkout_policy
 from penstock.pool.record import Record
 from penstock.pool.slot import LENT, Slot
 
@@ -31,7 +33,7 @@ class PenstockPool(LoopBoundPool):
     It keeps the contract of SQLAlchemy's ``AsyncAdaptedQueuePool``, whose arguments it takes with
     the same meaning; ``docs/pool.md`` names the few differences. Every argument is also one of
     ``create_async_engine``, SQLAlchemy's own with ``pool_`` in front as ever. All times are in
-    seconds.
+    seconds. From ``async_engine_from_config`` they may be texts.
 
     Args:
         creator: What opens a connection; an engine provides it.
@@ -80,26 +82,31 @@ class PenstockPool(LoopBoundPool):
         nested_checkout: str = "warn",
         **kw: Any,
     ) -> None:
+        if "pre_ping" in kw:
+            kw["pre_ping"] = boolean("pre_ping", kw["pre_ping"])
         Pool.__init__(self, creator, **kw)
+        own: dict[str, Any] = {
+            "min_idle": min_idle,
+            "max_waiting": max_waiting,
+            "codel_target": codel_target,
+            "codel_interval": codel_interval,
+            "overflow_idle": overflow_idle,
+            "keepalive": keepalive,
+            "idle_before_ping": idle_before_ping,
+            "ping_timeout": ping_timeout,
+            "connect_timeout": connect_timeout,
+            "connects_at_once": connects_at_once,
+            "leak_after": leak_after,
+            "reclaim_leaks": reclaim_leaks,
+        }
         self.policy = PoolPolicy(
-            min_idle=min_idle,
-            max_waiting=max_waiting,
-            codel_target=codel_target,
-            codel_interval=codel_interval,
-            overflow_idle=overflow_idle,
-            keepalive=keepalive,
-            idle_before_ping=idle_before_ping,
-            ping_timeout=ping_timeout,
-            connect_timeout=connect_timeout,
-            connects_at_once=connects_at_once,
-            leak_after=leak_after,
-            reclaim_leaks=reclaim_leaks,
+            **{name: from_text(name, value) for name, value in own.items()},
             nested_checkout=nested_checkout_policy(nested_checkout),
         )
         check_size(pool_size, max_overflow)
         check_times(timeout, self._recycle)
         self._timeout = timeout  # type: ignore[assignment]  # None is accepted there, too
-        self.uses_lifo = use_lifo
+        self.uses_lifo = boolean("use_lifo", use_lifo)
         self._set_up(pool_size, max_overflow)
         self._resets = self._reset_on_return is not reset_none
         """Whether session state ends with its lease; ``reset_on_return=None`` leaves it all."""
@@ -111,6 +118,21 @@ class PenstockPool(LoopBoundPool):
 
     _sqla_logger_namespace = "sqlalchemy.pool.PenstockPool"
     """Below the name by which SQLAlchemy's documentation has people set the level."""
+
+    @classmethod
+    def of(cls, engine: AsyncEngine | Engine) -> Self:
+        """Return the pool of an engine, which SQLAlchemy's types call any pool.
+
+        Args:
+            engine: Made with ``poolclass=PenstockPool``, or a database's.
+
+        Raises:
+            TypeError: It has another pool.
+        """
+        pool = engine.pool
+        if not isinstance(pool, cls):
+            raise TypeError(f"{engine!r} has a {type(pool).__name__}, and no {cls.__name__}")
+        return pool
 
     # What SQLAlchemy calls.
 
@@ -232,6 +254,8 @@ class PenstockPool(LoopBoundPool):
     def dispose(self) -> None:
         """Close the idle connections now, and each of the others when it is returned.
 
+        The pool that :meth:`recreate` makes next takes the place of this one.
+
         Where another thread runs the pool's event loop, that is done there.
         """
         if self._keeper is not None:
@@ -241,10 +265,15 @@ class PenstockPool(LoopBoundPool):
                 self._keeper.in_loop(self._keeper.dispose)
             else:
                 self._keeper.abandon_all()
+        self._is_disposed = True
         self.logger.info("Pool disposed. %s", self.status())
 
     def recreate(self) -> "PenstockPool":
-        """Return a new pool like this one, with its listeners and its present size."""
+        """Return a new pool like this one, with its listeners and its present size.
+
+        Where this one was disposed of, the new one takes its place: this one only serves those who
+        wait for it still, and the new one is suspended as long as this one is.
+        """
         self.logger.info("Pool recreating")
         arguments: dict[str, Any] = self.policy.as_arguments()
         pool = self.__class__(
@@ -262,7 +291,9 @@ class PenstockPool(LoopBoundPool):
             _dispatch=self.dispatch,
             **arguments,
         )
-        pool._take_over(self)  # noqa: SLF001 - of the same class
+        pool.listeners = self.listeners
+        if self._is_disposed:
+            pool._take_over(self)  # noqa: SLF001 - of the same class
         return pool
 
     def _invalidate(
@@ -279,6 +310,8 @@ class PenstockPool(LoopBoundPool):
     def resize(self, pool_size: int | None = None, max_overflow: int | None = None) -> None:
         """Change the pool's size: idle surplus is closed now, the rest when it is returned.
 
+        As for what follows: called in another thread, it has the pool's event loop do it.
+
         Args:
             pool_size: Connections that are kept; None to leave it.
             max_overflow: Connections above that; None to leave it.
@@ -289,16 +322,19 @@ class PenstockPool(LoopBoundPool):
         size = self.ledger.size if pool_size is None else pool_size
         overflow = self.ledger.overflow if max_overflow is None else max_overflow
         check_size(size, overflow)
+        self._in_loop(lambda: self._set_limits(size, overflow))
+
+    def _set_limits(self, size: int, overflow: int) -> None:
         self.ledger.resize(size, overflow, monotonic())
         self._carry_out()
 
     def suspend(self) -> None:
         """Lend nothing until :meth:`resume`: askers wait, each up to its ``pool_timeout``."""
-        self.ledger.suspend()
+        self._in_loop(self.ledger.suspend)
 
     def resume(self) -> None:
         """Lend again, to those first who have waited longest."""
-        self._lend_again()
+        self._in_loop(self._lend_again)
 
     async def prefill(self) -> None:
         """Open connections until ``min_idle`` are ready; an attempt that fails ends it."""

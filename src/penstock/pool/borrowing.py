@@ -149,9 +149,9 @@ class Borrowing:
         if is_full:
             self._held = waiter.held = refuse_nested_checkout(self._keeper)
         if self._deadline <= self.asked_at:
-            if self._limit or is_full:
-                raise self._error(Refusal(Refused.WAITING))
-            # Not waiting for others is what was asked for; connecting takes what it takes.
+            if self._limit or not ledger.has_place():
+                raise self._error(ledger.why_it_waits(waiter))
+            # Not waiting for others is what was asked for; the pool's own work takes what it takes.
             self._deadline = waiter.deadline = self._call_ends_at
         refusal = ledger.wait(waiter, now)
         if refusal is not None:

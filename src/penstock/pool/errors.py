@@ -22,11 +22,15 @@ __all__ = [
 class PoolTimeout(PenstockError, SQLAlchemyTimeoutError):  # noqa: N818 - it reads as what happened
     """No connection came within ``pool_timeout``, or none would have.
 
+    Its ``code`` is that of SQLAlchemy's own, which names the page of its documentation.
+
     Args:
         message: What happened, how long it took, and the pool's numbers.
         phase: What the asker was waiting for.
         snapshot: The pool's numbers when it gave up.
     """
+
+    code = "3o7r"
 
     def __init__(
         self,

@@ -79,9 +79,17 @@ class Ledger(Books):
 
     def expire(self, waiter: Waiter) -> None:
         """Answer a waiter whose deadline has passed; nothing where it was answered before."""
-        self.waiters.refuse(waiter, self._why_it_waited(waiter))
+        self.waiters.refuse(waiter, self.why_it_waits(waiter))
 
-    def _why_it_waited(self, waiter: Waiter) -> Refusal:
+    def has_place(self) -> bool:
+        """Return whether one more asker would be served without anybody's return.
+
+        A place that is being closed, cleaned up or pinged is nobody else's.
+        """
+        return not self.suspended and self.limit - self.count(LENT) > len(self._queue)
+
+    def why_it_waits(self, waiter: Waiter) -> Refusal:
+        """Return what a waiter is told that gives up now."""
         if self.suspended:
             return Refusal(Refused.SUSPENDED)
         backoff = self.backoff
@@ -106,6 +114,7 @@ class Ledger(Books):
     def renew(self, slot: Slot, now: float) -> None:
         """Let the slot's life begin: its connection is new."""
         self.backoff.succeeded()
+        slot.doomed = None
         slot.opened_at = now
         slot.retire_at = self.lifetime.retire_at(now)
         slot.expires_at = self.lifetime.expires_at(now)

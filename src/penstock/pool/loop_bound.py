@@ -4,6 +4,7 @@ import asyncio
 import os
 import weakref
 from collections import deque
+from collections.abc import Callable
 from random import Random
 from threading import RLock, get_ident
 from time import monotonic
@@ -50,17 +51,17 @@ class LoopBoundPool(PoolNumbers):
         self._process = os.getpid()
         self._inherited: list[Ledger] = []
         """Of the process that forked this one: kept, so that nobody closes its sockets."""
+        self._is_disposed = False
         self._suspended_before: LoopBoundPool | None = None
         """Whose place it took while that was suspended, and who is to resume with it."""
         _LIVING.add(self)
 
     def _take_over(self, pool: "LoopBoundPool") -> None:
         """Go on in the place of another pool, which only serves those who wait for it still."""
-        self.listeners = pool.listeners
         if pool.ledger.suspended:
             self.ledger.suspend()
             self._suspended_before = pool
-        pool.ledger.wind_up()
+        pool._in_loop(pool.ledger.wind_up)  # noqa: SLF001 - of the same class
 
     def _lend_again(self) -> None:
         self.ledger.resume(monotonic())
@@ -157,13 +158,21 @@ class LoopBoundPool(PoolNumbers):
         self._lost = self._keeper.lost
         self._hangups = self._keeper.hangups
 
-    def _collect(self) -> None:
-        if self._lost:
+    def _collect(self) -> int:
+        if self._lost and self._is_here():
             self._here.collect()
+        return len(self._lost)
 
     def _carry_out(self) -> None:
         if self._keeper is not None:
             self._keeper.carry_out()
+
+    def _in_loop(self, work: Callable[[], object]) -> None:
+        """Change the books: now, or soon in the event loop that another thread runs."""
+        if self._keeper is None or self._is_here() or not self._is_served_elsewhere():
+            work()
+        else:
+            self._keeper.in_loop(work)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -14,18 +14,23 @@ from penstock.pool.snapshot import PoolSnapshot
 __all__ = ["PoolNumbers", "check_size", "check_times", "snapshot_of"]
 
 
-def snapshot_of(ledger: Ledger) -> PoolSnapshot:
-    """Read the books."""
+def snapshot_of(ledger: Ledger, uncollected: int = 0) -> PoolSnapshot:
+    """Read the books, from any thread.
+
+    Args:
+        ledger: Whose books they are.
+        uncollected: Connections that have come back, of which the ledger does not know yet.
+    """
     error = ledger.backoff.last_error if ledger.backoff.until > -math.inf else None
     waited = ledger.waiters.tally
     return PoolSnapshot(
         size=ledger.size,
         limit=0 if ledger.limit == math.inf else int(ledger.limit),
         checked_in=ledger.count(IDLE, CHECKING),
-        checked_out=ledger.count(LENT),
+        checked_out=max(0, ledger.count(LENT) - uncollected),
         overflow=max(0, ledger.open - ledger.size),
         opening=ledger.opening,
-        invalid=ledger.count(MENDING, CLOSING),
+        invalid=ledger.count(MENDING, CLOSING) + uncollected,
         waiting=len(ledger.waiters),
         suspended=ledger.suspended,
         closed=ledger.closed,
@@ -78,6 +83,10 @@ class IdleQueue:
         """``pool_size``."""
         return self._pool.size()
 
+    @maxsize.setter
+    def maxsize(self, pool_size: int) -> None:
+        self._pool.resize(pool_size)
+
     @property
     def use_lifo(self) -> bool:
         """Whether the connection returned last is lent first."""
@@ -102,14 +111,17 @@ class PoolNumbers(AsyncAdaptedQueuePool):
     ledger: Ledger
     uses_lifo: bool
 
-    def _collect(self) -> None:
-        """Bring the books up to date."""
+    def _collect(self) -> int:
+        """Bring the books up to date, where they may be changed.
+
+        Returns:
+            The number of connections that have come back and are not in the books yet.
+        """
         raise NotImplementedError
 
     def snapshot(self) -> PoolSnapshot:
-        """Return the pool's numbers at this moment."""
-        self._collect()
-        return snapshot_of(self.ledger)
+        """Return the pool's numbers at this moment; any thread may ask."""
+        return snapshot_of(self.ledger, self._collect())
 
     @property
     def name(self) -> str:
@@ -141,15 +153,23 @@ class PoolNumbers(AsyncAdaptedQueuePool):
         """Return how many more connections there are than ``pool_size``; negative for fewer."""
         return self._overflow
 
+    def resize(self, pool_size: int | None = None, max_overflow: int | None = None) -> None:
+        """Change the pool's size."""
+        raise NotImplementedError
+
     @property
     def _overflow(self) -> int:  # type: ignore[override]  # others read it, nobody writes it
         self._collect()
         return self.ledger.open - self.ledger.size if self.ledger.size else 0
 
     @property
-    def _max_overflow(self) -> int:  # type: ignore[override]  # as above
+    def _max_overflow(self) -> int:
         return self.ledger.overflow
 
+    @_max_overflow.setter
+    def _max_overflow(self, max_overflow: int) -> None:
+        self.resize(max_overflow=max_overflow)
+
     @property
-    def _pool(self) -> "IdleQueue":  # type: ignore[override]  # as above
+    def _pool(self) -> "IdleQueue":  # type: ignore[override]  # no queue of its own
         return IdleQueue(self)

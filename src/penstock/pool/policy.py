@@ -1,7 +1,9 @@
 """How a pool behaves beyond SQLAlchemy's own settings."""
 
+import contextlib
 import math
 from dataclasses import dataclass, fields
+from typing import Any
 
 from penstock.errors import SettingsError
 from penstock.pool.admission import AdmissionPolicy
@@ -59,6 +61,8 @@ class PoolPolicy:
                 raise SettingsError(f"{name}={value!r}: a number of {least:g} or more is accepted")
             if name in _WHOLE and not float(value).is_integer():
                 raise SettingsError(f"{name}={value!r}: a whole number is accepted")
+        if not isinstance(self.reclaim_leaks, bool):
+            raise SettingsError(f"reclaim_leaks={self.reclaim_leaks!r}: {_BOOLEANS}")
         for name in _POSITIVE:
             value = getattr(self, name)
             if value is None and name in _OPTIONAL:
@@ -86,6 +90,38 @@ class PoolPolicy:
         return UpkeepPolicy(self.min_idle, self.overflow_idle, self.keepalive)
 
 
+def from_text(name: str, value: Any) -> Any:
+    """Return an argument in its own type, where a configuration file has given it as a text.
+
+    Args:
+        name: Of an argument of the pool.
+        value: As it was given; a text that is none of that type is returned as it is.
+    """
+    if not isinstance(value, str):
+        return value
+    text = value.strip().lower()
+    if name in _BOOLEAN:
+        return _BY_TEXT.get(text, value)
+    if name in _OPTIONAL and text in ("", "none"):
+        return None
+    if name in (*_LEAST, *_POSITIVE):
+        with contextlib.suppress(ValueError):
+            return int(text) if name in _WHOLE else float(text)
+    return value
+
+
+def boolean(name: str, value: Any) -> bool:
+    """Return what is or says true or false.
+
+    Raises:
+        SettingsError: It does neither.
+    """
+    value = from_text(name, value)
+    if not isinstance(value, bool | int):
+        raise SettingsError(f"{name}={value!r}: {_BOOLEANS}")
+    return bool(value)
+
+
 def nested_checkout_policy(value: str) -> NestedCheckoutPolicy:
     """Read the policy from its name.
 
@@ -99,6 +135,12 @@ def nested_checkout_policy(value: str) -> NestedCheckoutPolicy:
         raise SettingsError(f"nested_checkout={value!r}: one of {accepted} is accepted") from None
 
 
+_BOOLEAN = ("reclaim_leaks", "use_lifo", "pre_ping")
+_BOOLEANS = "true or false is accepted"
+_BY_TEXT = {
+    **dict.fromkeys(("true", "yes", "on", "1"), True),
+    **dict.fromkeys(("false", "no", "off", "0"), False),
+}
 _OPTIONAL = ("max_waiting", "codel_target", "leak_after")
 _WHOLE = ("min_idle", "max_waiting", "connects_at_once")
 _LEAST = {
