@@ -104,7 +104,7 @@ class Ledger(Books):
         self._expect(slot, OPENING)
         self._opening -= 1
         self.tally.opened += 1
-        self.renew(slot, now)
+        self._begin_life(slot, now)
         old, slot.replaces = slot.replaces, None
         if old is not None and old in self._slots:
             self.retire(old)
@@ -112,9 +112,12 @@ class Ledger(Books):
         self.open_for_waiters(now)
 
     def renew(self, slot: Slot, now: float) -> None:
-        """Let the slot's life begin: its connection is new."""
-        self.backoff.succeeded()
+        """Report that a lent slot has a new connection, which nothing is held against."""
         slot.doomed = None
+        self._begin_life(slot, now)
+
+    def _begin_life(self, slot: Slot, now: float) -> None:
+        self.backoff.succeeded()
         slot.opened_at = now
         slot.retire_at = self.lifetime.retire_at(now)
         slot.expires_at = self.lifetime.expires_at(now)
