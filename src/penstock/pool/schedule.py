@@ -1,6 +1,8 @@
 """When upkeep is due: each job looks at the ledger and orders what has to be done."""
 
+import math
 from collections import deque
+from collections.abc import Container
 from dataclasses import dataclass
 
 from penstock.pool.ledger import Ledger
@@ -10,6 +12,10 @@ __all__ = ["Schedule", "UpkeepPolicy"]
 
 REPLACEMENTS_AT_ONCE = 2
 """Connections whose replacement is being opened at most: the others go on working."""
+INTERVAL, SHORTEST_INTERVAL = 1.0, 0.02
+"""Seconds between two runs: usually, and where many connections live for a short time."""
+SPREAD = 0.75
+"""Share of a lifetime over which connections of one age are replaced, if it takes that long."""
 LOOKS_PER_WINDOW = 4
 """Into so many parts ``overflow_idle`` is cut: a surplus goes when it has lasted for all."""
 
@@ -31,7 +37,7 @@ class UpkeepPolicy:
 
 
 class Schedule:
-    """The jobs of one pool, to be run about once a second.
+    """The jobs of one pool, to be run each :meth:`interval`.
 
     Args:
         ledger: Whose slots are looked after.
@@ -47,6 +53,23 @@ class Schedule:
         """Whether connections are no longer opened but for those who wait."""
         self._owed = 0
         """Retired for want of room before their replacement was opened."""
+        self._next_leaves_at = -math.inf
+        """When the next may be retired so; one that is lent leaves room only when it comes back."""
+
+    def interval(self) -> float:
+        """Return for how many seconds nothing has to be looked at.
+
+        It is so short that connections of one age can be replaced one by one, before they expire.
+        """
+        ledger, recycle = self._ledger, self._ledger.lifetime.recycle
+        if recycle <= 0 or not ledger.open:
+            return INTERVAL
+        shortest = SPREAD * recycle / (ledger.open * self._runs_per_replacement())
+        return min(INTERVAL, max(SHORTEST_INTERVAL, shortest))
+
+    def _runs_per_replacement(self) -> int:
+        """Without overflow a connection is closed in one run, and opened in another."""
+        return 1 if self._ledger.limit > self._ledger.size else 2
 
     def run(self, now: float) -> None:
         """Order whatever is due."""
@@ -58,14 +81,15 @@ class Schedule:
         self._ledger.open_for_waiters(now)
 
     def retire(self, now: float) -> None:
-        """Replace what has lived its time: the new one is opened before the old one goes."""
+        """Replace what has lived its time: the new one is opened before the old one goes.
+
+        Where more will be due soon than can be replaced by then one by one, the first goes now.
+        """
         ledger = self._ledger
         if ledger.closed:
             return
         replaced = {slot.replaces for slot in ledger if slot.state is OPENING} - {None}
-        due = [slot for slot in ledger if slot.retire_at <= now and slot.doomed is None]
-        due = [slot for slot in due if slot.state in (IDLE, LENT) and slot not in replaced]
-        due.sort(key=lambda slot: slot.retire_at)
+        due = self._due(now, replaced)
         staying = self._staying()
         for slot in due[: REPLACEMENTS_AT_ONCE - len(replaced)]:
             if ledger.size and staying > ledger.size:
@@ -74,10 +98,20 @@ class Schedule:
             elif ledger.open < ledger.limit:
                 if ledger.opening < ledger.connects_at_once:
                     ledger.order_open(now, for_upkeep=True, replaces=slot)
-            elif not self._is_room_coming():
+            elif now >= self._next_leaves_at and not self._is_room_coming():
                 ledger.retire(slot)
                 staying -= 1
                 self._owed += 1
+                self._next_leaves_at = now + self.interval()
+
+    def _due(self, now: float, replaced: Container[Slot | None]) -> list[Slot]:
+        slots = [slot for slot in self._ledger if slot.doomed is None and slot not in replaced]
+        slots = [slot for slot in slots if slot.state in (IDLE, LENT)]
+        slots.sort(key=lambda slot: slot.retire_at)
+        pace = self.interval() * self._runs_per_replacement()
+        is_late = any(slot.retire_at <= now + turn * pace for turn, slot in enumerate(slots))
+        due = [slot for slot in slots if slot.retire_at <= now]
+        return due or slots[: int(is_late)]
 
     def shrink(self, now: float) -> None:
         """Close connections above the size that nobody needed for ``overflow_idle``."""

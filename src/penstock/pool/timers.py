@@ -8,7 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from penstock.pool.leaks import report_leaks
-from penstock.pool.schedule import Schedule
+from penstock.pool.schedule import INTERVAL, Schedule
 from penstock.pool.waiters import Waiter
 
 if TYPE_CHECKING:
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Timers"]
 
-TICK = 1.0
-"""Seconds between two looks at what upkeep is due, while there is anything to look after."""
+TICK = INTERVAL
+"""Seconds between two looks at what upkeep is due, at most, while there is anything to look
+after."""
 EXPIRE_EVERY = 0.01
 """Seconds between two looks at whose deadline has passed, at least: so late may be who is told,
 and so little does it cost where thousands wait."""
@@ -49,7 +50,7 @@ class Timers:
     def _set(self) -> None:
         if self._tick_timer is None:
             self._tick_timer = self._keeper.loop.call_later(
-                TICK, _tick, weakref.ref(self), context=Context()
+                min(TICK, self._schedule.interval()), _tick, weakref.ref(self), context=Context()
             )
 
     def tick(self) -> None:

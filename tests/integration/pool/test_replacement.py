@@ -150,7 +150,7 @@ async def test_connections_are_replaced_again_and_again(
         await eventually(lambda: len(closed(events)) >= 6)
     ages = [event.age for event in events if isinstance(event, ConnectionClosed)]
     assert set(closed(events)) == {CloseReason.LIFETIME}
-    assert min(ages) >= 0.45
+    assert min(ages) >= 0.25  # of one age, the first goes early
     assert count.most <= 3
 
 

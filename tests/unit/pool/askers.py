@@ -1,6 +1,7 @@
 """Askers that remember what they were told, ledgers to ask, and a driver that never fails."""
 
 import math
+from collections.abc import Container
 from random import Random
 
 from penstock.pool.admission import AdmissionPolicy
@@ -8,10 +9,22 @@ from penstock.pool.ledger import Ledger
 from penstock.pool.lifetime import Backoff, Lifetime
 from penstock.pool.orders import Check, Close, Open, Order
 from penstock.pool.refusal import Refusal, Refused
-from penstock.pool.slot import Slot
+from penstock.pool.schedule import Schedule
+from penstock.pool.slot import IDLE, LENT, Slot
 from penstock.pool.waiters import Waiter
 
-__all__ = ["NOW", "Asker", "ask", "carry_out", "idle", "lend", "new_ledger", "orders", "refused"]
+__all__ = [
+    "NOW",
+    "Asker",
+    "ask",
+    "carry_out",
+    "idle",
+    "lend",
+    "new_ledger",
+    "only_what_is_due",
+    "orders",
+    "refused",
+]
 
 NOW = 1000.0
 """When a test begins, in seconds on a clock of its own."""
@@ -135,3 +148,11 @@ def idle(ledger: Ledger, count: int, now: float = NOW) -> list[Slot]:
 def refused(refusal: Refusal | None) -> Refused | None:
     """Return why, if at all."""
     return None if refusal is None else refusal.why
+
+
+def only_what_is_due(
+    schedule: Schedule, now: float, replaced: Container[Slot | None]
+) -> list[Slot]:
+    """Return no slot before its time, however many have the same."""
+    slots = [slot for slot in schedule._ledger if slot.retire_at <= now and slot not in replaced]
+    return [slot for slot in slots if slot.doomed is None and slot.state in (IDLE, LENT)]

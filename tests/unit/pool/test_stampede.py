@@ -1,0 +1,124 @@
+"""Lifetimes in virtual time: whatever ``pool_recycle`` is, few connections are opened at once."""
+
+from collections import deque
+from random import Random
+
+import pytest
+from tests.unit.pool.askers import Asker, lend, new_ledger, only_what_is_due
+
+from penstock.pool.orders import Check, Close, Open, Order
+from penstock.pool.schedule import Schedule, UpkeepPolicy
+from penstock.pool.slot import Slot
+
+STEP = 0.05
+"""Seconds that opening or closing a connection takes."""
+SIZES = (8, 20, 60)
+LIFETIMES = (12, 20, 60, 300)
+FEWEST = 3
+"""Of eight, a quarter is two: what takes its turn and one that was due by itself may add one."""
+NOBODY, FEW, ALL = 0.0, 0.2, 1.0
+"""Share of the connections for which somebody asks at any moment."""
+
+
+class Life:
+    """A pool all of whose connections were opened at the same moment, and what became of it.
+
+    Args:
+        size: Connections.
+        overflow: How many more there may be.
+        recycle: ``pool_recycle``.
+        demand: Share of them for which somebody asks at any moment.
+        seed: Of the jitter, and of how long each loan lasts.
+    """
+
+    def __init__(self, size: int, overflow: int, recycle: float, demand: float, seed: int) -> None:
+        self.ledger = new_ledger(size, overflow, recycle=recycle, seed=seed)
+        self.schedule = Schedule(self.ledger, UpkeepPolicy(overflow_idle=1e9))
+        self.random = Random(-seed)
+        self.wanted = round(size * demand)
+        self.askers: list[Asker] = []
+        self.leases: list[tuple[float, Slot]] = []
+        self.opened: list[float] = []
+        for slot in lend(self.ledger, size, 0.0):
+            self.ledger.give_back(slot, 0.0)
+
+    def live(self, seconds: float) -> "Life":
+        """Let time pass."""
+        next_run = 0.0
+        under_way: list[Order] = []
+        for step in range(1, round(seconds / STEP)):
+            now = step * STEP
+            for order in under_way:
+                self.finish(order, now)
+            self.release(now)
+            if now >= next_run:
+                self.schedule.run(now)
+                next_run = now + self.schedule.interval()
+            self.acquire(now)
+            under_way = list(self.ledger.orders)
+            self.ledger.orders.clear()
+            self.opened += [now for order in under_way if isinstance(order, Open)]
+        return self
+
+    def finish(self, order: Order, now: float) -> None:
+        match order:
+            case Open(slot):
+                self.ledger.opened(slot, now)
+            case Close(slot):
+                self.ledger.vacate(slot, now)
+            case Check(slot):
+                self.ledger.restore(slot, now)
+
+    def acquire(self, now: float) -> None:
+        while len(self.leases) + len(self.askers) < self.wanted:
+            asker = Asker()
+            slot = self.ledger.borrow(now)
+            if slot is not None:
+                asker.accept(slot)
+            else:
+                self.ledger.wait(asker, now)
+            self.askers.append(asker)
+        served = [asker for asker in self.askers if asker.answers]
+        self.askers = [asker for asker in self.askers if not asker.answers]
+        self.leases += [(now + self.random.uniform(0.0, 0.5), asker.slot) for asker in served]
+
+    def release(self, now: float) -> None:
+        for until, slot in self.leases:
+            if until <= now:
+                self.ledger.give_back(slot, now)
+        self.leases = [lease for lease in self.leases if lease[0] > now]
+
+    def most_in_a_second(self) -> int:
+        """Return how many connections were opened in the second in which there were most."""
+        window: deque[float] = deque()
+        most = 0
+        for moment in self.opened:
+            window.append(moment)
+            while moment - window[0] > 1.0 - STEP / 2:
+                window.popleft()
+            most = max(most, len(window))
+        return most
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("overflow", [0, 10])
+@pytest.mark.parametrize("recycle", LIFETIMES)
+@pytest.mark.parametrize("demand", [NOBODY, FEW, ALL])
+def test_at_most_a_quarter_is_opened_in_a_second(
+    size: int, overflow: int, recycle: float, demand: float
+) -> None:
+    life = Life(size, overflow, recycle, demand, seed=1).live(4.5 * recycle)
+
+    assert len(life.opened) >= 3 * size
+    assert life.most_in_a_second() <= max(FEWEST, size / 4)
+
+
+@pytest.mark.parametrize("recycle", [20, 60])
+def test_if_each_waited_until_it_is_due_they_would_come_together(
+    recycle: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Schedule, "_due", only_what_is_due)
+
+    life = Life(20, 10, recycle, ALL, seed=1).live(1.5 * recycle)
+
+    assert life.most_in_a_second() > 5
