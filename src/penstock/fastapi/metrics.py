@@ -10,7 +10,6 @@ from fastapi import FastAPI, Request, Response
 
 from penstock.database import Database
 from penstock.fastapi.routes import add, is_open
-from penstock.telemetry import Reading
 
 __all__ = ["add_metrics_routes"]
 
@@ -40,17 +39,13 @@ def add_metrics_routes(
 
     async def metrics(request: Request) -> Response:
         shown = {name: db for name, db in databases.items() if guards or is_open(db)}
-        # Here, for it is short, and not made for several threads; the rest may take longer.
-        read = [replace(database.telemetry.read(), name=name) for name, database in shown.items()]
-        readings = [reading for reading in read if reading.workers]
-        min_idle = {name: database.settings.min_idle for name, database in shown.items()}
         accept = request.headers.get("accept", "")
-        return await run_sync(_answer, readings, min_idle, accept, limiter=alone)
+        return await run_sync(_answer, shown, accept, limiter=alone)
 
     add(app, "/metrics", metrics, summary="The numbers for Prometheus", dependencies=guards)
 
 
-def _answer(readings: list[Reading], min_idle: Mapping[str, int], accept: str) -> Response:
+def _answer(shown: Mapping[str, Database], accept: str) -> Response:
     try:
         # It comes with an extra.
         from penstock.exporters.prometheus import PoolCollector, exposition  # noqa: PLC0415 - so
@@ -58,5 +53,8 @@ def _answer(readings: list[Reading], min_idle: Mapping[str, int], accept: str) -
         if error.name != "prometheus_client":
             raise
         return Response(_MISSING, 501, _NO_STORE, "text/plain")
+    read = [replace(database.telemetry.read(), name=name) for name, database in shown.items()]
+    readings = [reading for reading in read if reading.workers]
+    min_idle = {name: database.settings.min_idle for name, database in shown.items()}
     body, content_type = exposition(PoolCollector(lambda: readings, min_idle), accept)
     return Response(body, 200, {**_NO_STORE, "Content-Type": content_type})

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from penstock.telemetry.ended import LOCK
+from penstock.telemetry.own_file import owner_and_mode
 from penstock.telemetry.worker_file import SUFFIX, is_alive
 
 __all__ = ["group_directory", "leave_nothing"]
@@ -21,10 +22,11 @@ def group_directory(chosen: Path | None) -> Path:
             of one parent share: the workers that one supervisor has started.
 
     Raises:
-        OSError: It cannot be made, or somebody else could write into it.
+        OSError: It cannot be made, or another user owns it or could write into it.
     """
     if chosen is not None:
         chosen.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _refuse_foreign(chosen)
         return chosen
     own = _base() / f"penstock-{os.getuid()}"
     own.mkdir(mode=0o700, exist_ok=True)
@@ -55,8 +57,13 @@ def leave_nothing(group: Path) -> None:
 def _refuse_foreign(directory: Path) -> None:
     # In a directory that everybody can write to, another user may have come first.
     found = directory.lstat()
+    if stat.S_ISLNK(found.st_mode) and found.st_uid in {0, os.getuid()}:
+        found = directory.stat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
-        raise PermissionError(f"{directory} is not this user's alone")
+        raise PermissionError(
+            f"{directory} is not this user's alone: it {owner_and_mode(found)}. A folder inside "
+            "of it that does not exist yet is made for this user"
+        )
 
 
 def _sweep(directory: Path) -> None:

@@ -4,15 +4,16 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from penstock.telemetry.buckets import BOUNDS
 from penstock.telemetry.histogram import Histogram
-from penstock.telemetry.locking import try_lock
-from penstock.telemetry.reading import WorkerReading
+from penstock.telemetry.locking import try_lock, unlock
+from penstock.telemetry.own_file import UnusableFileError, open_own, read_own
+from penstock.telemetry.reading import Totals
 from penstock.telemetry.sample import Counters
 
 __all__ = ["LOCK", "Ended", "locked"]
@@ -22,6 +23,9 @@ LOCK = "lock"
 LOCK_SECONDS = 0.05
 """How long a reader waits for another that is adding up the ended ones; then it goes on without."""
 
+LARGEST = 4 * 2**20
+"""Bytes of a file of sums; with the names of ten thousand files it has a tenth of that."""
+
 
 @dataclass
 class Ended:
@@ -29,11 +33,11 @@ class Ended:
 
     counters: Counters = field(default_factory=Counters)
     histograms: dict[str, Histogram] = field(default_factory=dict)
-    files: list[str] = field(default_factory=list)
+    files: set[str] = field(default_factory=set)
 
-    def add(self, file: str, worker: WorkerReading) -> None:
+    def add(self, file: str, worker: Totals) -> None:
         """Add one worker's, whose file is to go."""
-        self.files.append(file)
+        self.files.add(file)
         counters = worker.counters
         self.counters += counters
         wait = worker.histograms["wait"]
@@ -44,25 +48,36 @@ class Ended:
             self.histograms[name] = self.histograms.get(name, Histogram()) + histogram
 
     @classmethod
-    def read(cls, directory: Path, name: str) -> Self:
-        """Return what was written before; nothing where there is none, or another release's."""
-        try:
-            said = json.loads((directory / f"{name}.ended").read_bytes())
-            histograms = {
-                each: Histogram(tuple(value["counts"]), value["seconds"])
-                for each, value in said["histograms"].items()
-                if len(value["counts"]) == len(BOUNDS) + 1
-            }
-            return cls(Counters(**said["counters"]), histograms, said["files"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return cls()
+    def read(cls, path: Path) -> Self:
+        """Return what was written before; nothing where there is no file.
 
-    def write(self, directory: Path, name: str) -> None:
+        Raises:
+            OSError: It cannot be read.
+            UnusableFileError: It was not written by this release, or is damaged.
+        """
+        try:
+            content = read_own(path, LARGEST, range(LARGEST + 1))
+        except FileNotFoundError:
+            return cls()
+        try:
+            said = json.loads(content)
+            return cls(
+                Counters(**{name: _count(value) for name, value in said["counters"].items()}),
+                {str(name): _histogram(value) for name, value in said["histograms"].items()},
+                {str(name) for name in said["files"]},
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise UnusableFileError("it is damaged, or another release's") from error
+
+    def write(self, path: Path) -> None:
         """Write it as a whole, before the files go, so that nobody counts anything twice."""
-        self.files = [file for file in self.files if (directory / file).exists()]
-        new = directory / f"{name}.ended.new"
-        new.write_text(json.dumps(asdict(self)))
-        new.replace(directory / f"{name}.ended")
+        self.files = {file for file in self.files if (path.parent / file).exists()}
+        new = path.with_name(f"{path.name}.new")
+        new.unlink(missing_ok=True)  # of a worker that was killed here, or a link to elsewhere
+        descriptor = open_own(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        with os.fdopen(descriptor, "w") as file:
+            json.dump({**asdict(self), "files": sorted(self.files)}, file)
+        new.replace(path)
 
 
 @contextlib.contextmanager
@@ -77,7 +92,7 @@ def locked(directory: Path) -> Iterator[bool]:
     """
     descriptor = None
     with contextlib.suppress(OSError):  # the directory is gone, its disk full, or another user's
-        descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = open_own(directory / LOCK, os.O_RDWR | os.O_CREAT)
     if descriptor is None:
         yield False
         return
@@ -85,4 +100,20 @@ def locked(directory: Path) -> Iterator[bool]:
         until = time.monotonic() + LOCK_SECONDS
         while not (is_alone := try_lock(descriptor)) and time.monotonic() < until:
             time.sleep(0.001)
-        yield is_alone
+        try:
+            yield is_alone
+        finally:
+            unlock(descriptor)
+
+
+def _histogram(said: Mapping[str, Any]) -> Histogram:
+    counts, seconds = tuple(map(_count, said["counts"])), said["seconds"]
+    if len(counts) != len(BOUNDS) + 1 or not 0 <= seconds < 2**63:
+        raise ValueError("not a histogram")
+    return Histogram(counts, float(seconds))
+
+
+def _count(said: object) -> int:
+    if type(said) is not int or not 0 <= said < 2**63:
+        raise ValueError("not a count")
+    return said

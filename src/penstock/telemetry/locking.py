@@ -5,7 +5,7 @@ import sys
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["IS_POSSIBLE", "lock", "try_lock"]
+__all__ = ["IS_POSSIBLE", "lock", "try_lock", "unlock"]
 
 IS_POSSIBLE = sys.platform != "win32"
 """Whether there are such locks."""
@@ -29,3 +29,8 @@ def try_lock(descriptor: int, *, is_shared: bool = False) -> bool:
     except OSError:
         return False
     return True
+
+
+def unlock(descriptor: int) -> None:
+    """Unlock a file, also for a process that was forked meanwhile and has it open as well."""
+    fcntl.flock(descriptor, fcntl.LOCK_UN)

@@ -6,7 +6,7 @@ from functools import cached_property, reduce
 from penstock.telemetry.histogram import Histogram
 from penstock.telemetry.sample import Counters, Sample
 
-__all__ = ["Reading", "RouteUse", "StatementUse", "WorkerReading"]
+__all__ = ["Reading", "RouteUse", "StatementUse", "Totals", "WorkerReading"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,19 @@ class StatementUse:
     rows: int
     most_in_request: int
     last_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What one process has counted since its start.
+
+    Args:
+        counters: Of each kind of event.
+        histograms: By the names in ``HISTOGRAMS``.
+    """
+
+    counters: Counters
+    histograms: dict[str, Histogram]
 
 
 @dataclass(frozen=True, slots=True)

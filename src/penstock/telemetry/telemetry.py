@@ -129,7 +129,7 @@ class Telemetry:
         file, workers = self._file, self._workers
         if file is not None and workers is not None:
             self.let_go()
-            self._clean_up(workers, file.path.parent)
+            self._clean_up(workers, file.path)
 
     def let_go(self) -> None:
         """Count no more, and leave the file as it is: for its worker has forked, or closes."""
@@ -145,11 +145,12 @@ class Telemetry:
         self._file.close()
         self._file = self._recorder = self._sampler = self._asking = self._pool = None
 
-    def _clean_up(self, workers: Workers, directory: Path) -> None:
+    def _clean_up(self, workers: Workers, own: Path) -> None:
         with contextlib.suppress(OSError):  # no reason for a service not to end as it should
+            workers.add_up(only=own)
             workers.forget()
             if self._chosen is None:
-                leave_nothing(directory)
+                leave_nothing(own.parent)
 
     def read(self) -> Reading:
         """Return what all workers of this machine say; an empty reading while nothing counts."""
@@ -169,6 +170,8 @@ class Telemetry:
 
     async def _ask(self, recorder: Recorder, workers: Workers, own: Path) -> None:
         pause, heard_at = ASK_FIRST, -inf
+        # In a thread, for they may be many.
+        await asyncio.to_thread(workers.add_up)
         while True:
             await asyncio.sleep(pause)
             pause = ASK_EVERY
@@ -176,7 +179,10 @@ class Telemetry:
                 return
             is_first, answer = False, None
             try:
-                is_first = workers.first() == own
+                is_first = await asyncio.to_thread(workers.first) == own
+                if is_first:
+                    # Those of workers that were killed, of whose end nobody else hears.
+                    await asyncio.to_thread(workers.add_up)
                 if is_first and self.ask_server is not None:
                     answer = await self.ask_server()
             except Exception:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Self
 
 from penstock.telemetry.layout import LAYOUT
-from penstock.telemetry.locking import lock, try_lock
+from penstock.telemetry.locking import lock, try_lock, unlock
+from penstock.telemetry.own_file import UnusableFileError, open_own
 
 __all__ = ["SUFFIX", "WorkerFile", "is_alive"]
 
@@ -56,16 +57,19 @@ class WorkerFile:
             with os.fdopen(descriptor, "wb", closefd=False) as empty:
                 empty.write(bytes(LAYOUT.size))
             file = cls(path, descriptor)
+            file._sign()
             unnamed.rename(path)
         except BaseException:
             os.close(descriptor)
             unnamed.unlink(missing_ok=True)
             raise
-        numbers = file.numbers
+        return file
+
+    def _sign(self) -> None:
+        numbers = self.numbers
         numbers[LAYOUT.pid] = float(os.getpid())
         numbers[LAYOUT.started] = time.time()
         numbers[LAYOUT.signature] = LAYOUT.version
-        return file
 
     def close(self) -> None:
         """Let go of the file, which others then take for that of a worker that has ended."""
@@ -76,13 +80,19 @@ class WorkerFile:
 
 
 def is_alive(path: Path) -> bool:
-    """Tell whether the worker whose file it is still lives: the kernel unlocks it at its end.
+    """Return whether the worker whose file it is still lives: the kernel unlocks it at its end.
 
-    Of one whose file may not be opened that is not known; it is taken to live.
+    Of one whose file cannot be opened that is not known, and it is taken to live. What is no
+    regular file of this user's is no worker's.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError as error:
-        return not isinstance(error, FileNotFoundError)
+        descriptor = open_own(path)
+    except (FileNotFoundError, UnusableFileError):
+        return False
+    except OSError:
+        return True
     with contextlib.closing(os.fdopen(descriptor, "rb", buffering=0)):
-        return not try_lock(descriptor, is_shared=True)
+        if not try_lock(descriptor, is_shared=True):
+            return True
+        unlock(descriptor)
+        return False

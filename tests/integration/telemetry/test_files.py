@@ -4,7 +4,9 @@ import fcntl
 import gc
 import os
 import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from sqlalchemy import text
 from tests.eventually import eventually
 
 from penstock import Database, query
+from penstock.telemetry.ended import locked
 from penstock.telemetry.layout import LAYOUT
 from penstock.telemetry.worker_file import WorkerFile
 from penstock.telemetry.worker_reading import WorkerReader
@@ -122,6 +125,22 @@ async def test_no_sum_falls_while_another_worker_adds_up_one_that_has_ended(
 
         assert late.counters == database.telemetry.read().counters
         assert late.counters.checkins == 1 + 2
+
+
+def test_a_process_forked_while_the_ended_are_added_up_does_not_keep_others_from_it(
+    tmp_path: Path,
+) -> None:
+    with locked(tmp_path) as is_alone:
+        child = os.fork()
+        if child == 0:
+            time.sleep(60)
+            os._exit(0)
+    with locked(tmp_path) as is_alone_again:
+        pass
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+    assert (is_alone, is_alone_again) == (True, True)
 
 
 async def test_telemetry_that_was_deleted_begins_anew(

@@ -151,6 +151,38 @@ async def test_sums_never_fall_while_workers_come_and_go(database_url: str, tmp_
         assert pids(database.telemetry.read()) == {os.getpid()}
 
 
+async def test_files_of_workers_that_end_or_are_killed_go_though_nobody_reads(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.telemetry.telemetry.ASK_FIRST", 0.01)
+    monkeypatch.setattr("penstock.telemetry.telemetry.ASK_EVERY", 0.01)
+    async with database_of(database_url, tmp_path) as database:
+        for _ in range(3):
+            async with database_of(database_url, tmp_path) as ended:
+                await ended.reader.one(ONE)
+            assert _files(tmp_path) == 1
+        with worker(database_url, tmp_path, 20) as process:
+            said(process)
+            process.kill()
+            process.wait()
+            await eventually(lambda: _files(tmp_path) == 1)
+
+        assert database.telemetry.read().counters.checkins == 1 + 3 * 2 + 21
+
+
+async def test_a_worker_adds_up_at_its_start_those_that_ended_before(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with database_of(database_url, tmp_path):
+        with worker(database_url, tmp_path, 20) as process:
+            said(process)
+            process.kill()
+            process.wait()
+        assert _files(tmp_path) == 2
+        async with database_of(database_url, tmp_path):
+            await eventually(lambda: _files(tmp_path) == 2)
+
+
 async def test_a_reader_that_stands_still_holds_nobody_up(
     database_url: str, tmp_path: Path
 ) -> None:

@@ -1,12 +1,13 @@
 """A statement's shape: one line, at most 200 characters, and never a value."""
 
+import time
 from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.telemetry.shapes import LONGEST, shape
+from penstock.telemetry.shapes import LONGEST, _shape, shape
 
 TEXTS = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), max_size=30)
 NUMBERS = st.one_of(
@@ -96,6 +97,36 @@ def test_a_list_has_one_shape_however_long_it_is(length: int) -> None:
     assert shape(f"SELECT a FROM t WHERE id IN ({ids})") == "SELECT a FROM t WHERE id IN (...)"
     assert shape(f"INSERT INTO t (a, b) VALUES {rows}") == "INSERT INTO t (a, b) VALUES (...)"
     assert shape(f"SELECT a = ANY(ARRAY[{ids}]") == "SELECT a = ANY(ARRAY[...]"
+
+
+PARTS = [
+    "%(",
+    "%(a ",
+    "IN (",
+    "IN (a",
+    "VALUES (",
+    "VALUES (?),",
+    "ARRAY[",
+    "IN (SELECT ",
+    "(",
+    "()",
+]
+PARTS += ["'", "E'a' -- b\n", '"', "$a$", "/*", "--\n", "1.", "?", ",", " ", "IN ((((", "x IN () "]
+
+
+@pytest.mark.parametrize("begin", ["SELECT ", "IN (", "VALUES (a), ("])
+@pytest.mark.parametrize("part", PARTS)
+def test_the_time_is_linear_in_the_length(part: str, begin: str) -> None:
+    def seconds(length: int) -> float:
+        statement = begin + part * (length // len(part))
+        since = time.process_time()
+        _shape(statement, is_mysql=False, longest=LONGEST)
+        return time.process_time() - since
+
+    short = min(seconds(2_000) for _ in range(3))
+
+    # Twenty times as long: four hundred times the time if it were quadratic.
+    assert min(seconds(40_000) for _ in range(2)) < 100 * short + 0.05
 
 
 @pytest.mark.parametrize(
