@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+from pydantic import SecretStr
 from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
@@ -81,7 +82,7 @@ class Database:
         """The express lane for what writes."""
 
     @classmethod
-    def from_url(cls, url: str, **overrides: Any) -> Self:
+    def from_url(cls, url: str | SecretStr, **overrides: Any) -> Self:
         """Make a database from its URL.
 
         Args:
@@ -91,6 +92,7 @@ class Database:
         Raises:
             SettingsError: A value is wrong; the message names it and what is accepted.
         """
+        url = SecretStr(url) if isinstance(url, str) else url  # in no traceback with locals
         return cls(DatabaseSettings.of(url, **overrides))
 
     @classmethod

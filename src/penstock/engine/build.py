@@ -15,6 +15,7 @@ from penstock.engine.sqlite import is_one_connection, prepare_sqlite
 from penstock.engine.statements import note_statements
 from penstock.engine.timeouts import explain_timeouts
 from penstock.pool import PenstockPool
+from penstock.pool.failure import let_go
 from penstock.settings import DatabaseSettings, Environment
 
 __all__ = ["build_engine"]
@@ -39,6 +40,17 @@ ONE_CONNECTION: Mapping[str, Any] = {
     "idle_before_ping": math.inf,
     "reclaim_leaks": False,
 }
+
+
+class _Unpooled(NullPool):
+    """Opens a connection for each caller; where that fails, the password is in no frame."""
+
+    def _do_get(self) -> Any:
+        try:
+            return super()._do_get()
+        except BaseException as error:
+            let_go(error)
+            raise
 
 
 def build_engine(settings: DatabaseSettings) -> AsyncEngine:
@@ -88,7 +100,7 @@ def _adapt_connections(engine: AsyncEngine) -> None:
 def _pool(settings: DatabaseSettings, url: URL) -> dict[str, Any]:
     if settings.driver == "aiosqlite" and is_one_connection(url):
         return {**_queue(settings), **ONE_CONNECTION}
-    return _queue(settings) if settings.keeps_connections else {"poolclass": NullPool}
+    return _queue(settings) if settings.keeps_connections else {"poolclass": _Unpooled}
 
 
 def _queue(settings: DatabaseSettings) -> dict[str, Any]:

@@ -94,13 +94,11 @@ def connect_failed(
     Returns:
         The error to raise from the driver's.
     """
-    attempt = (
-        f"{settings.driver} opened no connection to {address_of(settings)} "
-        f"within connect_timeout={settings.connect_timeout:g} s"
-    )
+    attempt = f"{settings.driver} opened no connection to {address_of(settings)}"
     if timed_out:
+        limit = f"within connect_timeout={settings.connect_timeout:g} s"
         why = "no answer in time (pool_timeout is another limit, on waiting for the pool)"
-        return ConnectFailed(f"{attempt}: {why}", FailureReason.TIMEOUT)
+        return ConnectFailed(f"{attempt} {limit}: {why}", FailureReason.TIMEOUT)
     cause = " ".join(f"{type(error).__name__}: {error}".split())
     if "unsupported startup parameter" in cause:  # PgBouncer's words, SQLSTATE 08P01
         cause += " (a pooler is in between, of which the setting proxy should tell)"

@@ -194,7 +194,7 @@ _ANSWERS: dict[type[Exception], Callable[..., _Answer | None]] = {
     TransactionTimeout: lambda _: _TRANSACTION_TIMEOUT,
 }
 _EXPECTED = (ConnectFailed, DeadlineExceeded, PoolClosed, PoolTimeoutError)
-"""What comes by the thousand. Where it was raised from is of no interest, as a rule."""
+"""What is nobody's mistake in the code: where it was raised from is of no interest."""
 
 
 def problem_of(error: Exception) -> Problem | None:
@@ -217,38 +217,42 @@ class _ErrorAnswers:
     """Answers the database errors of one application, and logs those that are its own fault.
 
     What an overload or an outage brings about comes by the thousand: a line of each kind has the
-    pool's numbers or the server's address, no traceback, and is written ten times a second. A
-    nested checkout comes as often, and is told with its traceback.
+    pool's numbers or the server's address, and no traceback. Each code has ten lines a second.
 
     Args:
         clock: Gives seconds; for the limit of the log.
     """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
-        self._limits: defaultdict[type, LogLimit] = defaultdict(partial(LogLimit, clock))
+        self._limits: defaultdict[str, LogLimit] = defaultdict(partial(LogLimit, clock))
 
     async def answer(self, _: HTTPConnection, error: Exception) -> Response:
         """As Starlette's exception handlers do."""
         answer = _answer_to(error)
         if answer is None:
             raise error
-        if isinstance(error, _EXPECTED):
-            self._log_limited(answer, error)
+        if isinstance(error, _EXPECTED) and not isinstance(error, NestedCheckout):
+            self._log_briefly(answer, error)
         elif answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            _logger.error("Answered %d %s", answer.status, answer.code, exc_info=error)
+            self._log_fault(answer, error)
         return answer.problem()
 
-    def _log_limited(self, answer: _Answer, error: Exception) -> None:
-        left_out = self._limits[type(error)].passes()
-        if left_out is None:
-            return
+    def _log_fault(self, answer: _Answer, error: Exception) -> None:
+        # Each may have to be looked for, and there are no more than connections that were lost.
+        if answer is _OUTCOME_UNKNOWN or self._may_log(f"fault {answer.code}", answer):
+            _logger.error("Answered %d %s", answer.status, answer.code, exc_info=error)
+
+    def _may_log(self, kind: str, answer: _Answer) -> bool:
+        left_out = self._limits[kind].passes()
         if left_out:
             _logger.warning("%d more were answered by %s", left_out, answer.code)
-        if isinstance(error, NestedCheckout):  # a mistake in the code, and it says where
-            _logger.error("Answered %d %s", answer.status, answer.code, exc_info=error)
-        else:
-            text = " ".join(str(error).split())
-            _logger.warning("Answered %d %s: %s", answer.status, answer.code, text)
+        return left_out is not None
+
+    def _log_briefly(self, answer: _Answer, error: Exception) -> None:
+        if not self._may_log(answer.code, answer):
+            return
+        text = " ".join(str(error).split())
+        _logger.warning("Answered %d %s: %s", answer.status, answer.code, text)
 
 
 def handle_database_errors(app: Starlette) -> None:

@@ -14,7 +14,7 @@ class LeakReport:
         route: Where the request went, such as ``GET /users/{user_id}``; None outside requests.
         borrowed_at: Stack of the checkout, innermost frame last.
         holder_at: Stack of where the borrower is now; empty where it has gone.
-        statement: The last statement, cut, without its values; None where none is known.
+        statement: The last statement, cut, without values and literals; None where none is known.
         reclaimed: Whether the connection is taken back by force.
     """
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from penstock.drivers.shapes import shape
 from penstock.pool.errors import NestedCheckout
 from penstock.pool.events import LoanLeaked, NestedCheckoutSeen
 from penstock.pool.leak import LeakReport
@@ -27,8 +28,6 @@ __all__ = ["refuse_nested_checkout", "report_leaks", "report_nested_checkout"]
 
 _logger = logging.getLogger("penstock.pool")
 
-STATEMENT_LENGTH = 200
-
 
 def report_leaks(keeper: "Keeper", now: float) -> None:
     """Report each loan once that has lasted for longer than ``leak_after``."""
@@ -46,12 +45,13 @@ def report_leaks(keeper: "Keeper", now: float) -> None:
 
 def _report(keeper: "Keeper", slot: Slot, loan: Loan, now: float) -> None:
     statement = slot.content.info.get(STATEMENT_KEY)
+    is_mysql = getattr(keeper.dialect, "name", "") in ("mysql", "mariadb")
     report = LeakReport(
         seconds=now - slot.lent_at,
         route=loan.route() if loan.route else None,
         borrowed_at=loan.stack(),
         holder_at=where(loan.task),
-        statement=" ".join(statement.split())[:STATEMENT_LENGTH] if statement else None,
+        statement=shape(statement, is_mysql=is_mysql) if statement else None,
         reclaimed=keeper.policy.reclaim_leaks,
     )
     _logger.warning("%s", report)

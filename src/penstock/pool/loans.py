@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import linecache
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
@@ -35,6 +36,9 @@ _NOT_THE_CALLERS = (
     str(_ROOM.parent / "express"),
 )
 """Where frames come from that tell nobody where the mistake is."""
+
+_TEXT = re.compile(r"(['\"])(?:\\.|(?!\1).)*\1?")
+"""A text in a line of source, which may hold a statement with its literals."""
 
 borrower_route: ContextVar[Callable[[], str] | None] = ContextVar("borrower_route", default=None)
 """Who asks, in words, such as a request's route; called only when there is something to report."""
@@ -122,5 +126,6 @@ def _text(frames: "Iterator[tuple[CodeType, int]]") -> str:
             continue
         lines.append(f'  File "{code.co_filename}", line {number}, in {code.co_name}\n')
         if source := linecache.getline(code.co_filename, number).strip():
-            lines.append(f"    {source}\n")
+            shown = _TEXT.sub("'...'", source)
+            lines.append(f"    {shown}\n")
     return "".join(lines)

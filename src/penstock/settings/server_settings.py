@@ -3,7 +3,7 @@
 import json
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, SecretStr
 from pydantic_core import PydanticCustomError
 
 from penstock.settings.acceptance import Accepted
@@ -14,12 +14,22 @@ HAVE_A_SETTING = frozenset({"application_name", "jit"})
 
 
 def _from_json(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _plain(text) for name, text in value.items()}
     if not isinstance(value, str):
         return value
     try:
         return json.loads(value)
     except (ValueError, RecursionError):
         raise PydanticCustomError("json", "not JSON") from None
+
+
+def _plain(text: object) -> object:
+    return text.get_secret_value() if isinstance(text, SecretStr) else text
+
+
+def _hidden(value: dict[str, str]) -> dict[str, SecretStr]:
+    return {name: SecretStr(text) for name, text in value.items()}
 
 
 def _checked(value: dict[str, str]) -> dict[str, str]:
@@ -35,5 +45,6 @@ ServerSettings = Annotated[
     dict[str, str],
     BeforeValidator(_from_json),
     AfterValidator(_checked),
+    PlainSerializer(_hidden),
     Accepted('names and their values as text, such as {"timezone": "UTC"},'),
 ]

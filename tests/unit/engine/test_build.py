@@ -129,7 +129,7 @@ def test_the_numbers_of_sqlalchemys_own_pool_are_read_as_well() -> None:
 
 def test_serverless_has_no_pool() -> None:
     engine = build_engine(DatabaseSettings.of(POSTGRESQL, environment="serverless"))
-    assert type(engine.pool) is NullPool
+    assert isinstance(engine.pool, NullPool)
     assert pool_snapshot(engine) == PoolSnapshot(0, 0, 0, 0, 0)
 
 

@@ -64,14 +64,19 @@ async def test_what_comes_by_the_thousand_is_a_line_each_and_ten_lines_a_second(
 
 
 @pytest.mark.parametrize(("error", "code"), FAULTS, ids=lambda value: type(value).__name__)
-async def test_every_fault_is_logged_with_its_traceback(
+async def test_a_fault_is_logged_with_its_traceback_and_ten_times_a_second(
     answer: Answer, caplog: pytest.LogCaptureFixture, error: Exception, code: str
 ) -> None:
     for _ in range(MANY):
         await answer(error)
 
-    assert caplog.messages == [f"Answered 503 {code}"] * MANY
-    assert all(record.exc_info and record.exc_info[1] is error for record in caplog.records)
+    faults = [record for record in caplog.records if record.levelno == logging.ERROR]
+    if isinstance(error, CommitOutcomeUnknown):  # each may have to be looked for
+        assert len(faults) == MANY
+    else:
+        assert 1 <= len(caplog.records) <= MANY / 10
+    assert {record.message for record in faults} == {f"Answered 503 {code}"}
+    assert all(record.exc_info and record.exc_info[1] is error for record in faults)
 
 
 async def test_nested_checkouts_are_logged_with_tracebacks_ten_times_a_second(

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import URL, make_url
 
+from penstock import Database
 from penstock.errors import SettingsError
 from penstock.settings import DatabaseSettings, settings_from_environment
 
@@ -62,6 +63,23 @@ def test_a_password_survives_and_is_not_shown(password: str) -> None:
         assert password not in shown
         assert as_written(password) not in shown
     assert password not in repr(settings.model_dump())
+
+
+def test_a_secret_among_the_servers_settings_is_in_no_dump_and_survives_one() -> None:
+    settings = DatabaseSettings.of(url_with("x"), server_settings={"app.key": "hunter2"})
+    dump = settings.model_dump()
+
+    assert settings.server_settings == {"app.key": "hunter2"}
+    assert "hunter2" not in repr(dump) + settings.model_dump_json() + repr(settings)
+    assert DatabaseSettings.model_validate(dump) == settings
+
+
+@pytest.mark.parametrize("wrong", ["postgresql://u:hunter2@h:port/db", "hunter2"])
+def test_a_wrong_url_is_in_no_local_variable_of_from_url(wrong: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        Database.from_url(wrong)
+
+    assert "hunter2" not in everything_shown(raised.value)
 
 
 @given(passwords, st.sampled_from(["localhost:port", "h@st", "[::1", "h1,[::2]", "::1"]))

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+from penstock.drivers.shapes import shape
 from penstock.exporters.opentelemetry import conventions as names
-from penstock.telemetry.shapes import shape
 
 __all__ = ["LONGEST_TEXT", "Described", "describer"]
 
