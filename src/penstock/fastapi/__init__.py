@@ -13,8 +13,9 @@ from penstock.fastapi.dependencies import (
     write_session,
     writer,
 )
-from penstock.fastapi.errors import Problem, handle_database_errors
+from penstock.fastapi.errors import handle_database_errors
 from penstock.fastapi.install import install
+from penstock.fastapi.problems import Problem
 from penstock.fastapi.scope import SessionScope
 
 __all__ = [

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import cache
 from inspect import signature
 from operator import attrgetter
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Depends
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -26,12 +26,33 @@ __all__ = [
     "Reader",
     "WriteSession",
     "Writer",
+    "access_of",
     "current_database",
     "read_session",
     "reader",
     "write_session",
     "writer",
 ]
+
+
+Access = Literal["read", "write"]
+_Dependency = TypeVar("_Dependency", bound=Callable[..., Any])
+_ACCESS = "penstock_access"
+"""The attribute of a dependency that says what a route may do by it."""
+
+
+def access_of(dependency: object) -> Access | None:
+    """Return what a route may do with a database by a dependency; None if it is not one of these.
+
+    Args:
+        dependency: What stands in ``Depends``.
+    """
+    return getattr(dependency, _ACCESS, None)
+
+
+def _with_access(access: Access, dependency: _Dependency) -> _Dependency:
+    setattr(dependency, _ACCESS, access)
+    return dependency
 
 
 def _session_of(name: str, pick: Callable[[UnitOfWork], Any]) -> Callable[..., Any]:
@@ -62,7 +83,7 @@ def write_session(name: str = "default") -> Callable[[HTTPConnection], Awaitable
     Args:
         name: The database's name in ``install(app, database, name=...)``.
     """
-    return _session_of(name, attrgetter("writer"))
+    return _with_access("write", _session_of(name, attrgetter("writer")))
 
 
 @cache
@@ -72,7 +93,7 @@ def read_session(name: str = "default") -> Callable[[HTTPConnection], Awaitable[
     Args:
         name: The database's name in ``install(app, database, name=...)``.
     """
-    return _session_of(name, attrgetter("reader"))
+    return _with_access("read", _session_of(name, attrgetter("reader")))
 
 
 @cache
@@ -86,7 +107,7 @@ def current_database(name: str = "default") -> Callable[[HTTPConnection], Awaita
     async def dependency(connection: HTTPConnection) -> Database:
         return units_of(connection.scope).database(name)
 
-    return dependency
+    return _with_access("write", dependency)
 
 
 @cache
@@ -103,7 +124,7 @@ def reader(name: str = "default") -> Callable[[HTTPConnection], Awaitable[expres
     async def dependency(connection: HTTPConnection) -> express.Reader:
         return units_of(connection.scope).reader(name)
 
-    return dependency
+    return _with_access("read", dependency)
 
 
 @cache
@@ -119,7 +140,7 @@ def writer(name: str = "default") -> Callable[[HTTPConnection], Awaitable[expres
     async def dependency(connection: HTTPConnection) -> express.Writer:
         return units_of(connection.scope).writer(name)
 
-    return dependency
+    return _with_access("write", dependency)
 
 
 # A scope means nothing to a dependency that has no end; told, FastAPI need not find that out for

@@ -1,262 +1,147 @@
-"""Database errors as answers: RFC 9457 problem details that tell a client what to do, and no more.
+"""Database errors of an application: handled, answered by problem details, and logged."""
 
-No answer holds a statement, a value, a constraint's name or an address: that is for the log.
-"""
-
+import inspect
 import logging
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from http import HTTPStatus
 from time import monotonic
+from typing import Any
 
-from sqlalchemy.exc import DBAPIError, IntegrityError, NoResultFound
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
-from penstock.database import CommitOutcomeUnknown
 from penstock.deadlines import DeadlineExceeded
-from penstock.engine import LockTimeout, StatementTimeout, TransactionTimeout
+from penstock.fastapi.problems import CODES, KINDS, Answer, answer_to
+from penstock.fastapi.scope import route_of
 from penstock.log_limit import LogLimit
-from penstock.pool import (
-    ConnectFailed,
-    NestedCheckout,
-    PoolClosed,
-    PoolSuspended,
-    PoolTimeout,
-)
+from penstock.pool import ConnectFailed, NestedCheckout, PoolClosed
 
-__all__ = ["Problem", "handle_database_errors", "internal_error", "problem_of"]
+__all__ = ["call_handler", "handle_database_errors"]
 
 _logger = logging.getLogger(__name__)
 
-_INTEGRITY_CODES = {
-    "23502": "not_null_violation",
-    "23503": "foreign_key_violation",
-    "23505": "unique_violation",
-    "23514": "check_violation",
-    "23P01": "exclusion_violation",
-}
-"""PostgreSQL's SQLSTATEs: https://www.postgresql.org/docs/current/errcodes-appendix.html"""
-_CONFLICTS = ("40001", "40P01")
-"""Serialization failure and deadlock: the server rolled back and asks for another try."""
-
-
-class Problem(JSONResponse):
-    """An ``application/problem+json`` answer.
-
-    Args:
-        status: The HTTP status.
-        code: A stable word for programs, such as ``unique_violation``.
-        detail: One sentence for people, the same for every occurrence.
-        retry_after: Seconds after which asking again is safe and may succeed; None where asking
-            again is not known to be safe.
-    """
-
-    media_type = "application/problem+json"
-
-    def __init__(
-        self, status: HTTPStatus, code: str, detail: str, retry_after: int | None = None
-    ) -> None:
-        content = {"title": status.phrase, "status": status.value, "code": code, "detail": detail}
-        headers = None if retry_after is None else {"Retry-After": str(retry_after)}
-        super().__init__(content, status_code=status.value, headers=headers)
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """What :class:`Problem` is made of, for one kind of error."""
-
-    status: HTTPStatus
-    code: str
-    detail: str
-    retry_after: int | None = None
-
-    def problem(self) -> Problem:
-        return Problem(self.status, self.code, self.detail, self.retry_after)
-
-
-_NO_ROW = _Answer(HTTPStatus.NOT_FOUND, "not_found", "There is no such record.")
-_CONTRADICTION = _Answer(
-    HTTPStatus.CONFLICT,
-    "integrity_violation",
-    "The request contradicts data that is already stored.",
-)
-_EXHAUSTED = _Answer(
-    HTTPStatus.SERVICE_UNAVAILABLE,
-    "pool_exhausted",
-    "Every database connection is in use.",
-    retry_after=1,
-)
-_SUSPENDED = _Answer(
-    HTTPStatus.SERVICE_UNAVAILABLE,
-    "pool_suspended",
-    "The database is not to be used for the moment.",
-    retry_after=5,
-)
-_CLOSED = _Answer(
-    HTTPStatus.SERVICE_UNAVAILABLE,
-    "pool_closed",
-    "The service is shutting down.",
-    retry_after=5,
-)
-_UNREACHABLE = _Answer(
-    HTTPStatus.SERVICE_UNAVAILABLE,
-    "database_unavailable",
-    "The database cannot be reached.",
-    retry_after=5,
-)
-_CONFLICT = _Answer(
-    HTTPStatus.SERVICE_UNAVAILABLE,
-    "transaction_conflict",
-    "The request met another one and was undone.",
-    retry_after=1,
-)
-_CONNECTION_LOST = _Answer(
-    HTTPStatus.SERVICE_UNAVAILABLE,
-    "database_connection_lost",
-    "The connection to the database broke while the request was at work.",
-)
-_STATEMENT_TIMEOUT = _Answer(
-    HTTPStatus.SERVICE_UNAVAILABLE,
-    "statement_timeout",
-    "The database took too long, and the request was undone.",
-)
-_LOCK_TIMEOUT = _Answer(
-    HTTPStatus.SERVICE_UNAVAILABLE,
-    "lock_timeout",
-    "The request waited too long for another one, and was undone.",
-    retry_after=1,
-)
-_TRANSACTION_TIMEOUT = _Answer(
-    HTTPStatus.SERVICE_UNAVAILABLE,
-    "transaction_timeout",
-    "The request kept its transaction open for too long, and was undone.",
-)
-_TIMED_OUT = _Answer(
-    HTTPStatus.SERVICE_UNAVAILABLE,
-    "deadline_exceeded",
-    "The database did not answer within the time that the service allows.",
-)
-_CALLER_TIMED_OUT = _Answer(
-    HTTPStatus.GATEWAY_TIMEOUT,
-    "deadline_exceeded",
-    "The time that the request allows was up before the database had answered.",
-)
-_OUTCOME_UNKNOWN = _Answer(
-    HTTPStatus.SERVICE_UNAVAILABLE,
-    "commit_outcome_unknown",
-    "The work may or may not have been saved. Look for it before asking again.",
-)
-_INTERNAL = _Answer(
-    HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "The request could not be completed."
-)
-
-
-def _integrity(error: IntegrityError) -> _Answer:
-    code = _INTEGRITY_CODES.get(_sqlstate(error), _CONTRADICTION.code)
-    return replace(_CONTRADICTION, code=code)
-
-
-def _deadline(error: DeadlineExceeded) -> _Answer:
-    if error.is_callers:
-        return _CALLER_TIMED_OUT
-    # Where nothing but waiting for a connection has taken the time, asking again is safe.
-    waited = isinstance(error.__cause__, PoolTimeout)
-    return replace(_TIMED_OUT, retry_after=1) if waited else _TIMED_OUT
-
-
-def _driver(error: DBAPIError) -> _Answer | None:
-    if _sqlstate(error) in _CONFLICTS:
-        return _CONFLICT
-    return _CONNECTION_LOST if error.connection_invalidated else None
-
-
-def _sqlstate(error: DBAPIError) -> str:
-    return getattr(error.orig, "sqlstate", None) or ""
-
-
-_ANSWERS: dict[type[Exception], Callable[..., _Answer | None]] = {
-    CommitOutcomeUnknown: lambda _: _OUTCOME_UNKNOWN,
-    ConnectFailed: lambda _: _UNREACHABLE,
-    DBAPIError: _driver,
-    DeadlineExceeded: _deadline,
-    IntegrityError: _integrity,
-    LockTimeout: lambda _: _LOCK_TIMEOUT,
-    NoResultFound: lambda _: _NO_ROW,
-    PoolClosed: lambda _: _CLOSED,
-    PoolSuspended: lambda _: _SUSPENDED,
-    PoolTimeoutError: lambda _: _EXHAUSTED,
-    StatementTimeout: lambda _: _STATEMENT_TIMEOUT,
-    TransactionTimeout: lambda _: _TRANSACTION_TIMEOUT,
-}
 _EXPECTED = (ConnectFailed, DeadlineExceeded, PoolClosed, PoolTimeoutError)
 """What is nobody's mistake in the code: where it was raised from is of no interest."""
+_ORDINARY = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
+"""What a service answers on a good day."""
+_OF_THE_REST = (Exception, BaseException, object)
+"""What has a handler for everything that has none."""
 
 
-def problem_of(error: Exception) -> Problem | None:
-    """Return the answer for a database error; None for one that only a 500 fits."""
-    answer = _answer_to(error)
-    return answer.problem() if answer else None
-
-
-def _answer_to(error: Exception) -> _Answer | None:
-    answer_for = next((_ANSWERS[kind] for kind in type(error).__mro__ if kind in _ANSWERS), None)
-    return answer_for(error) if answer_for else None
-
-
-def internal_error() -> Problem:
-    """Return the answer for an error that no handler knows."""
-    return _INTERNAL.problem()
+_TO_LOOK_FOR = "commit_outcome_unknown"
 
 
 class _ErrorAnswers:
-    """Answers the database errors of one application, and logs those that are its own fault.
+    """Answers the database errors of one application, and logs them.
 
-    What an overload or an outage brings about comes by the thousand: a line of each kind has the
-    pool's numbers or the server's address, and no traceback. Each code has ten lines a second.
+    Of a client's error the log has a line with the route and the constraint. What an overload or an
+    outage brings about comes by the thousand: a line of each kind has the pool's numbers or the
+    server's address, no traceback. What the program is at fault for has its traceback. Each code has
+    ten lines a second.
 
     Args:
+        app: Whose own handlers take precedence.
+        codes: Which answers are given.
         clock: Gives seconds; for the limit of the log.
     """
 
-    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self, app: Starlette, codes: Collection[str], clock: Callable[[], float] = monotonic
+    ) -> None:
+        self._app = app
+        self._codes = codes
         self._limits: defaultdict[str, LogLimit] = defaultdict(partial(LogLimit, clock))
 
-    async def answer(self, _: HTTPConnection, error: Exception) -> Response:
+    async def answer(self, connection: HTTPConnection, error: Exception) -> Response:
         """As Starlette's exception handlers do."""
-        answer = _answer_to(error)
-        if answer is None:
+        if (own := self._own_handler(type(error))) is not None:
+            return await call_handler(own, connection, error)
+        answer = answer_to(error, connection)
+        if answer is None or answer.code not in self._codes:
             raise error
-        if isinstance(error, _EXPECTED) and not isinstance(error, NestedCheckout):
-            self._log_briefly(answer, error)
-        elif answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            self._log_fault(answer, error)
+        self._log(answer, connection, error)
         return answer.problem()
 
-    def _log_fault(self, answer: _Answer, error: Exception) -> None:
-        # Each may have to be looked for, and there are no more than connections that were lost.
-        if answer is _OUTCOME_UNKNOWN or self._may_log(f"fault {answer.code}", answer):
-            _logger.error("Answered %d %s", answer.status, answer.code, exc_info=error)
+    def _own_handler(self, kind: type[Exception]) -> Callable[..., Any] | None:
+        """Return the application's handler for a base class, which may have come after this one."""
+        handlers: Mapping[Any, Callable[..., Any]] = self._app.exception_handlers
+        for base in kind.__mro__:
+            if base in _OF_THE_REST:
+                break
+            if base in handlers and handlers[base] != self.answer:
+                return handlers[base]
+        return None
 
-    def _may_log(self, kind: str, answer: _Answer) -> bool:
+    def _log(self, answer: Answer, connection: HTTPConnection, error: Exception) -> None:
+        if isinstance(error, _EXPECTED) and not isinstance(error, NestedCheckout):
+            self._log_briefly(logging.WARNING, answer, " ".join(str(error).split()))
+        elif answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            # Each of these may have to be looked for; they are no more than lost connections.
+            if answer.code == _TO_LOOK_FOR or self._may_log(f"fault {answer.code}", answer):
+                _logger.error("Answered %d %s", answer.status, answer.code, exc_info=error)
+        else:
+            said = f"{route_of(connection.scope)}, {_cause(error)}"
+            level = logging.INFO if answer.status in _ORDINARY else logging.WARNING
+            if answer.is_programs:
+                self._log_briefly(logging.ERROR, answer, said, error)
+            else:
+                self._log_briefly(level, answer, said)
+
+    def _log_briefly(
+        self, level: int, answer: Answer, said: str, error: Exception | None = None
+    ) -> None:
+        if self._may_log(answer.code, answer, level):
+            _logger.log(
+                level, "Answered %d %s: %s", answer.status, answer.code, said, exc_info=error
+            )
+
+    def _may_log(self, kind: str, answer: Answer, level: int = logging.WARNING) -> bool:
         left_out = self._limits[kind].passes()
         if left_out:
-            _logger.warning("%d more were answered by %s", left_out, answer.code)
+            _logger.log(level, "%d more were answered by %s", left_out, answer.code)
         return left_out is not None
 
-    def _log_briefly(self, answer: _Answer, error: Exception) -> None:
-        if not self._may_log(answer.code, answer):
-            return
-        text = " ".join(str(error).split())
-        _logger.warning("Answered %d %s: %s", answer.status, answer.code, text)
 
+def handle_database_errors(app: Starlette, codes: Collection[str] = CODES) -> None:
+    """Answer database errors of ``app`` by problem details; its own handlers keep precedence.
 
-def handle_database_errors(app: Starlette) -> None:
-    """Answer database errors of ``app`` by problem details; its own handlers keep precedence."""
-    answers = _ErrorAnswers()
-    for kind in _ANSWERS:
+    Args:
+        app: The application. A handler of its own for a base class of an error takes precedence as
+            well, but for one of ``Exception``, whenever it is added.
+        codes: Which answers are given, such as ``unique_violation``; other errors are raised on.
+    """
+    answers = _ErrorAnswers(app, frozenset(codes))
+    for kind in KINDS:
         app.exception_handlers.setdefault(kind, answers.answer)
+
+
+async def call_handler(
+    handler: Callable[..., Any], connection: HTTPConnection, error: Exception
+) -> Response:
+    """Have an exception handler answer, whether it is a coroutine function or a plain one."""
+    if inspect.iscoroutinefunction(handler):
+        response: Response = await handler(connection, error)
+    else:
+        response = await run_in_threadpool(handler, connection, error)
+    return response
+
+
+def _cause(error: Exception) -> str:
+    """Return what was violated, without a value."""
+    if not isinstance(error, DBAPIError):
+        return type(error).__name__
+    orig: Any = error.orig
+    # asyncpg's own error is behind SQLAlchemy's; psycopg's tells by an object of its own.
+    said = getattr(orig, "diag", None) or getattr(orig, "__cause__", None)
+    for what in ("constraint", "column"):
+        if name := getattr(said, f"{what}_name", None):
+            return f"{what} {name} of table {getattr(said, 'table_name', None)}"
+    kind = type(getattr(orig, "__cause__", None) or orig).__name__
+    sqlstate = getattr(orig, "sqlstate", None)
+    return f"{kind}, SQLSTATE {sqlstate}" if sqlstate else kind

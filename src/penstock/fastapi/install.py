@@ -1,14 +1,12 @@
 """Giving an application its database, in one call."""
 
-import inspect
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import Depends, FastAPI
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount
@@ -18,10 +16,12 @@ from penstock.database import Database
 from penstock.errors import PenstockError
 from penstock.fastapi.collector import tuned_collector
 from penstock.fastapi.deadlines import RequestLimits
-from penstock.fastapi.errors import handle_database_errors, internal_error
+from penstock.fastapi.errors import call_handler, handle_database_errors
 from penstock.fastapi.live import add_live_routes
 from penstock.fastapi.metrics import add_metrics_routes
+from penstock.fastapi.openapi import document_problems
 from penstock.fastapi.pool_log import PoolLog
+from penstock.fastapi.problems import CODES, internal_error
 from penstock.fastapi.process_time import ProcessTime
 from penstock.fastapi.request_context import ContextOf
 from penstock.fastapi.routes import add_health_routes, add_pool_routes, is_open, let_others_first
@@ -39,6 +39,7 @@ def install(
     name: str = "default",
     access: Callable[..., Any] | None = None,
     session_context: ContextOf | None = None,
+    answers: bool | Collection[str] = True,
     routes: bool = True,
     readiness_timeout: float = 2.0,
     tune_gc: bool = True,
@@ -67,6 +68,9 @@ def install(
             ``Request`` (for a WebSocket, of the ``HTTPConnection``) that returns a
             ``SessionContext``, or None for none. It is asked when the database is first used, once
             for each request; what it raises is raised there. ``docs/tenants.md`` has more.
+        answers: Which database errors are answered by problem details: all, none, or those whose
+            codes are listed, such as ``{"not_found", "pool_exhausted"}``; ``docs/errors.md`` has
+            them. Other errors are raised on.
         routes: Whether to add the operations routes.
         readiness_timeout: Seconds within which each database must answer ``/health/ready``.
         tune_gc: Whether the garbage collector is told, once the application has started, that what
@@ -86,13 +90,14 @@ def install(
     _refuse_others(app, database)
     _refuse_arguments(access, readiness_timeout)
     _refuse_context(database, session_context)
+    codes = _codes(answers)
     limits = RequestLimits(statement_timeout, deadline_header, deadline_limit)
     if app.middleware_stack is not None:
         raise PenstockError("install(app, database) must come before the application starts.")
     databases: dict[str, Database] | None = getattr(app.state, "penstock", None)
     if databases is None:
         databases = app.state.penstock = {}
-        _install_once(app, databases, limits)
+        _install_once(app, databases, limits, codes)
         if tune_gc:
             _tune_when_started(app)
         if routes:
@@ -152,14 +157,33 @@ def _refuse_context(database: Database, session_context: object) -> None:
     database.context.check_support()
 
 
-def _install_once(app: FastAPI, databases: dict[str, Database], limits: RequestLimits) -> None:
+def _codes(answers: object) -> frozenset[str]:
+    if isinstance(answers, bool):
+        return CODES if answers else frozenset()
+    if isinstance(answers, str) or not isinstance(answers, Collection):
+        raise PenstockError(
+            f"install(answers=...) takes True, False or codes of answers, not {answers!r}."
+        )
+    if unknown := sorted(str(code) for code in answers if code not in CODES):
+        raise PenstockError(
+            f"install(answers=...): {', '.join(unknown)} is not answered; accepted are "
+            f"{', '.join(sorted(CODES))}."
+        )
+    return frozenset(answers)
+
+
+def _install_once(
+    app: FastAPI, databases: dict[str, Database], limits: RequestLimits, codes: frozenset[str]
+) -> None:
     build = app.build_middleware_stack
     observers: list[Observer] = [ProcessTime()]
     app.state.penstock_observers = observers
     contexts: dict[Database, ContextOf] = {}
     app.state.penstock_contexts = contexts
+    app.state.penstock_answers = codes
 
     def build_within_scope() -> ASGIApp:
+        _answer_in_mounted(app, codes)
         return SessionScope(
             build(),
             databases,
@@ -172,7 +196,13 @@ def _install_once(app: FastAPI, databases: dict[str, Database], limits: RequestL
     # The scope must stand outside all middleware, also what is added later or stands outside
     # user middleware; there is no other place for that.
     app.build_middleware_stack = build_within_scope  # type: ignore[method-assign]  # see above
-    handle_database_errors(app)
+    handle_database_errors(app, codes)
+    document_problems(app, codes)
+
+
+def _answer_in_mounted(app: FastAPI, codes: frozenset[str]) -> None:
+    for mounted in _mounted_applications(app.routes):
+        handle_database_errors(mounted, codes)
 
 
 def _open_with_lifespan(app: FastAPI, database: Database) -> None:
@@ -180,8 +210,7 @@ def _open_with_lifespan(app: FastAPI, database: Database) -> None:
 
     @asynccontextmanager
     async def lifespan(application: Any) -> AsyncIterator[Any]:
-        for mounted in _mounted_applications(app.routes):
-            handle_database_errors(mounted)
+        _answer_in_mounted(app, app.state.penstock_answers)
         let_others_first(app)
         async with database, inner(application) as state:
             yield state
@@ -218,18 +247,10 @@ def _error_answer(app: FastAPI) -> Callable[[Request, Exception], Any]:
         handler = next((handlers[kind] for kind in kinds if kind in handlers), None)
         if handler is not None:
             try:
-                return await _call(handler, request, error)
+                return await call_handler(handler, request, error)
             except Exception as failure:  # noqa: BLE001 - whatever it is, a 500 must leave
                 error = failure
         _logger.error("The response was withdrawn: its transaction failed", exc_info=error)
         return internal_error()
 
     return answer
-
-
-async def _call(handler: Callable[..., Any], request: Request, error: Exception) -> Response:
-    if inspect.iscoroutinefunction(handler):
-        response: Response = await handler(request, error)
-    else:
-        response = await run_in_threadpool(handler, request, error)
-    return response

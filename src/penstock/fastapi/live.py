@@ -133,7 +133,7 @@ def _add_assets(app: FastAPI, assets: Iterable[tuple[str, str]]) -> None:
     # Without the guards: they hold nothing of the service, and a browser that was let in by a
     # parameter of the page's address does not repeat it for them.
     for name, media_type in assets:
-        add(app, f"/pool/assets/{name}", _asset(name, media_type), include_in_schema=False)
+        add(app, f"/pool/assets/{name}", _asset(name, media_type))
 
 
 def _asset(name: str, media_type: str) -> Callable[[], Response]:

@@ -42,7 +42,11 @@ def add(app: FastAPI, path: str, endpoint: Callable[..., Any], **arguments: Any)
     """
     # To the application's own router: one that is included costs each request more.
     app.router.add_api_route(
-        path, endpoint, tags=["operations"], route_class_override=OperationsRoute, **arguments
+        path,
+        endpoint,
+        include_in_schema=False,
+        route_class_override=OperationsRoute,
+        **arguments,
     )
 
 

@@ -26,7 +26,7 @@ from penstock.telemetry.statement_watch import (
     request_statements,
 )
 
-__all__ = ["Observer", "ResponseReplaced", "SessionScope"]
+__all__ = ["Observer", "ResponseReplaced", "SessionScope", "route_of"]
 
 _OF_THE_WITHDRAWN_RESPONSE = (
     b"accept-ranges",
@@ -181,7 +181,7 @@ class _Exchange:
         self._observers = observers
         self._is_replaced = False
         self._arrived = perf_counter()
-        self._route = partial(_route_of, scope)
+        self._route = partial(route_of, scope)
         self._statements: RequestStatements = {}
         self._leases: set[OpenLease] = set()
 
@@ -256,10 +256,11 @@ async def _dropped() -> None:
     """Send nothing of a response that has given way to another."""
 
 
-def _route_of(scope: Scope) -> str:
+def route_of(scope: Scope) -> str:
+    """Return the method and the route's pattern of a request."""
     # The route's pattern: the path itself may hold what is nobody else's business.
     pattern = getattr(scope.get("route"), "path", "(no route)")
-    method = scope["method"]
+    method = scope.get("method", "WEBSOCKET")
     return f"{method if method in _METHODS else '_OTHER'} {pattern}"
 
 
