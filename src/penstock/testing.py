@@ -2,10 +2,11 @@
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 
 from sqlalchemy import event
 
-from penstock.database import Database, UnitOfWork
+from penstock.database import Database
 from penstock.pool import PoolTimeout
 
 __all__ = ["exhausted", "undone"]
@@ -28,9 +29,7 @@ async def undone(database: Database) -> AsyncIterator[Database]:
     """
     async with database.engine.connect() as connection:
         transaction = await connection.begin()
-        with database.units_from(
-            lambda options: UnitOfWork(connection, connection, options=options)
-        ):
+        with database.units_from(partial(database.unit_on, connection)):
             try:
                 yield database
             finally:

@@ -27,16 +27,20 @@ class Certificates:
         stranger: File of another authority of the same name.
         certificate: The server's certificate, as PEM text.
         key: The server's private key, as PEM text.
+        client: File of a client's certificate, signed by the same authority.
+        client_key: File of its private key.
     """
 
     authority: Path
     stranger: Path
     certificate: str
     key: str
+    client: Path
+    client_key: Path
 
 
 def make_certificates(directory: Path) -> Certificates:
-    """Make two authorities, and a server's certificate signed by the first.
+    """Make two authorities, and a server's and a client's certificate signed by the first.
 
     Args:
         directory: Where the files go.
@@ -50,11 +54,17 @@ def make_certificates(directory: Path) -> Certificates:
     _openssl(directory, f"req {NEW_KEY} -keyout server.key -out server.csr -subj /CN=localhost")
     signer = "-CA authority.pem -CAkey authority.key -CAcreateserial -extfile extensions"
     _openssl(directory, f"x509 -req -days 2 -in server.csr -out server.pem {signer}")
+    _openssl(directory, f"req {NEW_KEY} -keyout client.key -out client.csr -subj /CN=postgres")
+    signer = "-CA authority.pem -CAkey authority.key -CAcreateserial"
+    _openssl(directory, f"x509 -req -days 2 -in client.csr -out client.pem {signer}")
+    (directory / "client.key").chmod(0o600)
     return Certificates(
         authority=directory / "authority.pem",
         stranger=directory / "stranger.pem",
         certificate=(directory / "server.pem").read_text(),
         key=(directory / "server.key").read_text(),
+        client=directory / "client.pem",
+        client_key=directory / "client.key",
     )
 
 

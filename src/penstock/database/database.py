@@ -20,11 +20,13 @@ from penstock.database.lifecycle import Lifecycle, finish
 from penstock.database.limits import server_limits
 from penstock.database.read_only import ReadOnlySession, reading_engine
 from penstock.database.server_numbers import ServerNumbers, server_numbers
+from penstock.database.session_kinds import SessionKinds
 from penstock.database.unit import UnitOfWork
 from penstock.deadlines import Deadline
 from penstock.drivers.driver import NO_OPTIONS, BeginOptions
 from penstock.engine import (
     Confinement,
+    EngineOptions,
     build_engine,
     pool_snapshot,
     watch_statements,
@@ -55,14 +57,26 @@ class Database:
 
     Args:
         settings: What to connect to and how; see :meth:`from_url`, :meth:`from_environment`.
+        session_class: A subclass of ``AsyncSession`` of the application's own, such as SQLModel's,
+            which the sessions are as well; None for none.
+        engine_options: What the engine is given in Python alone, such as a ``json_serializer``.
 
     Raises:
+        PenstockError: ``session_class`` is something else.
         SettingsError: ``settings`` is something else, such as a URL.
     """
 
-    def __init__(self, settings: DatabaseSettings) -> None:
+    def __init__(
+        self,
+        settings: DatabaseSettings,
+        *,
+        session_class: type[AsyncSession] | None = None,
+        engine_options: EngineOptions | None = None,
+    ) -> None:
         self.settings = settings = _no_url(settings)
-        self._engine = build_engine(settings)
+        self._engine_options = engine_options or EngineOptions()
+        self._kinds = SessionKinds.of(session_class, autoflush=settings.autoflush)
+        self._engine = build_engine(settings, self._engine_options)
         note_failures(self._engine.sync_engine)
         self._confinement = Confinement(self._engine, settings)
         self._reading = reading_engine(self._engine)
@@ -82,33 +96,61 @@ class Database:
         """The express lane for what writes."""
 
     @classmethod
-    def from_url(cls, url: str | SecretStr, **overrides: Any) -> Self:
+    def from_url(cls, url: object, **overrides: Any) -> Self:
         """Make a database from its URL.
 
         Args:
-            url: Such as ``postgresql://user:password@host/name`` or ``sqlite:///file.db``.
-            **overrides: Settings by their Python names, such as ``pool_size=10``.
+            url: Such as ``postgresql://user:password@host/name`` or ``sqlite:///file.db``; as text,
+                a ``SecretStr``, or a URL object of SQLAlchemy's or Pydantic's.
+            **overrides: Settings by their Python names, such as ``pool_size=10``; the arguments of
+                :class:`penstock.engine.EngineOptions`, such as ``json_serializer=dumps``; and
+                ``session_class``, as for the class.
 
         Raises:
             SettingsError: A value is wrong; the message names it and what is accepted.
         """
         url = SecretStr(url) if isinstance(url, str) else url  # in no traceback with locals
-        return cls(DatabaseSettings.of(url, **overrides))
+        session_class = overrides.pop("session_class", None)
+        options, settings = EngineOptions.among(overrides)
+        return cls(
+            DatabaseSettings.of(url, **settings),
+            session_class=session_class,
+            engine_options=options,
+        )
 
     @classmethod
     def from_environment(
-        cls, prefix: str = "DATABASE_", env_file: str | Path | None = ".env"
+        cls,
+        prefix: str = "DATABASE_",
+        env_file: str | Path | None = ".env",
+        *,
+        environment: str | None = None,
+        session_class: type[AsyncSession] | None = None,
+        **options: Any,
     ) -> Self:
         """Make a database from environment variables.
 
         Args:
             prefix: What the variables begin with; a second database has another one.
             env_file: A file with variables that the environment itself lacks; None for none.
+            environment: Whose profile applies, whatever ``ENVIRONMENT`` says; None to read that.
+            session_class: As for the class.
+            **options: As those of :class:`penstock.engine.EngineOptions`.
 
         Raises:
             SettingsError: A variable is missing or wrong; the message names it.
         """
-        return cls(settings_from_environment(prefix=prefix, env_file=env_file))
+        engine_options, unknown = EngineOptions.among(options)
+        if unknown:
+            raise SettingsError(
+                f"{', '.join(unknown)}: from_environment() reads settings from the environment; in "
+                "Python they are given to from_url()"
+            )
+        return cls(
+            settings_from_environment(prefix, env_file, environment=environment),
+            session_class=session_class,
+            engine_options=engine_options,
+        )
 
     @property
     def engine(self) -> AsyncEngine:
@@ -176,6 +218,7 @@ class Database:
     async def _start(self) -> None:
         pool = await self._bound_pool()
         found = pool.ledger.open
+        self._warn_of_unnamed_environment()
         try:
             if self.settings.telemetry:
                 self.telemetry.start(self._own_pool)
@@ -186,6 +229,14 @@ class Database:
             if not found:  # else they are in use by sessions of before
                 await finish(self._engine.dispose())
             raise
+
+    def _warn_of_unnamed_environment(self) -> None:
+        if not self.settings.names_environment:
+            _logger.warning(
+                "No environment is set: the profile of development applies, without values in the "
+                "log, and the operations routes answer this machine only. Set ENVIRONMENT, or "
+                "environment=, to development, testing, production or serverless."
+            )
 
     async def _stop(self, timeout: float) -> None:  # noqa: ASYNC109 - as close()
         pool = await self._bound_pool()
@@ -270,7 +321,17 @@ class Database:
             self.telemetry.committed,
             options,
             self.settings.pool_timeout,
+            kinds=self._kinds,
         )
+
+    def unit_on(self, connection: AsyncConnection, options: BeginOptions) -> UnitOfWork:
+        """Make a unit of work within the transaction of a connection, by savepoints.
+
+        Args:
+            connection: Whose transaction it is.
+            options: As for :meth:`unit`.
+        """
+        return UnitOfWork(connection, connection, options=options, kinds=self._kinds)
 
     def _own_pool(self) -> PenstockPool:
         pool = self._engine.pool
@@ -278,7 +339,10 @@ class Database:
         return pool
 
     def _own_lane(self) -> Lane:
-        if self.settings.driver == "asyncpg" and isinstance(self._engine.pool, PenstockPool):
+        # By what is compiled once, options of the engine would be passed over.
+        is_plain = not self._engine_options.execution_options
+        is_pooled = isinstance(self._engine.pool, PenstockPool)
+        if self.settings.driver == "asyncpg" and is_pooled and is_plain:
             limit = self.settings.command_timeout
             return DriverLane(self._engine, self._confinement.is_possible, limit)
         return self._session_lane()

@@ -23,16 +23,9 @@ __all__ = ["ReadingSession", "WritingSession"]
 class WritingSession(UnitSession):
     """The session that writes; its COMMIT says so when its outcome is not known."""
 
-    def __init__(
-        self,
-        source: SessionSource,
-        options: BeginOptions,
-        context: ContextSource | None,
-        turn_timeout: float | None = None,
-    ) -> None:
-        super().__init__(source, WritingSyncSession, options, context, turn_timeout)
-        self.reader: ReadingSession | None = None
-        self.began = False
+    sync_session_class = WritingSyncSession
+    reader: "ReadingSession | None" = None
+    began = False
 
     async def before_operation(self) -> Turns:
         """Take the unit's connection over from the reader, which may hold the pool's last one."""
@@ -74,15 +67,24 @@ class ReadingSession(UnitSession):
     and needs no second connection.
     """
 
+    sync_session_class = ReadOnlySyncSession
+
     def __init__(
         self,
         source: SessionSource,
+        *,
         options: BeginOptions,
-        context: ContextSource | None,
+        context: ContextSource | None = None,
         turn_timeout: float | None = None,
+        autoflush: bool = False,
     ) -> None:
-        reading = replace(options, reading=True)
-        super().__init__(source, ReadOnlySyncSession, reading, context, turn_timeout)
+        super().__init__(
+            source,
+            options=replace(options, reading=True),
+            context=context,
+            turn_timeout=turn_timeout,
+            autoflush=autoflush,
+        )
         self.writer: WritingSession | None = None
         self._source = self._bound = source
         self._streams = False

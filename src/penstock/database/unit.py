@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from penstock.context import ContextSource
 from penstock.database.aborted import doubt
 from penstock.database.errors import SessionBusy
+from penstock.database.session_kinds import SessionKinds
 from penstock.database.sessions import ReadingSession, WritingSession
 from penstock.database.unit_session import SessionSource, UnitSession
 from penstock.drivers.driver import NO_OPTIONS, BeginOptions
@@ -17,6 +18,7 @@ from penstock.pool.record import Record
 __all__ = ["UnitOfWork"]
 
 _T = TypeVar("_T")
+_DEFAULT_KINDS = SessionKinds()
 
 
 class UnitOfWork:
@@ -32,6 +34,7 @@ class UnitOfWork:
         options: How the transactions of both begin.
         turn_timeout: Seconds that one statement waits for another on the same connection; None for
             no limit.
+        kinds: The classes of both.
 
     Attributes:
         context: Where the role and the settings of their transactions come from, beside those of
@@ -40,6 +43,7 @@ class UnitOfWork:
 
     __slots__ = (
         "_committed",
+        "_kinds",
         "_options",
         "_reader",
         "_reading",
@@ -56,7 +60,10 @@ class UnitOfWork:
         committed: Callable[[float], None] | None = None,
         options: BeginOptions = NO_OPTIONS,
         turn_timeout: float | None = None,
+        *,
+        kinds: SessionKinds = _DEFAULT_KINDS,
     ) -> None:
+        self._kinds = kinds
         self._committed = committed
         self._turn_timeout = turn_timeout
         self._writing = writing
@@ -70,9 +77,7 @@ class UnitOfWork:
     def writer(self) -> WritingSession:
         """The session that writes."""
         if self._writer is None:
-            self._writer = WritingSession(
-                self._writing, self._options, self.context, self._turn_timeout
-            )
+            self._writer = self._kinds.writing(self._writing, **self._arguments())
             self._introduce()
         return self._writer
 
@@ -80,11 +85,17 @@ class UnitOfWork:
     def reader(self) -> ReadingSession:
         """The session that reads."""
         if self._reader is None:
-            self._reader = ReadingSession(
-                self._reading, self._options, self.context, self._turn_timeout
-            )
+            self._reader = self._kinds.reading(self._reading, **self._arguments())
             self._introduce()
         return self._reader
+
+    def _arguments(self) -> dict[str, Any]:
+        return {
+            "options": self._options,
+            "context": self.context,
+            "turn_timeout": self._turn_timeout,
+            "autoflush": self._kinds.autoflush,
+        }
 
     def _introduce(self) -> None:
         if self._writer is not None and self._reader is not None:

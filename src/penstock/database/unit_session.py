@@ -211,16 +211,16 @@ class UnitSession(AsyncSession):
     def __init__(
         self,
         source: SessionSource,
-        kind: type[UnitSyncSession],
+        *,
         options: BeginOptions,
         context: ContextSource | None = None,
         turn_timeout: float | None = None,
+        autoflush: bool = False,
     ) -> None:
         super().__init__(
             source,
-            sync_session_class=kind,
             expire_on_commit=False,
-            autoflush=False,
+            autoflush=autoflush,
             close_resets_only=False,
             join_transaction_mode="create_savepoint",
         )

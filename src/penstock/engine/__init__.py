@@ -2,6 +2,7 @@
 
 from penstock.engine.build import build_engine
 from penstock.engine.confinement import Confinement
+from penstock.engine.options import EngineOptions
 from penstock.engine.snapshot import pool_snapshot
 from penstock.engine.statements import watch_statements
 from penstock.engine.timeouts import (
@@ -13,6 +14,7 @@ from penstock.engine.timeouts import (
 
 __all__ = [
     "Confinement",
+    "EngineOptions",
     "LockTimeout",
     "StatementTimeout",
     "Timeouts",

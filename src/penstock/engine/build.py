@@ -11,12 +11,13 @@ from sqlalchemy.pool import NullPool
 
 from penstock.drivers.capabilities import driver_of
 from penstock.engine.driver import connect_arguments
+from penstock.engine.options import EngineOptions
 from penstock.engine.sqlite import is_one_connection, prepare_sqlite
 from penstock.engine.statements import note_statements
 from penstock.engine.timeouts import explain_timeouts
 from penstock.pool import PenstockPool
 from penstock.pool.failure import let_go
-from penstock.settings import DatabaseSettings, Environment
+from penstock.settings import DatabaseSettings
 
 __all__ = ["build_engine"]
 
@@ -27,6 +28,8 @@ limit is exact and its error says more; and what SQLAlchemy asks of a new connec
 TRUSTED_FOR = 0.5
 """Seconds after its last use for which a connection is lent without a ping under
 ``pool_pre_ping``; HikariCP's default, com.zaxxer.hikari.aliveBypassWindowMs."""
+
+_NO_OPTIONS = EngineOptions()
 
 # SQLAlchemy's StaticPool lends the one connection to all at once, so that one request's rollback
 # undoes what another has written, acknowledged or not. This lends it to one at a time, and nothing
@@ -53,11 +56,12 @@ class _Unpooled(NullPool):
             raise
 
 
-def build_engine(settings: DatabaseSettings) -> AsyncEngine:
+def build_engine(settings: DatabaseSettings, options: EngineOptions = _NO_OPTIONS) -> AsyncEngine:
     """Make the engine that the settings describe; nothing is connected yet.
 
     Args:
         settings: Of one database. ``docs/engine.md`` says what each becomes for each driver.
+        options: What is given in Python alone.
 
     Returns:
         An engine whose failures to connect are ``ConnectFailed``.
@@ -65,15 +69,16 @@ def build_engine(settings: DatabaseSettings) -> AsyncEngine:
     Raises:
         SettingsError: The driver is not installed, or cannot do what a setting asks for.
     """
-    arguments = connect_arguments(settings)
+    arguments = options.of_connect(connect_arguments(settings, options.async_creator))
     url = make_url(settings.url.get_secret_value())
     engine = create_async_engine(
         url,
         connect_args=arguments,
         echo=settings.echo,
-        # Values are people's data; only a developer's own terminal may show them.
-        hide_parameters=settings.environment is not Environment.DEVELOPMENT,
+        hide_parameters=not settings.shows_values,
         **_pool(settings, url),
+        **_isolation(settings),
+        **options.of_engine(),
     )
     if engine.dialect.name == "postgresql" and not settings.keeps_connections:
         _adapt_connections(engine)
@@ -95,6 +100,13 @@ def _adapt_connections(engine: AsyncEngine) -> None:
             # Its close would overtake the answer to a ROLLBACK, and a pooler give up the server's.
             connection.is_shared = True
         return connection
+
+
+def _isolation(settings: DatabaseSettings) -> dict[str, Any]:
+    # To PostgreSQL it is told as a connection starts: for the express lane as well.
+    is_mysql = settings.driver in ("asyncmy", "aiomysql")
+    level = settings.isolation_level
+    return {"isolation_level": level.value} if is_mysql and level is not None else {}
 
 
 def _pool(settings: DatabaseSettings, url: URL) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Which driver takes which arguments, and how its connections are opened."""
 
 import importlib
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from penstock.engine.connector import Connector
@@ -26,21 +27,25 @@ EXTRAS: dict[Driver, str] = {
 }
 
 
-def connect_arguments(settings: DatabaseSettings) -> dict[str, Any]:
+def connect_arguments(
+    settings: DatabaseSettings, creator: Callable[[], Awaitable[Any]] | None = None
+) -> dict[str, Any]:
     """Return what SQLAlchemy passes to the dialect for each new connection.
 
     Args:
         settings: Of any database.
+        creator: Opens a connection in the place of the driver; None for the driver itself.
 
     Raises:
         SettingsError: The driver is not installed, or cannot do what a setting asks for.
     """
     module = _imported(settings.driver)
+    create = None if creator is None else _without_arguments(creator)
     match settings.driver:
         case "asyncpg":
             opened = Connector(
                 settings,
-                connect=module.connect,
+                connect=create or module.connect,
                 equip=equip_asyncpg,
                 discard=lambda connection: connection.terminate(),
                 simplify=without_client_check,
@@ -49,7 +54,7 @@ def connect_arguments(settings: DatabaseSettings) -> dict[str, Any]:
         case "psycopg":
             opened = Connector(
                 settings,
-                connect=module.AsyncConnection.connect,
+                connect=create or module.AsyncConnection.connect,
                 equip=equip_psycopg,
                 discard=lambda connection: connection.pgconn.finish(),
                 simplify=without_client_check,
@@ -58,13 +63,22 @@ def connect_arguments(settings: DatabaseSettings) -> dict[str, Any]:
         case "asyncmy" | "aiomysql":
             opened = Connector(
                 settings,
-                connect=module.connect,
+                connect=create or module.connect,
                 equip=equip_asyncmy if settings.driver == "asyncmy" else equip_aiomysql,
                 discard=lambda connection: connection.close(),
             )
             return {**mysql_arguments(settings), "async_creator_fn": opened}
         case "aiosqlite":
+            if create is not None:
+                raise SettingsError("async_creator: SQLite has no connections to create")
             return sqlite_arguments(settings)
+
+
+def _without_arguments(creator: Callable[[], Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    def create(*_: Any, **__: Any) -> Awaitable[Any]:
+        return creator()
+
+    return create
 
 
 def _imported(driver: Driver) -> Any:

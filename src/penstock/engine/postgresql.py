@@ -57,7 +57,8 @@ def asyncpg_arguments(settings: DatabaseSettings) -> dict[str, Any]:
         },
     }
     if settings.tls is not None:
-        arguments["ssl"] = tls_context(settings) if settings.tls.verifies else settings.tls.value
+        needs_context = settings.tls.verifies or settings.tls_cert_file is not None
+        arguments["ssl"] = tls_context(settings) if needs_context else settings.tls.value
     return arguments
 
 
@@ -100,6 +101,8 @@ def equip_psycopg(connection: Any, settings: DatabaseSettings) -> None:
 
 def _startup_parameters(settings: DatabaseSettings) -> dict[str, str]:
     parameters = dict(settings.server_settings)
+    if settings.isolation_level is not None:
+        parameters["default_transaction_isolation"] = settings.isolation_level.value.lower()
     if _is_sent(settings, "jit"):
         parameters["jit"] = "on" if settings.jit else "off"
     if settings.proxy not in POOLERS:
@@ -151,16 +154,22 @@ def _is_sent(settings: DatabaseSettings, name: str) -> bool:
 def _psycopg_tls(settings: DatabaseSettings) -> dict[str, str]:
     if settings.tls is None:
         return {}
+    own = {"sslcert": settings.tls_cert_file, "sslkey": settings.tls_key_file}
+    files = {name: str(path) for name, path in own.items() if path is not None}
+    return {**_psycopg_mode(settings, settings.tls), **files}
+
+
+def _psycopg_mode(settings: DatabaseSettings, tls: TlsMode) -> dict[str, str]:
     if settings.tls_ca_file is not None:
-        return {"sslmode": settings.tls.value, "sslrootcert": str(settings.tls_ca_file)}
-    if settings.tls is TlsMode.VERIFY_CA:
+        return {"sslmode": tls.value, "sslrootcert": str(settings.tls_ca_file)}
+    if tls is TlsMode.VERIFY_CA:
         raise SettingsError(
             "tls='verify-ca': psycopg needs a tls_ca_file with it; verify-full can do with the "
             "system's authorities"
         )
-    if settings.tls is TlsMode.VERIFY_FULL:
-        return {"sslmode": settings.tls.value, "sslrootcert": "system"}
-    return {"sslmode": settings.tls.value}
+    if tls is TlsMode.VERIFY_FULL:
+        return {"sslmode": tls.value, "sslrootcert": "system"}
+    return {"sslmode": tls.value}
 
 
 def _command_line(parameters: Mapping[str, str]) -> str:

@@ -19,7 +19,8 @@ def tls_context(settings: DatabaseSettings) -> ssl.SSLContext:
         with ``verify-full``, against ``tls_ca_file`` or else the system's authorities.
 
     Raises:
-        SettingsError: ``tls_ca_file`` holds no certificate that can be read.
+        SettingsError: ``tls_ca_file`` holds no certificate that can be read, or ``tls_cert_file``
+            and ``tls_key_file`` no pair of certificate and key.
     """
     try:
         context = ssl.create_default_context(cafile=settings.tls_ca_file)
@@ -29,4 +30,18 @@ def tls_context(settings: DatabaseSettings) -> ssl.SSLContext:
     context.check_hostname = settings.tls is TlsMode.VERIFY_FULL
     if settings.tls is None or not settings.tls.verifies:
         context.verify_mode = ssl.CERT_NONE
+    if settings.tls_cert_file is not None:
+        _load_own(context, settings)
     return context
+
+
+def _load_own(context: ssl.SSLContext, settings: DatabaseSettings) -> None:
+    certificate, key = str(settings.tls_cert_file), settings.tls_key_file
+    try:
+        # Without a password, OpenSSL would ask for one at the terminal.
+        context.load_cert_chain(certificate, key, password=lambda: b"")
+    except OSError as error:
+        given = f"tls_cert_file={certificate!r}, tls_key_file={'' if key is None else str(key)!r}"
+        raise SettingsError(
+            f"{given}: PEM files of a certificate and its key, without a password, are accepted"
+        ) from error

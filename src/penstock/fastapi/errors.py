@@ -42,8 +42,8 @@ class _ErrorAnswers:
 
     Of a client's error the log has a line with the route and the constraint. What an overload or an
     outage brings about comes by the thousand: a line of each kind has the pool's numbers or the
-    server's address, no traceback. What the program is at fault for has its traceback. Each code has
-    ten lines a second.
+    server's address, no traceback. What the program is at fault for has its traceback. Each code
+    has ten lines a second.
 
     Args:
         app: Whose own handlers take precedence.

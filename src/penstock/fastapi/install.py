@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from penstock.database import Database
 from penstock.errors import PenstockError
+from penstock.fastapi.access import Access, is_open
 from penstock.fastapi.collector import tuned_collector
 from penstock.fastapi.deadlines import RequestLimits
 from penstock.fastapi.errors import call_handler, handle_database_errors
@@ -24,7 +25,7 @@ from penstock.fastapi.pool_log import PoolLog
 from penstock.fastapi.problems import CODES, internal_error
 from penstock.fastapi.process_time import ProcessTime
 from penstock.fastapi.request_context import ContextOf
-from penstock.fastapi.routes import add_health_routes, add_pool_routes, is_open, let_others_first
+from penstock.fastapi.routes import add_health_routes, add_pool_routes, let_others_first
 from penstock.fastapi.scope import Observer, SessionScope
 
 __all__ = ["install"]
@@ -61,8 +62,9 @@ def install(
         database: What its dependencies will use.
         name: Tells several databases apart; the dependencies use ``default`` unless told.
         access: A dependency (as in ``Depends``) that refuses whoever may not see operational
-            numbers. Without one they are shown in development and testing only. Only that of
-            the first ``install`` counts, as does all that follows but ``session_context``.
+            numbers. Without one they are shown in development and testing only, and to this
+            machine alone where the environment was not named. Only that of the first ``install``
+            counts, as does all that follows but ``session_context``.
         session_context: Says the role and the settings under which everything runs that a request
             does in this database, such as whose tenant it is: a function, plain or async, of the
             ``Request`` (for a WebSocket, of the ``HTTPConnection``) that returns a
@@ -103,10 +105,10 @@ def install(
         if routes:
             add_health_routes(app, databases, readiness_timeout)
             if access is not None or is_open(database):
-                guards = [] if access is None else [Depends(access)]
-                add_pool_routes(app, databases, guards)
-                add_metrics_routes(app, databases, guards)
-                add_live_routes(app, databases, guards)
+                operators = Access.by(access, databases)
+                add_pool_routes(app, databases, operators)
+                add_metrics_routes(app, databases, operators)
+                add_live_routes(app, databases, operators)
     if name in databases:
         raise PenstockError(
             f"A database named {name!r} is already installed; give the second one another name: "

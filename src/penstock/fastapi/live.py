@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -11,10 +11,11 @@ from fastapi import FastAPI
 from starlette.responses import FileResponse, Response
 
 from penstock.database import Database
+from penstock.fastapi.access import Access
 from penstock.fastapi.broadcast import Broadcast, EventStream
 from penstock.fastapi.live_document import database_document, encode
 from penstock.fastapi.recent_times import RecentTimes
-from penstock.fastapi.routes import add, is_open
+from penstock.fastapi.routes import add
 from penstock.findings import Finding
 from penstock.telemetry import Reading, rules
 
@@ -52,13 +53,12 @@ class LiveDocument:
 
     Args:
         databases: By name; read anew each time.
-        all_may_be_seen: Whether a guard stands before it; without one only those are shown of
-            which :func:`is_open` says so.
+        access: Says which are shown.
     """
 
-    def __init__(self, databases: Mapping[str, Database], *, all_may_be_seen: bool) -> None:
+    def __init__(self, databases: Mapping[str, Database], access: Access) -> None:
         self._databases = databases
-        self._all_may_be_seen = all_may_be_seen
+        self._access = access
         self._recent: dict[str, RecentTimes] = {}
         self._found: dict[str, tuple[float, list[Finding]]] = {}
         self._lock = Lock()
@@ -76,7 +76,7 @@ class LiveDocument:
             shown = [
                 self._of(name, database, newest_only)
                 for name, database in list(self._databases.items())
-                if self._all_may_be_seen or is_open(database)
+                if self._access.shows(database)
             ]
         return encode(time.time(), shown)
 
@@ -99,16 +99,15 @@ class LiveDocument:
         return found
 
 
-def add_live_routes(app: FastAPI, databases: Mapping[str, Database], guards: Sequence[Any]) -> None:
+def add_live_routes(app: FastAPI, databases: Mapping[str, Database], access: Access) -> None:
     """Add ``/pool``, the live page, with ``/pool/state`` and ``/pool/events``, which it reads.
 
     Args:
         app: The application.
         databases: Whose pools, by name.
-        guards: Dependencies that refuse whoever may not look. Without any everybody may, but
-            sees only the databases in development and testing.
+        access: Who may look, and what they see.
     """
-    document = LiveDocument(databases, all_may_be_seen=bool(guards))
+    document = LiveDocument(databases, access)
     broadcast = Broadcast(document.newest)
 
     def page() -> Response:
@@ -125,7 +124,14 @@ def add_live_routes(app: FastAPI, databases: Mapping[str, Database], guards: Seq
         ("/pool/state", state, "What the live page shows, with 15 minutes of history"),
         ("/pool/events", events, "The same, newest only, once a second as server-sent events"),
     ):
-        add(app, path, endpoint, summary=summary, dependencies=guards, response_class=Response)
+        add(
+            app,
+            path,
+            endpoint,
+            summary=summary,
+            dependencies=access.guards,
+            response_class=Response,
+        )
     _add_assets(app, _ASSETS.items())
 
 

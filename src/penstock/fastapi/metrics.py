@@ -1,15 +1,15 @@
 """The route that Prometheus scrapes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from fastapi import FastAPI, Request, Response
 
 from penstock.database import Database
-from penstock.fastapi.routes import add, is_open
+from penstock.fastapi.access import Access
+from penstock.fastapi.routes import add
 
 __all__ = ["add_metrics_routes"]
 
@@ -20,9 +20,7 @@ _MISSING = (
 )
 
 
-def add_metrics_routes(
-    app: FastAPI, databases: Mapping[str, Database], guards: Sequence[Any]
-) -> None:
+def add_metrics_routes(app: FastAPI, databases: Mapping[str, Database], access: Access) -> None:
     """Add ``/metrics``: the numbers of all workers of this machine, whichever of them answers.
 
     It answers 501 and how to install it where ``prometheus-client`` is missing.
@@ -30,19 +28,17 @@ def add_metrics_routes(
     Args:
         app: The application.
         databases: Whose numbers, by name.
-        guards: As in ``dependencies=``: they refuse whoever may not look. Without any everybody
-            may, but sees only the databases that :func:`is_open` names. A database without
-            telemetry is left out.
+        access: Who may look, and what they see. A database without telemetry is left out.
     """
     # A thread of its own, so that scrapes neither hold up requests nor wait for their threads.
     alone = CapacityLimiter(1)
 
     async def metrics(request: Request) -> Response:
-        shown = {name: db for name, db in databases.items() if guards or is_open(db)}
+        shown = {name: db for name, db in databases.items() if access.shows(db)}
         accept = request.headers.get("accept", "")
         return await run_sync(_answer, shown, accept, limiter=alone)
 
-    add(app, "/metrics", metrics, summary="The numbers for Prometheus", dependencies=guards)
+    add(app, "/metrics", metrics, summary="The numbers for Prometheus", dependencies=access.guards)
 
 
 def _answer(shown: Mapping[str, Database], accept: str) -> Response:

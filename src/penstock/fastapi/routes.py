@@ -1,7 +1,7 @@
 """Operations routes: is the service alive, can it reach its database, how full is its pool."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -13,9 +13,9 @@ from starlette.types import Scope
 
 from penstock.database import Database
 from penstock.errors import PenstockError
-from penstock.settings import Environment
+from penstock.fastapi.access import Access
 
-__all__ = ["add", "add_health_routes", "add_pool_routes", "is_open", "let_others_first"]
+__all__ = ["add", "add_health_routes", "add_pool_routes", "let_others_first"]
 
 _logger = logging.getLogger(__name__)
 _NO_STORE = {"Cache-Control": "no-store"}
@@ -121,22 +121,19 @@ async def _answers(database: Database, name: str, timeout: float) -> bool:  # no
     return True
 
 
-def add_pool_routes(app: FastAPI, databases: Mapping[str, Database], guards: Sequence[Any]) -> None:
+def add_pool_routes(app: FastAPI, databases: Mapping[str, Database], access: Access) -> None:
     """Add ``/pool-stats``: the numbers of this worker's pools.
 
     Args:
         app: The application.
         databases: Whose pools, by name.
-        guards: Dependencies that refuse whoever may not look. Without any everybody may, but
-            sees only what :func:`is_open` says of each database.
+        access: Who may look, and what they see.
     """
 
     async def pool_stats(response: Response) -> dict[str, dict[str, bool | int | float]]:
         response.headers.update(_NO_STORE)
         return {
-            name: _stats(database)
-            for name, database in databases.items()
-            if guards or is_open(database)
+            name: _stats(database) for name, database in databases.items() if access.shows(database)
         }
 
     add(
@@ -144,7 +141,7 @@ def add_pool_routes(app: FastAPI, databases: Mapping[str, Database], guards: Seq
         "/pool-stats",
         pool_stats,
         summary="The numbers of this worker's pools",
-        dependencies=guards,
+        dependencies=access.guards,
     )
 
 
@@ -153,8 +150,3 @@ def _stats(database: Database) -> dict[str, bool | int | float]:
     numbers = asdict(pool)
     del numbers["last_open_error"]  # it names addresses: that is for the log
     return {**numbers, "utilisation": round(pool.utilisation, 4)}
-
-
-def is_open(database: Database) -> bool:
-    """Say whether anybody may see the pool's numbers: in development and testing only."""
-    return database.settings.environment in (Environment.DEVELOPMENT, Environment.TESTING)

@@ -2,7 +2,12 @@
 
 from penstock.settings.environment import settings_from_environment
 from penstock.settings.model import DatabaseSettings
-from penstock.settings.policies import BudgetPolicy, NestedCheckoutPolicy, TlsMode
+from penstock.settings.policies import (
+    BudgetPolicy,
+    IsolationLevel,
+    NestedCheckoutPolicy,
+    TlsMode,
+)
 from penstock.settings.profiles import Environment, SizePreset
 from penstock.settings.proxies import Proxy
 from penstock.settings.url import Driver
@@ -12,6 +17,7 @@ __all__ = [
     "DatabaseSettings",
     "Driver",
     "Environment",
+    "IsolationLevel",
     "NestedCheckoutPolicy",
     "Proxy",
     "SizePreset",

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from penstock.errors import SettingsError
 from penstock.settings.model import DatabaseSettings
+from penstock.settings.profiles import Environment
 from penstock.settings.refusals import nearest
 
 __all__ = ["settings_from_environment", "variable"]
@@ -23,7 +24,10 @@ ENCODING = "utf-8-sig"
 
 
 def settings_from_environment(
-    prefix: str = "DATABASE_", env_file: str | Path | None = ".env"
+    prefix: str = "DATABASE_",
+    env_file: str | Path | None = ".env",
+    *,
+    environment: str | None = None,
 ) -> DatabaseSettings:
     """Settings of the database whose variables start with ``prefix``.
 
@@ -32,6 +36,9 @@ def settings_from_environment(
             ``ANALYTICS_``. ``ENVIRONMENT`` and ``WEB_CONCURRENCY`` have none.
         env_file: File with more variables, which those of the environment outrank; it need
             not exist. None for no file.
+        environment: Whose profile applies, whatever ``ENVIRONMENT`` says; None to read it there. A
+            stage of the application's own there, such as ``staging``, has the production profile,
+            which a warning says.
 
     Returns:
         Complete settings.
@@ -43,10 +50,13 @@ def settings_from_environment(
     in_file = _names_in(env_file) if env_file is not None else []
     _warn_of_misspellings([*os.environ, *in_file], prefix)
     given = _reader(prefix)(_env_file=env_file, _env_file_encoding=ENCODING)
-    return DatabaseSettings.accept(
-        given.model_dump(exclude_unset=True),
-        {field: variable(field, prefix) for field in DatabaseSettings.model_fields},
-    )
+    values = given.model_dump(exclude_unset=True)
+    names = {field: variable(field, prefix) for field in DatabaseSettings.model_fields}
+    if environment is not None:
+        values["environment"], names["environment"] = environment, "environment"
+    elif "environment" in values:
+        values["environment"] = _profile_of(values["environment"])
+    return DatabaseSettings.accept(values, names)
 
 
 def variable(field: str, prefix: str = "DATABASE_") -> str:
@@ -60,6 +70,18 @@ def variable(field: str, prefix: str = "DATABASE_") -> str:
         The prefix and the name in capitals; ``ENVIRONMENT`` stands for all databases.
     """
     return "ENVIRONMENT" if field == "environment" else f"{prefix}{field}".upper()
+
+
+def _profile_of(stage: object) -> object:
+    """Return the environment that a stage stands for; what is empty is left to be refused."""
+    if not isinstance(stage, str) or not stage or stage.lower() in set(Environment):
+        return stage.lower() if isinstance(stage, str) else stage
+    _logger.warning(
+        "ENVIRONMENT is none of %s: the profile of production applies. To have another one, "
+        "give environment= to from_environment().",
+        ", ".join(Environment),
+    )
+    return Environment.PRODUCTION.value
 
 
 def _reader(prefix: str) -> type[BaseSettings]:

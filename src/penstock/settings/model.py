@@ -22,19 +22,26 @@ from penstock.settings.application_name import ApplicationName
 from penstock.settings.defaults import filled_in
 from penstock.settings.folder import Folder
 from penstock.settings.numbers import SECONDS, Real, RealOrOff, Whole, WholeOrOff
-from penstock.settings.policies import BudgetPolicy, NestedCheckoutPolicy, TlsMode
+from penstock.settings.policies import (
+    BudgetPolicy,
+    IsolationLevel,
+    NestedCheckoutPolicy,
+    TlsMode,
+)
 from penstock.settings.profiles import PRESETS, Environment, SizePreset
 from penstock.settings.proxies import PROXIES, Proxy
 from penstock.settings.refusals import refusal
 from penstock.settings.required_context import RequiredContext
 from penstock.settings.server_settings import ServerSettings
-from penstock.settings.tls import check_ca_file, move_tls
-from penstock.settings.url import SCHEMES, DatabaseUrl, Driver
+from penstock.settings.tls import check_ca_file, check_readable, move_tls
+from penstock.settings.url import SCHEMES, DatabaseUrl, Driver, text_of
 
 __all__ = ["WORKERS_VARIABLE", "DatabaseSettings"]
 
 # The name by which uvicorn and gunicorn learn how many workers to start.
 WORKERS_VARIABLE = "WEB_CONCURRENCY"
+
+RECYCLE = "-1 for never, or a whole number of seconds from 1 to 86400"
 
 
 class DatabaseSettings(BaseModel):
@@ -68,8 +75,8 @@ class DatabaseSettings(BaseModel):
     pool_timeout: Annotated[Real, SECONDS] = Field(
         gt=0, le=600, description="How long a request waits for a connection."
     )
-    pool_recycle: Annotated[Whole, SECONDS] = Field(
-        ge=1, le=86400, description="The age at which a connection is replaced."
+    pool_recycle: Annotated[Whole, Accepted(RECYCLE)] = Field(
+        ge=-1, le=86400, description="The age at which a connection is replaced."
     )
     pool_pre_ping: bool = Field(
         description="Whether a connection is tested when it is checked out."
@@ -102,6 +109,12 @@ class DatabaseSettings(BaseModel):
     nested_checkout: NestedCheckoutPolicy = Field(
         description="What happens to a task that would wait for itself."
     )
+    autoflush: bool = Field(
+        default=False, description="Whether a session sends what is pending before it reads."
+    )
+    isolation_level: IsolationLevel | None = Field(
+        None, description="The isolation level of transactions that ask for none."
+    )
     echo: bool = Field(description="Whether every statement is logged.")
     connect_timeout: Annotated[Real, SECONDS] = Field(
         10.0, gt=0, le=120, description="How long opening a new connection may take."
@@ -131,6 +144,12 @@ class DatabaseSettings(BaseModel):
     )
     tls_ca_file: Annotated[Path | None, Accepted("the path of a readable file")] = Field(
         None, description="The authorities that the server's certificate is checked against."
+    )
+    tls_cert_file: Annotated[Path | None, Accepted("the path of a readable file")] = Field(
+        None, description="The client's own certificate, which the server asks for."
+    )
+    tls_key_file: Annotated[Path | None, Accepted("the path of a readable file")] = Field(
+        None, description="The private key of that certificate."
     )
     tcp_keepalive: Annotated[Whole, SECONDS] = Field(
         ge=10, le=7200, description="Silence after which TCP asks whether the server is alive."
@@ -162,11 +181,12 @@ class DatabaseSettings(BaseModel):
     ] = Field(None, description="Where the workers of one machine keep those numbers.")
 
     @classmethod
-    def of(cls, url: str | SecretStr, **overrides: object) -> Self:
+    def of(cls, url: object, **overrides: object) -> Self:
         """Settings from Python.
 
         Args:
-            url: Where the database is, such as ``postgresql://user:password@host:5432/name``.
+            url: Where the database is, such as ``postgresql://user:password@host:5432/name``, as
+                text, a ``SecretStr``, or a URL object of SQLAlchemy's or Pydantic's.
             **overrides: Any other setting, by its field's name. What is left out comes from
                 ``preset``, ``proxy`` and ``environment``, in this order.
 
@@ -176,6 +196,7 @@ class DatabaseSettings(BaseModel):
         Raises:
             SettingsError: A value is wrong; every wrong one has a line in the message.
         """
+        url = text_of(url)
         url = SecretStr(url) if isinstance(url, str) else url
         return cls.accept({**overrides, "url": url})
 
@@ -217,6 +238,19 @@ class DatabaseSettings(BaseModel):
         """Whether a connection outlives the request that opened it; not so in serverless."""
         return self.environment is not Environment.SERVERLESS
 
+    @property
+    def names_environment(self) -> bool:
+        """Whether the environment was chosen; else it is development's, with care."""
+        return "environment" in self.model_fields_set
+
+    @property
+    def shows_values(self) -> bool:
+        """Whether statements' values may be in the log and in the text of errors.
+
+        They are people's data: only a developer who says so may see them.
+        """
+        return self.environment is Environment.DEVELOPMENT and self.names_environment
+
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, given: Any) -> Any:
@@ -232,7 +266,16 @@ class DatabaseSettings(BaseModel):
         url.check_query()
         return SecretStr(url.text())
 
-    @field_validator("proxy", "tls", "tls_ca_file", "server_settings", "requires_context")
+    @field_validator(
+        "proxy",
+        "isolation_level",
+        "tls",
+        "tls_ca_file",
+        "tls_cert_file",
+        "tls_key_file",
+        "server_settings",
+        "requires_context",
+    )
     @classmethod
     def _check_database(cls, value: object, info: ValidationInfo) -> object:
         database = _database(info)
@@ -271,17 +314,30 @@ class DatabaseSettings(BaseModel):
 
     @field_validator("pool_recycle")
     @classmethod
-    def _check_proxy(cls, value: int, info: ValidationInfo) -> int:
+    def _check_recycle(cls, value: int, info: ValidationInfo) -> int:
+        if value == 0:
+            raise ValueError(f"{RECYCLE} is accepted")
         proxy = info.data.get("proxy")
         if proxy is None:
             return value
         limit = PROXIES[proxy]
-        if limit.idle_timeout is not None and value >= limit.idle_timeout:
+        if limit.idle_timeout is not None and not 0 < value < limit.idle_timeout:
             raise ValueError(
                 f"{proxy} closes a connection that was idle for {limit.idle_timeout} seconds; "
                 f"a whole number of seconds from 1 to {limit.idle_timeout - 1} is accepted, "
                 f"{limit.pool_recycle} is the default"
             )
+        return value
+
+    @field_validator("tls_cert_file", "tls_key_file")
+    @classmethod
+    def _check_client_file(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None:
+            check_readable(value)
+            if info.data.get("tls", TlsMode.REQUIRE) not in _WITH_CLIENT_CERTIFICATE:
+                raise ValueError("it takes effect with tls require, verify-ca or verify-full only")
+            if info.field_name == "tls_key_file" and info.data.get("tls_cert_file", "") is None:
+                raise ValueError("it takes effect with tls_cert_file only")
         return value
 
     @field_validator("tls_ca_file")
@@ -292,6 +348,9 @@ class DatabaseSettings(BaseModel):
             tls = info.data.get("tls", TlsMode.VERIFY_FULL)
             check_ca_file(value, is_used=tls is not None and tls.verifies)
         return value
+
+
+_WITH_CLIENT_CERTIFICATE = (TlsMode.REQUIRE, TlsMode.VERIFY_CA, TlsMode.VERIFY_FULL)
 
 
 def _database(info: ValidationInfo) -> str | None:

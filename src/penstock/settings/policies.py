@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-__all__ = ["BudgetPolicy", "NestedCheckoutPolicy", "TlsMode"]
+__all__ = ["BudgetPolicy", "IsolationLevel", "NestedCheckoutPolicy", "TlsMode"]
 
 
 class TlsMode(StrEnum):
@@ -30,6 +30,15 @@ class BudgetPolicy(StrEnum):
     WARN = "warn"
     REFUSE = "refuse"
     OFF = "off"
+
+
+class IsolationLevel(StrEnum):
+    """The isolation level of a transaction, as SQLAlchemy spells it."""
+
+    READ_UNCOMMITTED = "READ UNCOMMITTED"
+    READ_COMMITTED = "READ COMMITTED"
+    REPEATABLE_READ = "REPEATABLE READ"
+    SERIALIZABLE = "SERIALIZABLE"
 
 
 class NestedCheckoutPolicy(StrEnum):

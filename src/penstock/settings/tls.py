@@ -1,4 +1,4 @@
-"""TLS by the URL's own parameters, and the file of authorities."""
+"""TLS by the URL's own parameters, and the files of certificates."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from pydantic import SecretStr
 
 from penstock.settings.url import TLS_PARAMETERS, DatabaseUrl
 
-__all__ = ["check_ca_file", "move_tls"]
+__all__ = ["check_ca_file", "check_readable", "move_tls"]
 
 
 def move_tls(given: dict[str, object]) -> dict[str, str]:
@@ -26,7 +26,8 @@ def move_tls(given: dict[str, object]) -> dict[str, str]:
     moved: dict[str, str] = {}
     for parameter, field in TLS_PARAMETERS.items():
         value = url.parameter(parameter)
-        if url.is_postgresql and value is not None and field not in given:
+        is_moved = url.is_postgresql and not url.keeps(parameter)
+        if is_moved and value is not None and field not in given:
             given[field], moved[parameter] = value, field
             url = url.without(parameter)
     if moved:
@@ -44,15 +45,22 @@ def check_ca_file(path: Path, *, is_used: bool) -> None:
     Raises:
         ValueError: It cannot be read, or nothing would look at it; the message says which.
     """
-    if not _is_readable(path):
-        raise ValueError("there is no such file, or it cannot be read")
+    check_readable(path)
     if not is_used:
         raise ValueError("it takes effect with tls verify-ca or verify-full only")
 
 
-def _is_readable(path: Path) -> bool:
+def check_readable(path: Path) -> None:
+    """Refuse a file that cannot be read.
+
+    Args:
+        path: Of the file.
+
+    Raises:
+        ValueError: There is none, or it cannot be read.
+    """
     try:
         with path.open("rb"):
-            return True
+            return
     except (OSError, ValueError):
-        return False
+        raise ValueError("there is no such file, or it cannot be read") from None

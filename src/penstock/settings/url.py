@@ -3,10 +3,10 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, Self, cast
-from urllib.parse import parse_qsl, urlencode
+from typing import Any, Literal, Self, cast
+from urllib.parse import parse_qsl, unquote, urlencode
 
-__all__ = ["SCHEMES", "TLS_PARAMETERS", "DatabaseUrl", "Driver"]
+__all__ = ["SCHEMES", "TLS_PARAMETERS", "DatabaseUrl", "Driver", "text_of"]
 
 Driver = Literal["asyncpg", "psycopg", "asyncmy", "aiomysql", "aiosqlite"]
 
@@ -40,7 +40,11 @@ TLS_PARAMETERS: Mapping[str, str] = {
     "sslmode": "tls",
     "ssl": "tls",
     "sslrootcert": "tls_ca_file",
+    "sslcert": "tls_cert_file",
+    "sslkey": "tls_key_file",
 }
+# libpq reads them by itself.
+READ_BY_PSYCOPG = frozenset({"sslcert", "sslkey"})
 # What is left of asyncpg.connect's arguments that text can be.
 KNOWN_TO_ASYNCPG = frozenset(
     {
@@ -70,6 +74,17 @@ _REST = re.compile(
 )
 _HOST = re.compile(r"(?P<name>\[[^\[\]\s]+\]|[^\[\]:\s]*)(?::(?P<port>.*))?")
 _PORT = re.compile(r"[0-9]{1,5}")
+
+
+def text_of(url: Any) -> Any:
+    """Return the whole text of a URL, password included; what is no URL is returned as it is.
+
+    Args:
+        url: A text, or a URL object of SQLAlchemy's or Pydantic's.
+    """
+    if hasattr(url, "render_as_string"):
+        return url.render_as_string(hide_password=False)
+    return url.unicode_string() if hasattr(url, "unicode_string") else url
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -157,12 +172,16 @@ class DatabaseUrl:
             if name in IN_FRONT_OF_THE_HOST and self.driver != "aiosqlite":
                 raise ValueError(f"its {name} belongs in front of the host: user:password@host")
         for name in names if self.is_postgresql else ():
-            if name in TLS_PARAMETERS:
+            if name in TLS_PARAMETERS and not self.keeps(name):
                 raise ValueError(f"its {name} repeats {TLS_PARAMETERS[name]}: keep one of them")
             if name in OWNED_BY_SETTINGS:
                 raise ValueError(f"its {name} has a setting: {OWNED_BY_SETTINGS[name]}")
             if name not in KNOWN_TO_ASYNCPG and self.driver == "asyncpg":
                 raise ValueError(self._unknown(name))
+
+    def keeps(self, parameter: str) -> bool:
+        """Return whether a TLS parameter stays where it is, for the driver reads it itself."""
+        return self.driver == "psycopg" and parameter in READ_BY_PSYCOPG
 
     def _unknown(self, name: str) -> str:
         if "@" in self.query:  # the rest of a password, which is not to be shown
@@ -181,6 +200,10 @@ class DatabaseUrl:
             return self
         if "@" in self.host:
             raise ValueError(AT_SIGN)
+        if self.login.endswith(":***@"):
+            raise ValueError(
+                "its password is ***, as str() has it of a URL object: give the object itself"
+            )
         hosts = [_checked_host(host) for host in self.host.split(",")]
         if len(hosts) == 1:
             return self
@@ -223,9 +246,13 @@ def _checked_host(text: str) -> tuple[str, int | None]:
 
 
 def _with_ports(hosts: list[tuple[str, int | None]]) -> list[tuple[str, str]]:
-    if not all(name for name, _ in hosts) or any(name.startswith("[") for name, _ in hosts):
-        raise ValueError("each of several hosts is a name or an IPv4 address")
-    return [("host", f"{name}:{port or POSTGRESQL_PORT}") for name, port in hosts]
+    if not all(name for name, _ in hosts):
+        raise ValueError("each of several hosts is a name or an address")
+    if not any(name.startswith("[") for name, _ in hosts):
+        return [("host", f"{name}:{port or POSTGRESQL_PORT}") for name, port in hosts]
+    # SQLAlchemy splits host:port at any colon, and lists of both not at all.
+    names = ",".join(unquote(name.strip("[]")) for name, _ in hosts)
+    return [("host", names), ("port", ",".join(str(port or POSTGRESQL_PORT) for _, port in hosts))]
 
 
 def _as_query(parameters: list[tuple[str, str]]) -> str:

@@ -15,7 +15,10 @@ from tests.servers.parts import require_part
 from tests.servers.postgres import own_postgres, postgres_programs
 from tests.servers.process import ServerStartError
 
+from penstock.engine import build_engine
+from penstock.errors import SettingsError
 from penstock.pool import ConnectFailed, FailureReason
+from penstock.settings import DatabaseSettings
 
 POSTGRESQL = ["asyncpg", "psycopg"]
 MYSQL = ["asyncmy", "aiomysql"]
@@ -43,8 +46,13 @@ def postgresql_with_tls(certificates: Certificates) -> Iterator[str]:
         "ssl": "on",
         "ssl_cert_file": "../server.pem",
         "ssl_key_file": "../server.key",
+        "ssl_ca_file": "../authority.pem",
     }
-    files = {"server.pem": certificates.certificate, "server.key": certificates.key}
+    files = {
+        "server.pem": certificates.certificate,
+        "server.key": certificates.key,
+        "authority.pem": certificates.authority.read_text(),
+    }
     try:
         with own_postgres(programs, settings, files) as server:
             yield server.url()
@@ -179,3 +187,53 @@ async def test_an_authority_file_without_a_certificate_trusts_nobody(
 ) -> None:
     failed = await failure(url, tls="verify-full", tls_ca_file=no_certificates)
     assert failed.reason is FailureReason.TLS
+
+
+CLIENT = "SELECT client_dn FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+
+
+@pytest.mark.parametrize("driver", POSTGRESQL)
+@pytest.mark.parametrize("tls", ["require", "verify-ca", "verify-full"])
+async def test_a_clients_own_certificate_is_shown_to_the_server(
+    postgresql_with_tls: str, certificates: Certificates, driver: str, tls: str
+) -> None:
+    url = with_driver(with_parts(postgresql_with_tls, host="localhost"), driver)
+    authority = {} if tls == "require" else {"tls_ca_file": certificates.authority}
+    files = {"tls_cert_file": certificates.client, "tls_key_file": certificates.client_key}
+
+    async with (
+        engine_on(url, tls=tls, **authority, **files) as engine,
+        engine.connect() as connection,
+    ):
+        assert await connection.scalar(text(CLIENT)) == "/CN=postgres"
+
+
+@pytest.mark.parametrize("driver", POSTGRESQL)
+async def test_it_may_be_named_in_the_url_as_libpq_has_it(
+    postgresql_with_tls: str, certificates: Certificates, driver: str
+) -> None:
+    url = with_driver(with_parts(postgresql_with_tls, host="localhost"), driver)
+    named = f"sslmode=require&sslcert={certificates.client}&sslkey={certificates.client_key}"
+
+    async with engine_on(f"{url}?{named}") as engine, engine.connect() as connection:
+        assert await connection.scalar(text(CLIENT)) == "/CN=postgres"
+
+
+@pytest.mark.parametrize("tls", [None, "disable", "prefer"])
+def test_a_clients_certificate_that_would_not_be_used_is_refused(
+    certificates: Certificates, tls: str | None
+) -> None:
+    with pytest.raises(SettingsError, match=r"tls_cert_file=.*takes effect with tls require"):
+        DatabaseSettings.of("postgresql://host/app", tls=tls, tls_cert_file=certificates.client)
+
+
+def test_a_certificate_without_its_key_is_refused(certificates: Certificates) -> None:
+    settings = DatabaseSettings.of(
+        "postgresql://host/app", tls="require", tls_cert_file=certificates.client
+    )
+    with pytest.raises(SettingsError, match="PEM files of a certificate and its key"):
+        build_engine(settings)
+    with pytest.raises(SettingsError, match="takes effect with tls_cert_file only"):
+        DatabaseSettings.of(
+            "postgresql://host/app", tls="require", tls_key_file=certificates.client_key
+        )

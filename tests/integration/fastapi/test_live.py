@@ -17,6 +17,7 @@ from tests.servers.web import client_of, serving
 
 from penstock import Database
 from penstock.fastapi import ReadSession, install
+from penstock.fastapi.access import Access
 from penstock.fastapi.live import add_live_routes
 
 PAGE = Path(__file__).parents[3] / "src/penstock/fastapi/page"
@@ -46,7 +47,7 @@ def app(watched: Database) -> FastAPI:
 def application(database: Database, *guards: Any, **options: Any) -> FastAPI:
     app = FastAPI()
     install(app, database, routes=False, **options)
-    add_live_routes(app, app.state.penstock, guards)
+    add_live_routes(app, app.state.penstock, Access(guards, shows_all=bool(guards)))
 
     @app.get("/users/{user_id}")
     async def user(user_id: int, session: ReadSession) -> int:

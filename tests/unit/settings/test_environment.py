@@ -31,6 +31,8 @@ EVERY_VARIABLE = {
     "DATABASE_LEAK_AFTER": "27.5",
     "DATABASE_RECLAIM_LEAKS": "true",
     "DATABASE_NESTED_CHECKOUT": "allow",
+    "DATABASE_AUTOFLUSH": "true",
+    "DATABASE_ISOLATION_LEVEL": "REPEATABLE READ",
     "DATABASE_ECHO": "false",
     "DATABASE_CONNECT_TIMEOUT": "15.5",
     "DATABASE_COMMAND_TIMEOUT": "16.5",
@@ -41,6 +43,8 @@ EVERY_VARIABLE = {
     "DATABASE_REQUIRES_CONTEXT": "app.tenant,role",
     "DATABASE_TLS": "verify-full",
     "DATABASE_TLS_CA_FILE": "ca.pem",
+    "DATABASE_TLS_CERT_FILE": "client.pem",
+    "DATABASE_TLS_KEY_FILE": "client.key",
     "DATABASE_TCP_KEEPALIVE": "18",
     "DATABASE_WORKERS": "19",
     "DATABASE_INSTANCES": "20",
@@ -71,7 +75,8 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_every_setting_has_a_variable_that_says_the_same_as_python(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    Path("ca.pem").touch()
+    for name in ("ca.pem", "client.pem", "client.key"):
+        Path(name).touch()
     set_all(monkeypatch, EVERY_VARIABLE)
     in_python = {field: EVERY_VARIABLE[variable(field)] for field in DatabaseSettings.model_fields}
     url = in_python.pop("url")
@@ -105,14 +110,14 @@ def test_all_wrong_variables_are_reported_together_by_name(
         {
             "DATABASE_POOL_SIZE": "abc",
             "DATABASE_ECHO": "perhaps",
-            "ENVIRONMENT": "staging",
+            "ENVIRONMENT": "",
             "WEB_CONCURRENCY": "lots",
         },
     )
 
     assert refusal().splitlines() == [
         f"DATABASE_URL is not set: for example DATABASE_URL={EXAMPLE_URL}",
-        "ENVIRONMENT='staging': one of development, testing, production, serverless is accepted",
+        "ENVIRONMENT='': one of development, testing, production, serverless is accepted",
         "DATABASE_POOL_SIZE='abc': a whole number from 1 to 1000 is accepted",
         "DATABASE_ECHO='perhaps': true or false is accepted",
         "WEB_CONCURRENCY='lots': a whole number from 1 to 1024 is accepted",
@@ -301,3 +306,60 @@ def test_variables_of_other_programs_are_left_alone(
     settings_from_environment()
 
     assert warnings(caplog) == []
+
+
+@pytest.mark.parametrize("stage", ["staging", "prod", "local", "Prod-EU", "develpment"])
+def test_a_stage_of_the_applications_own_has_the_profile_of_production_and_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, stage: str
+) -> None:
+    set_all(monkeypatch, {"DATABASE_URL": URL, "ENVIRONMENT": stage})
+
+    settings = settings_from_environment()
+
+    assert settings == DatabaseSettings.of(URL, environment="production")
+    (line,) = caplog.messages
+    assert line.startswith("ENVIRONMENT is none of development, testing, production, serverless")
+
+
+@pytest.mark.parametrize("stage", ["testing", "Testing", "TESTING"])
+def test_the_case_of_an_environment_does_not_matter_in_its_variable(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, stage: str
+) -> None:
+    set_all(monkeypatch, {"DATABASE_URL": URL, "ENVIRONMENT": stage})
+
+    assert settings_from_environment() == DatabaseSettings.of(URL, environment="testing")
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("stage", ["production", "staging", None])
+def test_an_environment_in_python_outranks_the_variable(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, stage: str | None
+) -> None:
+    set_all(monkeypatch, {"DATABASE_URL": URL} | ({"ENVIRONMENT": stage} if stage else {}))
+
+    settings = settings_from_environment(environment="testing")
+
+    assert settings == DatabaseSettings.of(URL, environment="testing")
+    assert settings.names_environment
+    assert not caplog.messages
+
+
+def test_an_unknown_environment_in_python_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(monkeypatch, {"DATABASE_URL": URL})
+    with pytest.raises(SettingsError, match=r"^environment='staging': one of development"):
+        settings_from_environment(environment="staging")
+
+
+def test_values_are_shown_in_a_development_that_was_named_and_nowhere_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown = {
+        name: DatabaseSettings.of(URL, environment=name).shows_values
+        for name in ("development", "testing", "production", "serverless")
+    }
+    assert [name for name, shows in shown.items() if shows] == ["development"]
+
+    unnamed = DatabaseSettings.of(URL)
+    assert unnamed.environment == "development"
+    assert not unnamed.names_environment
+    assert not unnamed.shows_values

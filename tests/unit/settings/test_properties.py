@@ -55,7 +55,7 @@ WHOLE = [name for name in NUMBERS if FIELDS[name].annotation in (int, int | None
 def inside(name: str) -> st.SearchStrategy[Any]:
     low, included, high = bounds(name)
     if name in WHOLE:
-        return st.integers(int(low), int(high))
+        return st.integers(int(low), int(high)).filter(lambda n: n != 0 or name != "pool_recycle")
     return st.floats(low, high, exclude_min=not included)
 
 
@@ -99,7 +99,7 @@ def accepted(given: dict[str, Any]) -> dict[str, Any]:
     if preset and "pool_size" in given and not PRESETS[preset].fits(given["pool_size"]):
         del given["pool_size"]
     limit = PROXIES[proxy].idle_timeout if proxy else None
-    if limit and given.get("pool_recycle", 0) >= limit:
+    if limit and not 0 < given.get("pool_recycle", 1) < limit:
         del given["pool_recycle"]
     complete: dict[str, Any] = filled_in(given)
     if complete["min_idle"] > complete["pool_size"]:
@@ -198,7 +198,7 @@ def test_a_variable_out_of_range_is_refused_by_the_variables_name(
 def test_wrong_settings_among_sound_ones_are_the_only_ones_reported(
     given: dict[str, Any], first: str, second: str
 ) -> None:
-    wrong = {first: -1, second: -1}
+    wrong = {first: -2, second: -2}
 
     with pytest.raises(SettingsError) as refused:
         DatabaseSettings.of(URL, **{**given, **wrong})
