@@ -159,7 +159,7 @@ async def test_a_session_whose_statement_fails_confines_nobody(database: Databas
         for _ in range(2):
             with pytest.raises(DBAPIError, match="division by zero"):
                 await session.execute(text("SELECT 1/0"))
-            await session.rollback()  # type: ignore[attr-defined]  # as in any session
+            await session.rollback()
             assert await session.scalar(select(Note.line)) == "first"
     await the_engine_is_unaffected(database)
 

@@ -78,23 +78,30 @@ def test_reading_has_the_types_that_sqlalchemy_gives(cache: Path) -> None:
     assert "str | None" in report or "Union[builtins.str, None]" in report
 
 
-def test_a_writing_session_fits_where_reading_is_asked_for_and_not_the_other_way(
-    cache: Path,
-) -> None:
-    assert "error:" not in check(
-        """
-        async def names(session: ReadOnlySession) -> None: ...
-        async def route(session: WriteSession) -> None:
-            await names(session)
-        """,
-        cache,
-    )
-    assert "error:" in check(
+def test_each_session_fits_where_existing_code_asks_for_either(cache: Path) -> None:
+    report = check(
         """
         from sqlalchemy.ext.asyncio import AsyncSession
-        async def save(session: AsyncSession) -> None: ...
-        async def route(session: ReadSession) -> None:
-            await save(session)
+        from penstock import Database
+
+        async def names(session: ReadOnlySession) -> None: ...
+        async def load(session: AsyncSession) -> None:
+            session.add(User(name="x"))
+
+        class Repository:
+            def __init__(self, session: AsyncSession) -> None: ...
+
+        async def route(reading: ReadSession, writing: WriteSession, database: Database) -> None:
+            await names(reading)
+            await names(writing)
+            await load(reading)
+            await load(writing)
+            Repository(reading)
+            async with database.read() as session:
+                Repository(session)
+                await names(session)
         """,
         cache,
     )
+
+    assert "error:" not in report

@@ -8,7 +8,7 @@ from penstock.database.errors import (
     SessionBusy,
     SessionClosed,
 )
-from penstock.database.read_only import ReadOnlySession
+from penstock.database.read_only import ReadOnlyAsyncSession, ReadOnlySession
 from penstock.database.unit import UnitOfWork
 from penstock.database.unit_lane import UnitLane
 from penstock.express import CommitOutcomeUnknown
@@ -17,6 +17,7 @@ __all__ = [
     "BudgetExceeded",
     "CommitOutcomeUnknown",
     "Database",
+    "ReadOnlyAsyncSession",
     "ReadOnlyError",
     "ReadOnlySession",
     "SelfDeadlock",

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from pydantic import SecretStr
 from sqlalchemy import make_url
@@ -18,7 +18,7 @@ from penstock.database.aborted import note_failures
 from penstock.database.errors import BudgetExceeded
 from penstock.database.lifecycle import Lifecycle, finish
 from penstock.database.limits import server_limits
-from penstock.database.read_only import ReadOnlySession, reading_engine
+from penstock.database.read_only import ReadOnlyAsyncSession, ReadOnlySession, reading_engine
 from penstock.database.server_numbers import ServerNumbers, server_numbers
 from penstock.database.session_kinds import SessionKinds
 from penstock.database.unit import UnitOfWork
@@ -420,7 +420,7 @@ class Database:
         role: str | None = None,
         settings: Mapping[str, SettingValue] | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - as above
-    ) -> AsyncIterator[ReadOnlySession]:
+    ) -> AsyncIterator[ReadOnlyAsyncSession]:
         """A session that can only read, in one transaction; the server refuses everything else.
 
         Args:
@@ -445,7 +445,7 @@ class Database:
             deadline=_deadline(timeout),
         )
         async with self._reading_as(options) as session:
-            yield session
+            yield cast("ReadOnlyAsyncSession", session)
 
     @asynccontextmanager
     async def _writing(self, options: BeginOptions) -> AsyncIterator[AsyncSession]:
@@ -454,7 +454,8 @@ class Database:
         session.block = OpenLease(partial(unit.end, _ABANDONED))
         try:
             yield session
-            session.refuse_if_ended()
+            if session.is_over:
+                session.refuse_if_ended()
             unit.check()
             await unit.commit()
         finally:

@@ -1,7 +1,16 @@
 """Reading only: the type that has no way to write, and the server's refusal behind it."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias, TypeVar, TypeVarTuple, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    NoReturn,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    TypeVarTuple,
+    overload,
+)
 
 from sqlalchemy import (
     CompoundSelect,
@@ -13,13 +22,13 @@ from sqlalchemy import (
     TextualSelect,
     event,
 )
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncResult, AsyncScalarResult
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncResult, AsyncScalarResult, AsyncSession
 from sqlalchemy.orm import SessionTransaction
 
 from penstock.database.unit_session import UnitSyncSession
 from penstock.pool import PenstockPool
 
-__all__ = ["ReadOnlySession", "ReadOnlySyncSession", "reading_engine"]
+__all__ = ["ReadOnlyAsyncSession", "ReadOnlySession", "ReadOnlySyncSession", "reading_engine"]
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
@@ -100,6 +109,27 @@ class ReadOnlySession(Protocol):
     def expunge(self, instance: object) -> None:
         """Detach the object, so that it may be changed for the caller's own purposes."""
         ...
+
+
+if TYPE_CHECKING:
+
+    class _WritingSession:
+        """What a read-only session is not: its writing methods ask for one."""
+
+    class ReadOnlyAsyncSession(ReadOnlySession, AsyncSession):  # type: ignore[misc]  # fewer statements
+        """A read-only session as existing code takes it: as an ``AsyncSession``.
+
+        By this type a checker refuses to write; by that of an ``AsyncSession``, as which it may be
+        handed on, the server alone.
+        """
+
+        def _refused(self: _WritingSession, *_: Any, **__: Any) -> NoReturn: ...  # type: ignore[misc]
+
+        add = add_all = delete = delete_all = merge = merge_all = _refused
+        commit = flush = _refused
+
+else:
+    ReadOnlyAsyncSession = AsyncSession
 
 
 class ReadOnlySyncSession(UnitSyncSession):

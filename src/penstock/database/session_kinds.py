@@ -33,11 +33,8 @@ class SessionKinds:
         """Return the kinds that are an application's own class as well.
 
         Args:
-            session_class: Of SQLAlchemy's ``AsyncSession``, such as SQLModel's; None for none.
+            session_class: Of SQLAlchemy's ``AsyncSession``; None for none.
             autoflush: As the attribute.
-
-        Raises:
-            PenstockError: It is something else.
         """
         if session_class is None or session_class is AsyncSession:
             return cls(autoflush=autoflush)
@@ -61,8 +58,20 @@ def _merged(own: type[AsyncSession], kind: type[Any]) -> type[Any]:
         for name, method in inspect.getmembers(own, inspect.iscoroutinefunction)
         if not name.startswith("_") and not hasattr(AsyncSession, name)
     }
-    attributes["sync_session_class"] = (
-        below_kind if below is Session else type(below_kind.__name__, (below, below_kind), {})
-    )
+    attributes |= _instead_of_deprecated(own, kind)
+    attributes["sync_session_class"] = below_kind
+    if below is not Session:
+        attributes["sync_session_class"] = type(
+            below_kind.__name__, (below, below_kind), _instead_of_deprecated(below, below_kind)
+        )
     attributes["__doc__"] = kind.__doc__
     return type(kind.__name__, (own, kind), attributes)
+
+
+def _instead_of_deprecated(own: type, kind: type) -> dict[str, Any]:
+    """Return the methods that are called here as well, and should warn nobody."""
+    return {
+        name: getattr(kind, name)
+        for name, method in inspect.getmembers(own, inspect.isfunction)
+        if hasattr(method, "__deprecated__") and hasattr(kind, name)
+    }

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import sys
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -38,6 +39,11 @@ SessionSource: TypeAlias = AsyncEngine | AsyncConnection
 
 _Method: TypeAlias = Callable[..., Coroutine[Any, Any, Any]]
 
+_CLOSED_BY_HAND = (
+    "This session was closed within its unit of work, by close() or by leaving an async with of "
+    "its own. Leave that out: a session that is injected, or opened by database.write() or "
+    "database.read(), is committed or rolled back, and closed, by whatever has opened it."
+)
 _OPEN_YOUR_OWN = (
     "What runs later (a background task, a stream, an exception handler, a task of your own) opens "
     "its own: async with database.write() or database.read()."
@@ -205,6 +211,9 @@ class UnitSession(AsyncSession):
     _advice: Callable[[], str | None] | None = None
     """Says what to do instead of using it after its end; None for the general advice."""
 
+    _is_closed = False
+    """Whether it was closed before its unit of work was over."""
+
     _results: Sequence[Any] = ()
     """What it has streamed, as far as it was not read to its end."""
 
@@ -235,7 +244,9 @@ class UnitSession(AsyncSession):
         return self._ended is not None
 
     def refuse_if_ended(self) -> None:
-        """Raise :class:`SessionClosed` when the unit of work is over."""
+        """Raise :class:`SessionClosed` when the unit of work is over, or the session closed."""
+        if self._is_closed:
+            raise SessionClosed(_CLOSED_BY_HAND)
         if self._ended:
             advice = self._advice() if self._advice else None
             raise SessionClosed(
@@ -373,6 +384,23 @@ class UnitSession(AsyncSession):
         unread = [other for other in self._results if not other._soft_closed]  # noqa: SLF001
         self._results = [*unread, result._real_result]  # noqa: SLF001
         return result
+
+    async def exec(self, statement: Any, **arguments: Any) -> Any:
+        """Execute a statement as SQLModel's session does: rows, or what its ``select()`` of one is.
+
+        Args:
+            statement: Any.
+            **arguments: As ``execute`` has them; ``params`` are the statement's values.
+        """
+        result = await self.execute(statement, **arguments)
+        expression = sys.modules.get("sqlmodel.sql.expression")
+        is_of_one = expression is not None and isinstance(statement, expression.SelectOfScalar)
+        return result.scalars() if is_of_one else result
+
+    async def close(self) -> None:
+        """Close the session, which ends it for good."""
+        await super().close()
+        self._is_closed = self._ended is None
 
     def add(self, instance: object, *, _warn: bool = True) -> None:
         """Place an object into the session, unless its unit of work is over."""

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.requests import HTTPConnection
 
 from penstock import express
-from penstock.database import Database, ReadOnlySession, UnitOfWork
+from penstock.database import Database, ReadOnlyAsyncSession, UnitOfWork
 from penstock.fastapi.units import HAS_EXIT_STACK, units_of
 
 __all__ = [
@@ -87,7 +87,9 @@ def write_session(name: str = "default") -> Callable[[HTTPConnection], Awaitable
 
 
 @cache
-def read_session(name: str = "default") -> Callable[[HTTPConnection], Awaitable[ReadOnlySession]]:
+def read_session(
+    name: str = "default",
+) -> Callable[[HTTPConnection], Awaitable[ReadOnlyAsyncSession]]:
     """Return the dependency that gives the request's read-only session.
 
     Args:
@@ -148,7 +150,7 @@ def writer(name: str = "default") -> Callable[[HTTPConnection], Awaitable[expres
 _SCOPE: Any = {"scope": "request"} if "scope" in signature(Depends).parameters else {}
 
 WriteSession = Annotated[AsyncSession, Depends(write_session(), **_SCOPE)]
-ReadSession = Annotated[ReadOnlySession, Depends(read_session(), **_SCOPE)]
+ReadSession = Annotated[ReadOnlyAsyncSession, Depends(read_session(), **_SCOPE)]
 CurrentDatabase = Annotated[Database, Depends(current_database(), **_SCOPE)]
 Reader = Annotated[express.Reader, Depends(reader(), **_SCOPE)]
 Writer = Annotated[express.Writer, Depends(writer(), **_SCOPE)]

@@ -44,6 +44,8 @@ def install(
     routes: bool = True,
     readiness_timeout: float = 2.0,
     tune_gc: bool = True,
+    process_time: bool = True,
+    request_log: bool = True,
     statement_timeout: float | None = None,
     deadline_header: str | None = None,
     deadline_limit: float = 60.0,
@@ -64,7 +66,7 @@ def install(
         access: A dependency (as in ``Depends``) that refuses whoever may not see operational
             numbers. Without one they are shown in development and testing only, and to this
             machine alone where the environment was not named. Only that of the first ``install``
-            counts, as does all that follows but ``session_context``.
+            counts, as does all that follows but ``session_context`` and ``request_log``.
         session_context: Says the role and the settings under which everything runs that a request
             does in this database, such as whose tenant it is: a function, plain or async, of the
             ``Request`` (for a WebSocket, of the ``HTTPConnection``) that returns a
@@ -77,6 +79,9 @@ def install(
         readiness_timeout: Seconds within which each database must answer ``/health/ready``.
         tune_gc: Whether the garbage collector is told, once the application has started, that what
             exists then will stay, and works less often; ``docs/express.md`` has the figures.
+        process_time: Whether responses have the header ``X-Process-Time``.
+        request_log: Whether each request has a line in the log with the pool's state, at INFO;
+            the warning that the pool runs short comes all the same.
         statement_timeout: Seconds for each statement of a request, the wait for its connection
             included, unless its route says otherwise; None for no limit but ``command_timeout``.
         deadline_header: The name of the request header in which callers send how many seconds they
@@ -100,6 +105,8 @@ def install(
     if databases is None:
         databases = app.state.penstock = {}
         _install_once(app, databases, limits, codes)
+        if process_time:
+            app.state.penstock_observers.append(ProcessTime())
         if tune_gc:
             _tune_when_started(app)
         if routes:
@@ -118,7 +125,7 @@ def install(
     if session_context is not None:
         app.state.penstock_contexts[database] = session_context
     database.telemetry.name = name
-    app.state.penstock_observers.append(PoolLog(database, name))
+    app.state.penstock_observers.append(PoolLog(database, name, lines=request_log))
     _open_with_lifespan(app, database)
 
 
@@ -178,7 +185,7 @@ def _install_once(
     app: FastAPI, databases: dict[str, Database], limits: RequestLimits, codes: frozenset[str]
 ) -> None:
     build = app.build_middleware_stack
-    observers: list[Observer] = [ProcessTime()]
+    observers: list[Observer] = []
     app.state.penstock_observers = observers
     contexts: dict[Database, ContextOf] = {}
     app.state.penstock_contexts = contexts

@@ -29,9 +29,11 @@ class PoolLog:
     Args:
         database: Whose pool to look at.
         name: The database's name in ``install``, as the lines call it.
+        lines: Whether there is a line per request, beside the warning.
     """
 
-    def __init__(self, database: Database, name: str) -> None:
+    def __init__(self, database: Database, name: str, *, lines: bool = True) -> None:
+        self._lines = lines
         self._database = database
         self._name = name
         self._threshold = database.settings.utilisation_warning
@@ -53,7 +55,7 @@ class PoolLog:
         elif not self._warned and arrived >= self._not_before:
             self._warned, self._not_before = True, arrived + WARNING_PAUSE
             self._warn(self._database.pool)
-        if _logger.isEnabledFor(logging.INFO):
+        if self._lines and _logger.isEnabledFor(logging.INFO):
             self._describe(scope, message["status"], self._database.pool)
 
     def _warn(self, pool: PoolSnapshot) -> None:

@@ -409,7 +409,7 @@ async def test_a_writer_still_writes_after_a_reader_in_its_transaction(place: Pl
 
 async def test_a_session_that_says_nothing_makes_nobody_else_read_only(place: Place) -> None:
     async with place.database.read() as session:
-        await session.connection()  # type: ignore[attr-defined]  # an AsyncSession's
+        await session.connection()
     async with place.database.engine.begin() as connection:
         await connection.execute(text(INSERT))
     assert place.look("SELECT count(*) FROM notes") == [(1,)]

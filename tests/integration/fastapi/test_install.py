@@ -295,3 +295,21 @@ async def test_a_session_can_be_overridden_as_any_dependency(app: FastAPI) -> No
 
     async with client_of(app) as client:
         assert (await client.get("/")).json() == "a stand-in"
+
+
+@pytest.mark.parametrize("process_time", [True, False])
+@pytest.mark.parametrize("request_log", [True, False])
+async def test_the_header_and_the_line_of_each_request_can_be_turned_off(
+    database_url: str, caplog: pytest.LogCaptureFixture, process_time: bool, request_log: bool
+) -> None:
+    caplog.set_level(logging.INFO, "penstock.fastapi.pool_log")
+    app = FastAPI()
+    database = Database.from_url(database_url, environment="testing")
+    install(app, database, process_time=process_time, request_log=request_log)
+
+    async with client_of(app) as client:
+        answer = await client.get("/health/live")
+
+    assert ("x-process-time" in answer.headers) is process_time
+    lines = [line for line in caplog.records if line.name == "penstock.fastapi.pool_log"]
+    assert bool(lines) is request_log
