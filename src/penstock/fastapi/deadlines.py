@@ -59,7 +59,8 @@ class RequestLimits:
         return Limits(self._statement_timeout, deadline)
 
     def _deadline(self, scope: Scope) -> Deadline | None:
-        sent = next((value for name, value in scope["headers"] if name == self._name), b"")
+        headers = scope["headers"] = list(scope["headers"])  # which may be read only once
+        sent = next((value for name, value in headers if name == self._name), b"")
         if not _SECONDS.fullmatch(sent):
             return None
         seconds = min(float(sent), self._longest)

@@ -26,7 +26,7 @@ from penstock.fastapi.problems import CODES, internal_error
 from penstock.fastapi.process_time import ProcessTime
 from penstock.fastapi.request_context import ContextOf
 from penstock.fastapi.routes import add_health_routes, add_pool_routes, let_others_first
-from penstock.fastapi.scope import Observer, SessionScope
+from penstock.fastapi.scope import Observer, SessionScope, within_instrumentation
 
 __all__ = ["install"]
 
@@ -193,13 +193,16 @@ def _install_once(
 
     def build_within_scope() -> ASGIApp:
         _answer_in_mounted(app, codes)
-        return SessionScope(
+        return within_instrumentation(
             build(),
-            databases,
-            _error_answer(app),
-            observers,
-            contexts=contexts,
-            limits_of=limits.of,
+            lambda inner: SessionScope(
+                inner,
+                databases,
+                _error_answer(app),
+                observers,
+                contexts=contexts,
+                limits_of=limits.of,
+            ),
         )
 
     # The scope must stand outside all middleware, also what is added later or stands outside

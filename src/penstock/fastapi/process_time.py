@@ -19,4 +19,5 @@ class ProcessTime:
             arrived: When the request did, by ``time.perf_counter``.
         """
         seconds = b"%.6f" % (time.perf_counter() - arrived)
-        message.setdefault("headers", []).append((b"x-process-time", seconds))
+        # ASGI has them as any iterable.
+        message["headers"] = [*message.get("headers", ()), (b"x-process-time", seconds)]

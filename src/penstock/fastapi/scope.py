@@ -10,6 +10,7 @@ from functools import partial
 from time import perf_counter
 from types import MappingProxyType
 
+from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -26,7 +27,7 @@ from penstock.telemetry.statement_watch import (
     request_statements,
 )
 
-__all__ = ["Observer", "ResponseReplaced", "SessionScope", "route_of"]
+__all__ = ["Observer", "ResponseReplaced", "SessionScope", "route_of", "within_instrumentation"]
 
 _OF_THE_WITHDRAWN_RESPONSE = (
     b"accept-ranges",
@@ -140,6 +141,38 @@ class SessionScope:
             return send(message)
 
         await self.app(scope, receive, observed_send)
+
+
+class _Outermost(ServerErrorMiddleware):
+    """Stands for the error middleware that Starlette has outermost, around the scope.
+
+    Instrumentation (OpenTelemetry's, and Logfire's by that) takes the outermost middleware apart,
+    if it is of that kind, and puts itself around what is in it.
+    """
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:  # type: ignore[override]  # no coroutine more
+        return self.app(scope, receive, send)
+
+
+def within_instrumentation(stack: ASGIApp, scope_around: Callable[[ASGIApp], ASGIApp]) -> ASGIApp:
+    """Put a scope around what an application has built, and inside what instruments it.
+
+    What instruments an application has an error middleware of its own around the application's.
+
+    Args:
+        stack: What was built.
+        scope_around: Makes the scope.
+    """
+    outer, inner, layer = None, stack, stack
+    while (below := getattr(layer, "app", None)) is not None:
+        if isinstance(below, ServerErrorMiddleware):
+            outer, inner = layer, below
+        layer = below
+    if outer is None:
+        handler, debug = getattr(stack, "handler", None), getattr(stack, "debug", False)
+        return _Outermost(scope_around(inner), handler=handler, debug=debug)
+    outer.app = scope_around(inner)  # type: ignore[attr-defined]  # as has been looked
+    return stack
 
 
 class _Exchange:
