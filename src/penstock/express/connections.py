@@ -33,7 +33,7 @@ from penstock.pool.request_leases import OpenLease
 from penstock.telemetry.at_rest import AT_REST_KEY
 from penstock.telemetry.statement_watch import StatementWatch
 
-__all__ = ["ConnectionLost", "Connections", "Run", "repeated"]
+__all__ = ["ConnectionLost", "Connections", "NotSaved", "Run", "repeated"]
 
 T = TypeVar("T")
 
@@ -69,6 +69,17 @@ _ENDED = (
     "its connection may be another's by now. What runs later (a background task, a task of your "
     "own) opens its own. {}"
 )
+
+
+class NotSaved:
+    """Stands for the result of a write that was rolled back, as no result could be made of it.
+
+    Args:
+        error: What was raised.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
 
 
 class ConnectionLost(Exception):  # noqa: N818 - it says what happened
@@ -126,6 +137,7 @@ class _Work:
     writes: bool
     settings: Settings = field(default=(), repr=False)
     asked_at: float | None = None
+    finish: Callable[[Any], Any] | None = None
 
     def on(self, driver: Any) -> Coroutine[Any, Any, Any]:
         return self.use(driver, self.plan, self.sql, self.arguments)
@@ -170,6 +182,7 @@ class Connections:
         *,
         settings: Settings = (),
         asked_at: float | None = None,
+        finish: Callable[[Any], Any] | None = None,
     ) -> Any:
         """Borrow a connection for one statement.
 
@@ -181,6 +194,10 @@ class Connections:
             writes: Whether the server is to let it write.
             settings: Of the server, for this statement alone.
             asked_at: As for ``PenstockPool.lend``.
+            finish: What is made of the answer before the transaction is committed.
+
+        Returns:
+            The answer, or what was made of it: :class:`NotSaved` where that failed.
 
         Raises:
             ConnectionLost: The connection ended before it had answered.
@@ -192,12 +209,13 @@ class Connections:
             watch.count(sql)
         if (
             settings
+            or finish is not None
             or (current_limits.get() is not None and limits_in_force() is not None)
             or patience.leaves_it_to_the_driver
             or pool.is_overheard()
             or not (writes or self.is_confinable())
         ):
-            work = _Work(use, plan, sql, arguments, writes, settings, asked_at)
+            work = _Work(use, plan, sql, arguments, writes, settings, asked_at, finish)
             return await self._use_otherwise(pool, work)
         lent = pool.lend(is_noted=False, asked_at=asked_at)
         record: Record = lent if lent.__class__ is Record else await lent  # type: ignore[misc]  # the one or the other
@@ -277,7 +295,7 @@ class Connections:
     async def _run_alone(self, loan: Loan, work: "_Work") -> Any:
         """Run a statement as a transaction of its own, with its settings, that reads if it may."""
         loan.adapter.effects |= work.plan.effects
-        if not (work.writes or self.is_confinable()):
+        if work.finish is not None or not (work.writes or self.is_confinable()):
             return await self._run_in_transaction(loan, work)
         if work.settings or limits_in_force() is not None:
             if not await _is_prepared(loan, work):
@@ -300,7 +318,9 @@ class Connections:
                     await greenlet_spawn(adapter.rollback)
             adapter.limit = limit  # for the error's text
             raise
-        await greenlet_spawn(adapter.commit)
+        if work.finish is not None:
+            answer = _finished(work.finish, answer)
+        await greenlet_spawn(adapter.rollback if isinstance(answer, NotSaved) else adapter.commit)
         return answer
 
     async def _use_anew(self, loan: Loan, work: "_Work") -> Any:
@@ -496,6 +516,13 @@ class Connections:
             return worded(self._engine, adapter, error, sql, arguments)
         timeout.__cause__ = error
         return timeout
+
+
+def _finished(finish: Callable[[Any], Any], answer: Any) -> Any:
+    try:
+        return finish(answer)
+    except Exception as error:  # noqa: BLE001 - raised once the connection is returned
+        return NotSaved(error)
 
 
 async def _abandon(loan: Loan) -> None:

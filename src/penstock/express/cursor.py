@@ -42,7 +42,7 @@ class Cursor:
         self.is_fixed = self.metadata._safe_for_cache  # noqa: SLF001 - as SQLAlchemy's own cache asks
 
     def result(self, rows: Iterable[Sequence[Any]] = ()) -> Any:
-        """Return a result over rows whose values are converted."""
+        """Return a result over the driver's rows, which converts their values."""
         result: Any = IteratorResult(self.metadata, iter(rows))
         result.context = self._context  # the ORM's loader asks whether rows come from a cursor
         return result

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from penstock.context import Settings
 from penstock.drivers.driver import BeginOptions
 from penstock.express import messages
-from penstock.express.connections import ConnectionLost, Connections, Run, repeated
+from penstock.express.connections import ConnectionLost, Connections, NotSaved, Run, repeated
 from penstock.express.counting import count
 from penstock.express.errors import UNKNOWN, CommitOutcomeUnknown, ExpressError
 from penstock.express.failures import not_converted, not_read
@@ -22,6 +22,7 @@ from penstock.express.loan import Loan
 from penstock.express.own_columns import by_columns_of
 from penstock.express.plan import Plan
 from penstock.express.query import Query
+from penstock.express.results import PICKS_OF_ONE
 from penstock.express.shape import Shape
 from penstock.pool import LoanReclaimed
 from penstock.telemetry.statement_watch import StatementWatch
@@ -84,10 +85,21 @@ class DriverLane:
         return pick(_of(call, messages.results(plan, answer)))
 
     async def write(self, call: Call, pick: Pick) -> Any:
-        """As the protocol says."""
+        """As the protocol says; what may fail after the write is done before its COMMIT."""
         plan, sql, arguments = _bound(call, self._dialect)
-        answer = await self._write(messages.fetch, plan, sql, arguments, call.settings)
-        return pick(_of(call, messages.results(plan, answer)))
+
+        def finish(answer: Any) -> Any:
+            return pick(_of(call, messages.results(plan, answer)))
+
+        if not _may_fail(call.query, plan, pick):
+            answer = await self._write(messages.fetch, plan, sql, arguments, call.settings)
+            return finish(answer)
+        result = await self._write(
+            messages.fetch, plan, sql, arguments, call.settings, finish=finish
+        )
+        if isinstance(result, NotSaved):
+            raise result.error
+        return result
 
     async def execute(self, call: Call) -> int:
         """As the protocol says."""
@@ -140,10 +152,19 @@ class DriverLane:
             yield _OpenLane(run, self._dialect)
 
     async def _write(
-        self, use: Any, plan: Any, sql: str, arguments: Any, settings: Settings = ()
+        self,
+        use: Any,
+        plan: Any,
+        sql: str,
+        arguments: Any,
+        settings: Settings = (),
+        *,
+        finish: Callable[[Any], Any] | None = None,
     ) -> Any:
         try:
-            return await self.connections.use(use, plan, sql, arguments, True, settings=settings)
+            return await self.connections.use(
+                use, plan, sql, arguments, True, settings=settings, finish=finish
+            )
         except ConnectionLost as lost:
             why = "before its connection ended"
             raise CommitOutcomeUnknown(UNKNOWN.format(why)) from lost.error
@@ -214,6 +235,13 @@ class _OpenLane:
     @asynccontextmanager
     async def snapshot(self, settings: Settings = ()) -> AsyncIterator[ReadingLane]:  # noqa: ARG002 - they are in force
         yield self
+
+
+def _may_fail(query: Query[Any], plan: Plan, pick: Pick) -> bool:
+    """Return whether what a write returns may turn out not to be a result."""
+    if plan.shape is None or plan.shape.may_fail:
+        return True
+    return pick in PICKS_OF_ONE and not query.is_of_one_row
 
 
 def _of(call: Call, results: list[Any]) -> list[Any]:

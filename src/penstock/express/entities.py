@@ -113,7 +113,7 @@ def _entity(entity: Any, loading: Loading) -> Entity | None:
     if getters is None:
         return None
     populators = {name: list(found) for name, found in getters["cached_populators"].items()}
-    result, adapter = loading.cursor.result(), loading.state.compound_eager_adapter
+    result, adapter = loading.cursor.result(), loading.adapter_of(entity)
     for prop in getters["todo"]:
         prop.create_row_processor(
             loading.context, entity, entity.path, mapper, result, adapter, populators

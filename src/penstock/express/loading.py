@@ -59,6 +59,12 @@ class Loading:
             return None
         return cls(statement, state, selected, cursor)
 
+    def adapter_of(self, entity: Any) -> Any:
+        """Return what finds a mapped class's columns among those of the statement, or None."""
+        own = entity._get_entity_clauses(self.state)  # noqa: SLF001 - as the ORM's own loader
+        joined = self.state.compound_eager_adapter
+        return own.wrap(joined) if own and joined else own or joined
+
     def are_all_columns_in_order(self) -> bool:
         """Tell whether the driver's rows are the results, value by value."""
         if any(not isinstance(getter, itemgetter) for getter in self.getters):
@@ -114,10 +120,14 @@ class Loading:
     def _context_option(self, entity: Any, relationship: Any) -> Any:
         return relationship._get_context_loader(self.context, entity.path)  # noqa: SLF001 - as the ORM asks
 
-    def load(self, rows: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Return the results of the rows, detached, as a session would have loaded them."""
+    def load(self, records: Sequence[Sequence[Any]]) -> list[Any]:
+        """Return the results, detached, as a session would have loaded them.
+
+        Args:
+            records: The driver's rows; the loader itself converts their values.
+        """
         session = Session()
-        result = loading.instances(self.cursor.result(rows), self._context(session))
+        result = loading.instances(self.cursor.result(records), self._context(session))
         if self.is_collected:
             result = result.unique()
         results = (result.scalars() if self.is_single else result).all()

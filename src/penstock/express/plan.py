@@ -51,10 +51,9 @@ class Plan:
         self._renamed: Mapping[str, str] = (
             {} if columns is None else column_keys(statement, columns)
         )
-        is_open_insert = columns is not None and isinstance(statement, Insert)
-        self._added = discriminator(_mapper_of(statement)) if is_open_insert else {}
+        self._added = discriminator(_mapper_of(statement)) if _is_of_named(statement) else {}
         keys = list(dict.fromkeys([*self._renamed.values(), *self._added]))
-        self.compiled = self._compile(None if columns is None else keys)
+        self.compiled = self._compile(keys if keys or columns is not None else None)
         is_known = dialect.name == "postgresql"
         effects = effects_of(self.compiled.string) if is_known else Effect.READS
         refuse_control(effects, self.compiled.string)
@@ -157,6 +156,18 @@ def _parameters(compiled: SQLCompiler) -> Parameters:
         or any(bind.callable for bind in compiled.bind_names)
     )
     return VaryingParameters(compiled) if varies else FixedParameters(compiled)
+
+
+def _is_of_named(statement: Any) -> bool:
+    """Return whether it is an INSERT of one row that takes values by name.
+
+    To such a row a session adds what tells its class from others in the table.
+    """
+    if not isinstance(statement, Insert) or statement._multi_values or statement.select is not None:  # noqa: SLF001 - no public way to ask
+        return False
+    given = statement._values  # noqa: SLF001 - as above
+    binds = (value for value in (given or {}).values() if isinstance(value, BindParameter))
+    return not given or any(not bind.unique for bind in binds)
 
 
 def column_keys(statement: Any, columns: Sequence[str]) -> dict[str, str]:

@@ -23,6 +23,7 @@ from sqlalchemy.sql.dml import ReturningDelete, ReturningInsert, ReturningUpdate
 from sqlalchemy.sql.elements import BindParameter, ClauseElement
 
 from penstock.express.errors import ExpressError, ParameterError
+from penstock.express.one_row import is_of_one_row
 from penstock.express.own_columns import has_own_columns
 from penstock.express.plan import Plan
 from penstock.express.refusals import is_open, refuse_unfit
@@ -87,6 +88,11 @@ class Query(Generic[_T_co]):
     def has_own_columns(self) -> bool:
         """Whether another statement of the same form has other columns, by its own objects."""
         return has_own_columns(self.statement)
+
+    @cached_property
+    def is_of_one_row(self) -> bool:
+        """Whether it writes at most one row, as its form says."""
+        return is_of_one_row(self.statement)
 
     def __repr__(self) -> str:
         return f"query({' '.join(str(self.statement).split())})"

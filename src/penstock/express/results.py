@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Row
 from sqlalchemy.exc import MultipleResultsFound, NoResultFound
 
-__all__ = ["every", "first", "one", "one_or_none", "scalar"]
+__all__ = ["PICKS_OF_ONE", "every", "first", "one", "one_or_none", "scalar"]
 
 
 def one(results: Sequence[Any]) -> Any:
@@ -46,3 +46,7 @@ def scalar(results: Sequence[Any]) -> Any:
 def every(results: Sequence[Any]) -> Any:
     """Return all results."""
     return results
+
+
+PICKS_OF_ONE = frozenset({one, one_or_none})
+"""Those that raise where there are several results."""

@@ -23,6 +23,8 @@ class Shape(Protocol):
     """Whether a result is one instance and no row."""
     is_collected: bool
     """Whether a result may take several of the driver's rows, so that none can be streamed."""
+    may_fail: bool
+    """Whether Python code of types or classes takes part, which may raise."""
 
     def results(self, records: Sequence[Sequence[Any]]) -> list[Any]:
         """Return what the records become."""
@@ -41,6 +43,7 @@ class RowShape:
 
     def __init__(self, metadata: Any, cursor: Cursor) -> None:
         self.cursor = cursor
+        self.may_fail = cursor.processors is not None
         self._metadata = metadata
         self._processors: Any = cursor.processors
         self._key_to_index = metadata._key_to_index  # noqa: SLF001 - what SQLAlchemy gives its rows
@@ -68,6 +71,7 @@ class EntityShape:
     ) -> None:
         self.cursor = cursor
         self.is_single = is_single
+        self.may_fail = cursor.processors is not None
         self._parts = parts
         self._metadata = metadata
         self._processors: Any = cursor.processors
@@ -91,19 +95,17 @@ class LoadedShape:
         cursor: The columns.
     """
 
+    may_fail = True
+
     def __init__(self, loading: Loading, cursor: Cursor) -> None:
         self.cursor = cursor
         self.is_single = loading.is_single
         self.is_collected = loading.is_collected
         self._loading = loading
-        self._metadata = cursor.metadata
-        self._processors: Any = cursor.processors
 
     def results(self, records: Sequence[Sequence[Any]]) -> list[Any]:
         """As the protocol says."""
-        metadata, processors = self._metadata, self._processors
-        rows = [Row(metadata, processors, {}, record)._to_tuple_instance() for record in records]  # noqa: SLF001 - a tuple
-        return self._loading.load(rows)
+        return self._loading.load(records)
 
 
 def shape_of(

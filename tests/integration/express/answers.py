@@ -49,7 +49,7 @@ def picture(thing: Any, seen: dict[int, int] | None = None) -> Any:
     try:
         state: Any = inspect(thing)
     except NoInspectionAvailable:
-        return type(thing), thing
+        return type(thing), thing if thing == thing else "NaN"  # noqa: PLR0124 - which is not itself
     if not isinstance(state, InstanceState):
         return type(thing), thing
     if id(thing) in seen:

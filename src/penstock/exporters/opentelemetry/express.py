@@ -52,11 +52,19 @@ class TracedConnections:
         *,
         settings: Settings = (),
         asked_at: float | None = None,
+        finish: Callable[[Any], Any] | None = None,
     ) -> Any:
         """As :meth:`Connections.use`."""
         traced = partial(self._traced, use)
         return await self.untraced.use(
-            traced, plan, sql, arguments, writes, settings=settings, asked_at=asked_at
+            traced,
+            plan,
+            sql,
+            arguments,
+            writes,
+            settings=settings,
+            asked_at=asked_at,
+            finish=finish,
         )
 
     async def use_within(

@@ -1,0 +1,200 @@
+"""What a write returns: where no result can be made of it, nothing is saved, as in a session."""
+
+import enum
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from sqlalchemy import (
+    Dialect,
+    Enum,
+    ForeignKey,
+    String,
+    TypeDecorator,
+    bindparam,
+    delete,
+    event,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.exc import MultipleResultsFound, NoResultFound
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    aliased,
+    mapped_column,
+    relationship,
+    selectinload,
+)
+from tests.integration.express.answers import picture
+
+from penstock import Database, query
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+class Base(DeclarativeBase):
+    """What the tables belong to."""
+
+
+class Flavour(enum.Enum):
+    """All that the program knows; the table has more."""
+
+    SWEET = "sweet"
+
+
+class Lower(TypeDecorator[str]):
+    """Text that is refused when it is read in capitals."""
+
+    impl = String
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+        if value is not None and value != value.lower():
+            raise ValueError(value)
+        return value
+
+
+class Shelf(Base):
+    """Has jars."""
+
+    __tablename__ = "shelves"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Jar(Base):
+    """With a type of each kind that may refuse what is stored."""
+
+    __tablename__ = "jars"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    flavour: Mapped[Flavour | None] = mapped_column(Enum(Flavour, native_enum=False))
+    label: Mapped[str | None] = mapped_column(Lower)
+    shelf_id: Mapped[int | None] = mapped_column(ForeignKey("shelves.id"))
+    shelf: Mapped[Shelf | None] = relationship(lazy="joined")
+
+
+class Watched(Base):
+    """Somebody refuses to have it loaded."""
+
+    __tablename__ = "watched"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+@event.listens_for(Watched, "load")
+def refuse(*_: Any) -> None:
+    raise ValueError("not to be loaded")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def database(module_url: str) -> AsyncIterator[Database]:
+    async with Database.from_url(module_url, environment="testing") as database:
+        async with database.engine.begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+        yield database
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def jars(database: Database) -> Database:
+    await database.writer.execute(text("TRUNCATE jars, shelves, watched RESTART IDENTITY"))
+    await database.writer.execute_many(insert(Jar), [{"name": "a"}, {"name": "b"}])
+    return database
+
+
+async def stored(database: Database) -> Any:
+    counted = select(func.count(), func.array_agg(Jar.name), func.array_agg(Jar.label))
+    watched = select(func.count()).select_from(Watched)
+    return await database.reader.one(counted), await database.reader.scalar(watched)
+
+
+SEVERAL: dict[str, Any] = {
+    "update": update(Jar).values(label="x").returning(Jar.id),
+    "update_entity": update(Jar).values(label="x").returning(Jar),
+    "update_range": update(Jar).where(Jar.id > 0).values(label="x").returning(Jar.id),
+    "update_by_a_column": update(Jar).where(Jar.id == Jar.id).values(label="x").returning(Jar.id),
+    "update_by_another": update(Jar)
+    .where(Jar.id == aliased(Jar).id, Jar.label.is_(None))
+    .values(label="x")
+    .returning(Jar.id),
+    "delete": delete(Jar).returning(Jar.id),
+    "insert": insert(Jar).values([{"name": "c"}, {"name": "d"}]).returning(Jar.id),
+    "insert_from": insert(Jar).from_select(["name"], select(Jar.name + "x")).returning(Jar.id),
+    "text": text("UPDATE jars SET label = 'x' RETURNING id"),
+}
+NOT_LOADED: dict[str, Any] = {
+    "enum": update(Jar).where(Jar.id == 1).values(flavour=text("'SOUR'")).returning(Jar.flavour),
+    "enum_entity": update(Jar).where(Jar.id == 1).values(flavour=text("'SOUR'")).returning(Jar),
+    "decorated": update(Jar).where(Jar.id == 1).values(label="X").returning(Jar.label),
+    "event": insert(Watched).values(id=1).returning(Watched),
+    "further": insert(Jar).values(name="c").returning(Jar).options(selectinload(Jar.shelf)),
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+async def test_where_one_was_expected_several_are_not_saved(jars: Database, name: str) -> None:
+    before = await stored(jars)
+    for pick in (jars.writer.one, jars.writer.one_or_none):
+        for asked in (SEVERAL[name], query(SEVERAL[name])):
+            for _ in range(2):
+                with pytest.raises(MultipleResultsFound):
+                    await pick(asked)
+    assert await stored(jars) == before
+    assert len(await jars.writer.all(SEVERAL[name])) > 1
+    assert await stored(jars) != before
+
+
+async def test_where_one_was_expected_and_none_came_nothing_is_saved(jars: Database) -> None:
+    before = await stored(jars)
+    with pytest.raises(NoResultFound):
+        await jars.writer.one(
+            text("WITH gone AS (DELETE FROM jars RETURNING id) SELECT id FROM gone WHERE id < 0")
+        )
+    assert await stored(jars) == before
+
+
+@pytest.mark.parametrize("name", NOT_LOADED)
+async def test_what_cannot_be_loaded_is_not_saved(jars: Database, name: str) -> None:
+    before = await stored(jars)
+    for asked in (lambda: NOT_LOADED[name], lambda: query(NOT_LOADED[name])):
+        for _ in range(2):
+            with pytest.raises(Exception, match=r"SOUR|X|not to be loaded|further statements"):
+                await jars.writer.all(asked())
+    assert await stored(jars) == before
+    assert jars.pool.checked_out == 0
+
+
+async def test_what_loads_along_is_returned_as_by_a_session(jars: Database) -> None:
+    statement = update(Jar).where(Jar.id == 1).values(flavour="SWEET").returning(Jar)
+    async with AsyncSession(jars.engine) as session:
+        expected = list((await session.scalars(statement)).all())
+        session.expunge_all()
+    assert picture(await jars.writer.all(statement)) == picture(expected)
+
+
+TABLE: Any = Jar.__table__
+ONE_ROW: dict[str, tuple[Any, bool]] = {
+    "insert": (insert(Jar), True),
+    "insert_values": (insert(Jar).values(name="c"), True),
+    "by_key": (update(Jar).where(Jar.id == bindparam("i")), True),
+    "by_key_and_more": (update(Jar).where(Jar.id == 1, Jar.name != "x"), True),
+    "by_both": (delete(Jar).where((Jar.id == 1) & (Jar.label == "x")), True),
+    "by_unique": (delete(Jar).where(Jar.name == "a"), True),
+    "core": (delete(TABLE).where(TABLE.c.id == 1), True),
+    "either": (delete(Jar).where((Jar.id == 1) | (Jar.id == 2)), False),
+    "in": (delete(Jar).where(Jar.id.in_([1])), False),
+    "other_column": (delete(Jar).where(Jar.label == "x"), False),
+    "of_another": (delete(Jar).where(aliased(Jar).id == 1), False),
+    "of_another_class": (delete(Jar).where(Shelf.id == 1), False),
+    "text": (text("DELETE FROM jars WHERE id = 1"), False),
+}
+
+
+@pytest.mark.parametrize("name", ONE_ROW)
+async def test_a_statement_of_one_row_is_known_by_its_form(name: str) -> None:
+    statement, is_of_one_row = ONE_ROW[name]
+    assert query(statement).is_of_one_row is is_of_one_row
