@@ -41,13 +41,16 @@ class FixedParameters:
         processors: Mapping[str, _Processor] = compiled._bind_processors  # type: ignore[assignment]  # noqa: SLF001 - as SQLAlchemy's own execution
         given = {name: bind.key for bind, name in compiled.bind_names.items() if not bind.unique}
         self._template: list[Any] = []
+        self._constants: list[tuple[int, Any, _Processor]] = []
+        """Those that their types convert: at each call, as a type may look at who calls."""
         self._given: list[tuple[int, str, _Processor | None]] = []
         self._optional: list[tuple[int, str, _Processor | None]] = []
         for position, name in enumerate(compiled.positiontup or ()):
             processor = processors.get(name)
             bind = compiled.binds[name]
-            value = constants[name]
-            self._template.append(processor(value) if processor and not bind.required else value)
+            self._template.append(constants[name])
+            if processor is not None and not bind.required:
+                self._constants.append((position, constants[name], processor))
             if name in given:
                 place = (position, given[name], processor)
                 (self._given if bind.required else self._optional).append(place)
@@ -55,6 +58,8 @@ class FixedParameters:
     def bind(self, values: Mapping[str, Any], /) -> tuple[str, Sequence[Any]]:
         """As the protocol says."""
         arguments = self._template.copy()
+        for position, value, convert in self._constants:
+            arguments[position] = convert(value)
         for position, name, processor in self._given:
             value = values[name]
             arguments[position] = value if processor is None else processor(value)

@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import CompoundSelect, Insert, Select, TextClause, TextualSelect, Update
 from sqlalchemy.dialects.postgresql import asyncpg
+from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import CompileError
 from sqlalchemy.orm import FromStatement, Mapper
 from sqlalchemy.sql.dml import UpdateBase
@@ -15,6 +16,9 @@ from penstock.express.errors import QueryRefused
 from penstock.express.plan import Plan, refuse_control
 
 __all__ = ["is_open", "refuse_options", "refuse_unfit"]
+
+_DIALECT: Dialect = asyncpg.dialect(dbapi=asyncpg.dialect.import_dbapi())  # type: ignore[no-untyped-call]  # SQLAlchemy's
+"""With its driver, which converts ranges and bit strings."""
 
 _KINDS = (Select, CompoundSelect, TextualSelect, TextClause, FromStatement, UpdateBase)
 
@@ -118,7 +122,7 @@ def _refuse_loading(statement: Any) -> None:
     if attributes.get("compile_state_plugin") == "orm" and not isinstance(statement, UpdateBase):
         # Tried on no rows: SQLAlchemy's loader knows by itself what else it would have to fetch.
         with contextlib.suppress(CompileError):  # as it may be another database's
-            Plan(statement, asyncpg.dialect()).rehearse()  # type: ignore[no-untyped-call]  # SQLAlchemy's
+            Plan(statement, _DIALECT).rehearse()
 
 
 _REFUSALS = (

@@ -168,4 +168,9 @@ async def check(database: Database, sample: Sample, values: list[Any]) -> set[st
             await ask_express(database, sample.prepared[name], {"wanted": wanted}), by_session
         )
         assert_same(await ask_express(database, sample.asked[name], {"wanted": wanted}), by_session)
+    for value in values[1:]:
+        statement = select(sample.entity.id).where(sample.entity.value == value)
+        by_session = await ask_session(database, statement, {})
+        assert_same(await ask_express(database, query(statement), {}), by_session)
+        assert_same(await ask_express(database, statement, {}), by_session)
     return refused
