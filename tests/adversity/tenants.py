@@ -173,7 +173,7 @@ async def read_again_and_again(it: Tenant) -> None:
 
 
 async def stream(it: Tenant) -> None:
-    async with it.reader.stream(QUERIES[it.table]["rows"], batch=2) as rows:
+    async with it.reader.stream(QUERIES[it.table]["rows"]).yield_per(2) as rows:
         it.check([row async for row in rows])
 
 

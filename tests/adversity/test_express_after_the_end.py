@@ -40,7 +40,7 @@ async def test_a_snapshot_that_ended_neither_reads_nor_writes_in_anothers_transa
 
 
 async def test_a_stream_that_ended_leaves_anothers_transaction_alone(database: Database) -> None:
-    async with database.reader.stream(series, batch=2) as rows:
+    async with database.reader.stream(series).yield_per(2) as rows:
         assert await anext(rows) == (1,)
     async with database.write() as session:
         await session.execute(text("INSERT INTO notes VALUES ('kept')"))

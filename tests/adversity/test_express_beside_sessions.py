@@ -39,7 +39,7 @@ async def write_and_read(database: Database, name: str, seconds: float) -> bool:
     try:
         await session.execute(insert(Note).values(text=f"{name} before"))
         with contextlib.suppress(TimeoutError):
-            await reader.scalar(SLEEP, timeout=seconds)
+            await reader.with_timeout(seconds).scalar(SLEEP)
         await session.execute(insert(Note).values(text=f"{name} after"))
         await units.commit()
     except SQLAlchemyError:

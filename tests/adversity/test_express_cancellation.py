@@ -78,19 +78,19 @@ async def copy_in(database: Database) -> None:
 
 
 async def stream(database: Database) -> None:
-    async with database.reader.stream(numbers, last=5, batch=2) as rows:
+    async with database.reader.stream(numbers, last=5).yield_per(2) as rows:
         assert [row[0] async for row in rows] == [1, 2, 3, 4, 5]
 
 
 async def stream_by_itself(database: Database) -> None:
-    rows = database.reader.stream(numbers, last=5, batch=2)
+    rows = database.reader.stream(numbers, last=5).yield_per(2)
     assert [row[0] async for row in rows] == [1, 2, 3, 4, 5]
 
 
 async def snapshot(database: Database) -> None:
     async with database.reader.snapshot() as moment:
         assert await moment.scalar(by_id, note_id=1) == "kept"
-        async with moment.stream(numbers, last=3, batch=2) as rows:
+        async with moment.stream(numbers, last=3).yield_per(2) as rows:
             assert [row[0] async for row in rows] == [1, 2, 3]
         assert await moment.exists(select(Note.id))
 
@@ -241,11 +241,11 @@ async def cancelled_everywhere(database: Database, operation: Operation, moment:
 
 
 async def test_a_stream_that_is_left_midway_gives_its_connection_back(database: Database) -> None:
-    async with database.reader.stream(numbers, last=10_000, batch=2) as rows:
+    async with database.reader.stream(numbers, last=10_000).yield_per(2) as rows:
         async for _ in rows:
             break
     assert database.pool.checked_out == 0
-    async for _ in database.reader.stream(numbers, last=10_000, batch=2):
+    async for _ in database.reader.stream(numbers, last=10_000).yield_per(2):
         break
     await eventually(lambda: database.pool.checked_out == 0)
     await read_and_write(database)

@@ -87,7 +87,7 @@ async def test_errors_are_the_same_while_somebody_listens(database: Database) ->
         with pytest.raises(DBAPIError):
             await database.reader.all(text(statement))
     with pytest.raises(TimeoutError):
-        await database.reader.all(echo, number=1, seconds=60, timeout=0.1)
+        await database.reader.with_timeout(0.1).all(echo, number=1, seconds=60)
     await use_everything(database)
     assert database.pool.checked_out == 0
 
@@ -161,7 +161,7 @@ async def test_a_forgotten_snapshot_and_a_forgotten_stream_are_reported(
     async with database.reader.snapshot() as snapshot:
         await snapshot.scalar(text("SELECT 1"))
         await eventually(lambda: len(reports) == 1)
-    async with database.reader.stream(series, last=1000, batch=10) as rows:
+    async with database.reader.stream(series, last=1000).yield_per(10) as rows:
         async for _ in rows:
             break
         await eventually(lambda: len(reports) == 2)
@@ -201,7 +201,7 @@ async def test_a_stream_that_nobody_refers_to_any_more_gives_its_connection_back
     database: Database,
 ) -> None:
     async def forget() -> None:
-        rows = aiter(database.reader.stream(series, last=1000, batch=10))
+        rows = aiter(database.reader.stream(series, last=1000).yield_per(10))
         assert await anext(rows) == (1,)
 
     await forget()
@@ -233,7 +233,7 @@ async def test_what_is_asked_at_once_of_one_snapshot_is_answered_in_turn(
     async with database.reader.snapshot() as snapshot:
 
         async def stream(last: int) -> list[int]:
-            async with snapshot.stream(series, last=last, batch=3) as rows:
+            async with snapshot.stream(series, last=last).yield_per(3) as rows:
                 return [row[0] async for row in rows]
 
         answers = await asyncio.gather(

@@ -72,7 +72,7 @@ async def copy(database: Database, random: Random, acknowledged: set[int]) -> No
 
 async def stream(database: Database, random: Random, _: set[int]) -> None:
     last = random.randrange(1, 50)
-    async with database.reader.stream(numbers, last=last, batch=10) as rows:
+    async with database.reader.stream(numbers, last=last).yield_per(10) as rows:
         assert [row[0] async for row in rows] == list(range(1, last + 1))
 
 

@@ -30,27 +30,27 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 
 async def read(database: Database, seconds: float = 0.1) -> Any:
-    return await database.reader.scalar(sleep, timeout=seconds)
+    return await database.reader.with_timeout(seconds).scalar(sleep)
 
 
 async def write(database: Database, seconds: float = 0.1) -> Any:
-    return await database.writer.execute(slow_add, timeout=seconds)
+    return await database.writer.with_timeout(seconds).execute(slow_add)
 
 
 async def write_and_return(database: Database, seconds: float = 0.1) -> Any:
     returning = text("INSERT INTO notes SELECT 'slow' FROM pg_sleep(60) RETURNING line")
-    return await database.writer.all(returning, timeout=seconds)
+    return await database.writer.with_timeout(seconds).all(returning)
 
 
 async def write_many(database: Database, seconds: float = 0.1) -> Any:
     add = text("INSERT INTO notes SELECT :line FROM pg_sleep(60)")
-    return await database.writer.execute_many(add, [{"line": "slow"}] * 2, timeout=seconds)
+    return await database.writer.with_timeout(seconds).execute_many(add, [{"line": "slow"}] * 2)
 
 
 async def read_in_snapshot(database: Database) -> Any:
     async with database.reader.snapshot() as moment:
         await moment.scalar(BACKEND)
-        return await moment.scalar(sleep, timeout=0.1)
+        return await moment.with_timeout(0.1).scalar(sleep)
 
 
 async def stream(database: Database) -> None:

@@ -98,7 +98,7 @@ def test_a_query_knows_its_results(cache: Path) -> None:
 def test_each_way_to_ask_knows_what_it_gives(cache: Path) -> None:
     expressions = {
         "await reader.one(columns, user_id=1)": "Row[int, str | None]",
-        "await reader.one(columns, {'user_id': 1}, timeout=0.5)": "Row[int, str | None]",
+        "await reader.with_timeout(0.5).one(columns, {'user_id': 1})": "Row[int, str | None]",
         "await reader.one_or_none(columns, user_id=1)": "Row[int, str | None] | None",
         "await reader.first(columns, user_id=1)": "Row[int, str | None] | None",
         "await reader.all(columns, user_id=1)": "list[Row[int, str | None]]",
@@ -142,7 +142,7 @@ def test_the_first_column_of_several_is_a_scalar_too(cache: Path) -> None:
         "query(func.now())",
         "await reader.one('SELECT 1')",
         "await reader.one(columns, 5)",
-        "await reader.one(columns, timeout='soon')",
+        "await reader.with_timeout('soon').one(columns)",
         "await writer.copy_in(User, 5)",
         "reader.execute(plain)",
         "(await reader.one(user)).nothing",

@@ -35,9 +35,8 @@ class _Place(Generic[_L]):
 class Asking(Generic[_L]):
     """What a reader and a writer have in common.
 
-    Every method takes a statement, or what ``query()`` made of one; the values of its parameters,
-    by name, as keywords or as one mapping; and ``timeout``, in seconds, for the whole of it, the
-    wait for a connection included.
+    Every method takes a statement, or what ``query()`` made of one, and the values of its
+    parameters, by name, as keywords or as one mapping.
 
     Args:
         lane: How statements are run.
@@ -49,6 +48,7 @@ class Asking(Generic[_L]):
         self._place = _Place(lane)
         self._adhoc = AdHocQueries()
         self._context = context
+        self._timeout: float | None = None
 
     @property
     def lane(self) -> _L:
@@ -82,6 +82,18 @@ class Asking(Generic[_L]):
         view._context = self._context.overridden_by(context_of(role, settings))  # noqa: SLF001 - of the same class
         return view
 
+    def with_timeout(self, seconds: float | None) -> Self:
+        """Return the same, whose calls each end after a time, the wait for a connection included.
+
+        No argument of the calls themselves, whose names are those of parameters and columns.
+
+        Args:
+            seconds: Above 0; None for no limit but the driver's.
+        """
+        view = copy(self)
+        view._timeout = seconds  # noqa: SLF001 - of the same class
+        return view
+
     async def _settings(self) -> Settings:
         context = self._context
         if context is None:
@@ -95,8 +107,12 @@ class Asking(Generic[_L]):
         Args:
             lane: How statements are run.
         """
-        other = self.__class__.__new__(self.__class__)
-        other.__dict__ = {**self.__dict__, "_place": _Place(lane)}
+        return self._over(lane, self._context)
+
+    def _over(self, lane: Any, context: ContextSource | None) -> Self:
+        other = copy(self)
+        other._place = _Place(lane)  # noqa: SLF001 - of the same class, as in the next line
+        other._context = context  # noqa: SLF001
         return other
 
     def _run(self, call: Call, pick: Pick) -> Coroutine[Any, Any, Any]:
@@ -109,7 +125,6 @@ class Asking(Generic[_L]):
         statement: Any,
         values: Values,
         named: dict[str, Any],
-        seconds: float | None,
         pick: Pick,
     ) -> Coroutine[Any, Any, Any]:
         if statement.__class__ is Query and values is None:
@@ -123,9 +138,12 @@ class Asking(Generic[_L]):
         else:
             call.settings = settings
             answer = self._run(call, pick)
-        if seconds is None and current_limits.get() is None:
+        return self._within(answer)
+
+    def _within(self, answer: Coroutine[Any, Any, _T]) -> Coroutine[Any, Any, _T]:
+        if self._timeout is None and current_limits.get() is None:
             return answer
-        return within(seconds, answer)
+        return within(self._timeout, answer)
 
     async def _run_in_context(self, call: Call, pick: Pick) -> Any:
         call.settings = await self._settings()
@@ -144,8 +162,6 @@ class Asking(Generic[_L]):
         statement: Query[_T],
         values: Values = None,
         /,
-        *,
-        timeout: float | None = None,
         **named: Any,
     ) -> Coroutine[Any, Any, _T]: ...
     @overload
@@ -154,8 +170,6 @@ class Asking(Generic[_L]):
         statement: Statement,
         values: Values = None,
         /,
-        *,
-        timeout: float | None = None,
         **named: Any,
     ) -> Coroutine[Any, Any, Any]: ...
 
@@ -164,8 +178,6 @@ class Asking(Generic[_L]):
         statement: Any,
         values: Values = None,
         /,
-        *,
-        timeout: float | None = None,
         **named: Any,
     ) -> Coroutine[Any, Any, Any]:
         """Return the only result.
@@ -174,7 +186,7 @@ class Asking(Generic[_L]):
             NoResultFound: There is none.
             MultipleResultsFound: There is more than one.
         """
-        return self._ask(statement, values, named, timeout, one)
+        return self._ask(statement, values, named, one)
 
     @overload
     def one_or_none(
@@ -182,8 +194,6 @@ class Asking(Generic[_L]):
         statement: Query[_T],
         values: Values = None,
         /,
-        *,
-        timeout: float | None = None,
         **named: Any,
     ) -> Coroutine[Any, Any, _T | None]: ...
     @overload
@@ -192,8 +202,6 @@ class Asking(Generic[_L]):
         statement: Statement,
         values: Values = None,
         /,
-        *,
-        timeout: float | None = None,
         **named: Any,
     ) -> Coroutine[Any, Any, Any]: ...
 
@@ -202,8 +210,6 @@ class Asking(Generic[_L]):
         statement: Any,
         values: Values = None,
         /,
-        *,
-        timeout: float | None = None,
         **named: Any,
     ) -> Coroutine[Any, Any, Any]:
         """Return the only result, or None.
@@ -211,7 +217,7 @@ class Asking(Generic[_L]):
         Raises:
             MultipleResultsFound: There is more than one.
         """
-        return self._ask(statement, values, named, timeout, one_or_none)
+        return self._ask(statement, values, named, one_or_none)
 
     @overload
     def first(
@@ -219,8 +225,6 @@ class Asking(Generic[_L]):
         statement: Query[_T],
         values: Values = None,
         /,
-        *,
-        timeout: float | None = None,
         **named: Any,
     ) -> Coroutine[Any, Any, _T | None]: ...
     @overload
@@ -229,8 +233,6 @@ class Asking(Generic[_L]):
         statement: Statement,
         values: Values = None,
         /,
-        *,
-        timeout: float | None = None,
         **named: Any,
     ) -> Coroutine[Any, Any, Any]: ...
 
@@ -239,12 +241,10 @@ class Asking(Generic[_L]):
         statement: Any,
         values: Values = None,
         /,
-        *,
-        timeout: float | None = None,
         **named: Any,
     ) -> Coroutine[Any, Any, Any]:
         """Return the first result, or None. The server sends them all: use ``limit(1)``."""
-        return self._ask(statement, values, named, timeout, first)
+        return self._ask(statement, values, named, first)
 
     @overload
     def scalar(
@@ -252,8 +252,6 @@ class Asking(Generic[_L]):
         statement: Query[Row[_T, *tuple[Any, ...]]],
         values: Values = None,
         /,
-        *,
-        timeout: float | None = None,
         **named: Any,
     ) -> Coroutine[Any, Any, _T | None]: ...
     @overload
@@ -262,8 +260,6 @@ class Asking(Generic[_L]):
         statement: Query[_M],
         values: Values = None,
         /,
-        *,
-        timeout: float | None = None,
         **named: Any,
     ) -> Coroutine[Any, Any, _M | None]: ...
     @overload
@@ -272,8 +268,6 @@ class Asking(Generic[_L]):
         statement: Select[_T],
         values: Values = None,
         /,
-        *,
-        timeout: float | None = None,
         **named: Any,
     ) -> Coroutine[Any, Any, _T | None]: ...
     @overload
@@ -282,8 +276,6 @@ class Asking(Generic[_L]):
         statement: Query[Any] | Statement,
         values: Values = None,
         /,
-        *,
-        timeout: float | None = None,
         **named: Any,
     ) -> Coroutine[Any, Any, Any]: ...
 
@@ -292,12 +284,10 @@ class Asking(Generic[_L]):
         statement: Any,
         values: Values = None,
         /,
-        *,
-        timeout: float | None = None,
         **named: Any,
     ) -> Coroutine[Any, Any, Any]:
         """Return the first column of the first result, or None."""
-        return self._ask(statement, values, named, timeout, scalar)
+        return self._ask(statement, values, named, scalar)
 
     @overload
     def all(
@@ -305,8 +295,6 @@ class Asking(Generic[_L]):
         statement: Query[_T],
         values: Values = None,
         /,
-        *,
-        timeout: float | None = None,
         **named: Any,
     ) -> Coroutine[Any, Any, list[_T]]: ...
     @overload
@@ -315,8 +303,6 @@ class Asking(Generic[_L]):
         statement: Statement,
         values: Values = None,
         /,
-        *,
-        timeout: float | None = None,
         **named: Any,
     ) -> Coroutine[Any, Any, list[Any]]: ...
 
@@ -325,12 +311,10 @@ class Asking(Generic[_L]):
         statement: Any,
         values: Values = None,
         /,
-        *,
-        timeout: float | None = None,
         **named: Any,
     ) -> Coroutine[Any, Any, Any]:
         """Return all results."""
-        return self._ask(statement, values, named, timeout, every)
+        return self._ask(statement, values, named, every)
 
 
 for _method in (Asking.one, Asking.one_or_none, Asking.first, Asking.scalar, Asking.all):

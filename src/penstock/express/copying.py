@@ -1,13 +1,15 @@
 """Rows on their way into a table, in bulk."""
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from sqlalchemy import ColumnDefault, Table, inspect
 from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import NoInspectionAvailable
+from sqlalchemy.orm import Mapper
 
 from penstock.drivers.effects import Effect
+from penstock.express.attributes import Attributes
 from penstock.express.defaults import OtherValues
 from penstock.express.errors import ExpressError, ParameterError
 from penstock.express.failures import not_converted
@@ -36,6 +38,7 @@ class Copying:
         names: What each column's values are given under, by the column's key.
         rows: The values by name.
         added: What a session would add to them, by the column's key, where it is not given.
+        spread: Makes of a row's values such as are each for one column.
 
     Attributes:
         columns: The keys of the columns that get a value, in order.
@@ -50,10 +53,12 @@ class Copying:
         names: Mapping[str, str],
         rows: AsyncIterator[Mapping[str, Any]],
         added: Mapping[str, Any],
+        spread: Callable[[Mapping[str, Any]], Mapping[str, Any]],
     ) -> None:
         self.table = table
         self._names = names
         self._rows = rows
+        self._spread = spread
         self._refuse_expressions(names)
         self._defaults: dict[str, Any] = {
             column.key: column.default
@@ -101,18 +106,19 @@ class Copying:
             ExpressError: The target is no table.
             ParameterError: The first row names what is no column.
         """
-        table, keys = _columns(target)
+        table, mapper = _table(target)
+        attributes = Attributes(table, mapper, is_insert=True)
         given = _rows(rows)
         first = await anext(given, None)
         if first is None:
             return None
-        if unknown := sorted(first.keys() - keys.keys()):
+        if unknown := sorted(first.keys() - attributes.names):
             raise ParameterError(
-                f"unknown: {', '.join(unknown)}. {table} takes {', '.join(sorted(keys))}"
+                f"unknown: {', '.join(unknown)}. {table} takes "
+                f"{', '.join(sorted(attributes.names))}"
             )
-        names = {keys[name]: name for name in first}
-        mapper = getattr(inspect(target), "mapper", None)
-        return cls(table, names, _again(first, given), discriminator(mapper))
+        names = {attributes.columns[name]: name for name in attributes.spread(first)}
+        return cls(table, names, _again(first, given), discriminator(mapper), attributes.spread)
 
     async def rows(self) -> AsyncIterator[dict[str, Any]]:
         """Return the values of each row by the keys of their columns.
@@ -123,8 +129,9 @@ class Copying:
         """
         names = set(self._names.values())
         number = 0
-        async for row in self._rows:
+        async for given in self._rows:
             number += 1
+            row = self._spread(given)
             if row.keys() != names:
                 raise ParameterError(
                     f"row {number} has {', '.join(sorted(row)) or 'no values'}, and the first row "
@@ -161,21 +168,17 @@ class Copying:
             self.taken = 0
 
 
-def _columns(target: Any) -> tuple[Table, dict[str, str]]:
-    """Return the table, and its columns' keys by the names that values are given under."""
+def _table(target: Any) -> tuple[Table, Mapper[Any] | None]:
+    """Return the table, and the mapper of a mapped class."""
     if isinstance(target, Table):
-        return target, {column.key: column.key for column in target.columns}
+        return target, None
     try:
         mapper = inspect(target).mapper
     except (AttributeError, NoInspectionAvailable):
         raise ExpressError(f"copy_in() takes a mapped class or a Table, not {target!r}") from None
     if len(mapper.tables) > 1:
         raise ExpressError(f"{target!r} is stored in several tables: copy into each by itself")
-    return mapper.local_table, {
-        attribute.key: attribute.columns[0].key
-        for attribute in mapper.column_attrs
-        if attribute.columns[0].table is mapper.local_table
-    }
+    return mapper.local_table, mapper
 
 
 async def _rows(

@@ -19,7 +19,6 @@ from penstock.express.errors import UNKNOWN, CommitOutcomeUnknown, ExpressError
 from penstock.express.failures import not_converted, not_read
 from penstock.express.lanes import Batches, Call, Copy, OpenLane, Pick, ReadingLane
 from penstock.express.loan import Loan
-from penstock.express.own_columns import by_columns_of
 from penstock.express.plan import Plan
 from penstock.express.query import Query
 from penstock.express.results import PICKS_OF_ONE
@@ -68,7 +67,7 @@ class DriverLane:
         except ConnectionLost as lost:
             again = partial(use, fetch, plan, sql, arguments, False, settings=settings)
             answer = await repeated(lost, again)
-        return pick(_of(call, messages.results(plan, answer)))
+        return pick(_of(call, messages.results(plan, answer, call.statement)))
 
     async def read_within(self, connection: AsyncConnection, call: Call, pick: Pick) -> Any:
         """As the protocol says."""
@@ -82,14 +81,14 @@ class DriverLane:
         answer = await self.connections.use_within(
             Loan(record), messages.fetch, plan, sql, arguments, settings=call.settings
         )
-        return pick(_of(call, messages.results(plan, answer)))
+        return pick(_of(call, messages.results(plan, answer, call.statement)))
 
     async def write(self, call: Call, pick: Pick) -> Any:
         """As the protocol says; what may fail after the write is done before its COMMIT."""
         plan, sql, arguments = _bound(call, self._dialect)
 
         def finish(answer: Any) -> Any:
-            return pick(_of(call, messages.results(plan, answer)))
+            return pick(_of(call, messages.results(plan, answer, call.statement)))
 
         if not _may_fail(call.query, plan, pick):
             answer = await self._write(messages.fetch, plan, sql, arguments, call.settings)
@@ -197,7 +196,7 @@ class _OpenLane:
             raise not_read(sql)
         async with self._turn:
             answer = await self._run(messages.fetch, plan, sql, arguments)
-        return pick(_of(call, messages.results(plan, answer)))
+        return pick(_of(call, messages.results(plan, answer, call.statement)))
 
     async def read_apart(self, call: Call, pick: Pick) -> Any:
         plan, sql, arguments = _bound(call, self._dialect)
@@ -205,7 +204,7 @@ class _OpenLane:
             raise not_read(sql)
         async with self._turn:
             answer = await self._run(messages.fetch, plan, sql, arguments, apart=call.settings)
-        return pick(_of(call, messages.results(plan, answer)))
+        return pick(_of(call, messages.results(plan, answer, call.statement)))
 
     @asynccontextmanager
     async def stream(self, call: Call, batch: int) -> AsyncIterator[Batches]:
@@ -220,7 +219,9 @@ class _OpenLane:
                     "it cannot be streamed: select the two classes as tuples, or use all()."
                 )
             cursor = await self._run(messages.open_cursor, plan, sql, arguments)
-        yield self._batches(lambda records: _of(call, shape.results(records)), cursor, sql, batch)
+        yield self._batches(
+            lambda records: _of(call, shape.results(records, call.statement)), cursor, sql, batch
+        )
 
     async def _batches(
         self, results: Callable[[Any], list[Any]], cursor: Any, sql: str, batch: int
@@ -245,16 +246,15 @@ def _may_fail(query: Query[Any], plan: Plan, pick: Pick) -> bool:
 
 
 def _of(call: Call, results: list[Any]) -> list[Any]:
-    if call.adhoc is None or not call.query.has_own_columns:
+    if call.adhoc is None:
         return results
-    return by_columns_of(call.adhoc[0], results)
+    return call.query.own_columns.found_by(call.adhoc[0], results)
 
 
 def _bound(call: Call, dialect: Any) -> tuple[Plan, str, Sequence[Any]]:
-    query, values = call.query, call.values
+    query = call.query
+    values = query.spread(call.values)
     plan = query.plan(dialect, values)
-    if len(values) != query.count:
-        query.check(values)
     try:
         sql, arguments = (
             plan.bind(values) if call.adhoc is None else plan.bind_adhoc(values, call.adhoc[1])

@@ -39,7 +39,7 @@ class Loading:
         self.mapped = [entity for entity in self.entities if hasattr(entity, "path")]
         self._statement = statement
         self._selected = selected
-        self.context = self._context(Session())
+        self.context = self._context(Session(), statement)
         # As the ORM's own loader begins.
         self.context.runid, self.context.post_load_paths = 0, {}
         made = [e.row_processor(self.context, cursor.result()) for e in self.entities]
@@ -120,25 +120,28 @@ class Loading:
     def _context_option(self, entity: Any, relationship: Any) -> Any:
         return relationship._get_context_loader(self.context, entity.path)  # noqa: SLF001 - as the ORM asks
 
-    def load(self, records: Sequence[Sequence[Any]]) -> list[Any]:
+    def load(self, records: Sequence[Sequence[Any]], statement: Any) -> list[Any]:
         """Return the results, detached, as a session would have loaded them.
 
         Args:
             records: The driver's rows; the loader itself converts their values.
+            statement: As it was given to the call: of the same form, with criteria of its own.
         """
         session = Session()
-        result = loading.instances(self.cursor.result(records), self._context(session))
+        context = self._context(session, statement)
+        result = loading.instances(self.cursor.result(records), context)
         if self.is_collected:
             result = result.unique()
         results = (result.scalars() if self.is_single else result).all()
         session.expunge_all()
         return list(results)
 
-    def _context(self, session: Session) -> QueryContext:
+    def _context(self, session: Session, statement: Any) -> QueryContext:
+        is_as_given = self._selected is self._statement
         return QueryContext(
             self.state,
-            self._selected,
-            self._statement,
+            statement if is_as_given else self._selected,
+            statement,
             {},
             session,
             QueryContext.default_load_options,

@@ -40,12 +40,18 @@ class Answer:
         self.records = records
 
 
-def results(plan: Plan, answer: Any) -> list[Any]:
-    """Return the results that an answer to :func:`fetch` holds."""
+def results(plan: Plan, answer: Any, statement: Any) -> list[Any]:
+    """Return the results that an answer to :func:`fetch` holds.
+
+    Args:
+        plan: What was run.
+        answer: What :func:`fetch` returned.
+        statement: As it was given to the call.
+    """
     if answer.__class__ is Answer:
-        made: list[Any] = answer.shape.results(answer.records)
+        made: list[Any] = answer.shape.results(answer.records, statement)
         return made
-    return plan.shape.results(answer)  # type: ignore[union-attr]  # learnt by fetch()
+    return plan.shape.results(answer, statement)  # type: ignore[union-attr]  # learnt by fetch()
 
 
 def prepared_of(driver: Any, sql: str) -> Any:

@@ -14,7 +14,7 @@ from penstock.express.errors import QueryRefused
 from penstock.express.parameters import FixedParameters, Parameters, VaryingParameters
 from penstock.express.shape import Shape, shape_of
 
-__all__ = ["Plan", "column_keys", "discriminator", "refuse_control"]
+__all__ = ["Plan", "discriminator", "refuse_control"]
 
 LONGEST_SHOWN = 200
 """Characters of a statement that an error's message has."""
@@ -26,7 +26,8 @@ class Plan:
     Args:
         statement: What is to be run.
         dialect: Whose SQL it is to be.
-        columns: What an ``insert()`` or ``update()`` without values sets; None for any other.
+        columns: The keys of the columns that an ``insert()`` or ``update()`` without values sets,
+            by the names of their values; None for any other.
 
     Attributes:
         compiled: SQLAlchemy's compiled form.
@@ -43,14 +44,12 @@ class Plan:
     """
 
     def __init__(
-        self, statement: Any, dialect: Dialect, columns: Sequence[str] | None = None
+        self, statement: Any, dialect: Dialect, columns: Mapping[str, str] | None = None
     ) -> None:
         self.statement = statement = _as_the_orm_runs_it(statement)
         self.dialect = dialect
         self._cache_key = statement._generate_cache_key()  # noqa: SLF001 - as SQLAlchemy's own cache
-        self._renamed: Mapping[str, str] = (
-            {} if columns is None else column_keys(statement, columns)
-        )
+        self._renamed: Mapping[str, str] = columns or {}
         self._added = discriminator(_mapper_of(statement)) if _is_of_named(statement) else {}
         keys = list(dict.fromkeys([*self._renamed.values(), *self._added]))
         self.compiled = self._compile(keys if keys or columns is not None else None)
@@ -168,13 +167,6 @@ def _is_of_named(statement: Any) -> bool:
     given = statement._values  # noqa: SLF001 - as above
     binds = (value for value in (given or {}).values() if isinstance(value, BindParameter))
     return not given or any(not bind.unique for bind in binds)
-
-
-def column_keys(statement: Any, columns: Sequence[str]) -> dict[str, str]:
-    """Return the keys of the columns by the names that their values are given under."""
-    mapper = _mapper_of(statement)
-    mapped = {} if mapper is None else mapper.column_attrs
-    return {name: mapped[name].columns[0].key if name in mapped else name for name in columns}
 
 
 def discriminator(mapper: Any) -> dict[str, Any]:

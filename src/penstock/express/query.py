@@ -22,13 +22,14 @@ from sqlalchemy.sql import visitors
 from sqlalchemy.sql.dml import ReturningDelete, ReturningInsert, ReturningUpdate, UpdateBase
 from sqlalchemy.sql.elements import BindParameter, ClauseElement
 
+from penstock.express.attributes import Attributes
 from penstock.express.errors import ExpressError, ParameterError
 from penstock.express.one_row import is_of_one_row
-from penstock.express.own_columns import has_own_columns
+from penstock.express.own_columns import OwnColumns
 from penstock.express.plan import Plan
 from penstock.express.refusals import is_open, refuse_unfit
 
-__all__ = ["Mapped", "Query", "Statement", "as_query", "query"]
+__all__ = ["Mapped", "Query", "Statement", "as_query", "existence_of", "query"]
 
 _T_co = TypeVar("_T_co", covariant=True)
 _T = TypeVar("_T")
@@ -85,9 +86,14 @@ class Query(Generic[_T_co]):
         self._existence: Query[Any] | None = None
 
     @cached_property
-    def has_own_columns(self) -> bool:
-        """Whether another statement of the same form has other columns, by its own objects."""
-        return has_own_columns(self.statement)
+    def attributes(self) -> Attributes:
+        """What an open statement's values can be given for."""
+        return Attributes.of(self.statement)
+
+    @cached_property
+    def own_columns(self) -> OwnColumns:
+        """What its rows are found by, and those of another statement of the same form."""
+        return OwnColumns(self.statement)
 
     @cached_property
     def is_of_one_row(self) -> bool:
@@ -111,7 +117,8 @@ class Query(Generic[_T_co]):
             columns = tuple(name for name in names if name not in self.required | self.optional)
         key = (id(dialect), columns)
         if key not in self._plans:
-            plan = Plan(self.statement, dialect, columns if self.is_open else None)
+            keys = {name: self.attributes.columns[name] for name in columns}
+            plan = Plan(self.statement, dialect, keys if self.is_open else None)
             self._plans[key] = dialect, plan
         plan = self._plans[key][1]
         if not self.is_open:
@@ -125,15 +132,23 @@ class Query(Generic[_T_co]):
             ExpressError: This is no ``select()``.
         """
         if self._existence is None:
-            if not isinstance(self.statement, Select):
-                raise ExpressError(f"exists() takes a select(), and this is {self!r}")
-            criteria = [
-                option
-                for option in self.statement._with_options  # noqa: SLF001 - no public way to them
-                if isinstance(option, LoaderCriteriaOption)
-            ]  # which the ORM takes from the outermost statement alone
-            self._existence = query(select(exists(self.statement)).options(*criteria))
+            self._existence = query(existence_of(self.statement))
         return self._existence
+
+    def spread(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a call's values, those of an open statement each for one column.
+
+        Raises:
+            ParameterError: Some are missing or unknown, or a value is none of its attribute's.
+        """
+        if self.is_open:
+            self.check(values)
+            named = self.required | self.optional
+            spread = self.attributes.spread({n: v for n, v in values.items() if n not in named})
+            return {**spread, **{name: values[name] for name in named if name in values}}
+        if len(values) != self.count:
+            self.check(values)
+        return values
 
     def check(self, values: Mapping[str, Any]) -> None:
         """Hold the names of some values against the statement's parameters.
@@ -143,7 +158,9 @@ class Query(Generic[_T_co]):
         """
         missing = self.required - values.keys()
         known = self.required | self.optional
-        unknown = set() if self.is_open else values.keys() - known
+        if self.is_open:
+            known |= self.attributes.names
+        unknown = values.keys() - known
         if missing or unknown:
             raise ParameterError(
                 "; ".join(
@@ -202,6 +219,22 @@ def query(statement: Any) -> Query[Any]:
     return Query(statement)
 
 
+def existence_of(statement: Any) -> Select[bool]:
+    """Return the statement that tells whether another one has a result.
+
+    Raises:
+        ExpressError: That is no ``select()``.
+    """
+    if not isinstance(statement, Select):
+        raise ExpressError(f"exists() takes a select(), and this is {statement!r}")
+    criteria = [
+        option
+        for option in statement._with_options  # noqa: SLF001 - no public way to them
+        if isinstance(option, LoaderCriteriaOption)
+    ]  # which the ORM takes from the outermost statement alone
+    return select(exists(statement)).options(*criteria)
+
+
 def as_query(statement: Any) -> Query[Any]:
     """Return what :func:`query` made, or make it of an ad-hoc statement."""
     return statement if isinstance(statement, Query) else query(statement)
@@ -210,8 +243,16 @@ def as_query(statement: Any) -> Query[Any]:
 def _binds(statement: Any) -> Iterable[BindParameter[Any]]:
     if isinstance(statement, FromStatement):
         statement = statement.element
-    parts = [statement, *_in_options(statement)]
+    parts = [statement, *_in_options(statement), *_in_rows(statement)]
     return [e for part in parts for e in visitors.iterate(part) if isinstance(e, BindParameter)]
+
+
+def _in_rows(statement: Any) -> Iterable[ClauseElement]:
+    """Return the expressions within the rows of an ``insert().values([...])``."""
+    for rows in getattr(statement, "_multi_values", ()):
+        for row in rows:
+            values = row.values() if isinstance(row, Mapping) else row
+            yield from (value for value in values if isinstance(value, ClauseElement))
 
 
 def _in_options(statement: Any) -> Iterable[ClauseElement]:

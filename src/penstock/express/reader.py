@@ -9,15 +9,12 @@ from sqlalchemy import Select
 from penstock.express.asking import Asking, Values
 from penstock.express.errors import ExpressError
 from penstock.express.lanes import Call, Pick, ReadingLane
-from penstock.express.query import Query, Statement, as_query
+from penstock.express.query import Query, Statement, existence_of
 from penstock.express.stream import Stream
 
 __all__ = ["Reader"]
 
 _T = TypeVar("_T")
-
-BATCH = 500
-"""Rows that a stream asks the server for at a time."""
 
 
 class Reader(Asking[ReadingLane]):
@@ -37,26 +34,23 @@ class Reader(Asking[ReadingLane]):
         statement: Query[Any] | Select[*tuple[Any, ...]],
         values: Values = None,
         /,
-        *,
-        timeout: float | None = None,
         **named: Any,
     ) -> bool:
-        """Tell whether a ``select()`` has a result; the server stops at the first."""
-        found = as_query(statement).existence()
-        return bool(await self.scalar(found, values, timeout=timeout, **named))
+        """Return whether a ``select()`` has a result; the server stops at the first."""
+        found: Any
+        found = statement.existence() if isinstance(statement, Query) else existence_of(statement)
+        return bool(await self.scalar(found, values, **named))
 
     @overload
     def stream(
-        self, statement: Query[_T], values: Values = None, /, *, batch: int = BATCH, **named: Any
+        self, statement: Query[_T], values: Values = None, /, **named: Any
     ) -> Stream[_T]: ...
     @overload
     def stream(
-        self, statement: Statement, values: Values = None, /, *, batch: int = BATCH, **named: Any
+        self, statement: Statement, values: Values = None, /, **named: Any
     ) -> Stream[Any]: ...
 
-    def stream(
-        self, statement: Any, values: Values = None, /, *, batch: int = BATCH, **named: Any
-    ) -> Stream[Any]:
+    def stream(self, statement: Any, values: Values = None, /, **named: Any) -> Stream[Any]:
         """Return results as the server makes them, so that a million rows fit into memory.
 
         It holds a connection and a transaction until it is left: ``async with reader.stream(...)
@@ -67,13 +61,22 @@ class Reader(Asking[ReadingLane]):
         Args:
             statement: As everywhere.
             values: As everywhere.
-            batch: Rows that are asked for at a time; no more are kept in memory.
             **named: As ``values``.
+
+        Returns:
+            The results, 500 rows at a time, or as many as ``stream(...).yield_per(50)`` says.
+
+        Raises:
+            ExpressError: ``with_timeout()`` was given, which is for calls that return.
         """
+        if self._timeout is not None:
+            raise ExpressError(
+                "A stream has no timeout of its own: use asyncio.timeout() around it."
+            )
         call = self._call(statement, values, named)
         if call.query.writes:
             raise _refusal(call)
-        return Stream(self.lane, call, batch, self._settings)
+        return Stream(self.lane, call, self._settings)
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator["Reader"]:
@@ -82,7 +85,7 @@ class Reader(Asking[ReadingLane]):
         They run one after another on one connection, in a transaction at REPEATABLE READ.
         """
         async with self.lane.snapshot(await self._settings()) as lane:
-            yield Reader(lane)
+            yield self._over(lane, None)  # whose transaction has the context already
 
 
 def _refusal(call: Call) -> ExpressError:

@@ -26,8 +26,13 @@ class Shape(Protocol):
     may_fail: bool
     """Whether Python code of types or classes takes part, which may raise."""
 
-    def results(self, records: Sequence[Sequence[Any]]) -> list[Any]:
-        """Return what the records become."""
+    def results(self, records: Sequence[Sequence[Any]], statement: Any) -> list[Any]:
+        """Return what the records become.
+
+        Args:
+            records: The driver's rows.
+            statement: As it was given to the call, whose options instances keep.
+        """
         ...
 
 
@@ -48,7 +53,7 @@ class RowShape:
         self._processors: Any = cursor.processors
         self._key_to_index = metadata._key_to_index  # noqa: SLF001 - what SQLAlchemy gives its rows
 
-    def results(self, records: Sequence[Sequence[Any]]) -> list[Any]:
+    def results(self, records: Sequence[Sequence[Any]], statement: Any) -> list[Any]:  # noqa: ARG002 - there are no options
         """As the protocol says."""
         metadata, processors, index = self._metadata, self._processors, self._key_to_index
         return [Row(metadata, processors, index, record) for record in records]
@@ -77,7 +82,7 @@ class EntityShape:
         self._processors: Any = cursor.processors
         self._key_to_index = metadata._key_to_index  # noqa: SLF001 - as above
 
-    def results(self, records: Sequence[Sequence[Any]]) -> list[Any]:
+    def results(self, records: Sequence[Sequence[Any]], statement: Any) -> list[Any]:  # noqa: ARG002 - there are no options
         """As the protocol says."""
         if self._processors is not None:
             records = [Row(self._metadata, self._processors, {}, record) for record in records]
@@ -103,9 +108,9 @@ class LoadedShape:
         self.is_collected = loading.is_collected
         self._loading = loading
 
-    def results(self, records: Sequence[Sequence[Any]]) -> list[Any]:
+    def results(self, records: Sequence[Sequence[Any]], statement: Any) -> list[Any]:
         """As the protocol says."""
-        return self._loading.load(records)
+        return self._loading.load(records, statement)
 
 
 def shape_of(

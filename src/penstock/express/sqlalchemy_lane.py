@@ -11,7 +11,6 @@ from penstock.context import Settings
 from penstock.drivers.driver import BeginOptions
 from penstock.express.errors import LaneEnded
 from penstock.express.lanes import Batches, Call, Copy, OpenLane, Pick, ReadingLane
-from penstock.express.plan import column_keys
 from penstock.express.query import Query
 
 __all__ = ["SqlalchemyLane"]
@@ -70,12 +69,11 @@ class SqlalchemyLane:
         self, query: Query[Any], rows: Sequence[Mapping[str, Any]], settings: Settings = ()
     ) -> None:
         """As the protocol says."""
-        for row in rows:
-            query.check(row)
         if not rows:
             return  # of which a session makes a single row, without values
+        values = [query.spread(row) for row in rows]
         async with self._write(BeginOptions(settings=settings)) as session:
-            await session.execute(query.statement, list(rows), execution_options=_OPTIONS)
+            await session.execute(query.statement, values, execution_options=_OPTIONS)
 
     async def copy(self, copy: Copy, settings: Settings = ()) -> int:
         """As the protocol says, by INSERT."""
@@ -149,12 +147,11 @@ async def _freeze(session: AsyncSession) -> None:
 
 
 async def _execute(session: AsyncSession, call: Call, **options: Any) -> Any:
-    call.query.check(call.values)
-    values = dict(call.values)
+    values = dict(call.query.spread(call.values))
     if call.query.is_open and call.statement.is_update:
         # A session takes them by attribute for an INSERT, and by column for an UPDATE.
-        keys = column_keys(call.statement, list(values))
-        values = {keys[name]: value for name, value in values.items()}
+        keys = call.query.attributes.columns
+        values = {keys.get(name, name): value for name, value in values.items()}
     elif call.query.writes and call.statement.is_insert and not call.query.is_open:
         options["dml_strategy"] = "orm"  # which counts the rows
     return await session.execute(call.statement, values, execution_options=_OPTIONS | options)

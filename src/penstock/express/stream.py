@@ -3,14 +3,18 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from penstock.context import Settings
+from penstock.express.errors import ExpressError
 from penstock.express.lanes import Batches, Call, ReadingLane
 
 __all__ = ["Stream"]
 
 _T = TypeVar("_T")
+
+BATCH = 500
+"""Rows that a stream asks the server for at a time."""
 
 
 class Stream(Generic[_T]):
@@ -19,7 +23,6 @@ class Stream(Generic[_T]):
     Args:
         lane: How the statement is run.
         call: The statement and its values.
-        batch: Rows that are asked for at a time.
         settings: Gives those of the statement's transaction.
     """
 
@@ -27,14 +30,27 @@ class Stream(Generic[_T]):
         self,
         lane: ReadingLane,
         call: Call,
-        batch: int,
         settings: Callable[[], Awaitable[Settings]],
     ) -> None:
         self._lane = lane
         self._call = call
-        self._batch = batch
+        self._batch = BATCH
         self._settings = settings
         self._opened: AbstractAsyncContextManager[Batches] | None = None
+
+    def yield_per(self, count: int) -> Self:
+        """Return the same stream, which asks the server for so many rows at a time.
+
+        Args:
+            count: Above 0; no more rows are kept in memory.
+
+        Raises:
+            ExpressError: It is below 1.
+        """
+        if count < 1:
+            raise ExpressError(f"yield_per({count!r}): rows above 0 are accepted.")
+        self._batch = count
+        return self
 
     async def __aenter__(self) -> AsyncIterator[_T]:
         self._call.settings = await self._settings()

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterable, Coroutine, Iterable, Mapping
 from typing import Any
 
-from penstock.express.asking import Asking, Values, within
+from penstock.express.asking import Asking, Values
 from penstock.express.copying import Copying, RowsFailed
 from penstock.express.errors import ExpressError
 from penstock.express.lanes import Call, Lane, Pick
@@ -32,8 +32,6 @@ class Writer(Asking[Lane]):
         statement: Query[Any] | Statement,
         values: Values = None,
         /,
-        *,
-        timeout: float | None = None,
         **named: Any,
     ) -> int:
         """Run a statement and return how many rows it wrote.
@@ -41,7 +39,7 @@ class Writer(Asking[Lane]):
         An ``insert(User)`` or ``update(User)`` without values sets the attributes that are named.
         """
         call = self._call(statement, values, named)
-        return await within(timeout, self._execute(call))
+        return await self._within(self._execute(call))
 
     async def _execute(self, call: Call) -> int:
         call.settings = await self._settings()
@@ -51,20 +49,17 @@ class Writer(Asking[Lane]):
         self,
         statement: Query[Any] | Statement,
         rows: Iterable[Mapping[str, Any]],
-        *,
-        timeout: float | None = None,
     ) -> None:
         """Run a statement once for each row, in one transaction: all of them, or none.
 
         Args:
             statement: Such as ``insert(User)``.
             rows: The values for each; all with the same names.
-            timeout: Seconds for the whole of it; None for no limit but the driver's.
 
         Raises:
             ParameterError: A row's names do not fit; nothing is written.
         """
-        await within(timeout, self._execute_many(as_query(statement), list(rows)))
+        await self._within(self._execute_many(as_query(statement), list(rows)))
 
     async def _execute_many(self, query: Query[Any], rows: list[Mapping[str, Any]]) -> None:
         await self.lane.execute_many(query, rows, await self._settings())
@@ -73,8 +68,6 @@ class Writer(Asking[Lane]):
         self,
         target: Any,
         rows: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]],
-        *,
-        timeout: float | None = None,
     ) -> int:
         """Write rows in bulk by PostgreSQL's COPY, in one transaction, and return how many.
 
@@ -84,13 +77,11 @@ class Writer(Asking[Lane]):
             target: A mapped class or a table.
             rows: The values by attribute, or by column of a table; all with the same names.
                 What ``default=`` makes is added.
-            timeout: Seconds for the whole of it; None for no limit but ``command_timeout``, which
-                is for making the rows as well.
 
         Raises:
             ParameterError: A row's names do not fit; nothing is written.
         """
-        return await within(timeout, self._copy(target, rows))
+        return await self._within(self._copy(target, rows))
 
     async def _copy(self, target: Any, rows: Any) -> int:
         copying = await Copying.of(target, rows)

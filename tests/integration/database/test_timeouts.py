@@ -85,19 +85,19 @@ async def commit_by_hand(database: Database, seconds: float | None) -> None:
 
 
 async def express_read(database: Database, seconds: float | None) -> None:
-    await database.reader.all(WAIT, timeout=seconds)
+    await database.reader.with_timeout(seconds).all(WAIT)
 
 
 async def express_write(database: Database, seconds: float | None) -> None:
-    await database.writer.execute(text(INSERT), {"line": "x"}, timeout=seconds)
+    await database.writer.with_timeout(seconds).execute(text(INSERT), {"line": "x"})
 
 
 async def express_many(database: Database, seconds: float | None) -> None:
-    await database.writer.execute_many(text(INSERT), [{"line": "x"}] * 2, timeout=seconds)
+    await database.writer.with_timeout(seconds).execute_many(text(INSERT), [{"line": "x"}] * 2)
 
 
 async def express_copy(database: Database, seconds: float | None) -> None:
-    await database.writer.copy_in(Line, [{"line": "x"}] * 2, timeout=seconds)
+    await database.writer.with_timeout(seconds).copy_in(Line, [{"line": "x"}] * 2)
 
 
 async def express_stream(database: Database, seconds: float | None) -> None:
@@ -112,7 +112,7 @@ async def express_stream(database: Database, seconds: float | None) -> None:
 
 async def express_snapshot(database: Database, seconds: float | None) -> None:
     async with database.reader.snapshot() as moment:
-        await moment.all(WAIT, timeout=seconds)
+        await moment.with_timeout(seconds).all(WAIT)
 
 
 Operation = Callable[[Database, float | None], Awaitable[None]]

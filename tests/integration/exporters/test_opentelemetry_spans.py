@@ -165,7 +165,7 @@ async def test_copies_streams_and_snapshots_have_spans(
     assert [span.name for span in recording.spans()] == ["COPY notes"]
 
     recording.forget_spans()
-    async with database.reader.stream(ALL, batch=3) as notes:
+    async with database.reader.stream(ALL).yield_per(3) as notes:
         assert len([note async for note in notes]) == 5
     returned = [
         (span.attributes or {}).get("db.response.returned_rows") for span in recording.spans()

@@ -113,7 +113,7 @@ async def read_many(database: Database, item_id: int) -> None:
     assert [tuple(row) for row in await database.reader.all(names_between, between)] == wanted
     async with database.reader.stream(names_between, between) as rows:
         assert [tuple(row) async for row in rows] == wanted
-    async with database.reader.stream(names_between, between, batch=10) as rows:
+    async with database.reader.stream(names_between, between).yield_per(10) as rows:
         assert tuple(await anext(rows)) == wanted[0]
 
 

@@ -73,7 +73,7 @@ async def test_what_takes_further_statements_is_never_run(database: Database, na
 
 
 async def test_a_stream_gives_the_same_instances(database: Database) -> None:
-    async with database.reader.stream(query(everybody), batch=2) as found:
+    async with database.reader.stream(query(everybody)).yield_per(2) as found:
         streamed = [user async for user in found]
 
     assert picture(streamed) == picture(await by_session(database, everybody))

@@ -154,7 +154,7 @@ async def test_the_servers_errors_in_a_snapshot_are_sqlalchemys(database: Databa
 
 async def test_the_servers_errors_amid_a_stream_are_sqlalchemys(database: Database) -> None:
     failing = text("SELECT 1 / (3 - number) FROM generate_series(1, 5) AS number")
-    async with database.reader.stream(failing, batch=1) as rows:
+    async with database.reader.stream(failing).yield_per(1) as rows:
         with pytest.raises(DBAPIError, match="division by zero"):
             async for _ in rows:
                 pass

@@ -198,7 +198,7 @@ async def test_a_snapshot_and_a_stream_that_are_cut_off_say_so(
             await moment.scalar(text("SELECT 2"))
 
     async def stream() -> None:
-        async with database.reader.stream(wide, batch=10) as rows:
+        async with database.reader.stream(wide).yield_per(10) as rows:
             async for _ in rows:
                 proxy.cut()
 

@@ -216,7 +216,7 @@ async def test_a_request_that_is_given_up_leaves_its_server_connection_clean(
         await database.reader.all(slow, seconds=1)
 
     async def stream() -> None:
-        async for _ in database.reader.stream(slow, seconds=1, batch=1):
+        async for _ in database.reader.stream(slow, seconds=1).yield_per(1):
             pass
 
     async def read_in_session() -> None:

@@ -74,7 +74,7 @@ async def test_exists_asks_for_no_more_than_one(database: Database) -> None:
     assert await reader.exists(name_of, user_id=1) is True
     assert await reader.exists(name_of, {"user_id": 9}) is False
     assert await reader.exists(select(User).where(User.name == "ada")) is True
-    assert await reader.exists(select(User).where(User.name == "eve"), timeout=5) is False
+    assert await reader.with_timeout(5).exists(select(User).where(User.name == "eve")) is False
     with pytest.raises(ExpressError, match=r"exists\(\) takes a select"):
         await reader.exists(query(text("SELECT 1")))
 
@@ -212,7 +212,7 @@ async def test_copy_in_writes_all_or_nothing(database: Database) -> None:
 
 async def test_a_stream_gives_every_row_in_order(database: Database) -> None:
     for batch in (1, 7, 500):
-        async with database.reader.stream(series, last=50, batch=batch) as rows:
+        async with database.reader.stream(series, last=50).yield_per(batch) as rows:
             assert [row.number async for row in rows] == list(range(1, 51))
     stream = database.reader.stream(series, {"last": 3})
     assert [row.number async for row in stream] == [1, 2, 3]
@@ -241,6 +241,6 @@ async def test_a_snapshot_sees_one_moment(database: Database, database_url: str)
 async def test_a_timeout_is_for_one_call_alone(database: Database) -> None:
     sleep = query(text("SELECT pg_sleep(:seconds)"))
     with pytest.raises(TimeoutError):
-        await database.reader.one(sleep, seconds=60, timeout=0.05)
-    await database.reader.one(sleep, seconds=0.1, timeout=10)
+        await database.reader.with_timeout(0.05).one(sleep, seconds=60)
+    await database.reader.with_timeout(10).one(sleep, seconds=0.1)
     await database.reader.one(sleep, {"seconds": 0.1})

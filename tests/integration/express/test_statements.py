@@ -72,7 +72,7 @@ async def test_reads_are_as_a_session_reads(filled: Database, name: str) -> None
         assert seen(await filled.reader.all(statement, given)) == expected
     async with filled.reader.snapshot() as snapshot:
         assert seen(await snapshot.all(asked, given)) == expected
-    async with filled.reader.stream(asked, given, batch=2) as rows:
+    async with filled.reader.stream(asked, given).yield_per(2) as rows:
         assert seen([row async for row in rows]) == expected
 
 

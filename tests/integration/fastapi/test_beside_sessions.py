@@ -132,7 +132,7 @@ async def test_a_read_that_fails_or_is_given_up_spoils_nothing(
     with pytest.raises(DBAPIError):
         await request.reader.scalar(select(func.abs(text(":n").bindparams(n="none"))))
     with pytest.raises(TimeoutError):
-        await request.reader.scalar(text("SELECT pg_sleep(30)"), timeout=0.05)
+        await request.reader.with_timeout(0.05).scalar(text("SELECT pg_sleep(30)"))
     await request.writing.execute(insert(Note).values(text="after"))
     assert await request.reader.scalar(select(func.count()).select_from(Note)) == 2
     await request.commit()
@@ -227,7 +227,7 @@ async def test_a_read_sees_through_a_changed_table(lone: Database, onlooker: Onl
 async def test_a_read_within_a_stream_or_a_snapshot_is_on_its_connection(one: Database) -> None:
     request = request_on(one)
     await one.writer.execute_many(insert(Note), [{"text": str(number)} for number in range(9)])
-    async with request.reader.stream(TEXTS, batch=2) as rows:
+    async with request.reader.stream(TEXTS).yield_per(2) as rows:
         for expected in range(9):
             row = await anext(rows)
             with pytest.raises(DBAPIError):

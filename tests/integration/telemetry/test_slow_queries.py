@@ -255,5 +255,5 @@ async def test_a_snapshot_and_a_stream_are_at_rest_between_two_statements(
 @asynccontextmanager
 async def stream_of(database: Database) -> AsyncIterator[AsyncIterator[Any]]:
     numbers = query(select(func.generate_series(1, 3).label("n")))
-    async with database.reader.stream(numbers, batch=2) as rows:
+    async with database.reader.stream(numbers).yield_per(2) as rows:
         yield rows
