@@ -14,6 +14,7 @@ from penstock.express.defaults import OtherValues
 from penstock.express.errors import ExpressError, ParameterError
 from penstock.express.failures import not_converted
 from penstock.express.plan import discriminator
+from penstock.express.turns import Turns
 
 __all__ = ["Copying", "RowsFailed"]
 
@@ -128,7 +129,7 @@ class Copying:
             RowsFailed: There was none to be had.
         """
         names = set(self._names.values())
-        number = 0
+        number, turns = 0, Turns()
         async for given in self._rows:
             number += 1
             row = self._spread(given)
@@ -143,6 +144,8 @@ class Copying:
                     default.arg(OtherValues(values)) if default.is_callable else default.arg
                 )
             yield values
+            if turns.are_due():  # a socket that takes all lets nobody else run
+                await turns.take()
 
     async def records(self, dialect: Dialect) -> AsyncIterator[tuple[Any, ...]]:
         """Return each row as the driver has its values, in the order of the columns."""

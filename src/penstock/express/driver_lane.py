@@ -23,6 +23,7 @@ from penstock.express.plan import Plan
 from penstock.express.query import Query
 from penstock.express.results import PICKS_OF_ONE
 from penstock.express.shape import Shape
+from penstock.express.turns import in_turns
 from penstock.pool import LoanReclaimed
 from penstock.telemetry.statement_watch import StatementWatch
 
@@ -111,7 +112,7 @@ class DriverLane:
         """As the protocol says, in as many messages as there are rows, but few round trips."""
         texts: dict[str, None] = {}
         arguments = []
-        for values in rows:
+        async for values in in_turns(rows):
             plan, sql, row = _bound(Call(query, values), self._dialect)
             texts[sql] = None
             arguments.append(row)

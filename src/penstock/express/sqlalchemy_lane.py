@@ -12,6 +12,7 @@ from penstock.drivers.driver import BeginOptions
 from penstock.express.errors import LaneEnded
 from penstock.express.lanes import Batches, Call, Copy, OpenLane, Pick, ReadingLane
 from penstock.express.query import Query
+from penstock.express.turns import in_turns
 
 __all__ = ["SqlalchemyLane"]
 
@@ -71,7 +72,7 @@ class SqlalchemyLane:
         """As the protocol says."""
         if not rows:
             return  # of which a session makes a single row, without values
-        values = [query.spread(row) for row in rows]
+        values = [query.spread(row) async for row in in_turns(rows)]
         async with self._write(BeginOptions(settings=settings)) as session:
             await session.execute(query.statement, values, execution_options=_OPTIONS)
 

@@ -8,6 +8,7 @@ from penstock.express.copying import Copying, RowsFailed
 from penstock.express.errors import ExpressError
 from penstock.express.lanes import Call, Lane, Pick
 from penstock.express.query import Query, Statement, as_query
+from penstock.express.turns import in_turns
 
 __all__ = ["Writer"]
 
@@ -59,10 +60,11 @@ class Writer(Asking[Lane]):
         Raises:
             ParameterError: A row's names do not fit; nothing is written.
         """
-        await self._within(self._execute_many(as_query(statement), list(rows)))
+        await self._within(self._execute_many(as_query(statement), rows))
 
-    async def _execute_many(self, query: Query[Any], rows: list[Mapping[str, Any]]) -> None:
-        await self.lane.execute_many(query, rows, await self._settings())
+    async def _execute_many(self, query: Query[Any], rows: Iterable[Mapping[str, Any]]) -> None:
+        given = [row async for row in in_turns(rows)]
+        await self.lane.execute_many(query, given, await self._settings())
 
     async def copy_in(
         self,
