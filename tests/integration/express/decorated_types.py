@@ -1,12 +1,24 @@
 """Types of a service's own, each by another part of what a ``TypeDecorator`` may do."""
 
 import enum
+from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import Dialect, Integer, LargeBinary, String, TypeDecorator
-from sqlalchemy.types import TypeEngine
+from sqlalchemy import Dialect, Integer, LargeBinary, String, TypeDecorator, func
+from sqlalchemy.types import TypeEngine, UserDefinedType
 
-__all__ = ["Coerced", "Colour", "Grade", "Joined", "Level", "ReadOnlyUpper", "Sealed", "Varying"]
+__all__ = [
+    "Coerced",
+    "Colour",
+    "Expressed",
+    "Grade",
+    "Joined",
+    "Level",
+    "Processed",
+    "ReadOnlyUpper",
+    "Sealed",
+    "Varying",
+]
 
 
 class Colour(enum.Enum):
@@ -101,3 +113,37 @@ class Varying(TypeDecorator[int]):
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:
         return None if value is None else int(value)
+
+
+class Processed(UserDefinedType[int]):
+    """A number as text, by a type that no other is below."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        return "text"
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any]:
+        return lambda value: None if value is None else f"n{value}"
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
+        return lambda value: None if value is None else int(value[1:])
+
+
+class Expressed(TypeDecorator[str]):
+    """Text that the server turns around, both ways; in Python it has one letter more."""
+
+    impl = String
+    cache_ok = True
+
+    def bind_expression(self, bindparam: Any) -> Any:
+        return func.reverse(bindparam, type_=self)
+
+    def column_expression(self, column: Any) -> Any:
+        return func.reverse(column, type_=self)
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        return None if value is None else f"x{value}"
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+        return None if value is None else value[1:]

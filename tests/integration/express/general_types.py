@@ -12,9 +12,11 @@ from tests.integration.express.column_kind import NO_EQUALITY, PG_TEXT, Kind
 from tests.integration.express.decorated_types import (
     Coerced,
     Colour,
+    Expressed,
     Grade,
     Joined,
     Level,
+    Processed,
     ReadOnlyUpper,
     Sealed,
     Varying,
@@ -117,6 +119,7 @@ def _kinds() -> list[Kind]:
         ("decorated_read", ReadOnlyUpper, st.text("abc", max_size=5)),
         ("decorated_step", lambda: Coerced(7), st.integers(-(2**20), 2**20)),
         ("decorated_dialect", Varying, st.integers(-(2**31), 2**31)),
+        ("processed", Processed, st.integers(-9999, 9999)),
         (
             "variant",
             lambda: sa.String(9).with_variant(sa.Integer(), "postgresql", "sqlite"),
@@ -136,4 +139,11 @@ def _json_kinds() -> list[Kind]:
     return [Kind(*parts, session_cannot=NO_EQUALITY) for parts in make]
 
 
-GENERAL_KINDS = [*_kinds(), *_json_kinds()]
+_EXPRESSED = Kind(
+    "expressed",
+    Expressed(),
+    st.text("abc", max_size=5),
+    session_cannot={"in_list": "its bind_expression() is around the values of no list"},
+    copy_cannot="COPY computes nothing, which its bind_expression() is for",
+)
+GENERAL_KINDS = [*_kinds(), *_json_kinds(), _EXPRESSED]
