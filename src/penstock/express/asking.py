@@ -88,7 +88,7 @@ class Asking(Generic[_L]):
         No argument of the calls themselves, whose names are those of parameters and columns.
 
         Args:
-            seconds: Above 0; None for no limit but the driver's.
+            seconds: For the whole of each; None for no limit but the driver's.
         """
         view = copy(self)
         view._timeout = seconds  # noqa: SLF001 - of the same class

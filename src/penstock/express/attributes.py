@@ -1,6 +1,6 @@
 """The names under which values are written: attributes of a mapped class, or columns of a table."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
 
@@ -25,6 +25,7 @@ class Attributes:
 
     Attributes:
         columns: The keys of the columns by name.
+        names: All that are known: those, composites, hybrids.
     """
 
     def __init__(self, table: Any, mapper: Mapper[Any] | None = None, *, is_insert: bool) -> None:
@@ -35,6 +36,7 @@ class Attributes:
             self._spread = {c.key: partial(_spread_composite, c) for c in mapper.composites}
             if is_insert:
                 self._spread |= _hybrids(mapper)
+        self.names = frozenset({*self.columns, *self._spread})
 
     @classmethod
     def of(cls, statement: Any) -> Self:
@@ -42,18 +44,20 @@ class Attributes:
         mapper = getattr(statement.entity_description.get("entity"), "__mapper__", None)
         return cls(statement.table, mapper, is_insert=isinstance(statement, Insert))
 
-    @property
-    def names(self) -> set[str]:
-        """All names that are known."""
-        return {*self.columns, *self._spread}
-
-    def spread(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    def spread(
+        self, values: Mapping[str, Any], parameters: Collection[str] = ()
+    ) -> Mapping[str, Any]:
         """Return values of which each is for one column, as a composite's is not.
+
+        Args:
+            values: By name.
+            parameters: Names that stand for something else.
 
         Raises:
             ParameterError: A value is none of the composite's class.
         """
         found = self._spread.keys() & values.keys()
+        found.difference_update(parameters)
         if not found:
             return values
         spread = dict(values)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from logging import INFO
 from math import inf
@@ -26,6 +26,7 @@ from penstock.express.loan import Loan, take_back
 from penstock.express.messages import fetch, prepared_of
 from penstock.express.patience import Patience
 from penstock.express.plan import Plan
+from penstock.express.results import Finished
 from penstock.pool import PenstockPool
 from penstock.pool.loans import STATEMENT_KEY
 from penstock.pool.record import Record
@@ -33,7 +34,7 @@ from penstock.pool.request_leases import OpenLease
 from penstock.telemetry.at_rest import AT_REST_KEY
 from penstock.telemetry.statement_watch import StatementWatch
 
-__all__ = ["ConnectionLost", "Connections", "NotSaved", "Run", "repeated"]
+__all__ = ["ConnectionLost", "Connections", "Run", "repeated"]
 
 T = TypeVar("T")
 
@@ -69,17 +70,6 @@ _ENDED = (
     "its connection may be another's by now. What runs later (a background task, a task of your "
     "own) opens its own. {}"
 )
-
-
-class NotSaved:
-    """Stands for the result of a write that was rolled back, as no result could be made of it.
-
-    Args:
-        error: What was raised.
-    """
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
 
 
 class ConnectionLost(Exception):  # noqa: N818 - it says what happened
@@ -197,7 +187,7 @@ class Connections:
             finish: What is made of the answer before the transaction is committed.
 
         Returns:
-            The answer, or what was made of it: :class:`NotSaved` where that failed.
+            The answer, or what was made of it, as :class:`Finished`.
 
         Raises:
             ConnectionLost: The connection ended before it had answered.
@@ -285,7 +275,7 @@ class Connections:
             self._time(loan.record, work.sql)
             if work.may_be_sent_again(loan.driver, error):
                 return await self._use_anew(loan, work)
-            told = self._told(loan.adapter, error, work, waited)
+            told = self._told_of(loan, error, work, waited)
             await self._take_back(loan, error)
             raise told from told.__cause__
         self._time(loan.record, work.sql, answer)
@@ -318,10 +308,13 @@ class Connections:
                     await greenlet_spawn(adapter.rollback)
             adapter.limit = limit  # for the error's text
             raise
-        if work.finish is not None:
-            answer = _finished(work.finish, answer)
-        await greenlet_spawn(adapter.rollback if isinstance(answer, NotSaved) else adapter.commit)
-        return answer
+        finished = None if work.finish is None else Finished(answer, work.finish)
+        if finished is not None and finished.error is not None:
+            await greenlet_spawn(adapter.rollback)
+            return finished
+        loan.is_committing = True
+        await greenlet_spawn(adapter.commit)
+        return answer if finished is None else finished
 
     async def _use_anew(self, loan: Loan, work: "_Work") -> Any:
         # asyncpg knows a table or a type as it was before.
@@ -330,7 +323,7 @@ class Connections:
             await loan.driver.reload_schema_state()
             answer = await self._run_alone(loan, work)
         except BaseException as error:  # noqa: BLE001 - as above
-            told = self._told(loan.adapter, error, work, waited)
+            told = self._told_of(loan, error, work, waited)
             await self._take_back(loan, error)
             raise told from told.__cause__
         await loan.give_back()
@@ -489,6 +482,18 @@ class Connections:
             record.confine(to_reading=not writes)
         self._logger.info(sql)
 
+    def _told_of(
+        self, loan: Loan, error: BaseException, work: "_Work", waited: float
+    ) -> BaseException:
+        if work.finish is None or loan.is_committing:
+            return self._told(loan.adapter, error, work, waited)
+        # Nothing is saved, whatever has become of the connection: there was no COMMIT.
+        told = self._told(loan.adapter, error, replace(work, writes=False), waited)
+        told = told.error if isinstance(told, ConnectionLost) else told
+        if isinstance(told, TimeoutError):
+            told.outcome_unknown = False  # type: ignore[attr-defined]  # for the lane
+        return told
+
     def _told(
         self, adapter: Any, error: BaseException, work: "_Work", waited: float
     ) -> BaseException:
@@ -516,13 +521,6 @@ class Connections:
             return worded(self._engine, adapter, error, sql, arguments)
         timeout.__cause__ = error
         return timeout
-
-
-def _finished(finish: Callable[[Any], Any], answer: Any) -> Any:
-    try:
-        return finish(answer)
-    except Exception as error:  # noqa: BLE001 - raised once the connection is returned
-        return NotSaved(error)
 
 
 async def _abandon(loan: Loan) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from penstock.context import Settings
 from penstock.drivers.driver import BeginOptions
 from penstock.express import messages
-from penstock.express.connections import ConnectionLost, Connections, NotSaved, Run, repeated
+from penstock.express.connections import ConnectionLost, Connections, Run, repeated
 from penstock.express.counting import count
 from penstock.express.errors import UNKNOWN, CommitOutcomeUnknown, ExpressError
 from penstock.express.failures import not_converted, not_read
@@ -21,7 +21,7 @@ from penstock.express.lanes import Batches, Call, Copy, OpenLane, Pick, ReadingL
 from penstock.express.loan import Loan
 from penstock.express.plan import Plan
 from penstock.express.query import Query
-from penstock.express.results import PICKS_OF_ONE
+from penstock.express.results import PICKS_OF_ONE, Finished
 from penstock.express.shape import Shape
 from penstock.express.turns import in_turns
 from penstock.pool import LoanReclaimed
@@ -94,12 +94,12 @@ class DriverLane:
         if not _may_fail(call.query, plan, pick):
             answer = await self._write(messages.fetch, plan, sql, arguments, call.settings)
             return finish(answer)
-        result = await self._write(
+        finished: Finished = await self._write(
             messages.fetch, plan, sql, arguments, call.settings, finish=finish
         )
-        if isinstance(result, NotSaved):
-            raise result.error
-        return result
+        if finished.error is not None:
+            raise finished.error
+        return finished.result
 
     async def execute(self, call: Call) -> int:
         """As the protocol says."""
@@ -241,7 +241,7 @@ class _OpenLane:
 
 def _may_fail(query: Query[Any], plan: Plan, pick: Pick) -> bool:
     """Return whether what a write returns may turn out not to be a result."""
-    if plan.shape is None or plan.shape.may_fail:
+    if plan.may_fail:
         return True
     return pick in PICKS_OF_ONE and not query.is_of_one_row
 
@@ -253,8 +253,9 @@ def _of(call: Call, results: list[Any]) -> list[Any]:
 
 
 def _bound(call: Call, dialect: Any) -> tuple[Plan, str, Sequence[Any]]:
-    query = call.query
-    values = query.spread(call.values)
+    query, values = call.query, call.values
+    if query.is_open or len(values) != query.count:
+        values = query.spread(values)
     plan = query.plan(dialect, values)
     try:
         sql, arguments = (

@@ -24,11 +24,13 @@ class Loan:
         adapter: SQLAlchemy's, around asyncpg's connection; kept, for the pool may take it away.
         driver: asyncpg's connection.
         is_over: Whether it went back, so that the connection may be somebody else's.
+        is_committing: Whether a COMMIT is on its way.
     """
 
     def __init__(self, record: Record, checkout: Any = None) -> None:
         self.record = record
         self.is_over = False
+        self.is_committing = False
         adapter: Any = record.dbapi_connection
         self.adapter = adapter
         self.driver = adapter._connection  # noqa: SLF001 - asyncpg's

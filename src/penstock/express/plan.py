@@ -1,10 +1,12 @@
 """A statement compiled for one dialect: its SQL, its parameters, and the shape of its result."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from sqlalchemy import Insert
 from sqlalchemy.engine import Dialect
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import BindParameter
 
@@ -103,7 +105,7 @@ class Plan:
         self.is_fixed = shape.cursor.is_fixed
         return shape
 
-    def rehearse(self) -> None:
+    def rehearse(self) -> Shape:
         """Find out what the results would be, without a server.
 
         Raises:
@@ -111,7 +113,19 @@ class Plan:
         """
         columns = self.compiled._result_columns  # noqa: SLF001 - no public way to them
         description = [(c.name, None, None, None, None, None, None) for c in columns]
-        shape_of(self.statement, self.compiled, description, converts=False)
+        return shape_of(self.statement, self.compiled, description, converts=False)
+
+    @cached_property
+    def may_fail(self) -> bool:
+        """Whether Python may refuse what the statement returns, as its own types and classes do.
+
+        Raises:
+            QueryRefused: Only a session can load it.
+        """
+        types = [column.type for column in self.compiled._result_columns]  # noqa: SLF001 - no public way to them
+        if any(_converts(each, self.dialect) for each in types):
+            return True
+        return bool(types) and self.rehearse().may_fail
 
 
 def refuse_control(effects: Effect, sql: str) -> None:
@@ -133,6 +147,13 @@ def refuse_control(effects: Effect, sql: str) -> None:
         raise QueryRefused(
             f"The express lane runs one statement at a time, and this is several: {_shortened(sql)}"
         )
+
+
+def _converts(kind: Any, dialect: Dialect) -> bool:
+    try:
+        return kind._cached_result_processor(dialect, None) is not None  # noqa: SLF001 - as SQLAlchemy's own execution
+    except InvalidRequestError:
+        return False  # a number, of which the server alone says what it sends
 
 
 def _shortened(sql: str) -> str:

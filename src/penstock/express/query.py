@@ -91,6 +91,11 @@ class Query(Generic[_T_co]):
         return Attributes.of(self.statement)
 
     @cached_property
+    def _known(self) -> frozenset[str]:
+        parameters = self.required | self.optional
+        return parameters | self.attributes.names if self.is_open else parameters
+
+    @cached_property
     def own_columns(self) -> OwnColumns:
         """What its rows are found by, and those of another statement of the same form."""
         return OwnColumns(self.statement)
@@ -141,14 +146,10 @@ class Query(Generic[_T_co]):
         Raises:
             ParameterError: Some are missing or unknown, or a value is none of its attribute's.
         """
-        if self.is_open:
-            self.check(values)
-            named = self.required | self.optional
-            spread = self.attributes.spread({n: v for n, v in values.items() if n not in named})
-            return {**spread, **{name: values[name] for name in named if name in values}}
-        if len(values) != self.count:
-            self.check(values)
-        return values
+        self.check(values)
+        if not self.is_open:
+            return values
+        return self.attributes.spread(values, self.required | self.optional)
 
     def check(self, values: Mapping[str, Any]) -> None:
         """Hold the names of some values against the statement's parameters.
@@ -157,9 +158,7 @@ class Query(Generic[_T_co]):
             ParameterError: Some are missing or unknown; the message names them.
         """
         missing = self.required - values.keys()
-        known = self.required | self.optional
-        if self.is_open:
-            known |= self.attributes.names
+        known = self._known
         unknown = values.keys() - known
         if missing or unknown:
             raise ParameterError(

@@ -24,7 +24,7 @@ class Shape(Protocol):
     is_collected: bool
     """Whether a result may take several of the driver's rows, so that none can be streamed."""
     may_fail: bool
-    """Whether Python code of types or classes takes part, which may raise."""
+    """Whether code of the classes' own takes part, which may raise."""
 
     def results(self, records: Sequence[Sequence[Any]], statement: Any) -> list[Any]:
         """Return what the records become.
@@ -44,11 +44,10 @@ class RowShape:
         cursor: The columns.
     """
 
-    is_single = is_collected = False
+    is_single = is_collected = may_fail = False
 
     def __init__(self, metadata: Any, cursor: Cursor) -> None:
         self.cursor = cursor
-        self.may_fail = cursor.processors is not None
         self._metadata = metadata
         self._processors: Any = cursor.processors
         self._key_to_index = metadata._key_to_index  # noqa: SLF001 - what SQLAlchemy gives its rows
@@ -69,14 +68,13 @@ class EntityShape:
         is_single: Whether the one part is the result.
     """
 
-    is_collected = False
+    is_collected = may_fail = False
 
     def __init__(
         self, parts: EntityParts, metadata: Any, cursor: Cursor, *, is_single: bool
     ) -> None:
         self.cursor = cursor
         self.is_single = is_single
-        self.may_fail = cursor.processors is not None
         self._parts = parts
         self._metadata = metadata
         self._processors: Any = cursor.processors

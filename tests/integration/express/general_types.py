@@ -12,7 +12,6 @@ from tests.integration.express.column_kind import NO_EQUALITY, PG_TEXT, Kind
 from tests.integration.express.decorated_types import (
     Coerced,
     Colour,
-    Expressed,
     Grade,
     Joined,
     Level,
@@ -139,11 +138,4 @@ def _json_kinds() -> list[Kind]:
     return [Kind(*parts, session_cannot=NO_EQUALITY) for parts in make]
 
 
-_EXPRESSED = Kind(
-    "expressed",
-    Expressed(),
-    st.text("abc", max_size=5),
-    session_cannot={"in_list": "its bind_expression() is around the values of no list"},
-    copy_cannot="COPY computes nothing, which its bind_expression() is for",
-)
-GENERAL_KINDS = [*_kinds(), *_json_kinds(), _EXPRESSED]
+GENERAL_KINDS = [*_kinds(), *_json_kinds()]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.ext.mutable import MutableDict, MutableList
 from tests.integration.express.column_kind import NO_BINARY, NO_EQUALITY, PG_TEXT, Kind
-from tests.integration.express.decorated_types import Coerced, Colour
+from tests.integration.express.decorated_types import Coerced, Colour, Expressed
 from tests.integration.express.general_types import (
     AWARE,
     JSON_OBJECTS,
@@ -213,4 +213,11 @@ def _plain() -> list[Kind]:
     ]
 
 
-POSTGRES_KINDS = [*_others(), *_arrays(), *_range_kinds(), *_plain()]
+_EXPRESSED = Kind(
+    "expressed",
+    Expressed(),
+    st.text("abc", max_size=5),
+    session_cannot={"in_list": "its bind_expression() is around the values of no list"},
+    copy_cannot="COPY computes nothing, which its bind_expression() is for",
+)
+POSTGRES_KINDS = [*_others(), *_arrays(), *_range_kinds(), *_plain(), _EXPRESSED]
