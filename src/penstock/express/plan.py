@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import Insert
+from sqlalchemy import Float, Insert, Numeric
 from sqlalchemy.engine import Dialect
-from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import BindParameter
 
@@ -152,8 +151,8 @@ def refuse_control(effects: Effect, sql: str) -> None:
 def _converts(kind: Any, dialect: Dialect) -> bool:
     try:
         return kind._cached_result_processor(dialect, None) is not None  # noqa: SLF001 - as SQLAlchemy's own execution
-    except InvalidRequestError:
-        return False  # a number, of which the server alone says what it sends
+    except Exception:  # noqa: BLE001 - of a number, of which the server alone says what it sends
+        return not isinstance(kind, Numeric | Float)
 
 
 def _shortened(sql: str) -> str:

@@ -2,17 +2,24 @@
 
 import enum
 from collections.abc import AsyncIterator
+from datetime import datetime
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
 import pytest_asyncio
 from sqlalchemy import (
+    JSON,
     Dialect,
     Enum,
     ForeignKey,
+    Integer,
+    Numeric,
     String,
     TypeDecorator,
     bindparam,
+    cast,
     delete,
     event,
     func,
@@ -21,6 +28,7 @@ from sqlalchemy import (
     text,
     update,
 )
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import MultipleResultsFound, NoResultFound
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import (
@@ -60,6 +68,18 @@ class Lower(TypeDecorator[str]):
         return value
 
 
+class Positive(TypeDecorator[Decimal]):
+    """A number, refused below 0, whose conversion depends on what the server sends."""
+
+    impl = Numeric(9, 2)
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+        if value is not None and value < 0:
+            raise ValueError(value)
+        return value
+
+
 class Shelf(Base):
     """Has jars."""
 
@@ -75,6 +95,13 @@ class Jar(Base):
     name: Mapped[str] = mapped_column(unique=True)
     flavour: Mapped[Flavour | None] = mapped_column(Enum(Flavour, native_enum=False))
     label: Mapped[str | None] = mapped_column(Lower)
+    price: Mapped[Decimal | None] = mapped_column(Positive)
+    prices: Mapped[list[Decimal] | None] = mapped_column(ARRAY(Positive))
+    amount: Mapped[Decimal | None]
+    rate: Mapped[float | None]
+    made_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    token: Mapped[UUID] = mapped_column(server_default=func.gen_random_uuid())
+    extra: Mapped[Any | None] = mapped_column(JSON)
     shelf_id: Mapped[int | None] = mapped_column(ForeignKey("shelves.id"))
     shelf: Mapped[Shelf | None] = relationship(lazy="joined")
 
@@ -107,7 +134,12 @@ async def jars(database: Database) -> Database:
 
 
 async def stored(database: Database) -> Any:
-    counted = select(func.count(), func.array_agg(Jar.name), func.array_agg(Jar.label))
+    columns = (
+        func.array_agg(Jar.name),
+        func.array_agg(Jar.label),
+        func.sum(cast(Jar.price, Integer)),
+    )
+    counted = select(func.count(), *columns)
     watched = select(func.count()).select_from(Watched)
     return await database.reader.one(counted), await database.reader.scalar(watched)
 
@@ -130,6 +162,8 @@ NOT_LOADED: dict[str, Any] = {
     "enum": update(Jar).where(Jar.id == 1).values(flavour=text("'SOUR'")).returning(Jar.flavour),
     "enum_entity": update(Jar).where(Jar.id == 1).values(flavour=text("'SOUR'")).returning(Jar),
     "decorated": update(Jar).where(Jar.id == 1).values(label="X").returning(Jar.label),
+    "decorated_number": update(Jar).where(Jar.id == 1).values(price=-1).returning(Jar.price),
+    "decorated_array": update(Jar).where(Jar.id == 1).values(prices=[-1]).returning(Jar.prices),
     "event": insert(Watched).values(id=1).returning(Watched),
     "further": insert(Jar).values(name="c").returning(Jar).options(selectinload(Jar.shelf)),
 }
@@ -162,7 +196,7 @@ async def test_what_cannot_be_loaded_is_not_saved(jars: Database, name: str) -> 
     before = await stored(jars)
     for asked in (lambda: NOT_LOADED[name], lambda: query(NOT_LOADED[name])):
         for _ in range(2):
-            with pytest.raises(Exception, match=r"SOUR|X|not to be loaded|further statements"):
+            with pytest.raises(Exception, match=r"SOUR|X|-1|not to be loaded|further statements"):
                 await jars.writer.all(asked())
     assert await stored(jars) == before
     assert jars.pool.checked_out == 0
@@ -198,3 +232,25 @@ ONE_ROW: dict[str, tuple[Any, bool]] = {
 async def test_a_statement_of_one_row_is_known_by_its_form(name: str) -> None:
     statement, is_of_one_row = ONE_ROW[name]
     assert query(statement).is_of_one_row is is_of_one_row
+
+
+PLAIN: dict[str, bool] = {
+    "id": False,
+    "name": False,
+    "flavour": True,
+    "label": True,
+    "price": True,
+    "prices": True,
+    "amount": False,
+    "rate": False,
+    "made_at": False,
+    "token": False,
+    "extra": False,
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+async def test_what_python_may_refuse_is_known_before_it_is_sent(jars: Database, name: str) -> None:
+    asked = query(insert(Jar).returning(getattr(Jar, name)))
+    assert asked.plan(jars.engine.dialect, ["name"]).may_fail is PLAIN[name]
+    assert await jars.writer.first(asked, name="c") is not None
