@@ -95,7 +95,10 @@ def _adapt_connections(engine: AsyncEngine) -> None:
 
     @event.listens_for(engine.sync_engine, "do_connect")
     def connect(dialect: Dialect, _: object, arguments: Any, options: Any) -> Any:
-        connection = driver_of(dialect).adapt(dialect.connect(*arguments, **options))
+        try:
+            connection = driver_of(dialect).adapt(dialect.connect(*arguments, **options))
+        finally:
+            del arguments, options  # with the password, which the frames of a failure would keep
         if hasattr(connection, "is_shared"):
             # Its close would overtake the answer to a ROLLBACK, and a pooler give up the server's.
             connection.is_shared = True
