@@ -93,8 +93,8 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         holds_state: Whether the open transaction may hold settings or locks that end with it.
         limit: The ``statement_timeout`` that its transaction was given last; None for none.
         own_timeout: Seconds of the one that it has anyway, 0 for none; None until that was asked.
-        pipeline: In front of the driver, since its first transaction; kept, for the transport of a
-            connection that has ended does not know it any more.
+        pipeline: In front of the driver; kept, for the transport of a connection that has ended
+            does not know it any more.
         queries_before: How many the driver had run when its own connection was given out.
     """
 
@@ -126,7 +126,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
     lease_options: BeginOptions | None
     limit: StatementLimit | None
     own_timeout: float | None
-    pipeline: Pipeline | None
+    pipeline: Pipeline
     queries_before: int
     _has_lost_settings: bool
     """Whether the open transaction may be another than the one that its settings were sent for."""
@@ -161,7 +161,8 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         connection.reads_within = connection.holds_state = connection.is_shared = False
         connection._undoing = None
         connection._is_limited_anew = False
-        connection.limit = connection.own_timeout = connection.pipeline = None
+        connection.limit = connection.own_timeout = None
+        connection.pipeline = connection._pipeline
         connection.queries_before = 0
         Pipeline.of(connection._connection._transport)  # which knows where each message begins
         return connection
@@ -305,7 +306,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
     @property
     def ended_by(self) -> str:
         """The SQLSTATE with which the server has ended the connection; empty if it said none."""
-        return "" if self.pipeline is None else self.pipeline.ended_by
+        return self.pipeline.ended_by
 
     def fetch_row(self, sql: str, values: list[str]) -> Any:
         """Return a statement's row, which counts as none of the lease's. Runs in a greenlet.
@@ -362,7 +363,6 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         if limit is not None:
             self._opening.append(limit_statement(limit))
             self._is_limited_anew = True
-        self.pipeline = self._pipeline
         self._transaction, self._options = transaction, options
         if self._opening:
             self._send(self._opening)

@@ -31,6 +31,7 @@ _LARGE = 16_384
 """Bytes in one piece from which messages are not counted, as each row would cost a bit."""
 _SYNC = b"S\0\0\0\4"
 _IDLE = ord("I")
+_ENDS = (b"FATAL", b"PANIC")
 _EXECUTE = b"E\0\0\0\x09\0\0\0\0\0"
 
 
@@ -77,7 +78,8 @@ class Pipeline(asyncio.Protocol):
 
     Attributes:
         ended_by: The SQLSTATE with which the server has ended the connection; empty while it has
-            not said one. The driver forgets what it hears between two statements.
+            not said one. The driver forgets what it hears between two statements, so that the
+            connection is closed then, though the server may take its time to hang up.
     """
 
     __slots__ = (
@@ -181,10 +183,9 @@ class Pipeline(asyncio.Protocol):
         if self._expected and self._left:
             data = self._end_of_message(data, self._left)
         if not self._expected:
-            if data[0] == _ERROR:
-                self.ended_by = _sqlstate_of_end(data)
             self._follow(data)
             self._driver.data_received(data)
+            self._close_if_ended()
             return
         received = self._received
         received += data
@@ -198,6 +199,8 @@ class Pipeline(asyncio.Protocol):
             if message[0] in _ASYNCHRONOUS:
                 passed_on += message
             else:
+                if message[0] == _ERROR:
+                    self._note_end(message)
                 passed_on += self._for_driver(message)
         if not self._expected:
             self._follow(received)
@@ -205,6 +208,14 @@ class Pipeline(asyncio.Protocol):
             received.clear()
         if passed_on and not self._transport.is_closing():
             self._driver.data_received(bytes(passed_on))
+        self._close_if_ended()
+
+    def _note_end(self, error: bytes | bytearray) -> None:
+        self.ended_by = self.ended_by or _sqlstate_of_end(error)
+
+    def _close_if_ended(self) -> None:
+        if self.ended_by and not self._transport.is_closing():
+            self._transport.abort()
 
     def _follow(self, data: bytes | bytearray) -> None:
         """Note where in a message the driver is after it has heard some more.
@@ -225,6 +236,8 @@ class Pipeline(asyncio.Protocol):
             self._left, self._tail = None, known[-_TAIL:]
             return
         while size - at >= _HEADER:
+            if known[at] == _ERROR:
+                self._note_end(known[at:])
             at += 1 + int.from_bytes(known[at + 1 : at + _HEADER])
         self._left, self._tail = at - size, known[-_TAIL:]
 
@@ -311,10 +324,12 @@ def always() -> bool:
     return True
 
 
-def _sqlstate_of_end(error: bytes) -> str:
+def _sqlstate_of_end(error: bytes | bytearray) -> str:
     """Return the SQLSTATE of an error that ends the connection; empty for any other."""
-    fields = {field[:1]: field[1:] for field in error[_HEADER:].split(b"\0")}
-    return fields.get(b"C", b"").decode() if fields.get(b"V") == b"FATAL" else ""
+    end = 1 + int.from_bytes(error[1:_HEADER])
+    fields = {field[:1]: field[1:] for field in bytes(error[_HEADER:end]).split(b"\0")}
+    severity = fields.get(b"V", fields.get(b"S"))  # of which poolers have only the latter
+    return fields.get(b"C", b"XX000").decode() if severity in _ENDS else ""
 
 
 def _statement(text: str, values: Parameters) -> bytes:

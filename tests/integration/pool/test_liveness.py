@@ -1,9 +1,12 @@
 """Whether a connection still lives: known without asking, or by asking once and not for long."""
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from tests.eventually import eventually
 from tests.integration.pool.pools import (
@@ -75,6 +78,41 @@ async def test_a_backend_killed_while_the_event_loop_stood_still_is_not_lent(
     age(engine, 0.01)  # for the first millisecond nothing is asked but the event loop
     assert not (driver.is_closed() if hasattr(driver, "is_closed") else driver.closed)
     assert await use(engine) != killed
+
+
+async def nothing(connection: AsyncConnection) -> None:
+    """Leave a connection as it was opened."""
+
+
+async def read(connection: AsyncConnection) -> None:
+    await connection.execute(text("SELECT 1"))
+
+
+async def read_in_autocommit(connection: AsyncConnection) -> None:
+    await connection.execution_options(isolation_level="AUTOCOMMIT")
+    await connection.execute(text("SELECT 1"))
+
+
+async def set_state(connection: AsyncConnection) -> None:
+    await connection.execute(text("SET application_name = 'liveness'"))
+    await connection.commit()
+
+
+@pytest.mark.parametrize("lease", [nothing, read, read_in_autocommit, set_state])
+async def test_a_connection_that_has_been_told_its_end_is_not_lent(
+    make_engine: MakeEngine,
+    proxy: Proxy,
+    lease: Callable[[AsyncConnection], Coroutine[Any, Any, None]],
+) -> None:
+    engine = make_engine(pool_size=1, max_overflow=0, pool_timeout=5)
+    async with engine.connect() as connection:
+        await lease(connection)
+    old = await backend(engine)
+
+    proxy.tell(b"E\0\0\0\x2bSFATAL\0VFATAL\0C57P01\0Mgoodbye, client\0\0")  # and no hang-up
+    await asyncio.sleep(0.05)
+
+    assert await use(engine) != old
 
 
 async def test_of_many_backends_killed_at_once_none_is_lent(

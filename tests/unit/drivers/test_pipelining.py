@@ -34,6 +34,12 @@ ROW = message(b"D", b"\0\1\0\0\0\7Z\0\0\0\5IN")
 LARGE_ROW = message(b"D", b"\0\1\0\0\x9c\x40" + b"Z\0\0\0\5INA" * 5000)
 REFUSED = message(b"E", b"SERROR\0C57014\0Mcanceling statement\0\0")
 IDLE, OPEN = message(b"Z", b"I"), message(b"Z", b"T")
+ENDS = {
+    "57P01": message(b"E", b"STERMINE\0VFATAL\0C57P01\0Mterminating connection\0\0"),
+    "08P01": message(b"E", b"SFATAL\0C08P01\0Mserver conn crashed?\0\0"),  # PgBouncer's
+    "XX000": message(b"E", b"SPANIC\0VPANIC\0CXX000\0Mno space\0\0"),
+}
+"""What a server says before it hangs up."""
 
 
 class Transport:
@@ -246,6 +252,37 @@ def test_the_driver_hears_its_own_answers_and_nothing_else(
     assert not conversation.pipeline.has_open_batch
     conversation.transport.protocol.data_received(DONE)
     assert driver.heard == server.expected + DONE
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.lists(TURNS, max_size=4),
+    st.lists(st.none() | st.sampled_from(ASYNCHRONOUS)),
+    st.sampled_from(sorted(ENDS)),
+    st.booleans(),
+    st.booleans(),
+)
+def test_a_connection_that_is_told_its_end_is_closed_at_once(
+    turns: list[Turn],
+    notices: list[bytes | None],
+    sqlstate: str,
+    awaits_answer: bool,
+    answers: bool,
+) -> None:
+    conversation = Conversation(notices)
+    for turn in turns:
+        conversation.turn(turn)
+    if awaits_answer:
+        conversation.pipeline.send_query("ROLLBACK")
+    if answers:  # to that, or to what the driver has asked
+        conversation.server.say(DONE, not awaits_answer)
+        conversation.server.say(IDLE, not awaits_answer)
+    conversation.server.wire += ENDS[sqlstate]
+
+    conversation.deliver(len(conversation.server.wire), [1 << 20])
+
+    assert conversation.transport.is_aborted
+    assert conversation.pipeline.ended_by == sqlstate
 
 
 @settings(deadline=None, max_examples=200)
