@@ -5,7 +5,7 @@ from functools import lru_cache
 
 from penstock.drivers.lexer import Kind, Quotes, tokens
 
-__all__ = ["LONGEST", "shape"]
+__all__ = ["LONGEST", "shape", "without_literals"]
 
 LONGEST = 200
 """Characters of a statement that are kept."""
@@ -16,6 +16,9 @@ _REMEMBERED = 2_000
 """Characters up to which a statement and its shape are kept for the next time."""
 
 _VALUES = frozenset({Kind.TEXT, Kind.VALUE, Kind.DOUBTFUL, Kind.OPEN_TEXT})
+
+_LITERALS = _VALUES - {Kind.VALUE}
+_DIGITS = frozenset(".0123456789")
 
 _GROUP = r"\((?:[^()]|\((?:[^()]|\((?:[^()]|\([^()]*(?:\)|\Z))*(?:\)|\Z))*(?:\)|\Z))*(?:\)|\Z)"
 _LIST = re.compile(
@@ -40,6 +43,27 @@ def shape(statement: str, *, is_mysql: bool = False, longest: int = LONGEST) -> 
     if len(statement) > _REMEMBERED:
         return _shape(statement[:_LOOKED_AT], is_mysql, longest)
     return _remembered(statement, is_mysql, longest)
+
+
+def without_literals(statement: str, *, is_mysql: bool = False) -> str:
+    """Return a statement with ``?`` for each text and number in it, and with its parameters.
+
+    What is longer than 10,000 characters is cut there, unless nothing has to be left out of them.
+
+    Args:
+        statement: As it is sent.
+        is_mysql: As for :func:`shape`.
+    """
+    begun = statement[:_LOOKED_AT]
+    parts, copied = [], 0
+    for kind, begin, stop in tokens(begun, Quotes.MYSQL if is_mysql else Quotes.STANDARD):
+        if kind in _LITERALS or (kind is Kind.VALUE and begun[begin] in _DIGITS):
+            parts += [begun[copied:begin], "?"]
+            copied = stop
+        elif kind is Kind.OPEN_COMMENT:
+            parts.append(begun[copied:begin])
+            copied = stop
+    return "".join([*parts, begun[copied:]]) if parts else statement
 
 
 def _shape(statement: str, is_mysql: bool, longest: int) -> str:

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import Engine, ExceptionContext, event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, StatementError
 
 from penstock.deadlines import StatementLimit
+from penstock.engine.error_texts import hide_values
 from penstock.errors import PenstockError
 from penstock.pool.failure import chain_of
 from penstock.settings import DatabaseSettings
@@ -193,14 +194,19 @@ def explain_timeouts(engine: Engine, settings: DatabaseSettings) -> None:
 
 def _explaining(timeouts: Timeouts) -> Callable[[ExceptionContext], Exception | None]:
     def explain(context: ExceptionContext) -> Exception | None:
-        return timeouts.error_for(
+        hides = context.engine is None or context.engine.hide_parameters
+        met = timeouts.error_for(
             context.original_exception,
             _adapter_of(context.connection),
             context.statement,
             context.parameters,
-            hide_parameters=context.engine is None or context.engine.hide_parameters,
+            hide_parameters=hides,
             connection_invalidated=context.is_disconnect,
         )
+        told = met or context.sqlalchemy_exception
+        if hides and isinstance(told, StatementError):
+            hide_values(told, context.dialect)
+        return met
 
     return explain
 

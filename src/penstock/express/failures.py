@@ -12,6 +12,7 @@ from asyncpg.exceptions import (
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from penstock.engine.error_texts import hide_values
 from penstock.express.errors import QueryRefused
 from penstock.express.plan import LONGEST_SHOWN
 
@@ -107,7 +108,7 @@ def not_converted(error: Exception, sql: str, values: Any) -> StatementError:
         values: What was given; the message does not show it.
     """
     kind = type(error)
-    said = f"({kind.__module__}.{kind.__qualname__}) {error}"
+    said = f"({kind.__module__}.{kind.__qualname__}) a value cannot be converted"
     return StatementError(said, sql, values, error, hide_parameters=True)
 
 
@@ -135,7 +136,7 @@ def worded(
     if not isinstance(orig, base):
         return error
     is_disconnect = dialect.is_disconnect(orig, adapter, None)
-    told: BaseException = DBAPIError.instance(
+    told: Any = DBAPIError.instance(
         sql,
         tuple(arguments),
         orig,
@@ -145,4 +146,6 @@ def worded(
         dialect=dialect,
     )
     told.__cause__ = orig
-    return told
+    if engine.sync_engine.hide_parameters:
+        hide_values(told, dialect)
+    return told  # type: ignore[no-any-return]  # an error
