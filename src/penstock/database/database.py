@@ -34,7 +34,7 @@ from penstock.engine import (
 from penstock.errors import SettingsError
 from penstock.express import DriverLane, Lane, Reader, SqlalchemyLane, Writer
 from penstock.planner import ConnectionBudget
-from penstock.pool import PenstockPool, PoolSnapshot
+from penstock.pool import PenstockPool, PoolSnapshot, PoolTimeout
 from penstock.pool.request_leases import OpenLease
 from penstock.settings import BudgetPolicy, DatabaseSettings, settings_from_environment
 from penstock.telemetry import StatementWatch, Telemetry
@@ -270,17 +270,25 @@ class Database:
 
         Raises:
             TimeoutError: No answer came in time.
+            PoolTimeout: Every connection was in use for that long, or the pool turned it away.
             ConnectFailed: There was no connection to be had.
             sqlalchemy.exc.SQLAlchemyError: The pool or the server refused.
         """
-        limit = asyncio.timeout(timeout)
+        limit, has_connection = asyncio.timeout(timeout), False
         try:
             async with limit, self._engine.connect() as connection:
+                has_connection = True
+                if self._engine.dialect.name == "postgresql":  # without a BEGIN
+                    await connection.execution_options(isolation_level="AUTOCOMMIT")
                 await connection.exec_driver_sql("SELECT 1")
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            raise TimeoutError(f"no answer within {timeout:g} s; {self.pool}") from error
+            pool = self.pool
+            message = f"no answer within {timeout:g} s; {pool}"
+            if not has_connection and pool.checked_out >= pool.limit:
+                raise PoolTimeout(message, snapshot=pool) from error
+            raise TimeoutError(message) from error
 
     def unit(self, options: BeginOptions = NO_OPTIONS) -> UnitOfWork:
         """Make a unit of work; whoever asks for it has to commit and end it.

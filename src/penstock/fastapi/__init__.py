@@ -1,5 +1,14 @@
 """Penstock for FastAPI: one call that installs it, and the dependencies that routes ask for."""
 
+try:
+    import fastapi  # noqa: F401 - to say below what is missing
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "penstock.fastapi needs FastAPI, which is not installed. Install it with\n"
+        "  pip install 'penstock[fastapi]'",
+        name=error.name,
+    ) from error
+
 from penstock.fastapi.deadlines import statement_timeout
 from penstock.fastapi.dependencies import (
     CurrentDatabase,

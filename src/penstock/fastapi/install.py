@@ -27,6 +27,7 @@ from penstock.fastapi.process_time import ProcessTime
 from penstock.fastapi.request_context import ContextOf
 from penstock.fastapi.routes import add_health_routes, add_pool_routes, let_others_first
 from penstock.fastapi.scope import Observer, SessionScope, within_instrumentation
+from penstock.settings import Environment
 
 __all__ = ["install"]
 
@@ -78,7 +79,8 @@ def install(
         routes: Whether to add the operations routes.
         readiness_timeout: Seconds within which each database must answer ``/health/ready``.
         tune_gc: Whether the garbage collector is told, once the application has started, that what
-            exists then will stay, and works less often; ``docs/express.md`` has the figures.
+            exists then will stay, and works less often; ``docs/express.md`` has the figures. Not in
+            the environment ``testing``, where each test client would pay for it.
         process_time: Whether responses have the header ``X-Process-Time``.
         request_log: Whether each request has a line in the log with the pool's state, at INFO;
             the warning that the pool runs short comes all the same.
@@ -107,7 +109,7 @@ def install(
         _install_once(app, databases, limits, codes)
         if process_time:
             app.state.penstock_observers.append(ProcessTime())
-        if tune_gc:
+        if tune_gc and database.settings.environment is not Environment.TESTING:
             _tune_when_started(app)
         if routes:
             add_health_routes(app, databases, readiness_timeout)

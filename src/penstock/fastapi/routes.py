@@ -14,11 +14,15 @@ from starlette.types import Scope
 from penstock.database import Database
 from penstock.errors import PenstockError
 from penstock.fastapi.access import Access
+from penstock.pool import PoolTimeout
+from penstock.pool.refusal import Refused
 
 __all__ = ["add", "add_health_routes", "add_pool_routes", "let_others_first"]
 
 _logger = logging.getLogger(__name__)
 _NO_STORE = {"Cache-Control": "no-store"}
+_BUSY = (Refused.WAITING, Refused.SHED, Refused.HOPELESS, Refused.FULL)
+"""Why a pool gives no connection while all of them are in use."""
 
 
 class OperationsRoute(APIRoute):
@@ -99,26 +103,29 @@ def add_health_routes(app: FastAPI, databases: Mapping[str, Database], timeout: 
 
     async def ready(response: Response) -> dict[str, Any]:
         response.headers.update(_NO_STORE)
-        answers = {name: await _answers(db, name, timeout) for name, db in databases.items()}
-        healthy = all(answers.values())
-        response.status_code = 200 if healthy else 503
-        return {
-            "status": "ok" if healthy else "unavailable",
-            "databases": {name: "ok" if up else "unavailable" for name, up in answers.items()},
-        }
+        states = {name: await _state(db, name, timeout) for name, db in databases.items()}
+        is_ready = "unavailable" not in states.values()
+        response.status_code = 200 if is_ready else 503
+        return {"status": "ok" if is_ready else "unavailable", "databases": states}
 
     add(app, "/health/live", live, summary="The process answers")
     add(app, "/health/ready", ready, summary="Every database answers; 503 if not")
     add(app, "/health", ready, summary="The process and its databases answer")
 
 
-async def _answers(database: Database, name: str, timeout: float) -> bool:  # noqa: ASYNC109 - config
+async def _state(database: Database, name: str, timeout: float) -> str:  # noqa: ASYNC109 - config
     try:
         await database.ping(timeout)
+    except PoolTimeout as error:
+        if error.phase in _BUSY:
+            # Its connections are at work: without this worker the others would have more to do.
+            return "busy"
+        _logger.warning("database %s does not answer: %s", name, error)
+        return "unavailable"
     except (TimeoutError, OSError, SQLAlchemyError, PenstockError) as error:
         _logger.warning("database %s does not answer: %s", name, error)
-        return False
-    return True
+        return "unavailable"
+    return "ok"
 
 
 def add_pool_routes(app: FastAPI, databases: Mapping[str, Database], access: Access) -> None:

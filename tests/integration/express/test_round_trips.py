@@ -69,6 +69,10 @@ async def express_write_many(database: Database) -> None:
     await database.writer.execute_many(add, [{"line": str(number)} for number in range(10)])
 
 
+async def ping(database: Database) -> None:
+    await database.ping()
+
+
 Operation = Callable[[Database], Awaitable[None]]
 
 ROUND_TRIPS: dict[Operation, int] = {
@@ -79,6 +83,7 @@ ROUND_TRIPS: dict[Operation, int] = {
     express_write: 1,
     express_write_returning: 1,
     express_write_many: 1,
+    ping: 1,
 }
 
 

@@ -13,12 +13,14 @@ from penstock.fastapi.collector import THRESHOLDS
 State = tuple[tuple[int, int, int], bool]
 
 
-@pytest.mark.parametrize("tune_gc", [True, False])
-async def test_the_heap_is_frozen_while_the_application_runs(
-    database: Database, tune_gc: bool
+@pytest.mark.parametrize("given", [True, False])
+@pytest.mark.parametrize("environment", ["development", "testing", "production"])
+async def test_the_heap_is_frozen_while_the_application_runs_but_in_tests(
+    tables: str, environment: str, given: bool
 ) -> None:
     app = FastAPI()
-    install(app, database, tune_gc=tune_gc)
+    install(app, Database.from_url(tables, environment=environment), tune_gc=given)
+    tune_gc = given and environment != "testing"
     before, frozen = gc.get_threshold(), gc.get_freeze_count()
 
     @app.get("/collector")

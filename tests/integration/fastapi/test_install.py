@@ -1,5 +1,6 @@
 """``install`` beside everything else that an application has."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -313,3 +314,50 @@ async def test_the_header_and_the_line_of_each_request_can_be_turned_off(
     assert ("x-process-time" in answer.headers) is process_time
     lines = [line for line in caplog.records if line.name == "penstock.fastapi.pool_log"]
     assert bool(lines) is request_log
+
+
+async def test_a_pool_that_is_merely_busy_is_ready_and_says_so(lone: Database) -> None:
+    app = FastAPI()
+    install(app, lone, readiness_timeout=0.2)
+    held, release = asyncio.Event(), asyncio.Event()
+
+    @app.get("/hold")
+    async def hold(session: ReadSession) -> None:
+        await session.execute(text("SELECT 1"))
+        held.set()
+        await release.wait()
+
+    async with client_of(app) as client:
+        holding = asyncio.create_task(client.get("/hold"))
+        await held.wait()
+        busy = await client.get("/health/ready")
+        release.set()
+        await holding
+        idle = await client.get("/health/ready")
+
+    assert (busy.status_code, busy.json()) == (
+        200,
+        {"status": "ok", "databases": {"default": "busy"}},
+    )
+    assert (idle.status_code, idle.json()) == (
+        200,
+        {"status": "ok", "databases": {"default": "ok"}},
+    )
+
+
+@pytest.mark.parametrize("state", ["suspended", "closed"])
+async def test_a_pool_that_lends_nothing_is_not_ready(lone: Database, state: str) -> None:
+    app = FastAPI()
+    install(app, lone, readiness_timeout=0.2)
+
+    async with client_of(app) as client:
+        pool: Any = lone.engine.pool
+        if state == "suspended":
+            pool.suspend()
+        else:
+            await pool.drain()
+        answer = await client.get("/health/ready")
+        if state == "suspended":
+            pool.resume()
+
+    assert (answer.status_code, answer.json()["status"]) == (503, "unavailable")
