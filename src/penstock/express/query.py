@@ -163,7 +163,7 @@ class Query(Generic[_T_co]):
         if missing or unknown:
             raise ParameterError(
                 "; ".join(
-                    f"{what}: {', '.join(sorted(names))}"
+                    f"{what}: {', '.join(sorted(map(str, names)))}"
                     for what, names in (("missing parameters", missing), ("unknown", unknown))
                     if names
                 )
@@ -225,7 +225,8 @@ def existence_of(statement: Any) -> Select[bool]:
         ExpressError: That is no ``select()``.
     """
     if not isinstance(statement, Select):
-        raise ExpressError(f"exists() takes a select(), and this is {statement!r}")
+        shown = " ".join(str(statement).split())
+        raise ExpressError(f"exists() takes a select(), and this is {shown}")
     criteria = [
         option
         for option in statement._with_options  # noqa: SLF001 - no public way to them
