@@ -8,7 +8,7 @@ from typing import TypeVar
 __all__ = ["TURN_INTERVAL", "Turns", "in_turns"]
 
 _T = TypeVar("_T")
-TURN_INTERVAL = 0.005
+TURN_INTERVAL = 0.002
 """Seconds of work between two turns: others wait no longer than for a statement, and the turns
 themselves, of some microseconds, cost next to nothing."""
 
