@@ -6,8 +6,8 @@ from types import coroutine
 from typing import Any
 
 import pytest
-from sqlalchemy import bindparam, event, func, insert, select
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import ForeignKey, bindparam, event, func, insert, select
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship, selectinload
 from tests.adversity.backends import counting_backends
 from tests.eventually import eventually
 from tests.integration.pool.pools import pool_of
@@ -29,6 +29,15 @@ class Note(Base):
     __tablename__ = "notes"
     id: Mapped[int] = mapped_column(primary_key=True)
     line: Mapped[str]
+    marks: Mapped[list["Mark"]] = relationship()
+
+
+class Mark(Base):
+    """Belongs to a note."""
+
+    __tablename__ = "marks"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    note_id: Mapped[int] = mapped_column(ForeignKey("notes.id"))
 
 
 by_id = query(select(Note.line).where(Note.id == bindparam("note_id")))
@@ -44,6 +53,15 @@ add_returning = query(
     .values([{"line": "first"}, {"line": "second"}, {"line": "third"}])
     .returning(Note.id)
 )
+
+with_marks = query(select(Note).where(Note.id == 1).options(selectinload(Note.marks)))
+add_with_marks = query(
+    insert(Note)
+    .values([{"line": "first"}, {"line": "second"}, {"line": "third"}])
+    .returning(Note)
+    .options(selectinload(Note.marks))
+)
+add_rows = query(insert(Note).values(line=bindparam("line")).returning(Note.line))
 
 Operation = Callable[[Database], Coroutine[Any, Any, object]]
 
@@ -66,6 +84,24 @@ async def execute(database: Database) -> None:
 
 async def execute_many(database: Database) -> None:
     await database.writer.execute_many(add_one, [{"line": str(n)} for n in range(ROWS)])
+
+
+async def read_related(database: Database) -> None:
+    assert (await database.reader.one(with_marks)).marks == []
+
+
+async def stream_related(database: Database) -> None:
+    async with database.reader.stream(with_marks) as rows:
+        assert [note.marks async for note in rows] == [[]]
+
+
+async def write_related(database: Database) -> None:
+    assert [note.marks for note in await database.writer.all(add_with_marks)] == [[]] * ROWS
+
+
+async def write_rows(database: Database) -> None:
+    rows = [{"line": str(number)} for number in range(ROWS)]
+    assert await database.writer.all(add_rows, rows) == [("0",), ("1",), ("2",)]
 
 
 async def copy_in(database: Database) -> None:
@@ -107,6 +143,10 @@ OPERATIONS: list[Operation] = [
     write,
     execute,
     execute_many,
+    read_related,
+    stream_related,
+    write_related,
+    write_rows,
     copy_in,
     stream,
     stream_by_itself,
@@ -214,7 +254,9 @@ async def test_no_await_is_unsafe_to_cancel(
     assert database.pool.opened_total == 1
 
 
-@pytest.mark.parametrize("operation", [read, execute, stream, snapshot])
+@pytest.mark.parametrize(
+    "operation", [read, execute, read_related, write_related, stream, snapshot]
+)
 async def test_no_await_is_unsafe_to_cancel_while_somebody_listens_to_the_pool(
     database: Database, operation: Operation
 ) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from penstock.express.lanes import Call
+from penstock.express.plan import schemas_of
 from penstock.express.query import Query, query
 from penstock.express.refusals import refuse_options
 
@@ -38,8 +39,8 @@ class AdHocQueries:
         form = getattr(statement, "_generate_cache_key", lambda: None)()
         if form is None:
             return Call(query(statement), values)
-        # Of which parameters a value has to be given is no part of the form.
-        key = form.key, tuple([bind.required for bind in form.bindparams])
+        # Of which parameters a value has to be given is no part of the form, nor are other schemas.
+        key = form.key, tuple([bind.required for bind in form.bindparams]), schemas_of(statement)
         known = self._queries.get(key)
         if known is not None:
             refuse_options(statement)  # which are no part of its form

@@ -1,6 +1,6 @@
 """How a reader and a writer are asked: which results of which statement, and how soon."""
 
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from copy import copy
 from typing import Any, Generic, Self, TypeVar, overload
 
@@ -10,7 +10,7 @@ from penstock.context import ContextError, ContextSource, Settings, SettingValue
 from penstock.deadlines import Deadline, DeadlineExceeded, current_limits, within_limits
 from penstock.express.adhoc import AdHocQueries
 from penstock.express.awaited import mark_as_awaited
-from penstock.express.errors import raise_if_unknown
+from penstock.express.errors import ParameterError, raise_if_unknown
 from penstock.express.lanes import Call, Pick, ReadingLane
 from penstock.express.query import Mapped, Query, Statement
 from penstock.express.results import every, first, one, one_or_none, scalar
@@ -20,7 +20,8 @@ __all__ = ["Asking", "Values", "within"]
 _T = TypeVar("_T")
 _M = TypeVar("_M", bound=Mapped)
 _L = TypeVar("_L", bound=ReadingLane)
-Values = Mapping[str, Any] | None
+Values = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
+"""Values by name; for a writer's INSERT that returns something, also those of several rows."""
 
 
 class _Place(Generic[_L]):
@@ -151,10 +152,15 @@ class Asking(Generic[_L]):
 
     def _call(self, statement: Any, values: Values, named: dict[str, Any]) -> Call:
         if values is not None:
+            if not isinstance(values, Mapping):
+                return self._call_of_rows(statement, list(values), named)
             named = {**values, **named}
         if statement.__class__ is Query:
             return Call(statement, named)
         return self._adhoc.call(statement, named)
+
+    def _call_of_rows(self, statement: Any, rows: list[Any], named: dict[str, Any]) -> Call:  # noqa: ARG002 - a writer takes them
+        raise ParameterError("The values of a call are one mapping, or keywords, and no list.")
 
     @overload
     def one(

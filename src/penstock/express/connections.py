@@ -26,7 +26,6 @@ from penstock.express.loan import Loan, take_back
 from penstock.express.messages import fetch, prepared_of
 from penstock.express.patience import Patience
 from penstock.express.plan import Plan
-from penstock.express.results import Finished
 from penstock.pool import PenstockPool
 from penstock.pool.loans import STATEMENT_KEY
 from penstock.pool.record import Record
@@ -34,19 +33,30 @@ from penstock.pool.request_leases import OpenLease
 from penstock.telemetry.at_rest import AT_REST_KEY
 from penstock.telemetry.statement_watch import StatementWatch
 
-__all__ = ["ConnectionLost", "Connections", "Run", "repeated"]
+__all__ = ["SNAPSHOT", "ConnectionLost", "Connections", "Fetch", "Run", "Then", "repeated"]
 
 T = TypeVar("T")
 
 Use = Callable[[Any, Any, str, Any], Coroutine[Any, Any, Any]]
 """What is done: given asyncpg's connection, the plan, the SQL and its values."""
+Fetch = Callable[[Plan, str, Sequence[Any]], Awaitable[Any]]
+"""Runs a further statement in the same transaction, and returns its answer."""
+Then = Callable[[Fetch, Any], Awaitable[Any]]
+"""Makes what is wanted of an answer by further statements; given what runs them and the answer."""
 
 
 class Run(Protocol):
     """Does something on a connection that was acquired before."""
 
     async def __call__(
-        self, use: Use, plan: Any, text: str, arguments: Any, *, apart: Settings | None = None
+        self,
+        use: Use,
+        plan: Any,
+        text: str,
+        arguments: Any,
+        *,
+        apart: Settings | None = None,
+        then: Then | None = None,
     ) -> Any:
         """Do it.
 
@@ -57,9 +67,13 @@ class Run(Protocol):
             arguments: Its values.
             apart: Settings that hold for it alone, where nothing of it is to be left in the open
                 transaction; None where it is a part of that.
+            then: What makes the answer's results by further statements; None where it needs none.
         """
         ...
 
+
+SNAPSHOT = "REPEATABLE READ"
+"""The isolation level at which a transaction's statements see the database at one moment."""
 
 _PAUSES = (0.0, 0.05, 0.1, 0.2, 0.4)
 """Seconds before what has met the end of a connection is tried again: at once, and then after what
@@ -70,6 +84,17 @@ _ENDED = (
     "its connection may be another's by now. What runs later (a background task, a task of your "
     "own) opens its own. {}"
 )
+
+
+class _NotMade:
+    """Stands for results that could not be made of an answer.
+
+    Args:
+        error: What was raised: none of the driver's, whatever its class.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
 
 
 class ConnectionLost(Exception):  # noqa: N818 - it says what happened
@@ -127,14 +152,20 @@ class _Work:
     writes: bool
     settings: Settings = field(default=(), repr=False)
     asked_at: float | None = None
-    finish: Callable[[Any], Any] | None = None
+    then: Then | None = None
+
+    @property
+    def options(self) -> BeginOptions:
+        isolation = None if self.then is None or self.writes else SNAPSHOT
+        return BeginOptions(reading=not self.writes, isolation=isolation, settings=self.settings)
 
     def on(self, driver: Any) -> Coroutine[Any, Any, Any]:
         return self.use(driver, self.plan, self.sql, self.arguments)
 
     def may_be_sent_again(self, driver: Any, error: BaseException) -> bool:
         # Not a copy, some of whose rows were taken already.
-        return isinstance(self.plan, Plan) and is_outdated(driver, error, writes=self.writes)
+        writes = self.writes and self.then is None  # else it was rolled back
+        return isinstance(self.plan, Plan) and is_outdated(driver, error, writes=writes)
 
 
 class Connections:
@@ -172,9 +203,9 @@ class Connections:
         *,
         settings: Settings = (),
         asked_at: float | None = None,
-        finish: Callable[[Any], Any] | None = None,
+        then: Then | None = None,
     ) -> Any:
-        """Borrow a connection for one statement.
+        """Borrow a connection for one statement, and what its results take.
 
         Args:
             use: Sends it and returns the answer.
@@ -184,10 +215,8 @@ class Connections:
             writes: Whether the server is to let it write.
             settings: Of the server, for this statement alone.
             asked_at: As for ``PenstockPool.lend``.
-            finish: What is made of the answer before the transaction is committed.
-
-        Returns:
-            The answer, or what was made of it, as :class:`Finished`.
+            then: What makes the results by further statements, in the same transaction, which
+                for a read is one snapshot; None where the answer is all.
 
         Raises:
             ConnectionLost: The connection ended before it had answered.
@@ -199,13 +228,13 @@ class Connections:
             watch.count(sql)
         if (
             settings
-            or finish is not None
+            or then is not None
             or (current_limits.get() is not None and limits_in_force() is not None)
             or patience.leaves_it_to_the_driver
             or pool.is_overheard()
             or not (writes or self.is_confinable())
         ):
-            work = _Work(use, plan, sql, arguments, writes, settings, asked_at, finish)
+            work = _Work(use, plan, sql, arguments, writes, settings, asked_at, then)
             return await self._use_otherwise(pool, work)
         lent = pool.lend(is_noted=False, asked_at=asked_at)
         record: Record = lent if lent.__class__ is Record else await lent  # type: ignore[misc]  # the one or the other
@@ -272,20 +301,24 @@ class Connections:
             self._make_ready(loan.record, work.sql, work.writes)
             answer = await self._run_alone(loan, work)
         except BaseException as error:  # noqa: BLE001 - as above
-            self._time(loan.record, work.sql)
+            self._time_alone(loan.record, work)
             if work.may_be_sent_again(loan.driver, error):
                 return await self._use_anew(loan, work)
             told = self._told_of(loan, error, work, waited)
             await self._take_back(loan, error)
             raise told from told.__cause__
-        self._time(loan.record, work.sql, answer)
+        self._time_alone(loan.record, work, answer)
         await loan.give_back()
-        return answer
+        return _made(answer)
+
+    def _time_alone(self, record: Record, work: _Work, answer: Any = None) -> None:
+        if work.then is None:  # else each of its statements was timed
+            self._time(record, work.sql, answer)
 
     async def _run_alone(self, loan: Loan, work: "_Work") -> Any:
         """Run a statement as a transaction of its own, with its settings, that reads if it may."""
         loan.adapter.effects |= work.plan.effects
-        if work.finish is not None or not (work.writes or self.is_confinable()):
+        if work.then is not None or not (work.writes or self.is_confinable()):
             return await self._run_in_transaction(loan, work)
         if work.settings or limits_in_force() is not None:
             if not await _is_prepared(loan, work):
@@ -297,10 +330,10 @@ class Connections:
     async def _run_in_transaction(self, loan: Loan, work: "_Work") -> Any:
         """Run what takes several messages, between a BEGIN with its settings and a COMMIT."""
         adapter = loan.adapter
-        adapter.begin = BeginOptions(reading=not work.writes, settings=work.settings)
+        adapter.begin = work.options
         await adapter.begin_pipelined()
         try:
-            answer = await work.on(loan.driver)
+            answer = await self._done(loan, work)
         except Exception as error:
             limit = adapter.limit
             if not was_interrupted(error) and not is_lost(loan.driver, error):
@@ -308,13 +341,45 @@ class Connections:
                     await greenlet_spawn(adapter.rollback)
             adapter.limit = limit  # for the error's text
             raise
-        finished = None if work.finish is None else Finished(answer, work.finish)
-        if finished is not None and finished.error is not None:
+        if isinstance(answer, _NotMade):
             await greenlet_spawn(adapter.rollback)
-            return finished
-        loan.is_committing = True
-        await greenlet_spawn(adapter.commit)
-        return answer if finished is None else finished
+        else:
+            loan.is_committing = True
+            await greenlet_spawn(adapter.commit)
+        return answer
+
+    async def _done(self, loan: Loan, work: "_Work") -> Any:
+        """Run a statement and what its results take, in the transaction that is open."""
+        if work.then is None:
+            return await work.on(loan.driver)
+        answer = await self._timed(work.sql, work.on(loan.driver))
+        try:
+            return await work.then(partial(self._follow, loan), answer)
+        except Exception as error:
+            if hasattr(error, "statement_sent"):
+                raise
+            return _NotMade(error)
+
+    async def _follow(self, loan: Loan, plan: Plan, sql: str, arguments: Sequence[Any]) -> Any:
+        if self.watch is not None:
+            self.watch.count(sql)
+        self._logger.info(sql)
+        loan.adapter.note(sql)
+        try:
+            return await self._timed(sql, fetch(loan.driver, plan, sql, arguments))
+        except Exception as error:
+            error.statement_sent = sql, arguments  # type: ignore[attr-defined]  # for its text
+            raise
+
+    async def _timed(self, sql: str, answering: Coroutine[Any, Any, Any]) -> Any:
+        began, answer = monotonic(), None
+        try:
+            answer = await answering
+        finally:
+            seconds = monotonic() - began
+            if self.watch is not None and seconds > self.watch.slow_after:
+                self.watch.slow(sql, seconds, rows_of(answer))
+        return answer
 
     async def _use_anew(self, loan: Loan, work: "_Work") -> Any:
         # asyncpg knows a table or a type as it was before.
@@ -327,7 +392,7 @@ class Connections:
             await self._take_back(loan, error)
             raise told from told.__cause__
         await loan.give_back()
-        return answer
+        return _made(answer)
 
     @staticmethod
     async def _take_back(loan: Loan, error: BaseException) -> None:
@@ -336,7 +401,15 @@ class Connections:
         await loan.take_back(error, amid_transaction=is_open and not driver.is_closed())
 
     async def use_within(
-        self, lease: Loan, use: Use, plan: Plan, sql: str, arguments: Any, *, settings: Settings
+        self,
+        lease: Loan,
+        use: Use,
+        plan: Plan,
+        sql: str,
+        arguments: Any,
+        *,
+        settings: Settings,
+        then: Then | None = None,
     ) -> Any:
         """Read on a connection that the caller holds, as a part of the transaction open there.
 
@@ -347,6 +420,7 @@ class Connections:
             sql: As above.
             arguments: As above.
             settings: As above.
+            then: As above; what it sees is up to the transaction.
 
         Raises:
             sqlalchemy.exc.DBAPIError: As a session would raise it; the transaction is as before.
@@ -354,29 +428,30 @@ class Connections:
         if self.watch is not None:
             self.watch.count(sql)
         self._logger.info(sql)
-        work = _Work(use, plan, sql, arguments, writes=False)
+        work = _Work(use, plan, sql, arguments, writes=False, then=then)
         try:
             try:
-                return await self._read_apart(lease, work, settings)
+                answer = await self._read_apart(lease, work, settings)
             except Exception as error:
                 if not is_outdated(lease.driver, error, writes=False, is_undone=True):
                     raise
                 await lease.driver.reload_schema_state()
-                return await self._read_apart(lease, work, settings)
+                answer = await self._read_apart(lease, work, settings)
         except BaseException as error:  # noqa: BLE001 - raised in other words
             told = self._worded(lease.adapter, error, sql, arguments)
             raise told from told.__cause__
+        return _made(answer)
 
     async def _read_apart(self, lease: Loan, work: _Work, settings: Settings) -> Any:
-        info, answer = lease.record.info, None
-        info[AT_REST_KEY], began = inf, monotonic()
+        info = lease.record.info
+        info[AT_REST_KEY] = inf
         try:
-            answer = await lease.adapter.read_apart(work.sql, settings, work.on)
+            reading = lease.adapter.read_apart(
+                work.sql, settings, lambda _: self._done(lease, work)
+            )
+            return await (reading if work.then else self._timed(work.sql, reading))
         finally:
-            info[AT_REST_KEY] = ended = monotonic()
-            if self.watch is not None and ended - began > self.watch.slow_after:
-                self.watch.slow(work.sql, ended - began, rows_of(answer))
-        return answer
+            info[AT_REST_KEY] = monotonic()
 
     @asynccontextmanager
     async def transaction(self, sql: str, options: BeginOptions) -> AsyncIterator[Run]:
@@ -394,10 +469,19 @@ class Connections:
         is_ending = False
 
         def run(
-            use: Use, plan: Any, text: str, arguments: Any, *, apart: Settings | None = None
+            use: Use,
+            plan: Any,
+            text: str,
+            arguments: Any,
+            *,
+            apart: Settings | None = None,
+            then: Then | None = None,
         ) -> Coroutine[Any, Any, Any]:
             lease.use()
-            return self._run(loan, use, plan, text, arguments, apart=apart)
+            if apart is not None:
+                return self._run_apart(loan, use, plan, text, arguments, settings=apart, then=then)
+            running = self._run(loan, use, plan, text, arguments)
+            return running if then is None else _then(then, partial(run, fetch), running)
 
         try:
             yield run
@@ -420,28 +504,37 @@ class Connections:
         plan: Any,
         text: str,
         arguments: Any,
-        *,
-        apart: Settings | None = None,
     ) -> Any:
         if loan.is_over:
             raise LaneEnded(_ENDED.format(text))
-        if apart is not None:
-            return await self.use_within(loan, use, plan, text, arguments, settings=apart)
-        watch, info, answer = self.watch, loan.record.info, None
+        watch, info = self.watch, loan.record.info
         if watch is not None and use is fetch:  # for a stream takes many turns
             watch.count(text)
-        info[AT_REST_KEY], began = inf, monotonic()
+        info[AT_REST_KEY] = inf
         loan.adapter.note(text)
         try:
-            answer = await self._within_limits(use(loan.driver, plan, text, arguments))
+            answering = self._within_limits(use(loan.driver, plan, text, arguments))
+            return await self._timed(text, answering)
         except BaseException as error:  # noqa: BLE001 - raised in other words
             told = self._worded(loan.adapter, error, text, arguments)
             raise told from told.__cause__
         finally:
-            info[AT_REST_KEY] = ended = monotonic()
-            if watch is not None and ended - began > watch.slow_after:
-                watch.slow(text, ended - began, rows_of(answer))
-        return answer
+            info[AT_REST_KEY] = monotonic()
+
+    async def _run_apart(
+        self,
+        loan: Loan,
+        use: Use,
+        plan: Any,
+        text: str,
+        arguments: Any,
+        *,
+        settings: Settings,
+        then: Then | None,
+    ) -> Any:
+        if loan.is_over:
+            raise LaneEnded(_ENDED.format(text))
+        return await self.use_within(loan, use, plan, text, arguments, settings=settings, then=then)
 
     def _within_limits(self, work: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
         return work if limits_in_force() is None else within_limits(work)
@@ -485,7 +578,7 @@ class Connections:
     def _told_of(
         self, loan: Loan, error: BaseException, work: "_Work", waited: float
     ) -> BaseException:
-        if work.finish is None or loan.is_committing:
+        if not work.writes or work.then is None or loan.is_committing:
             return self._told(loan.adapter, error, work, waited)
         # Nothing is saved, whatever has become of the connection: there was no COMMIT.
         told = self._told(loan.adapter, error, replace(work, writes=False), waited)
@@ -509,6 +602,7 @@ class Connections:
     def _worded(
         self, adapter: Any, error: BaseException, sql: str, arguments: Any
     ) -> BaseException:
+        sql, arguments = getattr(error, "statement_sent", (sql, arguments))
         timeout = self._timeouts.error_for(
             error,
             adapter,
@@ -521,6 +615,16 @@ class Connections:
             return worded(self._engine, adapter, error, sql, arguments)
         timeout.__cause__ = error
         return timeout
+
+
+def _made(answer: Any) -> Any:
+    if isinstance(answer, _NotMade):
+        raise answer.error
+    return answer
+
+
+async def _then(then: Then, fetch: Fetch, answering: Coroutine[Any, Any, Any]) -> Any:
+    return await then(fetch, await answering)
 
 
 async def _abandon(loan: Loan) -> None:

@@ -13,15 +13,25 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from penstock.context import Settings
 from penstock.drivers.driver import BeginOptions
 from penstock.express import messages
-from penstock.express.connections import ConnectionLost, Connections, Run, repeated
+from penstock.express.connections import (
+    SNAPSHOT,
+    ConnectionLost,
+    Connections,
+    Fetch,
+    Run,
+    Then,
+    repeated,
+)
 from penstock.express.counting import count
 from penstock.express.errors import UNKNOWN, CommitOutcomeUnknown, ExpressError
+from penstock.express.execute_listeners import ExecuteListeners
 from penstock.express.failures import not_converted, not_read
 from penstock.express.lanes import Batches, Call, Copy, OpenLane, Pick, ReadingLane
 from penstock.express.loan import Loan
 from penstock.express.plan import Plan
 from penstock.express.query import Query
-from penstock.express.results import PICKS_OF_ONE, Finished
+from penstock.express.related import loads_related
+from penstock.express.results import PICKS_OF_ONE
 from penstock.express.shape import Shape
 from penstock.express.turns import in_turns
 from penstock.pool import LoanReclaimed
@@ -47,6 +57,7 @@ class DriverLane:
     ) -> None:
         self.connections = Connections(engine, is_confinable, command_timeout)
         self._dialect = engine.dialect
+        self._listeners = ExecuteListeners()
 
     @property
     def watch(self) -> StatementWatch | None:
@@ -59,19 +70,22 @@ class DriverLane:
 
     async def read(self, call: Call, pick: Pick) -> Any:
         """As the protocol says; repeated where the connection ended without an answer."""
+        call = self._listeners.heard(call)
         plan, sql, arguments = _bound(call, self._dialect)
         use, fetch, settings = self.connections.use, messages.fetch, call.settings
         if not plan.reads:
             raise not_read(sql)
+        then = loads_related(plan, call) if plan.takes_statements else None
         try:
-            answer = await use(fetch, plan, sql, arguments, False, settings=settings)
+            answer = await use(fetch, plan, sql, arguments, False, settings=settings, then=then)
         except ConnectionLost as lost:
-            again = partial(use, fetch, plan, sql, arguments, False, settings=settings)
+            again = partial(use, fetch, plan, sql, arguments, False, settings=settings, then=then)
             answer = await repeated(lost, again)
-        return pick(_of(call, messages.results(plan, answer, call.statement)))
+        return pick(_results(call, plan, answer, then))
 
     async def read_within(self, connection: AsyncConnection, call: Call, pick: Pick) -> Any:
         """As the protocol says."""
+        call = self._listeners.heard(call)
         plan, sql, arguments = _bound(call, self._dialect)
         if not plan.reads:
             raise not_read(sql)
@@ -79,77 +93,85 @@ class DriverLane:
         record = below.connection._connection_record  # noqa: SLF001 - SQLAlchemy's, of our pool
         if record is None or record.dbapi_connection is None:
             raise LoanReclaimed("The connection of the request's session was taken away meanwhile.")
+        then = loads_related(plan, call)
         answer = await self.connections.use_within(
-            Loan(record), messages.fetch, plan, sql, arguments, settings=call.settings
+            Loan(record), messages.fetch, plan, sql, arguments, settings=call.settings, then=then
         )
-        return pick(_of(call, messages.results(plan, answer, call.statement)))
+        return pick(_results(call, plan, answer, then))
 
     async def write(self, call: Call, pick: Pick) -> Any:
-        """As the protocol says; what may fail after the write is done before its COMMIT."""
-        plan, sql, arguments = _bound(call, self._dialect)
+        """As the protocol says; what may fail after the write is done before its COMMIT.
 
-        def finish(answer: Any) -> Any:
-            return pick(_of(call, messages.results(plan, answer, call.statement)))
+        Several rows are written in as many messages, but few round trips.
+        """
+        call, fetch = self._listeners.heard(call), messages.fetch
+        if call.rows is None:
+            plan, sql, arguments = _bound(call, self._dialect)
+        elif call.rows:
+            plan, sql, arguments = await _bound_rows(call, call.rows, self._dialect)
+            fetch = messages.fetch_many
+        else:
+            return pick([])
+        then = loads_related(plan, call)
 
-        if not _may_fail(call.query, plan, pick):
-            answer = await self._write(messages.fetch, plan, sql, arguments, call.settings)
-            return finish(answer)
-        finished: Finished = await self._write(
-            messages.fetch, plan, sql, arguments, call.settings, finish=finish
-        )
-        if finished.error is not None:
-            raise finished.error
-        return finished.result
+        async def finish(further: Fetch, answer: Any) -> Any:
+            found = answer if then is None else await then(further, answer)
+            return pick(_results(call, plan, found, then))
+
+        if then is not None or _may_fail(call, plan, pick):
+            return await self._write(
+                fetch, plan, sql, arguments, settings=call.settings, then=finish
+            )
+        answer = await self._write(fetch, plan, sql, arguments, settings=call.settings)
+        return pick(_results(call, plan, answer, None))
 
     async def execute(self, call: Call) -> int:
         """As the protocol says."""
+        call = self._listeners.heard(call)
         plan, sql, arguments = _bound(call, self._dialect)
-        return count(await self._write(messages.execute, plan, sql, arguments, call.settings))
+        return count(
+            await self._write(messages.execute, plan, sql, arguments, settings=call.settings)
+        )
 
     async def execute_many(
         self, query: Query[Any], rows: Sequence[Mapping[str, Any]], settings: Settings = ()
     ) -> None:
         """As the protocol says, in as many messages as there are rows, but few round trips."""
-        texts: dict[str, None] = {}
-        arguments = []
-        async for values in in_turns(rows):
-            plan, sql, row = _bound(Call(query, values), self._dialect)
-            texts[sql] = None
-            arguments.append(row)
-        if len(texts) > 1:
-            raise ExpressError(
-                "The rows make different statements (other columns, or lists of other lengths): "
-                "give every row the same names, or call execute() for each."
-            )
-        if texts:
-            sql = next(iter(texts))
-            await self._write(messages.execute_many, plan, sql, arguments, settings)
+        query, rows = self._listeners.heard_many(query, rows)
+        if rows:
+            plan, sql, arguments = await _bound_rows(Call(query, {}), rows, self._dialect)
+            await self._write(messages.execute_many, plan, sql, arguments, settings=settings)
 
     async def copy(self, copy: Copy, settings: Settings = ()) -> int:
         """As the protocol says, by COPY."""
         into = partial(messages.copy, self._dialect)
-        return count(await self._write(into, copy, f"COPY {copy.table} FROM STDIN", (), settings))
+        return count(
+            await self._write(into, copy, f"COPY {copy.table} FROM STDIN", (), settings=settings)
+        )
 
     @asynccontextmanager
     async def stream(self, call: Call, batch: int) -> AsyncIterator[Batches]:
         """As the protocol says, by a cursor of the server's in a transaction of its own."""
+        call = self._listeners.heard(call)
         async with self.reading(call) as lane, lane.stream(call, batch) as batches:
             yield batches
 
     @asynccontextmanager
     async def reading(self, call: Call) -> AsyncIterator[OpenLane]:
         """As the protocol says."""
-        _, sql, _ = _bound(call, self._dialect)
-        options = BeginOptions(True, settings=call.settings)
+        call = self._listeners.heard(call)
+        plan, sql, _ = _bound(call, self._dialect)
+        isolation = SNAPSHOT if plan.takes_statements else None
+        options = BeginOptions(True, isolation, settings=call.settings)
         async with self.connections.transaction(sql, options) as run:
-            yield _OpenLane(run, self._dialect)
+            yield _OpenLane(run, self._dialect, self._listeners)
 
     @asynccontextmanager
     async def snapshot(self, settings: Settings = ()) -> AsyncIterator[OpenLane]:
         """As the protocol says, in a transaction at REPEATABLE READ."""
-        options = BeginOptions(True, "REPEATABLE READ", settings=settings)
+        options = BeginOptions(True, SNAPSHOT, settings=settings)
         async with self.connections.transaction("(a snapshot)", options) as run:
-            yield _OpenLane(run, self._dialect)
+            yield _OpenLane(run, self._dialect, self._listeners)
 
     async def _write(
         self,
@@ -157,13 +179,13 @@ class DriverLane:
         plan: Any,
         sql: str,
         arguments: Any,
-        settings: Settings = (),
         *,
-        finish: Callable[[Any], Any] | None = None,
+        settings: Settings,
+        then: Then | None = None,
     ) -> Any:
         try:
             return await self.connections.use(
-                use, plan, sql, arguments, True, settings=settings, finish=finish
+                use, plan, sql, arguments, True, settings=settings, then=then
             )
         except ConnectionLost as lost:
             why = "before its connection ended"
@@ -183,32 +205,39 @@ class _OpenLane:
     Args:
         run: Does something on that connection.
         dialect: Whose SQL it takes.
+        listeners: Asked of each statement.
     """
 
-    def __init__(self, run: Run, dialect: Any) -> None:
+    def __init__(self, run: Run, dialect: Any, listeners: ExecuteListeners) -> None:
         self._run = run
         self._dialect = dialect
+        self._listeners = listeners
         self._turn = asyncio.Lock()
         """A connection answers one statement at a time."""
 
     async def read(self, call: Call, pick: Pick) -> Any:
+        call = self._listeners.heard(call)
         plan, sql, arguments = _bound(call, self._dialect)
         if not plan.reads:
             raise not_read(sql)
+        then = loads_related(plan, call)
         async with self._turn:
-            answer = await self._run(messages.fetch, plan, sql, arguments)
-        return pick(_of(call, messages.results(plan, answer, call.statement)))
+            answer = await self._run(messages.fetch, plan, sql, arguments, then=then)
+        return pick(_results(call, plan, answer, then))
 
     async def read_apart(self, call: Call, pick: Pick) -> Any:
+        call = self._listeners.heard(call)
         plan, sql, arguments = _bound(call, self._dialect)
         if not plan.reads:
             raise not_read(sql)
+        then, apart = loads_related(plan, call), call.settings
         async with self._turn:
-            answer = await self._run(messages.fetch, plan, sql, arguments, apart=call.settings)
-        return pick(_of(call, messages.results(plan, answer, call.statement)))
+            answer = await self._run(messages.fetch, plan, sql, arguments, apart=apart, then=then)
+        return pick(_results(call, plan, answer, then))
 
     @asynccontextmanager
     async def stream(self, call: Call, batch: int) -> AsyncIterator[Batches]:
+        call = self._listeners.heard(call)
         plan, sql, arguments = _bound(call, self._dialect)
         if not plan.reads:
             raise not_read(sql)
@@ -216,40 +245,70 @@ class _OpenLane:
             shape: Shape = await self._run(messages.learn, plan, sql, ())
             if shape.is_collected:
                 raise ExpressError(
-                    "A joinedload() of a collection takes several rows for one instance, so that "
-                    "it cannot be streamed: select the two classes as tuples, or use all()."
+                    "A joinedload() of a collection and a subqueryload() take all rows at once, so "
+                    "that they cannot be streamed: use selectinload(), or all()."
                 )
             cursor = await self._run(messages.open_cursor, plan, sql, arguments)
-        yield self._batches(
-            lambda records: _of(call, shape.results(records, call.statement)), cursor, sql, batch
-        )
+        then = loads_related(plan, call) or _shaped(shape, call)
+        yield self._batches(lambda results: _of(call, results), then, cursor, sql, batch)
 
     async def _batches(
-        self, results: Callable[[Any], list[Any]], cursor: Any, sql: str, batch: int
+        self, own: Callable[[Any], list[Any]], then: Then, cursor: Any, sql: str, batch: int
     ) -> AsyncGenerator[list[Any], None]:
         while True:
             async with self._turn:
-                records = await self._run(messages.fetch_more, cursor, sql, (batch,))
-            if not records:
+                results = await self._run(messages.fetch_more, cursor, sql, (batch,), then=then)
+            if not results:
                 return
-            yield results(records)
+            yield own(results)
 
     @asynccontextmanager
     async def snapshot(self, settings: Settings = ()) -> AsyncIterator[ReadingLane]:  # noqa: ARG002 - they are in force
         yield self
 
 
-def _may_fail(query: Query[Any], plan: Plan, pick: Pick) -> bool:
+def _may_fail(call: Call, plan: Plan, pick: Pick) -> bool:
     """Return whether what a write returns may turn out not to be a result."""
     if plan.may_fail:
         return True
-    return pick in PICKS_OF_ONE and not query.is_of_one_row
+    is_of_one_row = call.rows is None and call.query.is_of_one_row
+    return pick in PICKS_OF_ONE and not is_of_one_row
+
+
+def _shaped(shape: Shape, call: Call) -> Then:
+    async def shaped(_: Fetch, records: Any) -> list[Any]:
+        return shape.results(records, call.statement)
+
+    return shaped
+
+
+def _results(call: Call, plan: Plan, answer: Any, then: Then | None) -> list[Any]:
+    """Return the results of an answer, of which further statements may have made them."""
+    made = messages.results(plan, answer, call.statement) if then is None else answer
+    return _of(call, made)
 
 
 def _of(call: Call, results: list[Any]) -> list[Any]:
     if call.adhoc is None:
         return results
     return call.query.own_columns.found_by(call.adhoc[0], results)
+
+
+async def _bound_rows(
+    call: Call, rows: Sequence[Mapping[str, Any]], dialect: Any
+) -> tuple[Plan, str, Sequence[Any]]:
+    texts: dict[str, None] = {}
+    arguments = []
+    async for values in in_turns(rows):
+        plan, sql, row = _bound(Call(call.query, values, call.adhoc), dialect)
+        texts[sql] = None
+        arguments.append(row)
+    if len(texts) > 1:
+        raise ExpressError(
+            "The rows make different statements (other columns, or lists of other lengths): "
+            "give every row the same names, or call execute() for each."
+        )
+    return plan, sql, arguments
 
 
 def _bound(call: Call, dialect: Any) -> tuple[Plan, str, Sequence[Any]]:

@@ -32,9 +32,11 @@ class Call:
     Attributes:
         settings: Names and values of server settings that hold for this call alone; ``role`` is
             the role.
+        rows: The values for each of several runs; None for one run, with ``values``.
+        is_heard: Whether the listeners to ``do_orm_execute`` were asked.
     """
 
-    __slots__ = ("adhoc", "query", "settings", "values")
+    __slots__ = ("adhoc", "is_heard", "query", "rows", "settings", "values")
 
     def __init__(
         self,
@@ -46,6 +48,8 @@ class Call:
         self.values = values
         self.adhoc = adhoc
         self.settings: Settings = ()
+        self.rows: Sequence[Mapping[str, Any]] | None = None
+        self.is_heard = False
 
     @property
     def statement(self) -> Any:

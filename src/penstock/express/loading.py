@@ -1,17 +1,27 @@
 """SQLAlchemy's own loader of mapped classes, at work on rows that no session has fetched."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from sqlalchemy.orm import Session, loading
 from sqlalchemy.orm.context import QueryContext
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from penstock.express.bare_session import BareSession
 from penstock.express.cursor import Cursor
-from penstock.express.errors import QueryRefused
+from penstock.express.further_statements import may_take_statements
 
-__all__ = ["Loading"]
+__all__ = ["Loading", "Origin"]
+
+
+class Origin(NamedTuple):
+    """What further statements need to know of the call whose results are loaded."""
+
+    session: Session
+    """Runs them."""
+    values: Mapping[str, Any]
+    """Of its named parameters."""
 
 
 class Loading:
@@ -39,7 +49,7 @@ class Loading:
         self.mapped = [entity for entity in self.entities if hasattr(entity, "path")]
         self._statement = statement
         self._selected = selected
-        self.context = self._context(Session(), statement)
+        self.context = self._context(BareSession(), statement)
         # As the ORM's own loader begins.
         self.context.runid, self.context.post_load_paths = 0, {}
         made = [e.row_processor(self.context, cursor.result()) for e in self.entities]
@@ -72,63 +82,34 @@ class Loading:
         positions = tuple(range(self.cursor.width))
         return tuple(getter(positions) for getter in self.getters) == positions
 
-    def refuse_further_statements(self) -> None:
-        """Refuse what is loaded by statements of its own.
+    @property
+    def takes_all_rows(self) -> bool:
+        """Whether no result is whole before the last row has come."""
+        context: Any = self.context
+        return bool(context.loaders_require_buffering or context.loaders_require_uniquing)
 
-        Raises:
-            QueryRefused: It would take a session.
-        """
-        if (
-            self.context.post_load_paths
-            or self._loads_by_subquery()
-            or self._loads_subclasses_apart()
-        ):
-            raise QueryRefused(
-                "It loads related objects by further statements (selectinload, subqueryload, "
-                "immediateload, polymorphic selectin, or lazy= of that kind on a relationship), "
-                "which takes a session: use joinedload, contains_eager or lazyload."
-            )
-
-    def _loads_by_subquery(self) -> bool:
-        # Known to the ORM only when rows come, unlike the others.
-        return any(_is_subquery(option.strategy) for option in self._options()) or any(
-            self._context_option(entity, relationship) is None
-            and _is_subquery(relationship.strategy_key)
-            for entity in self.mapped
-            for relationship in entity.mapper.relationships
+    def takes_statements(self) -> bool:
+        """Return whether loading may take further statements, as ``selectinload()`` does."""
+        context: Any = self.context
+        # The ORM's loader knows by itself, but for what only the rows tell.
+        return bool(
+            context.post_load_paths
+            or context.loaders_require_buffering
+            or may_take_statements(self.state)
         )
 
-    def _loads_subclasses_apart(self) -> bool:
-        # Known only when the first instance of a subclass comes.
-        return any(
-            dict(option.strategy or ()).get("selectinload_polymorphic")
-            for option in self._options()
-        ) or any(
-            subclass.polymorphic_load == "selectin"
-            for entity in self.mapped
-            for subclass in entity.mapper.self_and_descendants
-            if subclass is not entity.mapper
-        )
-
-    def _options(self) -> list[Any]:
-        return [
-            option
-            for key, option in self.state.attributes.items()
-            if isinstance(key, tuple) and key[0] == "loader"
-        ]
-
-    def _context_option(self, entity: Any, relationship: Any) -> Any:
-        return relationship._get_context_loader(self.context, entity.path)  # noqa: SLF001 - as the ORM asks
-
-    def load(self, records: Sequence[Sequence[Any]], statement: Any) -> list[Any]:
+    def load(
+        self, records: Sequence[Sequence[Any]], statement: Any, origin: Origin | None = None
+    ) -> list[Any]:
         """Return the results, detached, as a session would have loaded them.
 
         Args:
             records: The driver's rows; the loader itself converts their values.
             statement: As it was given to the call: of the same form, with criteria of its own.
+            origin: Of which call they are, where loading them may take further statements.
         """
-        session = Session()
-        context = self._context(session, statement)
+        session: Session = BareSession() if origin is None else origin.session
+        context = self._context(session, statement, {} if origin is None else origin.values)
         result = loading.instances(self.cursor.result(records), context)
         if self.is_collected:
             result = result.unique()
@@ -136,17 +117,15 @@ class Loading:
         session.expunge_all()
         return list(results)
 
-    def _context(self, session: Session, statement: Any) -> QueryContext:
+    def _context(
+        self, session: Session, statement: Any, values: Mapping[str, Any] | None = None
+    ) -> QueryContext:
         is_as_given = self._selected is self._statement
         return QueryContext(
             self.state,
             statement if is_as_given else self._selected,
             statement,
-            {},
+            values or {},
             session,
             QueryContext.default_load_options,
         )
-
-
-def _is_subquery(strategy: Any) -> bool:
-    return dict(strategy or ()).get("lazy") == "subquery"

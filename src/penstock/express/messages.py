@@ -15,10 +15,12 @@ from penstock.express.shape import Shape
 
 __all__ = [
     "Answer",
+    "answered",
     "copy",
     "execute",
     "execute_many",
     "fetch",
+    "fetch_many",
     "fetch_more",
     "learn",
     "open_cursor",
@@ -48,10 +50,15 @@ def results(plan: Plan, answer: Any, statement: Any) -> list[Any]:
         answer: What :func:`fetch` returned.
         statement: As it was given to the call.
     """
+    shape, records = answered(plan, answer)
+    return shape.results(records, statement)
+
+
+def answered(plan: Plan, answer: Any) -> tuple[Shape, Sequence[Any]]:
+    """Return the records that an answer to :func:`fetch` holds, and their shape."""
     if answer.__class__ is Answer:
-        made: list[Any] = answer.shape.results(answer.records, statement)
-        return made
-    return plan.shape.results(answer, statement)  # type: ignore[union-attr]  # learnt by fetch()
+        return answer.shape, answer.records
+    return plan.shape, answer  # type: ignore[return-value]  # learnt by fetch()
 
 
 def prepared_of(driver: Any, sql: str) -> Any:
@@ -123,6 +130,16 @@ async def execute_many(driver: Any, _: Plan, sql: str, arguments: Sequence[Any])
     if prepared is None:
         return await driver.executemany(sql, arguments)
     return await driver._protocol.bind_execute_many(prepared, arguments, "", None, False)  # noqa: SLF001 - as above
+
+
+async def fetch_many(driver: Any, plan: Plan, sql: str, arguments: Sequence[Any]) -> Answer:
+    """Do the same and return what each of them returns, in their order."""
+    shape = plan.shape or await learn(driver, plan, sql, ())
+    prepared = prepared_of(driver, sql)
+    if prepared is None:
+        return Answer(shape, await driver.fetchmany(sql, arguments))
+    protocol = driver._protocol  # noqa: SLF001 - as above
+    return Answer(shape, await protocol.bind_execute_many(prepared, arguments, "", None, True))
 
 
 async def copy(dialect: Dialect, driver: Any, rows: Copy, _: str, __: Sequence[Any]) -> Any:

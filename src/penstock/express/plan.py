@@ -1,7 +1,7 @@
 """A statement compiled for one dialect: its SQL, its parameters, and the shape of its result."""
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from sqlalchemy import Float, Insert, Numeric
@@ -11,11 +11,15 @@ from sqlalchemy.sql.elements import BindParameter
 
 from penstock.drivers.driver import left_by
 from penstock.drivers.effects import Effect, effects_of
+from penstock.express.cursor import Description
 from penstock.express.errors import QueryRefused
 from penstock.express.parameters import FixedParameters, Parameters, VaryingParameters
-from penstock.express.shape import Shape, shape_of
+from penstock.express.shape import Shape, expected_shape, shape_of
 
-__all__ = ["Plan", "discriminator", "refuse_control"]
+__all__ = ["SCHEMAS", "Plan", "discriminator", "refuse_control", "schemas_of"]
+
+SCHEMAS = "schema_translate_map"
+"""The execution option that names other schemas than the tables do."""
 
 LONGEST_SHOWN = 200
 """Characters of a statement that an error's message has."""
@@ -36,6 +40,8 @@ class Plan:
         bind: Gives the SQL and the driver's arguments for the values of one call, by name.
         shape: What makes the driver's rows into results; None until the statement has run once,
             for only the server knows the types of its columns.
+        schemas: Which schemas it names otherwise than its tables do; None for none.
+        further: Plans of the statements that its results are loaded with, by their form.
         is_fixed: Whether that will do for every answer to come.
         effects: What it may leave on the server's session.
         reads: Whether it may run where only reads are allowed.
@@ -49,11 +55,13 @@ class Plan:
     ) -> None:
         self.statement = statement = _as_the_orm_runs_it(statement)
         self.dialect = dialect
+        self.schemas: Mapping[str | None, str | None] | None = _options_of(statement).get(SCHEMAS)
         self._cache_key = statement._generate_cache_key()  # noqa: SLF001 - as SQLAlchemy's own cache
         self._renamed: Mapping[str, str] = columns or {}
         self._added = discriminator(_mapper_of(statement)) if _is_of_named(statement) else {}
         keys = list(dict.fromkeys([*self._renamed.values(), *self._added]))
-        self.compiled = self._compile(keys if keys or columns is not None else None)
+        self._keys = keys if keys or columns is not None else None
+        self.compiled = self._compile(self._keys)
         is_known = dialect.name == "postgresql"
         effects = effects_of(self.compiled.string) if is_known else Effect.READS
         refuse_control(effects, self.compiled.string)
@@ -63,14 +71,16 @@ class Plan:
         self.bind = self._bind_renamed if keys else self.parameters.bind
         self._varying: VaryingParameters | None = None
         self.shape: Shape | None = None
+        self.further: dict[Any, Plan] = {}
         self.is_fixed = False
 
-    def _compile(self, column_keys: Sequence[str] | None, **arguments: Any) -> SQLCompiler:
+    def _compile(self, column_keys: Sequence[str] | None) -> SQLCompiler:
+        translated = {SCHEMAS: self.schemas, "render_schema_translate": True}
         compiled: SQLCompiler = self.statement.compile(
             dialect=self.dialect,
             cache_key=self._cache_key,
             column_keys=column_keys,
-            **arguments,
+            **(translated if self.schemas else {}),
         )
         return compiled
 
@@ -100,31 +110,40 @@ class Plan:
             attributes: asyncpg's, each with a name and a type.
         """
         description = [(a.name, a.type.oid, None, None, None, None, None) for a in attributes]
-        self.shape = shape = shape_of(self.statement, self.compiled, description)
+        self.shape = shape = self._shaped(description)
         self.is_fixed = shape.cursor.is_fixed
         return shape
 
-    def rehearse(self) -> Shape:
-        """Find out what the results would be, without a server.
+    def _shaped(self, description: Description) -> Shape:
+        return shape_of(self.statement, self.compiled, description)
 
-        Raises:
-            QueryRefused: Only a session can load them.
-        """
-        columns = self.compiled._result_columns  # noqa: SLF001 - no public way to them
-        description = [(c.name, None, None, None, None, None, None) for c in columns]
-        return shape_of(self.statement, self.compiled, description, converts=False)
+    @cached_property
+    def _expected(self) -> Shape:
+        """What the results would be, without a server."""
+        return expected_shape(self.statement, self.compiled, partial(self._compile, self._keys))
+
+    @cached_property
+    def takes_statements(self) -> bool:
+        """Whether its results may be loaded with further ones, as ``selectinload()`` asks for."""
+        return self._expected.takes_statements
 
     @cached_property
     def may_fail(self) -> bool:
-        """Whether Python may refuse what the statement returns, as its own types and classes do.
-
-        Raises:
-            QueryRefused: Only a session can load it.
-        """
+        """Whether Python may refuse what the statement returns, as its own types and classes do."""
         types = [column.type for column in self.compiled._result_columns]  # noqa: SLF001 - no public way to them
         if any(_converts(each, self.dialect) for each in types):
             return True
-        return bool(types) and self.rehearse().may_fail
+        return bool(types) and self._expected.may_fail
+
+
+def schemas_of(statement: Any) -> tuple[Any, ...]:
+    """Return which schemas a statement names otherwise, as a key: they are no part of its form."""
+    return tuple((_options_of(statement).get(SCHEMAS) or {}).items())
+
+
+def _options_of(statement: Any) -> Mapping[str, Any]:
+    options: Mapping[str, Any] = statement.get_execution_options()
+    return options
 
 
 def refuse_control(effects: Effect, sql: str) -> None:

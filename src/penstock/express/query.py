@@ -232,7 +232,8 @@ def existence_of(statement: Any) -> Select[bool]:
         for option in statement._with_options  # noqa: SLF001 - no public way to them
         if isinstance(option, LoaderCriteriaOption)
     ]  # which the ORM takes from the outermost statement alone
-    return select(exists(statement)).options(*criteria)
+    options = statement.get_execution_options()
+    return select(exists(statement)).options(*criteria).execution_options(**options)
 
 
 def as_query(statement: Any) -> Query[Any]:

@@ -22,18 +22,23 @@ _DIALECT: Dialect = asyncpg.dialect(dbapi=asyncpg.dialect.import_dbapi())  # typ
 
 _KINDS = (Select, CompoundSelect, TextualSelect, TextClause, FromStatement, UpdateBase)
 
-# Execution options that change nothing here, by what they do to a session or a log.
-_HARMLESS = frozenset(
+_OF_A_SESSION = frozenset(
     {
-        "autoflush",
-        "compiled_cache",
-        "dml_strategy",
-        "logging_token",
-        "populate_existing",
-        "render_nulls",
-        "synchronize_session",
+        "driver_column_names",
+        "identity_token",
+        "is_delete_using",
+        "is_update_from",
+        "isolation_level",
+        "max_row_buffer",
+        "no_parameters",
+        "postgresql_deferrable",
+        "postgresql_readonly",
+        "prebuffer_rows",
+        "stream_results",
+        "yield_per",
     }
 )
+"""Execution options of SQLAlchemy's that would change something which the lane does by itself."""
 
 
 def refuse_unfit(statement: Any) -> None:
@@ -65,9 +70,9 @@ def refuse_options(statement: Any) -> None:
         QueryRefused: It has some.
     """
     options: Mapping[str, Any] = statement.get_execution_options()
-    if strange := sorted(set(options) - _HARMLESS):
+    if refused := sorted(o for o in options if o in _OF_A_SESSION or str(o).startswith("_")):
         raise QueryRefused(
-            f"The execution options {', '.join(strange)} mean something to a session alone: run "
+            f"The execution options {', '.join(refused)} mean something to a session alone: run "
             "the statement there, or leave them out."
         )
 
@@ -117,12 +122,12 @@ def is_open(statement: Any) -> bool:
     )
 
 
-def _refuse_loading(statement: Any) -> None:
+def _refuse_mistakes(statement: Any) -> None:
     attributes: Mapping[str, Any] = getattr(statement, "_propagate_attrs", {})
     if attributes.get("compile_state_plugin") == "orm" and not isinstance(statement, UpdateBase):
-        # Tried on no rows: SQLAlchemy's loader knows by itself what else it would have to fetch.
+        # Compiled and loaded of no rows, for SQLAlchemy to raise now what it would raise then.
         with contextlib.suppress(CompileError):  # as it may be another database's
-            Plan(statement, _DIALECT).rehearse()
+            _ = Plan(statement, _DIALECT).takes_statements
 
 
 _REFUSALS = (
@@ -130,5 +135,5 @@ _REFUSALS = (
     refuse_options,
     _refuse_tables,
     _refuse_return_defaults,
-    _refuse_loading,
+    _refuse_mistakes,
 )

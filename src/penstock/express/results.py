@@ -1,12 +1,12 @@
 """Which of a statement's results was asked for, and what became of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Row
 from sqlalchemy.exc import MultipleResultsFound, NoResultFound
 
-__all__ = ["PICKS_OF_ONE", "Finished", "every", "first", "one", "one_or_none", "scalar"]
+__all__ = ["PICKS_OF_ONE", "every", "first", "one", "one_or_none", "scalar"]
 
 
 def one(results: Sequence[Any]) -> Any:
@@ -50,26 +50,3 @@ def every(results: Sequence[Any]) -> Any:
 
 PICKS_OF_ONE = frozenset({one, one_or_none})
 """Those that raise where there are several results."""
-
-
-class Finished:
-    """What was made of an answer while its transaction could still be rolled back.
-
-    Args:
-        answer: The driver's.
-        finish: Makes the result.
-
-    Attributes:
-        result: What was made.
-        error: Why nothing could be made; None where something was.
-        records: The driver's.
-    """
-
-    def __init__(self, answer: Any, finish: Callable[[Any], Any]) -> None:
-        self.records = getattr(answer, "records", answer)
-        self.result: Any = None
-        self.error: Exception | None = None
-        try:
-            self.result = finish(answer)
-        except Exception as error:  # noqa: BLE001 - raised once the connection is returned
-            self.error = error

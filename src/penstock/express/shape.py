@@ -1,6 +1,6 @@
 """What the driver's rows become: rows of columns, or instances of mapped classes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from sqlalchemy import Row
@@ -9,9 +9,9 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from penstock.express.cursor import Cursor, Description
 from penstock.express.entities import EntityParts
-from penstock.express.loading import Loading
+from penstock.express.loading import Loading, Origin
 
-__all__ = ["Shape", "shape_of"]
+__all__ = ["Shape", "expected_shape", "shape_of"]
 
 
 class Shape(Protocol):
@@ -22,16 +22,21 @@ class Shape(Protocol):
     is_single: bool
     """Whether a result is one instance and no row."""
     is_collected: bool
-    """Whether a result may take several of the driver's rows, so that none can be streamed."""
+    """Whether a result may take all of the driver's rows, so that none can be streamed."""
+    takes_statements: bool
+    """Whether further statements may be needed."""
     may_fail: bool
     """Whether code of the classes' own takes part, which may raise."""
 
-    def results(self, records: Sequence[Sequence[Any]], statement: Any) -> list[Any]:
+    def results(
+        self, records: Sequence[Sequence[Any]], statement: Any, origin: Origin | None = None
+    ) -> list[Any]:
         """Return what the records become.
 
         Args:
             records: The driver's rows.
             statement: As it was given to the call, whose options instances keep.
+            origin: As for :meth:`Loading.load`.
         """
         ...
 
@@ -44,7 +49,7 @@ class RowShape:
         cursor: The columns.
     """
 
-    is_single = is_collected = may_fail = False
+    is_single = is_collected = may_fail = takes_statements = False
 
     def __init__(self, metadata: Any, cursor: Cursor) -> None:
         self.cursor = cursor
@@ -52,7 +57,12 @@ class RowShape:
         self._processors: Any = cursor.processors
         self._key_to_index = metadata._key_to_index  # noqa: SLF001 - what SQLAlchemy gives its rows
 
-    def results(self, records: Sequence[Sequence[Any]], statement: Any) -> list[Any]:  # noqa: ARG002 - there are no options
+    def results(
+        self,
+        records: Sequence[Sequence[Any]],
+        statement: Any,  # noqa: ARG002 - there are no options
+        origin: Origin | None = None,  # noqa: ARG002 - nor is anything else loaded
+    ) -> list[Any]:
         """As the protocol says."""
         metadata, processors, index = self._metadata, self._processors, self._key_to_index
         return [Row(metadata, processors, index, record) for record in records]
@@ -68,7 +78,7 @@ class EntityShape:
         is_single: Whether the one part is the result.
     """
 
-    is_collected = may_fail = False
+    is_collected = may_fail = takes_statements = False
 
     def __init__(
         self, parts: EntityParts, metadata: Any, cursor: Cursor, *, is_single: bool
@@ -80,7 +90,12 @@ class EntityShape:
         self._processors: Any = cursor.processors
         self._key_to_index = metadata._key_to_index  # noqa: SLF001 - as above
 
-    def results(self, records: Sequence[Sequence[Any]], statement: Any) -> list[Any]:  # noqa: ARG002 - there are no options
+    def results(
+        self,
+        records: Sequence[Sequence[Any]],
+        statement: Any,  # noqa: ARG002 - there are no options
+        origin: Origin | None = None,  # noqa: ARG002 - nor is anything else loaded
+    ) -> list[Any]:
         """As the protocol says."""
         if self._processors is not None:
             records = [Row(self._metadata, self._processors, {}, record) for record in records]
@@ -96,44 +111,68 @@ class LoadedShape:
     Args:
         loading: SQLAlchemy's.
         cursor: The columns.
+        takes_statements: Whether it may run others.
     """
 
     may_fail = True
 
-    def __init__(self, loading: Loading, cursor: Cursor) -> None:
+    def __init__(self, loading: Loading, cursor: Cursor, *, takes_statements: bool) -> None:
         self.cursor = cursor
+        self.takes_statements = takes_statements
         self.is_single = loading.is_single
-        self.is_collected = loading.is_collected
+        self.is_collected = loading.takes_all_rows
         self._loading = loading
 
-    def results(self, records: Sequence[Sequence[Any]], statement: Any) -> list[Any]:
+    def results(
+        self, records: Sequence[Sequence[Any]], statement: Any, origin: Origin | None = None
+    ) -> list[Any]:
         """As the protocol says."""
-        return self._loading.load(records, statement)
+        return self._loading.load(records, statement, origin)
 
 
-def shape_of(
-    statement: Any, compiled: SQLCompiler, description: Description, *, converts: bool = True
+def expected_shape(
+    statement: Any, compiled: SQLCompiler, compile_again: Callable[[], SQLCompiler]
 ) -> Shape:
+    """Find out what the rows of a statement would become, without a server.
+
+    Args:
+        statement: As it was given.
+        compiled: Its compiled form.
+        compile_again: Returns another one, for the ORM remembers where it finds each column.
+    """
+    cursor = _expected(compiled)
+    if not cursor.is_fixed:
+        compiled = compile_again()
+        cursor = _expected(compiled)
+    return _shape_of(statement, compiled, cursor)
+
+
+def _expected(compiled: SQLCompiler) -> Cursor:
+    columns = compiled._result_columns  # noqa: SLF001 - no public way to them
+    description = [(column.name, None, None, None, None, None, None) for column in columns]
+    return Cursor(compiled, description, converts=False)
+
+
+def shape_of(statement: Any, compiled: SQLCompiler, description: Description) -> Shape:
     """Find out what the rows of a statement become.
 
     Args:
         statement: As it was given.
         compiled: Its compiled form.
         description: Its columns, as the server names them.
-        converts: As for :class:`Cursor`.
-
-    Raises:
-        QueryRefused: Only a session can load it.
     """
-    cursor = Cursor(compiled, description, converts=converts)
+    return _shape_of(statement, compiled, Cursor(compiled, description))
+
+
+def _shape_of(statement: Any, compiled: SQLCompiler, cursor: Cursor) -> Shape:
     loading = Loading.of(statement, compiled, cursor)
     if loading is None:
         return RowShape(cursor.metadata, cursor)
-    loading.refuse_further_statements()
     metadata = SimpleResultMetaData(loading.labels, loading.extra)
     if loading.are_all_columns_in_order():
         return RowShape(metadata, cursor)
-    parts = EntityParts.of(loading)
+    takes_statements = loading.takes_statements()
+    parts = None if takes_statements else EntityParts.of(loading)
     if parts is None:
-        return LoadedShape(loading, cursor)
+        return LoadedShape(loading, cursor, takes_statements=takes_statements)
     return EntityShape(parts, metadata, cursor, is_single=loading.is_single)

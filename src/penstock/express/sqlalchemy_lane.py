@@ -55,6 +55,8 @@ class SqlalchemyLane:
 
     async def write(self, call: Call, pick: Pick) -> Any:
         """As the protocol says."""
+        if call.rows is not None and not call.rows:
+            return pick([])  # of which a session makes a single row, without values
         async with self._write(BeginOptions(settings=call.settings)) as session:
             return pick(await _results(session, call))
 
@@ -148,6 +150,9 @@ async def _freeze(session: AsyncSession) -> None:
 
 
 async def _execute(session: AsyncSession, call: Call, **options: Any) -> Any:
+    if call.rows is not None:
+        rows = [call.query.spread(row) async for row in in_turns(call.rows)]
+        return await session.execute(call.statement, rows, execution_options=_OPTIONS | options)
     values = dict(call.query.spread(call.values))
     if call.query.is_open and call.statement.is_update:
         # A session takes them by attribute for an INSERT, and by column for an UPDATE.
@@ -177,7 +182,8 @@ async def _stream(session: AsyncSession, call: Call, batch: int) -> AsyncIterato
 
     async def batches() -> AsyncGenerator[list[Any], None]:
         async for part in (result.scalars() if is_single else result).partitions(batch):
-            session.expunge_all()
+            for instance in session.identity_map.values():
+                session.expunge(instance)  # one by one: the loader goes on using the map
             yield list(part)
 
     try:

@@ -3,9 +3,11 @@
 from collections.abc import AsyncIterable, Coroutine, Iterable, Mapping
 from typing import Any
 
+from sqlalchemy import Insert
+
 from penstock.express.asking import Asking, Values
 from penstock.express.copying import Copying, RowsFailed
-from penstock.express.errors import ExpressError
+from penstock.express.errors import ExpressError, ParameterError
 from penstock.express.lanes import Call, Lane, Pick
 from penstock.express.query import Query, Statement, as_query
 from penstock.express.turns import in_turns
@@ -17,7 +19,8 @@ class Writer(Asking[Lane]):
     """Runs statements that write, each as a transaction of its own in one round trip.
 
     Nothing is ever repeated. What was sent without an answer is :class:`CommitOutcomeUnknown`.
-    ``one``, ``all`` and the others return what the statement's RETURNING gives.
+    ``one``, ``all`` and the others return what the statement's RETURNING gives; an ``insert()``
+    takes a list of rows, as one transaction.
     """
 
     def _run(self, call: Call, pick: Pick) -> Coroutine[Any, Any, Any]:
@@ -27,6 +30,17 @@ class Writer(Asking[Lane]):
                 f"It returns nothing: add returning(), or use execute(). {call.query!r}"
             )
         return self.lane.write(call, pick)
+
+    def _call_of_rows(self, statement: Any, rows: list[Any], named: dict[str, Any]) -> Call:
+        call = self._call(statement, None, {})
+        written = call.query.statement
+        if named or not (isinstance(written, Insert) and written._returning):  # noqa: SLF001 - as above
+            raise ParameterError(
+                "A list of rows, without other values, is for an insert() with returning(), and "
+                f"for execute_many(). {call.query!r}"
+            )
+        call.rows = rows
+        return call
 
     async def execute(
         self,
@@ -40,6 +54,8 @@ class Writer(Asking[Lane]):
         An ``insert(User)`` or ``update(User)`` without values sets the attributes that are named.
         """
         call = self._call(statement, values, named)
+        if call.rows is not None:
+            raise ExpressError(f"A list of rows is for all(), or execute_many(). {call.query!r}")
         return await self._within(self._execute(call))
 
     async def _execute(self, call: Call) -> int:

@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind, StatusCode, Tracer
 from sqlalchemy import bindparam, insert, make_url, select, text, update
+from sqlalchemy.orm import selectinload
 from starlette.types import ASGIApp, Receive, Scope, Send
 from tests.eventually import eventually
 from tests.integration.exporters.otel_recording import Recording, recorded, said
@@ -154,6 +155,32 @@ async def test_many_rows_of_one_statement_are_one_span(
         assert span.attributes is not None
         assert span.attributes["db.operation.batch.size"] == 3
         assert "db.response.returned_rows" not in span.attributes
+
+
+async def test_each_further_statement_has_a_span_of_its_own(
+    both: tuple[Database, Recording],
+) -> None:
+    database, recording = both
+    with_replies = ALL.statement.options(selectinload(Note.replies))
+    written = insert(Note).returning(Note).options(selectinload(Note.replies))
+
+    async def read() -> None:
+        await database.reader.all(with_replies)
+
+    async def read_in_a_snapshot() -> None:
+        async with database.reader.snapshot() as snapshot:
+            await snapshot.all(with_replies)
+
+    await database.writer.all(written, [{"text": "first"}, {"text": "second"}])
+    assert [span.name for span in recording.spans()] == ["BATCH INSERT notes", "SELECT replies"]
+    for operation in (read, read_in_a_snapshot):
+        recording.forget_spans()
+        await operation()
+        assert [span.name for span in recording.spans()] == ["SELECT notes", "SELECT replies"]
+        rows = [
+            (span.attributes or {}).get("db.response.returned_rows") for span in recording.spans()
+        ]
+        assert rows == [2, 0]
 
 
 async def test_copies_streams_and_snapshots_have_spans(

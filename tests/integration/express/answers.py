@@ -44,8 +44,15 @@ def picture(thing: Any, seen: dict[int, int] | None = None) -> Any:
     if isinstance(thing, Row):
         parts = [picture(part, seen) for part in thing]
         return "row", thing._fields, [str(key) for key in thing._mapping], parts
-    if isinstance(thing, list | tuple):
-        return type(thing), [picture(part, seen) for part in thing]
+    if isinstance(thing, dict):
+        return type(thing), {key: picture(part, seen) for key, part in thing.items()}
+    if isinstance(thing, list | tuple | set):
+        parts = sorted(thing, key=_order) if isinstance(thing, set) else list(thing)
+        return type(thing), [picture(part, seen) for part in parts]
+    return _picture_of_one(thing, seen)
+
+
+def _picture_of_one(thing: Any, seen: dict[int, int]) -> Any:
     try:
         state: Any = inspect(thing)
     except NoInspectionAvailable:
@@ -71,3 +78,8 @@ def picture(thing: Any, seen: dict[int, int] | None = None) -> Any:
             if name != "_sa_instance_state"
         },
     }
+
+
+def _order(part: Any) -> str:
+    state: Any = inspect(part, raiseerr=False)
+    return repr(state.key if isinstance(state, InstanceState) else part)

@@ -42,7 +42,7 @@ from tests.integration.express.staff import (
     User,
 )
 
-__all__ = ["STATEMENTS", "UNSUPPORTED", "everybody"]
+__all__ = ["STATEMENTS", "everybody"]
 
 Other = aliased(User, name="other")
 everybody = select(User).order_by(User.id)
@@ -170,8 +170,6 @@ STATEMENTS: dict[str, Any] = {
     "whole_table": select(User.__table__).order_by(User.id),
     "exists": select(User, exists().where(Address.user_id == User.id)).order_by(User.id),
     "null_entity": select(Team, literal(None)).order_by(Team.id),
-}
-UNSUPPORTED: dict[str, Any] = {
     "selectinload": select(Team).options(selectinload(Team.users)),
     "subqueryload": select(Team).options(subqueryload(Team.users)),
     "immediateload": everybody.options(immediateload(User.team)),

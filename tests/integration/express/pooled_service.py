@@ -8,7 +8,14 @@ import sys
 
 from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    foreign,
+    mapped_column,
+    relationship,
+    selectinload,
+)
 
 from penstock import Database, query
 
@@ -45,6 +52,9 @@ class Item(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str]
     hits: Mapped[int] = mapped_column(default=0)
+    entries: Mapped[list["Entry"]] = relationship(
+        primaryjoin=lambda: Item.id == foreign(Entry.item_id), viewonly=True
+    )
 
 
 class Entry(Base):
@@ -87,6 +97,7 @@ def behind_pgbouncer(url: str, pool_size: int, **settings: object) -> Database:
 by_id = Item.id == bindparam("item_id")
 name_of = query(select(Item.name).where(by_id))
 item_of = query(select(Item).where(by_id))
+with_entries = query(select(Item).where(by_id).options(selectinload(Item.entries)))
 names_between = query(
     select(Item.id, Item.name)
     .where(Item.id.between(bindparam("first"), bindparam("last")))
@@ -104,6 +115,8 @@ async def read_express(database: Database, item_id: int) -> None:
     assert await reader.scalar(name_of, item_id=item_id) == expected_name(item_id)
     assert (await reader.one(item_of, item_id=item_id)).id == item_id
     assert await reader.one_or_none(name_of, item_id=-item_id - 1) is None
+    entries = (await reader.one(with_entries, item_id=item_id)).entries
+    assert {entry.item_id for entry in entries} <= {item_id}
 
 
 async def read_many(database: Database, item_id: int) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy.orm import (
     with_loader_criteria,
 )
 from tests.integration.express.answers import by_session, picture
-from tests.integration.express.entity_statements import STATEMENTS, UNSUPPORTED, everybody
+from tests.integration.express.entity_statements import STATEMENTS, everybody
 from tests.integration.express.staff import (
     Animal,
     Base,
@@ -28,7 +28,7 @@ from tests.integration.express.staff import (
     rows,
 )
 
-from penstock import Database, QueryRefused, query
+from penstock import Database, query
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -56,20 +56,6 @@ async def test_instances_are_as_a_session_leaves_them(database: Database, name: 
         assert picture(await database.reader.all(statement)) == expected
     async with database.reader.snapshot() as snapshot:
         assert picture(await snapshot.all(asked)) == expected
-
-
-@pytest.mark.parametrize("name", UNSUPPORTED)
-async def test_what_takes_further_statements_is_refused_by_query(
-    database: Database, name: str
-) -> None:
-    with pytest.raises(QueryRefused, match="further statements"):
-        query(UNSUPPORTED[name])
-
-
-@pytest.mark.parametrize("name", UNSUPPORTED)
-async def test_what_takes_further_statements_is_never_run(database: Database, name: str) -> None:
-    with pytest.raises(QueryRefused, match="further statements"):
-        await database.reader.all(UNSUPPORTED[name])
 
 
 async def test_a_stream_gives_the_same_instances(database: Database) -> None:

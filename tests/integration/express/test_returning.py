@@ -37,7 +37,6 @@ from sqlalchemy.orm import (
     aliased,
     mapped_column,
     relationship,
-    selectinload,
 )
 from tests.integration.express.answers import picture
 
@@ -165,7 +164,6 @@ NOT_LOADED: dict[str, Any] = {
     "decorated_number": update(Jar).where(Jar.id == 1).values(price=-1).returning(Jar.price),
     "decorated_array": update(Jar).where(Jar.id == 1).values(prices=[-1]).returning(Jar.prices),
     "event": insert(Watched).values(id=1).returning(Watched),
-    "further": insert(Jar).values(name="c").returning(Jar).options(selectinload(Jar.shelf)),
 }
 
 
@@ -196,7 +194,7 @@ async def test_what_cannot_be_loaded_is_not_saved(jars: Database, name: str) -> 
     before = await stored(jars)
     for asked in (lambda: NOT_LOADED[name], lambda: query(NOT_LOADED[name])):
         for _ in range(2):
-            with pytest.raises(Exception, match=r"SOUR|X|-1|not to be loaded|further statements"):
+            with pytest.raises(Exception, match=r"SOUR|X|-1|not to be loaded"):
                 await jars.writer.all(asked())
     assert await stored(jars) == before
     assert jars.pool.checked_out == 0

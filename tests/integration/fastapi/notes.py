@@ -6,7 +6,7 @@ from typing import Any
 
 import asyncpg
 from sqlalchemy import ForeignKey, String
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 
 class Model(DeclarativeBase):
@@ -19,6 +19,7 @@ class Note(Model):
     __tablename__ = "notes"
     id: Mapped[int] = mapped_column(primary_key=True)
     text: Mapped[str] = mapped_column(String, unique=True)
+    replies: Mapped[list["Reply"]] = relationship(viewonly=True)
 
 
 class Reply(Model):

@@ -9,7 +9,7 @@ from penstock.context import Settings
 from penstock.drivers.driver import BeginOptions
 from penstock.exporters.opentelemetry.statement_spans import StatementSpans
 from penstock.express import messages
-from penstock.express.connections import Connections, Run, Use
+from penstock.express.connections import Connections, Fetch, Run, Then, Use
 from penstock.express.loan import Loan
 from penstock.express.messages import Answer
 from penstock.express.plan import Plan
@@ -52,28 +52,40 @@ class TracedConnections:
         *,
         settings: Settings = (),
         asked_at: float | None = None,
-        finish: Callable[[Any], Any] | None = None,
+        then: Then | None = None,
     ) -> Any:
         """As :meth:`Connections.use`."""
-        traced = partial(self._traced, use)
         return await self.untraced.use(
-            traced,
+            partial(self._traced, use),
             plan,
             sql,
             arguments,
             writes,
             settings=settings,
             asked_at=asked_at,
-            finish=finish,
+            then=self._traced_then(then),
         )
 
     async def use_within(
-        self, lease: Loan, use: Use, plan: Plan, sql: str, arguments: Any, *, settings: Settings
+        self,
+        lease: Loan,
+        use: Use,
+        plan: Plan,
+        sql: str,
+        arguments: Any,
+        *,
+        settings: Settings,
+        then: Then | None = None,
     ) -> Any:
         """As :meth:`Connections.use_within`."""
-        traced = partial(self._traced, use)
         return await self.untraced.use_within(
-            lease, traced, plan, sql, arguments, settings=settings
+            lease,
+            partial(self._traced, use),
+            plan,
+            sql,
+            arguments,
+            settings=settings,
+            then=self._traced_then(then),
         )
 
     @asynccontextmanager
@@ -82,18 +94,42 @@ class TracedConnections:
         async with self.untraced.transaction(sql, options) as run:
 
             async def traced(
-                use: Use, plan: Any, text: str, arguments: Any, *, apart: Settings | None = None
+                use: Use,
+                plan: Any,
+                text: str,
+                arguments: Any,
+                *,
+                apart: Settings | None = None,
+                then: Then | None = None,
             ) -> Any:
                 if use is messages.fetch and apart is None and self.watch is not None:
                     self.watch.count(text)  # which those below know by its name alone
-                return await run(partial(self._traced, use), plan, text, arguments, apart=apart)
+                following = self._traced_then(then)
+                use = partial(self._traced, use)
+                return await run(use, plan, text, arguments, apart=apart, then=following)
 
             yield traced
+
+    def _traced_then(self, then: Then | None) -> Then | None:
+        """Return the same, with a span for each further statement."""
+        if then is None:
+            return None
+
+        async def traced(fetch: Fetch, answer: Any) -> Any:
+            async def spanned(plan: Plan, sql: str, arguments: Sequence[Any]) -> Any:
+                with self._spans.of(sql, 0) as span:
+                    records = await fetch(plan, sql, arguments)
+                self._spans.succeed(span, _rows(records))
+                return records
+
+            return await then(spanned, answer)
+
+        return traced
 
     async def _traced(self, use: Use, driver: Any, plan: Any, sql: str, arguments: Any) -> Any:
         if use is messages.learn:
             return await use(driver, plan, sql, arguments)  # runs nothing yet
-        batch = len(arguments) if use is messages.execute_many else 0
+        batch = len(arguments) if use in {messages.execute_many, messages.fetch_many} else 0
         with self._spans.of(sql, batch) as span:
             answer = await use(driver, plan, sql, arguments)
         self._spans.succeed(span, _rows(answer))

@@ -1,0 +1,141 @@
+"""Related objects that further statements load: ``selectinload()`` and its kind.
+
+SQLAlchemy's loaders ask a session for them. Theirs runs them where the first statement ran, in the
+same transaction, compiled once for each form.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.util import await_, greenlet_spawn
+
+from penstock.express.bare_session import BareSession
+from penstock.express.connections import Fetch, Then
+from penstock.express.cursor import Cursor, Description
+from penstock.express.failures import not_converted
+from penstock.express.lanes import Call
+from penstock.express.loading import Origin
+from penstock.express.messages import answered
+from penstock.express.plan import SCHEMAS, Plan, schemas_of
+from penstock.express.shape import Shape
+
+__all__ = ["loads_related"]
+
+_KEYS = "primary_keys"
+"""The loaders' parameter for the rows that something is loaded for."""
+_MOST_KEPT = 200
+"""Forms of further statements that are kept of one statement."""
+_LONGEST_PADDED = 512
+"""The power of two above the 500 keys for which a loader asks at once."""
+
+
+def loads_related(plan: Plan, call: Call) -> Then | None:
+    """Return what makes a call's results by further statements; None where it takes none.
+
+    Args:
+        plan: The call's.
+        call: The statement and its values.
+    """
+    return partial(_load, plan, call) if plan.takes_statements else None
+
+
+async def _load(plan: Plan, call: Call, fetch: Fetch, answer: Any) -> list[Any]:
+    origin = Origin(_RelatedSession(fetch, plan, call.values), call.values)
+    shape, records = answered(plan, answer)
+    results: list[Any] = await greenlet_spawn(shape.results, records, call.statement, origin)
+    return results
+
+
+class _RelatedSession(BareSession):
+    """The session that SQLAlchemy's loaders ask, on the connection of the first statement.
+
+    Args:
+        fetch: Runs a statement there.
+        plan: Of the first statement; keeps those of the others.
+        values: Of the call's named parameters, which criteria of options may use as well.
+    """
+
+    def __init__(self, fetch: Fetch, plan: Plan, values: Mapping[str, Any]) -> None:
+        super().__init__()
+        self._connection = _Connection(fetch, plan, values)
+
+    def _connection_for_bind(self, *_: Any, **__: Any) -> Any:
+        return self._connection
+
+
+class _Connection:
+    """What a session takes for its connection.
+
+    Args:
+        fetch: As above, as the next two.
+        plan: As above.
+        values: As above.
+    """
+
+    def __init__(self, fetch: Fetch, plan: Plan, values: Mapping[str, Any]) -> None:
+        self._fetch = fetch
+        self._plan = plan
+        self._values = values
+
+    def execute(
+        self, statement: Any, parameters: Mapping[str, Any], *, execution_options: Mapping[str, Any]
+    ) -> Any:
+        plan, extracted = self._further(statement, execution_options)
+        values = {**self._values, **parameters}
+        if keys := parameters.get(_KEYS):
+            values[_KEYS] = _padded(keys)
+        try:
+            sql, arguments = plan.bind_adhoc(values, extracted)
+        except SQLAlchemyError:
+            raise
+        except Exception as error:
+            raise not_converted(error, plan.compiled.string, values) from error
+        shape, records = answered(plan, await_(self._fetch(plan, sql, arguments)))
+        return shape.cursor.result(map(tuple, records))
+
+    def _further(self, statement: Any, options: Mapping[str, Any]) -> tuple[Plan, Any]:
+        first = self._plan
+        schemas = options.get(SCHEMAS, first.schemas)
+        if schemas:
+            statement = statement.execution_options(**{SCHEMAS: schemas})
+        form = statement._generate_cache_key()  # noqa: SLF001 - as SQLAlchemy's own cache
+        if form is None:
+            return _FurtherPlan(statement, first.dialect), None
+        key = form.key, schemas_of(statement)
+        plan = first.further.get(key)
+        if plan is None:
+            plan = _FurtherPlan(statement, first.dialect)
+            if len(first.further) >= _MOST_KEPT:  # as listeners may make ever new ones
+                first.further.clear()
+            if options.get("compiled_cache", first) is not None:  # as the ORM asks where it is deep
+                first.further[key] = plan
+        return plan, form.bindparams
+
+
+class _FurtherPlan(Plan):
+    """A plan whose rows are SQLAlchemy's loaders' own."""
+
+    def _shaped(self, description: Description) -> Shape:
+        return _Columns(Cursor(self.compiled, description))
+
+
+class _Columns:
+    is_single = is_collected = takes_statements = False
+    may_fail = True
+
+    def __init__(self, cursor: Cursor) -> None:
+        self.cursor = cursor
+
+    def results(self, records: Sequence[Any], _: Any, __: Origin | None = None) -> list[Any]:
+        """Return the records as they are: the loader's result converts them."""
+        return list(records)
+
+
+def _padded(keys: list[Any]) -> list[Any]:
+    """Return keys with the last one repeated, so that few lengths make few statements."""
+    if len(keys) > _LONGEST_PADDED:
+        return keys
+    length = 1 << (len(keys) - 1).bit_length()
+    return [*keys, *keys[-1:] * (length - len(keys))]
