@@ -36,13 +36,20 @@ from penstock.express import DriverLane, Lane, Reader, SqlalchemyLane, Writer
 from penstock.planner import ConnectionBudget
 from penstock.pool import PenstockPool, PoolSnapshot, PoolTimeout
 from penstock.pool.request_leases import OpenLease
-from penstock.settings import BudgetPolicy, DatabaseSettings, settings_from_environment
+from penstock.settings import (
+    BudgetPolicy,
+    DatabaseSettings,
+    IsolationLevel,
+    settings_from_environment,
+)
 from penstock.telemetry import StatementWatch, Telemetry
 
 __all__ = ["Database"]
 
 _logger = logging.getLogger(__name__)
 
+_SNAPSHOTS = frozenset({IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE})
+"""Levels at which all statements of a transaction see the database at one moment."""
 _LEFT = "its async with block was left"
 _ABANDONED = "its request was over, where its async with block was still open"
 
@@ -351,8 +358,13 @@ class Database:
         is_plain = not self._engine_options.execution_options
         is_pooled = isinstance(self._engine.pool, PenstockPool)
         if self.settings.driver == "asyncpg" and is_pooled and is_plain:
-            limit = self.settings.command_timeout
-            return DriverLane(self._engine, self._confinement.is_possible, limit)
+            return DriverLane(
+                self._engine,
+                self._confinement.is_possible,
+                self.settings.command_timeout,
+                session_class=self._kinds.writing.sync_session_class,
+                isolates=self.settings.isolation_level in _SNAPSHOTS,
+            )
         return self._session_lane()
 
     async def _server_numbers(self) -> ServerNumbers | None:

@@ -10,10 +10,16 @@ __all__ = ["BareSession"]
 
 
 class BareSession(Session):
-    """Holds the instances of one result while they are loaded, and refuses all else."""
+    """Holds the instances of one result while they are loaded, and refuses all else.
 
-    def __init__(self) -> None:
+    Args:
+        dispatch: SQLAlchemy's, of the listeners that hear it; None for those of all sessions.
+    """
+
+    def __init__(self, dispatch: Any = None) -> None:
         super().__init__(autoflush=False)
+        if dispatch is not None:
+            self.dispatch = dispatch
 
     @property
     def info(self) -> Any:

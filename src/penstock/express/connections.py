@@ -154,11 +154,6 @@ class _Work:
     asked_at: float | None = None
     then: Then | None = None
 
-    @property
-    def options(self) -> BeginOptions:
-        isolation = None if self.then is None or self.writes else SNAPSHOT
-        return BeginOptions(reading=not self.writes, isolation=isolation, settings=self.settings)
-
     def on(self, driver: Any) -> Coroutine[Any, Any, Any]:
         return self.use(driver, self.plan, self.sql, self.arguments)
 
@@ -176,15 +171,21 @@ class Connections:
         is_confinable: Tells whether a connection may be confined to reading for its session: not
             where a pooler hands the server's sessions around.
         command_timeout: Seconds that a statement may take; the driver's own limit is the same.
+        snapshot: The isolation level of a read of several statements; None for the server's own.
 
     Attributes:
         watch: Who is told of slow statements and counts those of a request; None for nobody.
     """
 
     def __init__(
-        self, engine: AsyncEngine, is_confinable: Callable[[], bool], command_timeout: float
+        self,
+        engine: AsyncEngine,
+        is_confinable: Callable[[], bool],
+        command_timeout: float,
+        snapshot: str | None = SNAPSHOT,
     ) -> None:
         self.is_confinable = is_confinable
+        self._snapshot = snapshot
         self.watch: StatementWatch | None = None
         self._patience = Patience(command_timeout)
         self._timeouts = Timeouts("asyncpg", command_timeout)
@@ -330,7 +331,8 @@ class Connections:
     async def _run_in_transaction(self, loan: Loan, work: "_Work") -> Any:
         """Run what takes several messages, between a BEGIN with its settings and a COMMIT."""
         adapter = loan.adapter
-        adapter.begin = work.options
+        isolation = None if work.then is None or work.writes else self._snapshot
+        adapter.begin = BeginOptions(not work.writes, isolation, settings=work.settings)
         await adapter.begin_pipelined()
         try:
             answer = await self._done(loan, work)

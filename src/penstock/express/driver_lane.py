@@ -9,6 +9,7 @@ from typing import Any
 from asyncpg.exceptions import OutdatedSchemaCacheError
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.orm import Session
 
 from penstock.context import Settings
 from penstock.drivers.driver import BeginOptions
@@ -47,17 +48,26 @@ class DriverLane:
         engine: On asyncpg, with a :class:`PenstockPool`.
         is_confinable: As for :class:`Connections`, as is the last.
         command_timeout: As above.
+        session_class: Whose listeners to ``do_orm_execute`` are asked.
+        isolates: Whether the server's own isolation level has a transaction see one moment.
 
     Attributes:
         connections: What it borrows from; whoever traces statements puts its own around it.
     """
 
     def __init__(
-        self, engine: AsyncEngine, is_confinable: Callable[[], bool], command_timeout: float
+        self,
+        engine: AsyncEngine,
+        is_confinable: Callable[[], bool],
+        command_timeout: float,
+        *,
+        session_class: type[Session] = Session,
+        isolates: bool = False,
     ) -> None:
-        self.connections = Connections(engine, is_confinable, command_timeout)
+        self._snapshot = None if isolates else SNAPSHOT
+        self.connections = Connections(engine, is_confinable, command_timeout, self._snapshot)
         self._dialect = engine.dialect
-        self._listeners = ExecuteListeners()
+        self._listeners = ExecuteListeners(session_class)
 
     @property
     def watch(self) -> StatementWatch | None:
@@ -75,7 +85,9 @@ class DriverLane:
         use, fetch, settings = self.connections.use, messages.fetch, call.settings
         if not plan.reads:
             raise not_read(sql)
-        then = loads_related(plan, call) if plan.takes_statements else None
+        then = (
+            loads_related(plan, call, self._listeners.dispatch) if plan.takes_statements else None
+        )
         try:
             answer = await use(fetch, plan, sql, arguments, False, settings=settings, then=then)
         except ConnectionLost as lost:
@@ -93,7 +105,7 @@ class DriverLane:
         record = below.connection._connection_record  # noqa: SLF001 - SQLAlchemy's, of our pool
         if record is None or record.dbapi_connection is None:
             raise LoanReclaimed("The connection of the request's session was taken away meanwhile.")
-        then = loads_related(plan, call)
+        then = loads_related(plan, call, self._listeners.dispatch)
         answer = await self.connections.use_within(
             Loan(record), messages.fetch, plan, sql, arguments, settings=call.settings, then=then
         )
@@ -112,7 +124,7 @@ class DriverLane:
             fetch = messages.fetch_many
         else:
             return pick([])
-        then = loads_related(plan, call)
+        then = loads_related(plan, call, self._listeners.dispatch)
 
         async def finish(further: Fetch, answer: Any) -> Any:
             found = answer if then is None else await then(further, answer)
@@ -161,7 +173,7 @@ class DriverLane:
         """As the protocol says."""
         call = self._listeners.heard(call)
         plan, sql, _ = _bound(call, self._dialect)
-        isolation = SNAPSHOT if plan.takes_statements else None
+        isolation = self._snapshot if plan.takes_statements else None
         options = BeginOptions(True, isolation, settings=call.settings)
         async with self.connections.transaction(sql, options) as run:
             yield _OpenLane(run, self._dialect, self._listeners)
@@ -220,7 +232,7 @@ class _OpenLane:
         plan, sql, arguments = _bound(call, self._dialect)
         if not plan.reads:
             raise not_read(sql)
-        then = loads_related(plan, call)
+        then = loads_related(plan, call, self._listeners.dispatch)
         async with self._turn:
             answer = await self._run(messages.fetch, plan, sql, arguments, then=then)
         return pick(_results(call, plan, answer, then))
@@ -230,7 +242,7 @@ class _OpenLane:
         plan, sql, arguments = _bound(call, self._dialect)
         if not plan.reads:
             raise not_read(sql)
-        then, apart = loads_related(plan, call), call.settings
+        then, apart = loads_related(plan, call, self._listeners.dispatch), call.settings
         async with self._turn:
             answer = await self._run(messages.fetch, plan, sql, arguments, apart=apart, then=then)
         return pick(_results(call, plan, answer, then))
@@ -249,7 +261,7 @@ class _OpenLane:
                     "that they cannot be streamed: use selectinload(), or all()."
                 )
             cursor = await self._run(messages.open_cursor, plan, sql, arguments)
-        then = loads_related(plan, call) or _shaped(shape, call)
+        then = loads_related(plan, call, self._listeners.dispatch) or _shaped(shape, call)
         yield self._batches(lambda results: _of(call, results), then, cursor, sql, batch)
 
     async def _batches(

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Any
 
-from sqlalchemy.orm import ORMExecuteState
+from sqlalchemy.orm import ORMExecuteState, Session
 from sqlalchemy.sql.base import CompileState
 from sqlalchemy.util import immutabledict
 
@@ -18,14 +18,21 @@ __all__ = ["ExecuteListeners"]
 
 
 class ExecuteListeners:
-    """Those that listen to all sessions: ``event.listen(Session, "do_orm_execute", ...)``.
+    """Those that listen to a class of sessions: ``event.listen(Session, "do_orm_execute", ...)``.
 
     They are asked of each statement before it runs, as a session asks them.
+
+    Args:
+        session_class: The class; listeners to those above it are among them.
+
+    Attributes:
+        dispatch: SQLAlchemy's, of all that listen to the class.
     """
 
-    def __init__(self) -> None:
-        self._session = BareSession()
-        self._listeners: Any = self._session.dispatch.do_orm_execute
+    def __init__(self, session_class: type[Session]) -> None:
+        self.dispatch: Any = session_class.__new__(session_class).dispatch
+        self._session = BareSession(self.dispatch)
+        self._listeners: Any = self.dispatch.do_orm_execute
         self._adhoc = AdHocQueries()
 
     def heard(self, call: Call) -> Call:

@@ -31,35 +31,36 @@ _LONGEST_PADDED = 512
 """The power of two above the 500 keys for which a loader asks at once."""
 
 
-def loads_related(plan: Plan, call: Call) -> Then | None:
+def loads_related(plan: Plan, call: Call, dispatch: Any) -> Then | None:
     """Return what makes a call's results by further statements; None where it takes none.
 
     Args:
         plan: The call's.
         call: The statement and its values.
+        dispatch: Of the listeners to sessions.
     """
-    return partial(_load, plan, call) if plan.takes_statements else None
+    return partial(_load, plan, call, dispatch) if plan.takes_statements else None
 
 
-async def _load(plan: Plan, call: Call, fetch: Fetch, answer: Any) -> list[Any]:
-    origin = Origin(_RelatedSession(fetch, plan, call.values), call.values)
+async def _load(plan: Plan, call: Call, dispatch: Any, fetch: Fetch, answer: Any) -> list[Any]:
+    session = _RelatedSession(_Connection(fetch, plan, call.values), dispatch)
+    origin = Origin(session, call.values)
     shape, records = answered(plan, answer)
     results: list[Any] = await greenlet_spawn(shape.results, records, call.statement, origin)
     return results
 
 
 class _RelatedSession(BareSession):
-    """The session that SQLAlchemy's loaders ask, on the connection of the first statement.
+    """The session that SQLAlchemy's loaders ask.
 
     Args:
-        fetch: Runs a statement there.
-        plan: Of the first statement; keeps those of the others.
-        values: Of the call's named parameters, which criteria of options may use as well.
+        connection: Leads to the connection of the first statement.
+        dispatch: Of the listeners that are asked of further statements, too.
     """
 
-    def __init__(self, fetch: Fetch, plan: Plan, values: Mapping[str, Any]) -> None:
-        super().__init__()
-        self._connection = _Connection(fetch, plan, values)
+    def __init__(self, connection: "_Connection", dispatch: Any) -> None:
+        super().__init__(dispatch)
+        self._connection = connection
 
     def _connection_for_bind(self, *_: Any, **__: Any) -> Any:
         return self._connection
@@ -69,9 +70,9 @@ class _Connection:
     """What a session takes for its connection.
 
     Args:
-        fetch: As above, as the next two.
-        plan: As above.
-        values: As above.
+        fetch: Runs a statement where the first one ran.
+        plan: Of the first statement; keeps those of the others.
+        values: Of the call's named parameters, which criteria of options may use as well.
     """
 
     def __init__(self, fetch: Fetch, plan: Plan, values: Mapping[str, Any]) -> None:

@@ -329,3 +329,36 @@ def once(listener: Listener) -> Listener:
         return listener(state) if left and left.pop() else None
 
     return heard
+
+
+class OwnSession(Session):
+    """What an application's own sessions are below."""
+
+
+class OwnAsyncSession(AsyncSession):
+    """An application's own."""
+
+    sync_session_class = OwnSession
+
+
+async def test_listeners_to_an_applications_own_sessions_are_heard(
+    database: Database, module_url: str
+) -> None:
+    with_comments = pages.options(selectinload(Page.comments))
+    tenant.set(1)
+    event.listen(OwnSession, "do_orm_execute", tenants)
+    try:
+        async with Database.from_url(
+            module_url, environment="testing", session_class=OwnAsyncSession
+        ) as own:
+            found = await own.reader.all(with_comments)
+            async with own.read() as session:
+                expected = (await session.scalars(select(Page.id).order_by(Page.id))).all()
+        others = await database.reader.all(with_comments)
+    finally:
+        event.remove(OwnSession, "do_orm_execute", tenants)
+
+    assert [page.id for page in found] == expected == [2, 4, 6, 8, 10, 12]
+    assert not any(page.comments for page in found)  # all of the other tenant's
+    assert len(others) == 12
+    assert all(page.comments for page in others)

@@ -199,6 +199,26 @@ async def test_all_statements_of_a_read_see_one_moment(
     assert sum(len(author.books) for author in await way(database)) == 0
 
 
+@pytest.mark.parametrize("level", ["SERIALIZABLE", "REPEATABLE READ", "READ COMMITTED"])
+async def test_a_stricter_isolation_level_is_kept(database_url: str, level: str) -> None:
+    shown = func.current_setting("transaction_isolation") == bindparam("level")
+    asked = query(authors.options(selectinload(Author.books.and_(shown))))
+    kept = {"READ COMMITTED": "repeatable read"}.get(level, level.lower())
+    async with Database.from_url(
+        database_url, environment="testing", isolation_level=level
+    ) as database:
+        async with database.engine.begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+        async with database.write() as session:
+            session.add_all(rows())
+        found = await database.reader.all(asked, level=kept)
+        async with database.reader.stream(asked, level=kept) as stream:
+            streamed = [author async for author in stream]
+
+    assert sum(len(author.books) for author in found) == 11
+    assert sum(len(author.books) for author in streamed) == 11
+
+
 async def test_a_read_that_is_cut_off_amid_its_statements_is_repeated(
     database: Database, proxy: Proxy
 ) -> None:
