@@ -72,7 +72,7 @@ def _figures(measured: Mapping[str, Sequence[float]]) -> Figures:
             name: [round(min(each), 2), round(max(each), 2)] for name, each in measured.items()
         },
     }
-    for base in ("bare_connection", "asyncpg_pool"):
+    for base in ("bare_connection", "asyncpg_pool", "asyncpg_pool_without_reset"):
         ratios = {name: Ratio.of(each, measured[base]) for name, each in measured.items()}
         figures[f"times_{base}"] = {name: ratio.median for name, ratio in ratios.items()}
         figures[f"times_{base}_range"] = {n: list(ratio.spread) for n, ratio in ratios.items()}

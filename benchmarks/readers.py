@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import asyncpg
+from benchmarks.peers.asyncpg_pools import leave_as_it_is
 from benchmarks.peers.users import User
 from sqlalchemy import bindparam, select
 
@@ -38,6 +39,13 @@ async def _asyncpg_pool(url: str) -> AsyncIterator[Read]:
 
 
 @asynccontextmanager
+async def _asyncpg_pool_without_reset(url: str) -> AsyncIterator[Read]:
+    address = url.replace("+asyncpg", "")
+    async with asyncpg.create_pool(address, reset=leave_as_it_is) as pool:
+        yield lambda user_id: pool.fetchrow(SQL, user_id)
+
+
+@asynccontextmanager
 async def _reader(url: str) -> AsyncIterator[Read]:
     async with Database.from_url(url, environment="production") as database:
         reader = database.reader
@@ -54,6 +62,7 @@ async def _reader_orm(url: str) -> AsyncIterator[Read]:
 READERS: dict[str, Callable[[str], AbstractAsyncContextManager[Read]]] = {
     "bare_connection": _bare_connection,
     "asyncpg_pool": _asyncpg_pool,
+    "asyncpg_pool_without_reset": _asyncpg_pool_without_reset,
     "reader": _reader,
     "reader_orm": _reader_orm,
 }

@@ -6,13 +6,16 @@ from typing import Any
 from benchmarks.contest import RATE, Contest, Lengths, contest
 from benchmarks.dataset import roomy_server, worlds_database
 from benchmarks.http_load import CLIENTS, Traffic
+from benchmarks.http_read import FAIR
 from benchmarks.progress import progress
 from benchmarks.result import Figures, Result
 from benchmarks.service import Peer
 
 __all__ = ["TRAFFICS", "run"]
 
-PEERS = {name: Peer(f"techempower.{name}") for name in ("tutorial", "asyncpg_by_hand", "express")}
+NAMES = ("tutorial", "asyncpg_by_hand", "asyncpg_without_reset", "express")
+PEERS = {name: Peer(f"techempower.{name}") for name in NAMES}
+TUNED = {name: Peer(f"techempower.{name}", tune_gc="all") for name in NAMES}
 COUNTS = (1, 5, 10, 15, 20)
 TRAFFICS = {
     "json": Traffic("/json"),
@@ -40,14 +43,19 @@ def run(short: bool) -> Result:
     with (
         roomy_server() as server,
         worlds_database(server) as url,
-        progress("techempower", lengths.turns(len(PEERS), len(TRAFFICS))) as advance,
+        progress("techempower", 2 * lengths.turns(len(PEERS), len(TRAFFICS))) as advance,
     ):
         measured = contest(PEERS, TRAFFICS, lengths, url, advance)
+        fair = contest(TUNED, TRAFFICS, lengths, url, advance)
     return Result(
         "techempower",
         {"clients": CLIENTS, "rounds": lengths.turns(1), "seconds": lengths.seconds},
         _rates(measured),
-        beside={"express, times": _ratios(measured), "p99 in ms": _latencies(measured)},
+        beside={
+            "express, times": _ratios(measured),
+            f"express, times, {FAIR}": _ratios(fair),
+            "p99 in ms": _latencies(measured),
+        },
         charts=tuple(TRAFFICS),
     )
 

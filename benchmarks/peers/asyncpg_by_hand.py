@@ -1,14 +1,9 @@
 """The same service written by hand on ``asyncpg.create_pool``, with its documented defaults."""
 
-import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
-import asyncpg
+from benchmarks.peers.asyncpg_pools import pool_of_app
 from benchmarks.peers.users import UserIn, UserOut
 from fastapi import FastAPI, HTTPException
 
-DATABASE_URL = os.environ["DATABASE_URL"].replace("+asyncpg", "")
 READ = """
     SELECT id, email, username, is_active, created_at FROM users WHERE id = $1 AND is_active
 """
@@ -18,15 +13,7 @@ WRITE = """
 """
 
 
-@asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Open the pool and close it at the end."""
-    async with asyncpg.create_pool(DATABASE_URL, min_size=20, max_size=50) as pool:
-        app.state.pool = pool
-        yield
-
-
-app = FastAPI(lifespan=lifespan)
+app = FastAPI(lifespan=pool_of_app())
 
 
 @app.get("/users/{user_id}")

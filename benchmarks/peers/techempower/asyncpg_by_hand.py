@@ -1,11 +1,8 @@
 """TechEmpower's tests written by hand on ``asyncpg.create_pool``."""
 
-import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
-import asyncpg
+from benchmarks.peers.asyncpg_pools import pool_of_app
 from benchmarks.peers.techempower.worlds import (
     Queries,
     WorldOut,
@@ -16,20 +13,11 @@ from benchmarks.peers.techempower.worlds import (
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse, PlainTextResponse
 
-DATABASE_URL = os.environ["DATABASE_URL"].replace("+asyncpg", "")
 READ = 'SELECT id, randomnumber AS "randomNumber" FROM world WHERE id = $1'
 UPDATE = "UPDATE world SET randomnumber = $2 WHERE id = $1"
 
 
-@asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Open the pool and close it at the end."""
-    async with asyncpg.create_pool(DATABASE_URL, min_size=20, max_size=50) as pool:
-        app.state.pool = pool
-        yield
-
-
-app = FastAPI(lifespan=lifespan)
+app = FastAPI(lifespan=pool_of_app())
 
 
 @app.get("/json")

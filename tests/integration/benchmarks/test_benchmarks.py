@@ -97,6 +97,8 @@ def test_round_trips_are_exact() -> None:
     assert figures["read"]["tutorial"] == 6
     assert figures["write"]["tutorial"] == 7
     assert figures["read"]["asyncpg_by_hand"] == figures["write"]["asyncpg_by_hand"] == 2
+    assert figures["read"]["asyncpg_without_reset"] == 1
+    assert figures["write"]["asyncpg_without_reset"] == 1
     assert figures["read"]["express"] == figures["write"]["express"] == 1
     assert figures["read"]["sessions"] == 1
     assert figures["write"]["sessions"] == 2
@@ -111,10 +113,13 @@ def test_the_table_says_which_peers_are_faster_than_the_express_lane(name: str) 
     assert figures["beats_express"].keys() == figures["requests_per_second"].keys()
 
 
-def test_reads_are_measured_with_the_setting_of_the_collector_for_everybody_too() -> None:
-    (figures,) = short_run("http_read")["beside"].values()
+@pytest.mark.parametrize("name", ["http_read", "http_write"])
+def test_peers_are_measured_with_the_setting_of_the_collector_for_everybody_too(name: str) -> None:
+    (figures,) = short_run(name)["beside"].values()
 
-    assert {"tutorial", "asyncpg_by_hand", "express"} <= figures["requests_per_second"].keys()
+    peers = {"tutorial", "asyncpg_by_hand", "asyncpg_without_reset", "express"}
+    assert peers <= figures["requests_per_second"].keys()
+    assert peers <= figures["times_express"].keys()
 
 
 @pytest.mark.parametrize("name", ["gc", "http_read", "http_write", "techempower", "telemetry_cost"])
