@@ -17,7 +17,7 @@ class Aiosqlite(Driver):
     def owns(self, connection: Any) -> bool:
         """As the base class says."""
         return isinstance(connection, AsyncAdapt_aiosqlite_connection) and hasattr(
-            connection.driver_connection, "in_transaction"
+            type(connection.driver_connection), "in_transaction"
         )
 
     def recover(self, connection: Any) -> bool:

@@ -1,7 +1,6 @@
 """The pool's numbers and times, as OpenTelemetry's instruments."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from weakref import WeakKeyDictionary
 
 from opentelemetry.metrics import (
@@ -21,13 +20,11 @@ from penstock.pool.events import (
     ConnectionOpened,
     PoolEvent,
 )
-from penstock.pool.numbers import snapshot_of
 from penstock.pool.refusal import Refused
 
 __all__ = ["MeteredPool", "PoolMeters", "meters_of"]
 
 _TIMED_OUT = (Refused.WAITING, Refused.CONNECTING, Refused.SUSPENDED)
-_TRIES = 5
 
 Observe = Callable[[PoolSnapshot, PenstockPool], Iterable[tuple[int, dict[str, str]]]]
 """Returns numbers, and what tells several of them apart."""
@@ -63,18 +60,10 @@ class MeteredPool:
                 pass
 
     def observed(self, observe: Observe) -> Iterator[Observation]:
-        """Look at the pool; nothing where its books changed each time that they were read."""
-        seen = self._seen()
-        if seen is not None:
-            for number, more in observe(seen, self.pool()):
-                yield Observation(number, self.attributes | more)
-
-    def _seen(self) -> PoolSnapshot | None:
-        for _ in range(_TRIES):
-            # An exporter's thread asks: not for pool.snapshot(), which tidies up before.
-            with suppress(RuntimeError):
-                return snapshot_of(self.pool().ledger)
-        return None
+        """Look at the pool, from an exporter's thread."""
+        pool = self.pool()
+        for number, more in observe(pool.snapshot(), pool):
+            yield Observation(number, self.attributes | more)
 
 
 class PoolMeters:
