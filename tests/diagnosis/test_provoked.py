@@ -78,8 +78,8 @@ def test_connections_that_are_replaced_every_second(provoked: Findings) -> None:
 
 
 def test_a_server_that_refuses_the_user_from_one_moment_on(provoked: Findings) -> None:
-    assert provoked["barred"].keys() == {"connect-storm"}
-    assert provoked["barred"]["connect-storm"]["severity"] == "critical"
+    assert provoked["barred"].keys() == {"server-unreachable"}
+    assert provoked["barred"]["server-unreachable"]["severity"] == "critical"
 
 
 # A server that is full, or smaller than the pools, and a replica that is behind.

@@ -91,6 +91,8 @@ class Database:
         self._lifecycle = Lifecycle(self._start, self._stop)
         self.telemetry = Telemetry(_identity(settings), settings.telemetry_dir)
         """What is counted, of all workers of this machine."""
+        if isinstance(self._engine.pool, PenstockPool):
+            self.telemetry.probe = self.ping
         if settings.driver == "asyncpg" and isinstance(self._engine.pool, PenstockPool):
             self.telemetry.ask_server = self._server_numbers
         self.lane = self._own_lane()

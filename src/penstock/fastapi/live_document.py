@@ -62,6 +62,11 @@ def database_document(
             for use in reading.routes[:_ROUTES]
         ],
         "statements": [asdict(use) for use in reading.statements[:_STATEMENTS]],
+        "leases": [
+            {"pid": worker.pid, **asdict(lease)}
+            for worker in reading.workers
+            for lease in worker.leases
+        ],
         "findings": [asdict(finding) for finding in findings],
     }
 

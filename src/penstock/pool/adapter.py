@@ -17,7 +17,7 @@ from sqlalchemy.util import await_
 from penstock.drivers.capabilities import driver_of
 from penstock.pool.borrowing import Borrowing
 from penstock.pool.hangups import LOOK_EVERY
-from penstock.pool.loans import Loan
+from penstock.pool.loans import Loan, borrower_route
 from penstock.pool.loop_bound import LoopBoundPool
 from penstock.pool.numbers import check_size, check_times
 from penstock.pool.policy import PoolPolicy, boolean, from_text, nested_checkout_policy
@@ -203,6 +203,7 @@ class PenstockPool(LoopBoundPool):
             is_trusted = now - slot.since < self._trusted_for
             if is_trusted and not record.hung_up and not record.is_closed():
                 slot.loan = Loan(task, record.info) if self._notes_loans and is_noted else task
+                slot.route = borrower_route.get()
                 if self.listeners.all:
                     self.listeners.lent_at_once()
                 return record
@@ -227,6 +228,7 @@ class PenstockPool(LoopBoundPool):
         waited = monotonic() - borrowing.asked_at
         slot.waited_before = (slot.lent_at, waited)
         slot.loan = Loan(task, record.info) if self._notes_loans and is_noted else task
+        slot.route = borrower_route.get()
         if self.listeners.are_there:
             self.listeners.waited(waited)
         return record
@@ -242,7 +244,7 @@ class PenstockPool(LoopBoundPool):
             return
         now = monotonic()
         slot = record.slot
-        slot.loan = None
+        slot.loan = slot.route = None
         if (listeners := self.listeners).are_there:
             listeners.returned(now - slot.lent_at)
         self._give_back(slot, now)

@@ -292,7 +292,7 @@ class Keeper:
         slot = record.slot
         if slot.state is not LENT or slot.content is not record:
             return
-        slot.loan = None
+        slot.loan = slot.route = None
         if self.listeners.are_there:
             self.listeners.returned(monotonic() - slot.lent_at)
         if record.dbapi_connection is not None:

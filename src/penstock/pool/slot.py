@@ -1,6 +1,7 @@
 """One place for one connection, and what is being done with it."""
 
 import math
+from collections.abc import Callable
 from enum import Enum, StrEnum
 from typing import Any
 
@@ -73,6 +74,7 @@ class Slot:
         "opened_at",
         "replaces",
         "retire_at",
+        "route",
         "since",
         "state",
         "waited_before",
@@ -98,6 +100,8 @@ class Slot:
         """The driver's own: nothing here looks into it."""
         self.loan: Any = None
         """Who has it, while it is lent; the driver's own as well."""
+        self.route: Callable[[], str] | None = None
+        """Says in words who has it, while it is lent; None outside requests."""
         self.waited_before = (math.nan, 0.0)
         """When it was lent last to somebody who had to wait, and for how many seconds."""
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable
 from math import inf
+from typing import Any
 
 from penstock.pool.slot import LENT, Slot
 
-__all__ = ["AT_REST_KEY", "count_at_rest"]
+__all__ = ["AT_REST_KEY", "count_at_rest", "in_transaction"]
 
 AT_REST_KEY = "penstock_at_rest_since"
 """Where in a connection's ``info`` the moment stands at which its last statement ended, on the
@@ -29,11 +30,18 @@ def _is_at_rest(slot: Slot, now: float) -> bool:
     record = slot.content
     since = record.info.get(AT_REST_KEY, inf)
     # What is older than the loan is the borrower's before.
+    if since < slot.lent_at or now - since < AT_REST_FOR:
+        return False
+    return in_transaction(record)
+
+
+def in_transaction(record: Any) -> bool:
+    """Return whether a transaction is open on a pool's connection, as far as its driver knows."""
     connection = record.dbapi_connection
-    if since < slot.lent_at or now - since < AT_REST_FOR or connection is None:
+    if connection is None:
         return False
     try:
-        in_transaction: bool = record.keeper.driver_of(connection).is_in_transaction(connection)
+        is_open: bool = record.keeper.driver_of(connection).is_in_transaction(connection)
     except Exception:  # noqa: BLE001 - it is closed
         return False
-    return in_transaction
+    return is_open

@@ -23,6 +23,9 @@ LOCK = "lock"
 LOCK_SECONDS = 0.05
 """How long a reader waits for another that is adding up the ended ones; then it goes on without."""
 
+LOST = 100
+"""Lost workers that are remembered."""
+
 LARGEST = 4 * 2**20
 """Bytes of a file of sums; with the names of ten thousand files it has a tenth of that."""
 
@@ -34,10 +37,14 @@ class Ended:
     counters: Counters = field(default_factory=Counters)
     histograms: dict[str, Histogram] = field(default_factory=dict)
     files: set[str] = field(default_factory=set)
+    lost: list[tuple[int, float]] = field(default_factory=list)
+    """Who ended without closing the database, and when that was noticed."""
 
     def add(self, file: str, worker: Totals) -> None:
         """Add one worker's, whose file is to go."""
         self.files.add(file)
+        if not worker.is_closed:
+            self.lost = [*self.lost, (worker.pid, time.time())][-LOST:]
         counters = worker.counters
         self.counters += counters
         wait = worker.histograms["wait"]
@@ -65,6 +72,7 @@ class Ended:
                 Counters(**{name: _count(value) for name, value in said["counters"].items()}),
                 {str(name): _histogram(value) for name, value in said["histograms"].items()},
                 {str(name) for name in said["files"]},
+                [(_count(pid), float(_count(int(at)))) for pid, at in said["lost"]],
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UnusableFileError("it is damaged, or another release's") from error

@@ -6,7 +6,21 @@ from functools import cached_property, reduce
 from penstock.telemetry.histogram import Histogram
 from penstock.telemetry.sample import Counters, Sample
 
-__all__ = ["Reading", "RouteUse", "StatementUse", "Totals", "WorkerReading"]
+__all__ = [
+    "NO_ROUTE",
+    "STATES",
+    "Lease",
+    "Reading",
+    "RouteUse",
+    "StatementUse",
+    "Totals",
+    "WorkerReading",
+]
+
+NO_ROUTE = "(no route)"
+"""What has a connection outside requests."""
+STATES = ("running", "idle in transaction", "idle")
+"""What a connection does that is checked out, as ``pg_stat_activity`` calls it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +66,39 @@ class StatementUse:
 
 
 @dataclass(frozen=True, slots=True)
+class Lease:
+    """One connection that is checked out.
+
+    Args:
+        route: Who has it: method and pattern, or ``(no route)``.
+        since: Unix time of its checkout.
+        state: One of ``STATES``, as ``pg_stat_activity`` calls them.
+        is_overdue: Whether it has lasted for longer than ``leak_after``, and not on purpose.
+        statement: Its last one, without values; empty where that is not noted.
+    """
+
+    route: str
+    since: float
+    state: str
+    is_overdue: bool
+    statement: str
+
+
+@dataclass(frozen=True, slots=True)
 class Totals:
     """What one process has counted since its start.
 
     Args:
         counters: Of each kind of event.
         histograms: By the names in ``HISTOGRAMS``.
+        pid: Its number.
+        is_closed: Whether it has closed its database; else it was killed, or crashed.
     """
 
     counters: Counters
     histograms: dict[str, Histogram]
+    pid: int
+    is_closed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +114,10 @@ class WorkerReading:
         histograms: By the names in ``HISTOGRAMS``, since its start.
         routes: By route.
         statements: Slow and repeated ones.
+        leases: What is checked out now, of all that the longest.
+        unreachable: Unix time since when no connection can be opened; 0.0 while they can be.
+        failures: Attempts that have failed since then.
+        fault: Why the last one did, without an address.
     """
 
     pid: int
@@ -87,6 +128,10 @@ class WorkerReading:
     histograms: dict[str, Histogram] = field(default_factory=dict)
     routes: tuple[RouteUse, ...] = ()
     statements: tuple[StatementUse, ...] = ()
+    leases: tuple[Lease, ...] = ()
+    unreachable: float = 0.0
+    failures: int = 0
+    fault: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,12 +143,15 @@ class Reading:
         workers: Those that live, by their start.
         ended_counters: Of those that do not live any more, together.
         ended_histograms: As above.
+        lost: Process numbers of workers that ended without closing their database, and when
+            that was noticed, oldest first.
     """
 
     name: str
     workers: tuple[WorkerReading, ...]
     ended_counters: Counters = field(default_factory=Counters)
     ended_histograms: dict[str, Histogram] = field(default_factory=dict)
+    lost: tuple[tuple[int, float], ...] = ()
 
     @cached_property
     def now(self) -> Sample:

@@ -2,6 +2,7 @@
 
 import time
 from bisect import bisect_left
+from collections.abc import Sequence
 from math import nan
 
 from penstock.pool.events import (
@@ -15,13 +16,16 @@ from penstock.pool.events import (
     Pinged,
     PoolEvent,
 )
+from penstock.pool.failure import ConnectFailed, FailureReason, reason_of
 from penstock.pool.loans import borrower_route
 from penstock.pool.refusal import Refused
 from penstock.pool.slot import CloseReason
 from penstock.pool.snapshot import PoolSnapshot
 from penstock.telemetry.buckets import BOUNDS
 from penstock.telemetry.histogram import HISTOGRAMS
-from penstock.telemetry.layout import COUNTERS, LAYOUT, SAMPLE, SECONDS_KEPT
+from penstock.telemetry.layout import COUNTERS, FAULT_BYTES, LAYOUT, SAMPLE, SECONDS_KEPT
+from penstock.telemetry.lease_table import write_leases
+from penstock.telemetry.reading import NO_ROUTE, Lease
 from penstock.telemetry.tables import routes_of, statements_of
 from penstock.telemetry.worker_file import WorkerFile
 
@@ -31,7 +35,6 @@ YOUNG = 60.0
 """Seconds below which a connection that ended was short-lived."""
 SHORTEST_WAIT = 2 * BOUNDS[0]
 """Seconds; the first bucket is for those who had not to wait."""
-NO_ROUTE = "(no route)"
 
 _COUNTER = {name: LAYOUT.counters + index for index, name in enumerate(COUNTERS)}
 _CHECKINS, _CHECKOUTS = _COUNTER["checkins"], _COUNTER["checkouts"]
@@ -61,12 +64,15 @@ class Recorder:
 
     def __init__(self, file: WorkerFile) -> None:
         self._numbers = numbers = file.numbers
+        self._texts = file.texts
         self._routes = routes_of(numbers, file.texts)
         self._statements = statements_of(numbers, file.texts)
         self._before = dict.fromkeys(_SECOND, 0.0)
         self._sums_before = (0.0, 0.0)
         self._wait_longest = 0.0
         self.server = NOT_KNOWN
+        self.is_cut_off = False
+        """Whether a connection has died since one was opened."""
 
     # The hot path: once for each loan.
 
@@ -97,8 +103,11 @@ class Recorder:
             case ConnectionOpened(seconds=seconds):
                 self._count("opened")
                 self._time("create", seconds)
-            case OpeningFailed():
+                self._numbers[LAYOUT.unreachable] = self._numbers[LAYOUT.failures] = 0.0
+                self.is_cut_off = False
+            case OpeningFailed(error=error):
                 self._count("open_failures")
+                self._unreachable(error)
             case ConnectionClosed(why=why, age=age):
                 self._count("closed")
                 self._closed(why, age)
@@ -113,9 +122,21 @@ class Recorder:
             case Pinged(seconds=seconds):
                 self._time("ping", seconds)
 
+    def _unreachable(self, error: BaseException) -> None:
+        reason = error.reason if isinstance(error, ConnectFailed) else reason_of(error)
+        if reason is FailureReason.TOO_MANY_CONNECTIONS:
+            return  # it was reached
+        numbers = self._numbers
+        numbers[LAYOUT.unreachable] = numbers[LAYOUT.unreachable] or time.time()
+        numbers[LAYOUT.failures] += 1.0
+        # Not its text, which has addresses and users: the type says what the reason does not.
+        text = f"{reason}, {type(error.__cause__ or error).__name__}".encode()[:FAULT_BYTES]
+        self._texts[LAYOUT.fault_text :][:FAULT_BYTES] = text.ljust(FAULT_BYTES, b"\0")
+
     def _closed(self, why: CloseReason, age: float) -> None:
         if why in _BROKEN:
             self._count("died")
+            self.is_cut_off = True
         elif age < YOUNG and why is not CloseReason.DISPOSED:
             self._count("short_lived")
 
@@ -191,6 +212,10 @@ class Recorder:
         for index, name in enumerate(SAMPLE):
             numbers[place + index] = values[name]
         numbers[LAYOUT.written] = float(written + 1)
+
+    def leases(self, leases: Sequence[Lease]) -> None:
+        """Write what is checked out at this moment, at most ``LEASES``."""
+        write_leases(self._numbers, self._texts, leases)
 
     def _growth(self) -> dict[str, float]:
         numbers, before = self._numbers, self._before

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from penstock.telemetry.at_rest import count_at_rest
+from penstock.telemetry.layout import LEASES
+from penstock.telemetry.leases import Leases
 from penstock.telemetry.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ class Sampler:
         self._pool = pool
         self._recorder = recorder
         self._loop = asyncio.get_running_loop()
+        dialect = getattr(pool()._dialect, "name", "")  # noqa: SLF001 - the base class's
+        self._leases = Leases(pool().policy.leak_after, is_mysql=dialect in ("mysql", "mariadb"))
         self._latest = 0.0
         self._second = int(time.time())
         """Of the newest sample. The clock may be set back: any other one is the next."""
@@ -75,3 +79,4 @@ class Sampler:
             self._recorder.sample(
                 pool.snapshot(), count_at_rest(ledger, monotonic), waited, late, now
             )
+            self._recorder.leases(self._leases.look(ledger, monotonic, now, LEASES))

@@ -46,11 +46,14 @@ class Telemetry:
         name: What the database is called where there are several; of the same one, those of
             another name are counted apart.
         ask_server: Asks the server for its own numbers; None where that cannot be done.
+        probe: Opens a connection; None where none is kept. Without traffic nobody else finds out
+            whether the server that has dropped the last one is there.
     """
 
     def __init__(self, identity: str, directory: Path | None = None) -> None:
         self.name = "default"
         self.ask_server: Callable[[], Awaitable[ServerNumbers | None]] | None = None
+        self.probe: Callable[[], Awaitable[object]] | None = None
         self._identity = identity
         self._chosen = directory
         self._file: WorkerFile | None = None
@@ -131,8 +134,12 @@ class Telemetry:
             self.let_go()
             self._clean_up(workers, file.path)
 
-    def let_go(self) -> None:
-        """Count no more, and leave the file as it is: for its worker has forked, or closes."""
+    def let_go(self, *, is_own: bool = True) -> None:
+        """Count no more, and leave the file as it is.
+
+        Args:
+            is_own: Whether its worker closes, and not one that it has forked.
+        """
         if self._file is None:
             return
         if self._asking is not None:
@@ -142,7 +149,7 @@ class Telemetry:
             self._sampler.stop()
         if self._pool is not None:
             self._pool().listeners.measure_by(None)
-        self._file.close()
+        self._file.close(is_own=is_own)
         self._file = self._recorder = self._sampler = self._asking = self._pool = None
 
     def _clean_up(self, workers: Workers, own: Path) -> None:
@@ -168,6 +175,12 @@ class Telemetry:
         self.start(pool)
         return True
 
+    async def _probe(self, recorder: Recorder, *, is_first: bool) -> None:
+        if not is_first or not recorder.is_cut_off or self.probe is None:
+            return
+        with contextlib.suppress(Exception):  # the pool has told the recorder
+            await self.probe()
+
     async def _ask(self, recorder: Recorder, workers: Workers, own: Path) -> None:
         pause, heard_at = ASK_FIRST, -inf
         # In a thread, for they may be many.
@@ -187,6 +200,7 @@ class Telemetry:
                     answer = await self.ask_server()
             except Exception:
                 _logger.warning("The server's numbers are not known", exc_info=True)
+            await self._probe(recorder, is_first=is_first)
             now = time.monotonic()
             if answer is not None:
                 recorder.server, heard_at = answer, now
@@ -200,7 +214,7 @@ _COUNTING: "weakref.WeakSet[Telemetry]" = weakref.WeakSet()
 
 def _leave_to_parent() -> None:
     for telemetry in list(_COUNTING):
-        telemetry.let_go()
+        telemetry.let_go(is_own=False)
 
 
 if hasattr(os, "register_at_fork"):

@@ -71,8 +71,14 @@ class WorkerFile:
         numbers[LAYOUT.started] = time.time()
         numbers[LAYOUT.signature] = LAYOUT.version
 
-    def close(self) -> None:
-        """Let go of the file, which others then take for that of a worker that has ended."""
+    def close(self, *, is_own: bool = True) -> None:
+        """Let go of the file, which others then take for that of a worker that has ended.
+
+        Args:
+            is_own: Whether it is this process's, and not that of the one that forked it.
+        """
+        if is_own:
+            self.numbers[LAYOUT.is_closed] = 1.0
         self.numbers.release()
         self.texts.release()
         self._map.close()

@@ -7,9 +7,17 @@ from math import isnan
 from pathlib import Path
 
 from penstock.telemetry.histogram import HISTOGRAMS, Histogram
-from penstock.telemetry.layout import COUNTERS, LAYOUT, SAMPLE, SECONDS_KEPT
+from penstock.telemetry.layout import (
+    COUNTERS,
+    LAYOUT,
+    LEASE_NUMBERS,
+    LEASES,
+    SAMPLE,
+    SECONDS_KEPT,
+)
+from penstock.telemetry.lease_table import read_leases
 from penstock.telemetry.own_file import UnusableFileError, read_own
-from penstock.telemetry.reading import RouteUse, StatementUse, Totals, WorkerReading
+from penstock.telemetry.reading import Lease, RouteUse, StatementUse, Totals, WorkerReading
 from penstock.telemetry.sample import Counters, Sample
 from penstock.telemetry.tables import OTHER_ROUTES, OTHER_STATEMENTS, routes_of, statements_of
 
@@ -52,6 +60,7 @@ class WorkerReader:
         texts = memoryview(content)
         numbers: memoryview[float] = texts[: LAYOUT.numbers * 8].cast("d")
         pid, started, written = _head(numbers)
+        unreachable, failures = _checked(numbers[LAYOUT.unreachable :][:2].tolist())
         self._read_history(numbers, written)
         return WorkerReading(
             pid=pid,
@@ -62,6 +71,10 @@ class WorkerReader:
             histograms=_histograms(numbers),
             routes=_routes(numbers, texts),
             statements=_statements(numbers, texts),
+            leases=_leases(numbers, texts),
+            unreachable=unreachable,
+            failures=int(failures),
+            fault=bytes(texts[LAYOUT.fault_text :]).rstrip(b"\0").decode(errors="ignore"),
         )
 
     def _read_history(self, numbers: "memoryview[float]", written: int) -> None:
@@ -87,7 +100,9 @@ def read_totals(path: Path) -> Totals:
         OSError: As :meth:`WorkerReader.read`.
     """
     numbers = memoryview(_content(path, LAYOUT.history * 8)).cast("d")
-    return Totals(_counters(numbers), _histograms(numbers))
+    pid, is_closed = numbers[LAYOUT.pid], bool(numbers[LAYOUT.is_closed])
+    known = int(pid) if 0 <= pid < LARGEST else 0
+    return Totals(_counters(numbers), _histograms(numbers), known, is_closed)
 
 
 def _content(path: Path, size: int) -> bytes:
@@ -122,6 +137,11 @@ def _statements(numbers: "memoryview[float]", texts: memoryview) -> tuple[Statem
         StatementUse(name[0], name[1], int(v[0]), v[1], v[2], int(v[3]), int(v[4]), v[5])
         for name, v in _each_checked(rows)
     )
+
+
+def _leases(numbers: "memoryview[float]", texts: memoryview) -> tuple[Lease, ...]:
+    end = LAYOUT.leases + LEASES * LEASE_NUMBERS
+    return read_leases(_checked(numbers[LAYOUT.leases : end].tolist()), texts)
 
 
 _Rows = Iterable[tuple[tuple[str, ...], Sequence[float]]]

@@ -49,7 +49,8 @@ class Workers:
             if is_alone:
                 self._remove(dead, ended)
         living.sort(key=lambda worker: worker.started)
-        return Reading(name, tuple(living), ended.counters, ended.histograms)
+        lost = tuple(ended.lost)
+        return Reading(name, tuple(living), ended.counters, ended.histograms, lost)
 
     def add_up(self, only: Path | None = None) -> None:
         """Add up and remove the files of ended workers, unless another worker does just now.

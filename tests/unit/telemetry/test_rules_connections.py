@@ -3,11 +3,12 @@
 from dataclasses import replace
 
 import pytest
-from tests.unit.telemetry.test_rules import Stretch, finding, reading, said, worker
+from tests.unit.telemetry.test_rules import NOW, Stretch, finding, reading, said, worker
 
 from penstock.findings import Severity
 from penstock.telemetry.buckets import BOUNDS, bucket_of
 from penstock.telemetry.histogram import Histogram
+from penstock.telemetry.reading import WorkerReading
 
 DEATH = (1, {"died": 1, "closed": 1})
 BRIEF = (1, {"short_lived": 8, "closed": 8, "opened": 8, "checked_out": 30})
@@ -157,3 +158,38 @@ def test_a_server_that_opens_slowly_is_given_three_times_as_long() -> None:
 )
 def test_attempts_that_fail_for_a_moment_are_not(stretches: list[Stretch]) -> None:
     assert said(reading(worker(*stretches)), "connect-storm") is None
+
+
+def unreachable(seconds: float, failures: int, *stretches: Stretch) -> WorkerReading:
+    return replace(
+        worker(*stretches),
+        unreachable=NOW - seconds,
+        failures=failures,
+        fault="unreachable, ConnectionRefusedError",
+    )
+
+
+def test_a_server_that_cannot_be_reached_is_told_with_the_drivers_error_and_without_traffic() -> (
+    None
+):
+    found = finding(reading(worker(), unreachable(31.0, 3)), "server-unreachable")
+
+    assert found.severity is Severity.CRITICAL
+    assert found.evidence == (
+        "In 1 of 2 worker(s) no connection could be opened for 31 s: 3 attempts failed "
+        "(unreachable, ConnectionRefusedError)."
+    )
+
+
+@pytest.mark.parametrize(("seconds", "failures"), [(9.0, 90), (60.0, 1), (NOW, 0)])
+def test_a_restart_and_a_single_failure_are_no_unreachable_server(
+    seconds: float, failures: int
+) -> None:
+    assert said(reading(unreachable(seconds, failures)), "server-unreachable") is None
+
+
+def test_attempts_that_fail_are_told_once() -> None:
+    given = reading(unreachable(20.0, 5, (300, {}), *[FAILURE, (4, {})] * 4))
+
+    assert said(given, "server-unreachable")
+    assert said(given, "connect-storm") is None

@@ -1,14 +1,15 @@
 """What is said about loans that do not end, and when it is not said."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
-from tests.unit.telemetry.test_rules import Stretch, finding, reading, said, worker
+from tests.unit.telemetry.test_rules import NOW, Stretch, finding, reading, said, worker
 
 from penstock.findings import Severity
 from penstock.telemetry.buckets import BOUNDS, bucket_of
 from penstock.telemetry.histogram import Histogram
-from penstock.telemetry.reading import RouteUse
+from penstock.telemetry.reading import Lease, RouteUse
 from penstock.telemetry.sample import Counters
 
 
@@ -105,22 +106,50 @@ def test_workers_that_end_and_start_are_no_leak() -> None:
     assert said(reading(worker(*minutes(0, 0, 0, 0, 0)), young), "connection-leak") is None
 
 
-def test_loans_reported_before_are_mentioned() -> None:
+def lease(route: str, seconds: float, **more: Any) -> Lease:
+    held = {"state": "idle", "is_overdue": False, "statement": "", **more}
+    return Lease(route=route, since=NOW - seconds, **held)
+
+
+def test_leaks_of_before_are_mentioned_without_a_route_that_may_have_nothing_to_do_with_them() -> (
+    None
+):
     reported = replace(
         worker((600, {})),
         counters=Counters(leaks=3),
         routes=(RouteUse("GET /a", 9, 9.0, 1.0), RouteUse("GET /report", 2, 100.0, 74.2)),
+        leases=(lease("GET /report", 7.0),),
     )
 
     found = finding(reading(reported), "connection-leak")
 
     assert found.severity is Severity.INFO
-    assert found.evidence.startswith(
-        "3 loan(s) lasted longer than leak_after since the workers started, not necessarily just "
-        "now."
+    assert found.evidence == (
+        "3 lease(s) lasted longer than leak_after since the workers started; none that is known "
+        "does just now."
     )
-    assert "GET /report, 74.2 s" in found.evidence
     assert "reclaim_leaks to true" in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("count", "severity"), [(1, Severity.WARNING), (25, Severity.CRITICAL), (40, Severity.CRITICAL)]
+)
+def test_what_is_out_for_longer_than_leak_after_now_is_told_by_its_route(
+    count: int, severity: Severity
+) -> None:
+    leaked = [lease("GET /leak", 10.0 + number, is_overdue=True) for number in range(count)]
+    out = (lease("GET /report", 900.0), *leaked, lease("GET /a", 0.1))
+    holding = replace(
+        worker((600, {"checked_out": count + 2})), counters=Counters(leaks=99), leases=out
+    )
+
+    found = finding(reading(holding), "connection-leak")
+
+    assert found.severity is severity
+    assert found.evidence == (
+        f"{count} of {count + 2} connections that are checked out have been for longer than "
+        f"leak_after: GET /leak holds {count} of {count + 2}, the oldest for {9.0 + count:.1f} s."
+    )
 
 
 def test_those_of_workers_that_have_ended_are_not() -> None:
@@ -131,7 +160,12 @@ def test_those_of_workers_that_have_ended_are_not() -> None:
 
 def test_transactions_that_rest_for_ten_seconds_are_found() -> None:
     resting = replace(
-        worker((50, {}), (10, {"at_rest": 2})), routes=(RouteUse("POST /orders", 9, 99.0, 21.0),)
+        worker((50, {}), (10, {"at_rest": 2})),
+        routes=(RouteUse("GET /report", 9, 99.0, 21.0),),
+        leases=(
+            lease("GET /report", 90.0, state="running"),
+            lease("POST /orders", 21.0, state="idle in transaction"),
+        ),
     )
 
     found = finding(reading(resting), "idle-in-transaction")
@@ -139,7 +173,7 @@ def test_transactions_that_rest_for_ten_seconds_are_found() -> None:
     assert found.severity is Severity.WARNING
     assert "up to 2 lent connection(s) had run no statement for 5 s or more" in found.evidence
     assert "in 10 of the last 60 seconds" in found.evidence
-    assert "POST /orders, 21.0 s" in found.evidence
+    assert found.evidence.endswith("Now POST /orders holds 1 of 2, the oldest for 21.0 s.")
     assert "idle_in_transaction_session_timeout to 15s" in found.remedy
 
 

@@ -1,11 +1,13 @@
 """What is said about those who wait for a connection, and when it is not said."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.unit.telemetry.test_rules import Stretch, finding, history, reading, said, worker
+from tests.unit.telemetry.test_rules import NOW, Stretch, finding, history, reading, said, worker
 
 from penstock.findings import Severity
+from penstock.telemetry.reading import Lease
 from penstock.telemetry.rules.capacity import LARGEST_POOL, bounded, wanted
 from penstock.telemetry.sample import Sample
 
@@ -37,7 +39,7 @@ def test_long_waits_for_two_minutes_are_found() -> None:
         "average, 1.10 s at most, with 50 of 50 connections lent."
     )
     # (50 lent + 30 waiting) / 0.8 = 100, which is 50 above the limit.
-    assert "Raise pool_size from 20 to 70" in found.remedy
+    assert "raise pool_size from 20 to 70" in found.remedy
     assert "1.000 s each" in found.remedy
 
 
@@ -105,7 +107,7 @@ def test_a_pool_that_is_exhausted_for_five_samples_is_found() -> None:
     assert found.severity is Severity.WARNING
     assert "50 of 50, at 5 samples in a row" in found.evidence
     assert "up to 10 asker(s) waited, 0.20 s at most" in found.evidence
-    assert "Raise pool_size from 20 to 45" in found.remedy
+    assert "raise pool_size from 20 to 45" in found.remedy
 
 
 def test_a_pool_that_is_exhausted_while_somebody_waits_for_long_is_critical() -> None:
@@ -150,7 +152,7 @@ def test_an_exhausted_pool_is_not_larger_than_the_server_allows() -> None:
     )
 
     # 80 % of 97 are 77, of which the limit is 50; of two workers each can have 38.
-    assert "Raise pool_size from 20 to 45" in raised.remedy
+    assert "raise pool_size from 20 to 45" in raised.remedy
     assert "The server has no room for larger pools" in refused.remedy
 
 
@@ -163,7 +165,7 @@ def test_an_exhausted_pool_takes_nothing_from_others() -> None:
     )
 
     # 80 % of 197 are 157. Beside 50 of others 107 remain; beside 110 only 47, of which it has 50.
-    assert "Raise pool_size from 20 to 45" in raised.remedy
+    assert "raise pool_size from 20 to 45" in raised.remedy
     assert "The server has no room for larger pools" in refused.remedy
     # 50 connections serve 100 in a second, 50 in half of it.
     assert "set max_waiting to 50" in refused.remedy
@@ -178,7 +180,7 @@ def test_refusals_in_ten_of_thirty_seconds_are_found() -> None:
     assert found.evidence.startswith("20 of 60020 askers (0.0%) got no connection")
     assert "in 10 of the last 30 seconds" in found.evidence
     # 50 lent, 10 waiting and 2 x 0.5 s turned away, at 80 %.
-    assert "Raise pool_size from 20 to 47" in found.remedy
+    assert "raise pool_size from 20 to 47" in found.remedy
 
 
 def test_one_refusal_in_a_hundred_is_found() -> None:
@@ -232,12 +234,41 @@ def test_long_loans_are_not_taken_for_the_few_short_ones_that_have_ended() -> No
 def test_where_no_loan_has_ended_their_length_is_not_said() -> None:
     found = finding(reading(worker((9, FULL | {"checkins": 0}))), "pool-exhausted")
 
-    assert found.remedy.endswith("or shorten the loans.")
+    assert found.remedy.startswith("Shorten the leases. If")
 
 
 def test_what_is_wanted_is_what_was_used_and_asked_for() -> None:
     busy = Sample(0.0, limit=10, checked_out=8)
 
-    assert wanted([busy]) == 10
-    assert wanted([busy, Sample(1.0)]) == 5
-    assert wanted([Sample(0.0, checked_out=10**6)]) == LARGEST_POOL
+    assert wanted([busy], 1.0) == 10
+    assert wanted([busy, Sample(1.0)], 1.0) == 5
+    assert wanted([replace(busy, shed=8)], 2.0) == 30
+    assert wanted([Sample(0.0, checked_out=10**6)], 1.0) == LARGEST_POOL
+
+
+@pytest.mark.parametrize("seconds", range(6, 60))
+def test_leases_of_six_seconds_are_told_as_such_from_the_first_that_ends(seconds: int) -> None:
+    full = LENT | {"checked_out": 5, "limit": 5, "size": 5, "waiting": 10, "wait_longest": 3.0}
+    back = full | {"checkins": 5, "hold_seconds": 30.0}
+    turned_away = {"shed": 2, "refused": 2}
+    stretches = [
+        (1, (back if second % 6 == 5 else full) | turned_away) for second in range(seconds)
+    ]
+    given = reading(worker(*stretches))
+
+    assert "last about 6.000 s each" in finding(given, "pool-exhausted").remedy
+    if seconds >= 10:
+        assert "last about 6.000 s each" in finding(given, "shedding").remedy
+
+
+def test_who_holds_the_connections_is_told_before_the_size() -> None:
+    leases = [Lease("GET /hold", NOW - 5.0, "idle in transaction", is_overdue=False, statement="")]
+    leases += [Lease("GET /b", NOW - 9.0, "running", is_overdue=False, statement="")]
+    held = replace(
+        worker((121, SLOW | {"refused": 9, "shed": 9})), leases=tuple(2 * leases[:1] + leases)
+    )
+
+    for name in ("checkout-latency", "pool-exhausted", "shedding"):
+        found = finding(reading(held), name)
+        assert found.evidence.endswith("Now GET /hold holds 3 of 50, the oldest for 5.0 s.")
+        assert found.remedy.index("Shorten") < found.remedy.index("pool_size")

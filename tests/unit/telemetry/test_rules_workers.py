@@ -120,3 +120,21 @@ def test_a_sample_that_is_late_is_no_silence() -> None:
     late = [replace(sample, at=NOW - 10) for sample in history((1, {}))]
 
     assert not said(reading(worker((60, {})), worker(samples=late, pid=7)), "event-loop-blocked")
+
+
+def test_a_worker_that_was_lost_is_told_for_15_minutes() -> None:
+    def lost(*moments: float) -> Reading:
+        gone = tuple((100 + number, at) for number, at in enumerate(moments))
+        return replace(reading(worker((600, {}))), lost=gone)
+
+    one = finding(lost(NOW - 12), "worker-lost")
+    assert one.severity is Severity.WARNING
+    assert one.evidence == (
+        "Worker 100 ended without closing its database, as when it is killed or crashes: that was "
+        "noticed 12 s ago."
+    )
+    several = finding(lost(NOW - 900, NOW - 899, NOW - 5), "worker-lost")
+    assert several.evidence.startswith("Worker 102 ended")
+    assert several.evidence.endswith("5 s ago, the newest of 2 within 15 minutes.")
+    assert said(lost(NOW - 900), "worker-lost") is None
+    assert said(lost(), "worker-lost") is None

@@ -1,19 +1,24 @@
 """How many connections there should be, for the remedies."""
 
+from collections import Counter
 from collections.abc import Sequence
 from math import ceil, floor, isfinite
 
-from penstock.telemetry.reading import Reading
+from penstock.telemetry.reading import Lease, Reading
+from penstock.telemetry.rules.rule import moment, recent
 from penstock.telemetry.sample import Sample
 
 __all__ = [
     "LARGEST_POOL",
     "UTILISATION",
     "bounded",
+    "held_by",
+    "holders",
     "larger_pool",
-    "mean_loan",
+    "mean_hold",
     "of_others",
     "own_connections",
+    "since_first",
     "smaller_pool",
     "usable",
     "wanted",
@@ -25,6 +30,10 @@ bound towards 1.0, and steeply from here on (Erlang C)."""
 
 LARGEST_POOL = 1000
 """What the settings accept as ``pool_size``."""
+
+MOST = 0.4
+"""Share of the time for which connections were out that those which came back have to explain; it
+is a half just before the second of several equal leases ends."""
 
 # PostgreSQL's default of superuser_reserved_connections.
 _RESERVED = 3
@@ -56,17 +65,65 @@ def of_others(reading: Reading) -> float:
     return max(0.0, used - own_connections(reading)) if isfinite(used) else 0.0
 
 
-def mean_loan(samples: Sequence[Sample]) -> float:
-    """Return how many seconds a connection is lent on average; 0.0 where none came back.
+def mean_hold(samples: Sequence[Sample]) -> float:
+    """Return how many seconds a connection is checked out on average; 0.0 where none came back.
 
-    By Little's law, from how many were lent: of long loans none may have ended in a few samples,
-    and those that did would tell of short ones only.
+    Those that came back tell it, if they account for most of the time for which connections were
+    out. Else most are out still, of which they say nothing: then it is Little's law.
+
+    Args:
+        samples: Of one worker, without gaps: what comes back may do so in a second without a peak.
     """
     checkins = sum(sample.checkins for sample in samples)
-    return sum(sample.checked_out for sample in samples) / checkins if checkins else 0.0
+    if not checkins:
+        return 0.0
+    held = sum(sample.hold_seconds for sample in samples)
+    out = sum(sample.checked_out for sample in samples)
+    return (held if held >= out * MOST else out) / checkins
 
 
-def wanted(samples: Sequence[Sample]) -> int:
+def since_first(reading: Reading, samples: Sequence[Sample]) -> list[Sample]:
+    """Return all samples of a worker after the first of some, within the last minute.
+
+    Not that one: within its second those have come back that were out before.
+    """
+    worker = next(each for each in reading.workers if samples[-1] in each.history)
+    window = recent(reading, worker, 60)
+    return [sample for sample in window if sample.at > samples[0].at]
+
+
+def holders(reading: Reading, samples: Sequence[Sample]) -> str:
+    """Return which route holds most of what is checked out of a worker now.
+
+    Args:
+        reading: Of the database.
+        samples: Of the worker; at least one.
+
+    Returns:
+        A sentence with a space before it; empty where nothing is known of it.
+    """
+    worker = next(each for each in reading.workers if samples[-1] in each.history)
+    held = held_by(worker.leases, moment(reading), worker.now.checked_out)
+    return f" Now {held}." if held else ""
+
+
+def held_by(leases: Sequence[Lease], now: float, out: int) -> str:
+    """Say which route has most of some leases.
+
+    Args:
+        leases: Of one or more workers.
+        now: Unix time.
+        out: How many connections are checked out in all.
+    """
+    counts = Counter(lease.route for lease in leases)
+    if not counts:
+        return ""
+    (route, count), *_ = counts.most_common(1)
+    oldest = now - min(lease.since for lease in leases if lease.route == route)
+    return f"{route} holds {count} of {max(out, count)}, the oldest for {max(0.0, oldest):.1f} s"
+
+
+def wanted(samples: Sequence[Sample], hold: float) -> int:
     """Return the connections with which a worker would have served everybody without a queue.
 
     By Little's law that is how many were lent, waited for, or would have been lent to those that
@@ -74,9 +131,10 @@ def wanted(samples: Sequence[Sample]) -> int:
 
     Args:
         samples: Of one worker, at least one.
+        hold: Seconds for which a connection is checked out on average.
     """
     present = sum(sample.checked_out + sample.waiting for sample in samples)
-    absent = sum(sample.shed for sample in samples) * mean_loan(samples)
+    absent = sum(sample.shed for sample in samples) * hold
     return bounded((present + absent) / len(samples) / UTILISATION, 1, LARGEST_POOL)
 
 
@@ -90,22 +148,21 @@ def larger_pool(reading: Reading, samples: Sequence[Sample]) -> str:
     Returns:
         A larger ``pool_size`` as far as the server has room, and otherwise a bound of the queue.
     """
-    now = samples[-1]
-    grown = min(LARGEST_POOL, now.size + max(1, wanted(samples) - now.limit))
+    now, hold = samples[-1], mean_hold(since_first(reading, samples))
+    grown = min(LARGEST_POOL, now.size + max(1, wanted(samples, hold) - now.limit))
     if (room := usable(reading)) is not None:
         each = floor((room * UTILISATION - of_others(reading)) / len(reading.workers))
         grown = min(grown, now.size + each - now.limit)
-    hold = mean_loan(samples)
-    shorter = f"shorten the loans{f', which last about {hold:.3f} s each' if hold else ''}"
+    shorter = f"Shorten the leases{f', which last about {hold:.3f} s each' if hold else ''}"
     if grown > now.size:
         return (
-            f"Raise pool_size from {now.size} to {grown}, if the server has processors to spare, "
-            f"or {shorter}."
+            f"{shorter}. If that is what the work takes and the server has processors to spare, "
+            f"raise pool_size from {now.size} to {grown}."
         )
     queue = bounded(now.limit * _PATIENCE / hold if hold > 0 else now.limit, 1, 100_000)
     return (
-        f"The server has no room for larger pools: {shorter}, and set max_waiting to {queue}, so "
-        f"that nobody waits for longer than {_PATIENCE} s in vain."
+        f"{shorter}. The server has no room for larger pools: set max_waiting to {queue}, so that "
+        f"nobody waits for longer than {_PATIENCE} s in vain."
     )
 
 

@@ -1,10 +1,11 @@
 """Rules about connections that are lent and do not come back, or are not used meanwhile."""
 
+from collections.abc import Sequence
 from itertools import chain, pairwise
 
 from penstock.findings import Finding, Severity
-from penstock.telemetry.reading import Reading, WorkerReading
-from penstock.telemetry.rules.capacity import bounded
+from penstock.telemetry.reading import STATES, Lease, Reading, WorkerReading
+from penstock.telemetry.rules.capacity import bounded, held_by
 from penstock.telemetry.rules.rule import moment, of_workers, recent
 from penstock.telemetry.sample import Sample
 
@@ -34,6 +35,8 @@ LONGEST_USUAL_LOAN = 10
 AT_REST_SECONDS = 10
 """Of the last 60 seconds, those in which a transaction rested."""
 
+_, IDLE_IN_TRANSACTION, _ = STATES
+
 # Seconds after which a transaction counts as resting, in Sample.at_rest.
 _AT_REST_AFTER = 5
 
@@ -43,7 +46,7 @@ def connection_leak(reading: Reading) -> Finding | None:
     missing = [(_missing(reading, worker), worker) for worker in reading.workers]
     missing = [(count, worker) for count, worker in missing if count]
     if not missing:
-        return _reported_leaks(reading)
+        return _overdue(reading) or _past_leaks(reading)
     count, worker = max(missing, key=lambda found: found[0])
     samples = recent(reading, worker, LEAK_MINUTES * 60)
     usual = worker.histograms["hold"].quantile(0.99) if "hold" in worker.histograms else 0.0
@@ -55,6 +58,7 @@ def connection_leak(reading: Reading) -> Finding | None:
             f"{worker.pid} {count} of {samples[-1].limit} within {LEAK_MINUTES} minutes, with "
             f"{sum(sample.checkins for sample in samples)} check-ins to "
             f"{sum(sample.checkouts for sample in samples)} checkouts."
+            f"{_held_now(worker.leases, reading)}"
         ),
         remedy=(
             f"Set leak_after to {bounded(usual * LONGEST_USUAL_LOAN, 10, 60)}, which logs where "
@@ -75,13 +79,15 @@ def idle_in_transaction(reading: Reading) -> Finding | None:
     worst = max(rests, key=len)
     most = max(sample.at_rest for sample in chain.from_iterable(rests))
     bound = _AT_REST_AFTER + AT_REST_SECONDS
+    leases = chain.from_iterable(worker.leases for worker in reading.workers)
+    resting = [lease for lease in leases if lease.state == IDLE_IN_TRANSACTION]
     return Finding(
         id="idle-in-transaction",
         severity=Severity.WARNING,
         evidence=(
             f"{of_workers(len(rests), reading)} transactions rested: up to {most} lent "
             f"connection(s) had run no statement for {_AT_REST_AFTER} s or more, in {len(worst)} "
-            f"of the last 60 seconds.{_held_longest(reading)}"
+            f"of the last 60 seconds.{_held_now(resting, reading)}"
         ),
         remedy=(
             "Commit before waiting for anything but the database. Set "
@@ -122,7 +128,27 @@ def _severity(count: int, now: Sample) -> Severity:
     return Severity.CRITICAL if 0 < now.limit <= 2 * count else Severity.WARNING
 
 
-def _reported_leaks(reading: Reading) -> Finding | None:
+def _overdue(reading: Reading) -> Finding | None:
+    leases = [lease for worker in reading.workers for lease in worker.leases if lease.is_overdue]
+    if not leases:
+        return None
+    held = held_by(leases, moment(reading), reading.now.checked_out)
+    return Finding(
+        id="connection-leak",
+        severity=_severity(len(leases), reading.now),
+        evidence=(
+            f"{len(leases)} of {reading.now.checked_out} connections that are checked out have "
+            f"been for longer than leak_after: {held}."
+        ),
+        remedy=(
+            "The log of penstock.pool says where each was checked out, and where its holder is "
+            "now. Set reclaim_leaks to true until that place is mended, or a longer leak_after if "
+            "they are meant to last."
+        ),
+    )
+
+
+def _past_leaks(reading: Reading) -> Finding | None:
     leaks = sum(worker.counters.leaks for worker in reading.workers)
     if not leaks:
         return None
@@ -130,8 +156,8 @@ def _reported_leaks(reading: Reading) -> Finding | None:
         id="connection-leak",
         severity=Severity.INFO,
         evidence=(
-            f"{leaks} loan(s) lasted longer than leak_after since the workers started, not "
-            f"necessarily just now.{_held_longest(reading)}"
+            f"{leaks} lease(s) lasted longer than leak_after since the workers started; none that "
+            "is known does just now."
         ),
         remedy=(
             "The log of penstock.pool says where each was checked out, and for how long. Set "
@@ -140,10 +166,6 @@ def _reported_leaks(reading: Reading) -> Finding | None:
     )
 
 
-def _held_longest(reading: Reading) -> str:
-    uses = [(use.longest, use.route) for worker in reading.workers for use in worker.routes]
-    seconds, route = max(uses, default=(0.0, ""))
-    # One that lasts still is in no table yet, and short ones have nothing to do with it.
-    if seconds < _AT_REST_AFTER:
-        return ""
-    return f" The longest loan that has ended was of {route}, {seconds:.1f} s."
+def _held_now(leases: Sequence[Lease], reading: Reading) -> str:
+    held = held_by(leases, moment(reading), reading.now.checked_out)
+    return f" Now {held}." if held else ""

@@ -7,10 +7,10 @@ from penstock.findings import Finding, Severity
 from penstock.telemetry.reading import Reading
 from penstock.telemetry.rules.capacity import LARGEST_POOL, bounded
 from penstock.telemetry.rules.connections import OVERFLOW_IDLE
-from penstock.telemetry.rules.rule import SETTLED, of_workers, recent
+from penstock.telemetry.rules.rule import SETTLED, moment, of_workers, recent
 from penstock.telemetry.sample import Sample
 
-__all__ = ["connect_storm"]
+__all__ = ["connect_storm", "server_unreachable"]
 
 STORM_SECONDS = 10.0
 """Seconds within which connections are opened that the pool does not keep."""
@@ -31,9 +31,44 @@ SHORTEST_LIFE = 600
 _CONNECT_PATIENCE = 3
 
 
+UNREACHABLE_FOR = 10.0
+"""Seconds from the first failure to the newest sample. A server is restarted within less."""
+
+UNREACHABLE_ATTEMPTS = 2
+"""Attempts that failed since one succeeded. Without traffic one is made each 15 seconds."""
+
+
+def server_unreachable(reading: Reading) -> Finding | None:
+    """No connection can be opened, whether somebody needs one or not."""
+    now = moment(reading)
+    failing = [
+        worker
+        for worker in reading.workers
+        if worker.failures >= UNREACHABLE_ATTEMPTS
+        and 0.0 < worker.unreachable <= now - UNREACHABLE_FOR
+    ]
+    if not failing:
+        return None
+    first = min(failing, key=lambda worker: worker.unreachable)
+    attempts = sum(worker.failures for worker in failing)
+    return Finding(
+        id="server-unreachable",
+        severity=Severity.CRITICAL,
+        evidence=(
+            f"{of_workers(len(failing), reading)} no connection could be opened for "
+            f"{now - first.unreachable:.0f} s: {attempts} attempts failed ({first.fault})."
+        ),
+        remedy=(
+            "Look whether the server runs and is reached from this machine, and whether it accepts "
+            "the user: the log and database.pool.last_open_error have the driver's whole error. "
+            "The pool connects by itself as soon as it can."
+        ),
+    )
+
+
 def connect_storm(reading: Reading) -> Finding | None:
     """Connections are opened in masses, or attempts to open one fail again and again."""
-    return _failures(reading) or _storm(reading)
+    return (not server_unreachable(reading) and _failures(reading)) or _storm(reading)
 
 
 def _failures(reading: Reading) -> Finding | None:

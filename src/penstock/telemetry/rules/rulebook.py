@@ -7,12 +7,12 @@ from penstock.findings import Finding, Severity
 from penstock.telemetry.reading import Reading
 from penstock.telemetry.rules.connections import short_lived_connections, stale_connections
 from penstock.telemetry.rules.lending import connection_leak, idle_in_transaction
-from penstock.telemetry.rules.opening import connect_storm
+from penstock.telemetry.rules.opening import connect_storm, server_unreachable
 from penstock.telemetry.rules.rule import Rule
 from penstock.telemetry.rules.server import pool_exceeds_server, replica_lag, server_connections
 from penstock.telemetry.rules.statements import n_plus_one, slow_statement
 from penstock.telemetry.rules.waiting import checkout_latency, pool_exhausted, shedding
-from penstock.telemetry.rules.workers import event_loop_blocked, worker_imbalance
+from penstock.telemetry.rules.workers import event_loop_blocked, worker_imbalance, worker_lost
 
 __all__ = ["RULES", "find"]
 
@@ -26,6 +26,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "stale-connections": stale_connections,
         "short-lived-connections": short_lived_connections,
         "connect-storm": connect_storm,
+        "server-unreachable": server_unreachable,
         "server-connections": server_connections,
         "pool-exceeds-server": pool_exceeds_server,
         "replica-lag": replica_lag,
@@ -33,6 +34,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "slow-statement": slow_statement,
         "worker-imbalance": worker_imbalance,
         "event-loop-blocked": event_loop_blocked,
+        "worker-lost": worker_lost,
     }
 )
 """By the id under which ``docs/findings.md`` explains each."""

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from penstock.findings import Finding, Severity
 from penstock.telemetry.reading import Reading, WorkerReading
-from penstock.telemetry.rules.capacity import larger_pool
+from penstock.telemetry.rules.capacity import holders, larger_pool
 from penstock.telemetry.rules.rule import moment, of_workers, recent
 from penstock.telemetry.sample import Sample
 
@@ -62,6 +62,7 @@ def checkout_latency(reading: Reading) -> Finding | None:
             f"{of_workers(len(slow), reading)} askers have waited for longer than {LATENCY} s for "
             f"{LATENCY_SUSTAINED} s: {mean:.2f} s on average, {longest:.2f} s at most, with "
             f"{lent:.0f} of {worst[-1].limit or 'any number of'} connections lent."
+            f"{holders(reading, worst)}"
         ),
         remedy=_relief(reading, worst),
     )
@@ -83,6 +84,7 @@ def pool_exhausted(reading: Reading) -> Finding | None:
             f"{of_workers(len(runs), reading)} every connection was lent, {worst[-1].limit} of "
             f"{worst[-1].limit}, at {len(worst)} samples in a row within the last minute; up to "
             f"{waiting} asker(s) waited, {longest:.2f} s at most."
+            f"{holders(reading, worst)}"
         ),
         remedy=larger_pool(reading, worst),
     )
@@ -108,7 +110,7 @@ def shedding(reading: Reading) -> Finding | None:
         evidence=(
             f"{refused} of {asked} askers ({share:.1%}) got no connection within the last minute, "
             f"in {_seconds_of_refusal(last)} of the last 30 seconds: they were turned away, or "
-            "their pool_timeout passed."
+            f"their pool_timeout passed.{holders(reading, worst)}"
         ),
         remedy=_relief(reading, [sample for sample in worst if _refusals(sample)]),
     )

@@ -8,7 +8,7 @@ from penstock.telemetry.reading import Reading, WorkerReading
 from penstock.telemetry.rules.rule import SETTLED, is_settled, moment, of_workers, recent
 from penstock.telemetry.sample import Sample
 
-__all__ = ["event_loop_blocked", "worker_imbalance"]
+__all__ = ["event_loop_blocked", "worker_imbalance", "worker_lost"]
 
 BALANCE_WINDOW = 60
 """Seconds over which workers are compared."""
@@ -36,6 +36,33 @@ VERY_LATE = 1.0
 
 SILENT = 10.0
 """Seconds without a sample, while another worker has some, after which its loop stands still."""
+
+
+LOST_WINDOW = 900.0
+"""Seconds for which it is said that a worker was lost: as long as the samples'."""
+
+
+def worker_lost(reading: Reading) -> Finding | None:
+    """A worker has ended without closing its database."""
+    now = moment(reading)
+    lost = [(pid, at) for pid, at in reading.lost if now - at < LOST_WINDOW]
+    if not lost:
+        return None
+    pid, at = lost[-1]
+    others = f", the newest of {len(lost)} within 15 minutes" if len(lost) > 1 else ""
+    return Finding(
+        id="worker-lost",
+        severity=Severity.WARNING,
+        evidence=(
+            f"Worker {pid} ended without closing its database, as when it is killed or crashes: "
+            f"that was noticed {max(0.0, now - at):.0f} s ago{others}."
+        ),
+        remedy=(
+            "Look at the supervisor's log for its exit status (137: SIGKILL, 139: a crash), at the "
+            "kernel's for the OOM killer, and give a graceful stop more time than the longest "
+            "request takes. Its connections end at the server after tcp_keepalive at the latest."
+        ),
+    )
 
 
 def worker_imbalance(reading: Reading) -> Finding | None:

@@ -1,0 +1,73 @@
+"""What is checked out at this moment: by which route, for how long, and what it does."""
+
+from collections.abc import Callable, Iterable
+from math import inf
+from typing import Any
+
+from penstock.drivers.effects import Effect
+from penstock.drivers.shapes import shape
+from penstock.pool.loans import STATEMENT_KEY, Loan
+from penstock.pool.slot import LENT, Slot
+from penstock.telemetry.at_rest import AT_REST_KEY, in_transaction
+from penstock.telemetry.reading import NO_ROUTE, STATES, Lease
+
+__all__ = ["Leases"]
+
+_LOOKED_AT = 2_000
+"""Characters of a statement that are looked at each second; its shape is remembered."""
+
+
+class Leases:
+    """Looks at what is checked out of one pool.
+
+    Args:
+        leak_after: The pool's; None for none.
+        is_mysql: Whether its statements are written for MySQL or MariaDB.
+    """
+
+    def __init__(self, leak_after: float | None, *, is_mysql: bool) -> None:
+        self._leak_after = inf if leak_after is None else leak_after
+        self._is_mysql = is_mysql
+
+    def look(self, slots: Iterable[Slot], monotonic: float, now: float, most: int) -> list[Lease]:
+        """Return the leases that have lasted longest, these first.
+
+        Args:
+            slots: Of the pool's ledger.
+            monotonic: The time on the pool's clock.
+            now: The same as Unix time.
+            most: How many at most.
+        """
+        lent = sorted((slot for slot in slots if slot.state is LENT), key=lambda slot: slot.lent_at)
+        return [self._lease(slot, monotonic, now) for slot in lent[:most]]
+
+    def _lease(self, slot: Slot, monotonic: float, now: float) -> Lease:
+        age = monotonic - slot.lent_at
+        record, route = slot.content, slot.route
+        lasts = bool(record.trace.effects & Effect.LASTING)
+        return Lease(
+            route=NO_ROUTE if route is None else _called(route),
+            since=now - age,
+            state=_state(slot),
+            is_overdue=age >= self._leak_after and not lasts,
+            statement=self._statement(slot),
+        )
+
+    def _statement(self, slot: Slot) -> str:
+        # Of a lease that is not noted it may be the one before's.
+        statement = slot.content.info.get(STATEMENT_KEY) if isinstance(slot.loan, Loan) else None
+        return shape(statement[:_LOOKED_AT], is_mysql=self._is_mysql) if statement else ""
+
+
+def _called(route: Callable[[], str]) -> str:
+    try:
+        return route()
+    except Exception:  # noqa: BLE001 - an application's own; the others are to be seen
+        return NO_ROUTE
+
+
+def _state(slot: Slot) -> str:
+    info: dict[Any, Any] = slot.content.info
+    if info.get(AT_REST_KEY) == inf:
+        return STATES[0]
+    return STATES[1] if in_transaction(slot.content) else STATES[2]
