@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from functools import partial
 
 from sqlalchemy import event
 
@@ -19,7 +18,8 @@ async def undone(database: Database) -> AsyncIterator[Database]:
     Every session of the block, in requests or outside, works in a savepoint of one transaction on
     one connection. A commit releases the savepoint, so that the code under test sees its own work,
     constraints and all; at the end the transaction is rolled back. Deferred constraints are not
-    checked, and sessions cannot be at work at the same time.
+    checked. What runs at once, in several tasks, works one after the other: a session from its
+    first statement to its end.
 
     Args:
         database: Open, and not in use by anybody else.
@@ -29,7 +29,7 @@ async def undone(database: Database) -> AsyncIterator[Database]:
     """
     async with database.engine.connect() as connection:
         transaction = await connection.begin()
-        with database.units_from(partial(database.unit_on, connection)):
+        with database.units_on(connection):
             try:
                 yield database
             finally:

@@ -18,6 +18,7 @@ from penstock.database.aborted import note_failures
 from penstock.database.errors import BudgetExceeded
 from penstock.database.lifecycle import Lifecycle, finish
 from penstock.database.limits import server_limits
+from penstock.database.nested_turns import NestedTurn
 from penstock.database.read_only import ReadOnlyAsyncSession, ReadOnlySession, reading_engine
 from penstock.database.server_numbers import ServerNumbers, server_numbers
 from penstock.database.session_kinds import SessionKinds
@@ -341,14 +342,24 @@ class Database:
             kinds=self._kinds,
         )
 
-    def unit_on(self, connection: AsyncConnection, options: BeginOptions) -> UnitOfWork:
-        """Make a unit of work within the transaction of a connection, by savepoints.
+    @contextmanager
+    def units_on(self, connection: AsyncConnection) -> Iterator[None]:
+        """Let every unit of work of a block work within a connection's transaction, by savepoints.
+
+        They work one at a time, but for those that one has within it.
 
         Args:
             connection: Whose transaction it is.
-            options: As for :meth:`unit`.
         """
-        return UnitOfWork(connection, connection, options=options, kinds=self._kinds)
+        turns = NestedTurn(self.settings.pool_timeout)
+
+        def make(options: BeginOptions) -> UnitOfWork:
+            return UnitOfWork(
+                connection, connection, options=options, kinds=self._kinds, nested=turns.within()
+            )
+
+        with self.units_from(make):
+            yield
 
     def _own_pool(self) -> PenstockPool:
         pool = self._engine.pool

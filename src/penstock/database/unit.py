@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from penstock.context import ContextSource
 from penstock.database.aborted import doubt
 from penstock.database.errors import SessionBusy
+from penstock.database.nested_turns import NestedTurn
 from penstock.database.session_kinds import SessionKinds
 from penstock.database.sessions import ReadingSession, WritingSession
 from penstock.database.unit_session import SessionSource, UnitSession
@@ -35,6 +36,7 @@ class UnitOfWork:
         turn_timeout: Seconds that one statement waits for another on the same connection; None for
             no limit.
         kinds: The classes of both.
+        nested: Its turn, where several are in one transaction; None elsewhere.
 
     Attributes:
         context: Where the role and the settings of their transactions come from, beside those of
@@ -44,6 +46,7 @@ class UnitOfWork:
     __slots__ = (
         "_committed",
         "_kinds",
+        "_nested",
         "_options",
         "_reader",
         "_reading",
@@ -62,7 +65,9 @@ class UnitOfWork:
         turn_timeout: float | None = None,
         *,
         kinds: SessionKinds = _DEFAULT_KINDS,
+        nested: NestedTurn | None = None,
     ) -> None:
+        self._nested = nested
         self._kinds = kinds
         self._committed = committed
         self._turn_timeout = turn_timeout
@@ -98,6 +103,9 @@ class UnitOfWork:
         }
 
     def _introduce(self) -> None:
+        for session in (self._writer, self._reader):
+            if session is not None:
+                session.nested = self._nested
         if self._writer is not None and self._reader is not None:
             self._writer.reader, self._reader.writer = self._reader, self._writer
 
@@ -204,8 +212,12 @@ class UnitOfWork:
             if self._reader is not None:
                 await self._reader.end(why, advice)
         finally:
-            if self._writer is not None:
-                await self._writer.end(why, advice)
+            try:
+                if self._writer is not None:
+                    await self._writer.end(why, advice)
+            finally:
+                if self._nested is not None:
+                    self._nested.leave()
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from sqlalchemy.util import await_, greenlet_spawn
 from penstock.context import ContextError, ContextSource, Settings
 from penstock.database.errors import SessionClosed
 from penstock.database.nested_context import set_within
+from penstock.database.nested_turns import NestedTurn
 from penstock.database.turns import Turns
 from penstock.deadlines import Deadline, DeadlineExceeded, current_limits, within_limits
 from penstock.drivers.driver import BeginOptions
@@ -64,6 +65,8 @@ def operation(method: _Method, *, is_bounded: bool = True) -> _Method:
         self.refuse_if_ended()
         if self.block is not None:
             self.block.use()
+        if self.nested is not None:
+            await self.nested.take()
         if self.sync_session.context is not None:  # type: ignore[attr-defined]  # of that kind
             await self.sync_session.find_context()  # type: ignore[attr-defined]  # as above
         turns = await self.before_operation()
@@ -201,10 +204,12 @@ class UnitSession(AsyncSession):
         block: By which the session was opened; None for a request's own session.
         turns: Who is at work on its connection: its operations, those of the other session of its
             unit, or a statement of the express lane.
+        nested: The turn of its unit, where several are in one transaction; None elsewhere.
         deadline: By when its work has to be done; None for no such bound.
     """
 
     running: int = 0
+    nested: NestedTurn | None = None
     block: OpenLease | None = None
     _ended: str | None = None
     """Why the session is over; set once. An operation that was in progress then closes it."""
