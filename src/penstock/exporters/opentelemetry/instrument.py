@@ -11,12 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from penstock.database import Database
 from penstock.exporters.opentelemetry import conventions as names
-from penstock.exporters.opentelemetry.express import TracedConnections
 from penstock.exporters.opentelemetry.place import attributes_of, pool_name_of
 from penstock.exporters.opentelemetry.pool_meters import MeteredPool, meters_of
 from penstock.exporters.opentelemetry.pool_spans import PoolSpans
 from penstock.exporters.opentelemetry.sessions import SessionSpans
 from penstock.exporters.opentelemetry.statement_spans import StatementSpans
+from penstock.exporters.traced_connections import TracedConnections
 from penstock.express import DriverLane
 from penstock.pool import PenstockPool
 
@@ -106,16 +106,4 @@ def _trace_statements(database: Database, spans: StatementSpans, undo: ExitStack
     undo.callback(sessions.leave, engine)
     lane: Any = database.lane  # the readers' own is another one within a test
     if isinstance(lane, DriverLane):
-        traced: Any = TracedConnections(lane.connections, spans)  # it does the same
-        lane.connections = traced
-        undo.callback(_untrace, lane, traced)
-
-
-def _untrace(lane: DriverLane, traced: TracedConnections) -> None:
-    outer: Any = lane.connections
-    if outer is traced:
-        lane.connections = traced.untraced
-        return
-    while outer.untraced is not traced:  # which came later, and stays
-        outer = outer.untraced
-    outer.untraced = traced.untraced
+        undo.callback(TracedConnections.trace(lane, spans))

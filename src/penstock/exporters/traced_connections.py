@@ -1,21 +1,42 @@
-"""Spans of what runs in the express lane."""
+"""The express lane's connections, with a span of each statement that runs on them."""
 
 from collections.abc import AsyncIterator, Callable, Sequence, Sized
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from penstock.context import Settings
 from penstock.drivers.driver import BeginOptions
-from penstock.exporters.opentelemetry.statement_spans import StatementSpans
-from penstock.express import messages
+from penstock.express import DriverLane, messages
 from penstock.express.connections import Connections, Fetch, Run, Then, Use
 from penstock.express.loan import Loan
 from penstock.express.messages import Answer
 from penstock.express.plan import Plan
 from penstock.telemetry import StatementWatch
 
-__all__ = ["TracedConnections"]
+__all__ = ["Spans", "TracedConnections"]
+
+
+class Spans(Protocol):
+    """Makes the spans of statements."""
+
+    def of(self, sql: str, batch: int = 0) -> AbstractContextManager[Any]:
+        """Give a span for the length of a block, which ends it where it fails.
+
+        Args:
+            sql: The statement.
+            batch: How many sets of values it is run for, where that are several.
+        """
+        ...
+
+    def succeed(self, span: Any, rows: int | None) -> None:
+        """End a span whose block did not fail.
+
+        Args:
+            span: The span.
+            rows: How many the statement returned; None where it returns none.
+        """
+        ...
 
 
 class TracedConnections:
@@ -28,10 +49,25 @@ class TracedConnections:
         spans: Begins and ends the spans.
     """
 
-    def __init__(self, connections: Connections, spans: StatementSpans) -> None:
+    def __init__(self, connections: Connections, spans: Spans) -> None:
         self.untraced = connections
         self.is_confinable: Callable[[], bool] = connections.is_confinable
         self._spans = spans
+
+    @classmethod
+    def trace(cls, lane: DriverLane, spans: Spans) -> Callable[[], None]:
+        """Have the statements of a lane traced.
+
+        Args:
+            lane: Whose statements.
+            spans: As for the class.
+
+        Returns:
+            What ends that.
+        """
+        traced: Any = cls(lane.connections, spans)  # it does the same
+        lane.connections = traced
+        return partial(_untrace, lane, traced)
 
     @property
     def watch(self) -> StatementWatch | None:
@@ -134,6 +170,16 @@ class TracedConnections:
             answer = await use(driver, plan, sql, arguments)
         self._spans.succeed(span, _rows(answer))
         return answer
+
+
+def _untrace(lane: DriverLane, traced: TracedConnections) -> None:
+    outer: Any = lane.connections
+    if outer is traced:
+        lane.connections = traced.untraced
+        return
+    while outer.untraced is not traced:  # which came later, and stays
+        outer = outer.untraced
+    outer.untraced = traced.untraced
 
 
 def _rows(answer: Any) -> int | None:
