@@ -1,6 +1,6 @@
 """A session with no connection: what SQLAlchemy's loaders and listeners take for one."""
 
-from typing import Any
+from typing import Any, NoReturn
 
 from sqlalchemy.orm import Session
 
@@ -14,10 +14,14 @@ class BareSession(Session):
 
     Args:
         dispatch: SQLAlchemy's, of the listeners that hear it; None for those of all sessions.
+
+    Attributes:
+        refusal: What was raised to a listener, which may have passed over it.
     """
 
     def __init__(self, dispatch: Any = None) -> None:
         super().__init__(autoflush=False)
+        self.refusal: ExpressError | None = None
         if dispatch is not None:
             self.dispatch = dispatch
 
@@ -28,6 +32,16 @@ class BareSession(Session):
             "A do_orm_execute listener asks for session.info, and the express lane has no session: "
             "take what it needs from a context variable, or run the statement in a session."
         )
+
+    def refuse(self, *_: Any, **__: Any) -> NoReturn:
+        """Raise: the transaction is the lane's, which writes by one statement."""
+        self.refusal = ExpressError(
+            "What listens to the load of instances writes, asks for the connection, or ends the "
+            "transaction, for which it takes a session: run the statement in one."
+        )
+        raise self.refusal
+
+    begin_nested = commit = connection = flush = rollback = refuse
 
     def get_bind(self, *_: Any, **__: Any) -> Any:
         """Return nothing: there is no other connection than the lane's."""

@@ -355,14 +355,25 @@ class Connections:
         if work.then is None:
             return await work.on(loan.driver)
         answer = await self._timed(work.sql, work.on(loan.driver))
+        failures: list[Exception] = []
         try:
-            return await work.then(partial(self._follow, loan), answer)
+            results = await work.then(partial(self._follow, loan, failures), answer)
         except Exception as error:
             if hasattr(error, "statement_sent"):
                 raise
             return _NotMade(error)
+        if failures and work.writes:
+            raise failures[0]  # a listener has passed over it, but the server would not commit
+        return results
 
-    async def _follow(self, loan: Loan, plan: Plan, sql: str, arguments: Sequence[Any]) -> Any:
+    async def _follow(
+        self,
+        loan: Loan,
+        failures: list[Exception],
+        plan: Plan,
+        sql: str,
+        arguments: Sequence[Any],
+    ) -> Any:
         if self.watch is not None:
             self.watch.count(sql)
         self._logger.info(sql)
@@ -371,6 +382,7 @@ class Connections:
             return await self._timed(sql, fetch(loan.driver, plan, sql, arguments))
         except Exception as error:
             error.statement_sent = sql, arguments  # type: ignore[attr-defined]  # for its text
+            failures.append(error)
             raise
 
     async def _timed(self, sql: str, answering: Coroutine[Any, Any, Any]) -> Any:

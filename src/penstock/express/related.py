@@ -4,10 +4,11 @@ SQLAlchemy's loaders ask a session for them. Theirs runs them where the first st
 same transaction, compiled once for each form.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
+from sqlalchemy import UpdateBase
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.util import await_, greenlet_spawn
 
@@ -43,10 +44,12 @@ def loads_related(plan: Plan, call: Call, dispatch: Any) -> Then | None:
 
 
 async def _load(plan: Plan, call: Call, dispatch: Any, fetch: Fetch, answer: Any) -> list[Any]:
-    session = _RelatedSession(_Connection(fetch, plan, call.values), dispatch)
+    session = _RelatedSession(fetch, plan, call.values, dispatch)
     origin = Origin(session, call.values)
     shape, records = answered(plan, answer)
     results: list[Any] = await greenlet_spawn(shape.results, records, call.statement, origin)
+    if session.refusal is not None:
+        raise session.refusal
     return results
 
 
@@ -54,13 +57,15 @@ class _RelatedSession(BareSession):
     """The session that SQLAlchemy's loaders ask.
 
     Args:
-        connection: Leads to the connection of the first statement.
+        fetch: Runs a statement where the first one ran.
+        plan: Of the first statement; keeps those of the others.
+        values: Of the call's named parameters, which criteria of options may use as well.
         dispatch: Of the listeners that are asked of further statements, too.
     """
 
-    def __init__(self, connection: "_Connection", dispatch: Any) -> None:
+    def __init__(self, fetch: Fetch, plan: Plan, values: Mapping[str, Any], dispatch: Any) -> None:
         super().__init__(dispatch)
-        self._connection = connection
+        self._connection = _Connection(fetch, plan, values, self.refuse)
 
     def _connection_for_bind(self, *_: Any, **__: Any) -> Any:
         return self._connection
@@ -70,19 +75,37 @@ class _Connection:
     """What a session takes for its connection.
 
     Args:
-        fetch: Runs a statement where the first one ran.
-        plan: Of the first statement; keeps those of the others.
-        values: Of the call's named parameters, which criteria of options may use as well.
+        fetch: As above, as the next two.
+        plan: As above.
+        values: As above.
+        refuse: Raises.
     """
 
-    def __init__(self, fetch: Fetch, plan: Plan, values: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        fetch: Fetch,
+        plan: Plan,
+        values: Mapping[str, Any],
+        refuse: Callable[[], NoReturn],
+    ) -> None:
         self._fetch = fetch
+        self._refuse = refuse
         self._plan = plan
         self._values = values
 
+    def scalar(self, *what: Any, **options: Any) -> Any:
+        return self.execute(*what, **options).scalar()
+
     def execute(
-        self, statement: Any, parameters: Mapping[str, Any], *, execution_options: Mapping[str, Any]
+        self,
+        statement: Any,
+        parameters: Mapping[str, Any] | None,
+        *,
+        execution_options: Mapping[str, Any],
     ) -> Any:
+        if isinstance(statement, UpdateBase):
+            self._refuse()
+        parameters = parameters or {}
         plan, extracted = self._further(statement, execution_options)
         values = {**self._values, **parameters}
         if keys := parameters.get(_KEYS):

@@ -2,11 +2,22 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import pytest
-from sqlalchemy import bindparam, event, func, insert, make_url, select, text, update
+from sqlalchemy import (
+    bindparam,
+    delete,
+    event,
+    func,
+    insert,
+    literal_column,
+    make_url,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload, with_loader_criteria
@@ -15,7 +26,7 @@ from tests.integration.express.library import Author, Base, Book, Country, Tag, 
 from tests.servers.postgres import PostgresServer
 from tests.servers.proxy import Proxy, proxy_before
 
-from penstock import Database, DeadlineExceeded, query
+from penstock import Database, DeadlineExceeded, ExpressError, query
 from penstock.fastapi.units import RequestUnits
 from penstock.telemetry.statement_watch import request_statements
 
@@ -383,6 +394,93 @@ async def test_a_write_whose_listener_fails_is_not_saved(database: Database) -> 
 
     titles = await database.reader.all(select(Book.title).distinct())
     assert "lost" not in {row.title for row in titles}
+
+
+table = Base.metadata.tables["tags"]
+READING: dict[str, Callable[[Any], Any]] = {
+    "core": lambda session: session.execute(select(table.c.id).order_by(table.c.id)).all(),
+    "core_scalar": lambda session: session.scalar(select(func.count()).select_from(table)),
+    "text": lambda session: session.execute(text("SELECT 1")).all(),
+    "text_with_parameters": lambda session: session.scalar(text("SELECT :x + 1"), {"x": 1}),
+    "columns": lambda session: session.execute(select(Tag.id).order_by(Tag.id)).all(),
+    "instances": lambda session: [tag.id for tag in session.scalars(select(Tag).order_by(Tag.id))],
+    "get": lambda session: session.get(Tag, 1).id,
+    "query": lambda session: session.query(Tag).count(),
+}
+WRITING: dict[str, Callable[[Any], Any]] = {
+    "update": lambda session: session.execute(update(table).values(id=table.c.id)),
+    "update_of_a_class": lambda session: session.execute(delete(Tag).where(Tag.id < 0)),
+    "insert": lambda session: session.execute(insert(table).values(id=1000)),
+    "add": lambda session: (session.add(Tag(id=1001)), session.flush()),
+    "connection": lambda session: session.connection(),
+    "begin_nested": lambda session: session.begin_nested(),
+    "commit": lambda session: session.commit(),
+    "rollback": lambda session: session.rollback(),
+}
+FAILING: dict[str, Callable[[Any], Any]] = {
+    "core": lambda session: session.scalar(select(literal_column("1 / 0"))),
+    "columns": lambda session: session.execute(select(Tag.id / 0)).all(),
+}
+
+
+@contextmanager
+def listening(ask: Callable[[Any], Any], *, passes_over: bool = False) -> Iterator[list[Any]]:
+    """Listen to the load of books, and give what was found."""
+    found: list[Any] = []
+
+    def on_load(_: Any, context: Any) -> None:
+        with suppress(Exception) if passes_over else nullcontext():
+            found.append(ask(context.session))
+
+    event.listen(Book, "load", on_load)
+    try:
+        yield found
+    finally:
+        event.remove(Book, "load", on_load)
+
+
+@pytest.mark.parametrize("name", READING)
+async def test_a_listener_may_read_in_each_way(database: Database, name: str) -> None:
+    statement = update(Book).where(Book.id == 1).values(pages=Book.pages).returning(Book)
+    with listening(READING[name]) as expected:
+        await by_session(database, statement)
+    with listening(READING[name]) as found:
+        await database.writer.all(statement)
+        await database.reader.all(select(Book).where(Book.id == 1))
+
+    assert found == 2 * expected
+
+
+@pytest.mark.parametrize("passes_over", [False, True], ids=["raises", "passes_over"])
+@pytest.mark.parametrize("name", WRITING)
+async def test_a_listener_that_writes_is_refused_and_nothing_is_saved(
+    database: Database, name: str, passes_over: bool
+) -> None:
+    statement = update(Book).where(Book.id == 1).values(title="lost").returning(Book)
+    with listening(WRITING[name], passes_over=passes_over):
+        for asking in (database.writer.all(statement), database.reader.all(select(Book))):
+            with pytest.raises(ExpressError, match="takes a session"):
+                await asking
+
+    assert await database.reader.scalar(select(Book.title).where(Book.id == 1)) != "lost"
+    assert await database.reader.scalar(select(func.count()).where(table.c.id >= 1000)) == 0
+    assert database.pool.checked_out == 0
+
+
+@pytest.mark.parametrize("passes_over", [False, True], ids=["raises", "passes_over"])
+@pytest.mark.parametrize("name", FAILING)
+async def test_a_write_whose_listeners_statement_fails_is_not_said_to_be_saved(
+    database: Database, name: str, passes_over: bool
+) -> None:
+    statement = update(Book).where(Book.id == 1).values(title="lost").returning(Book)
+    with (
+        listening(FAILING[name], passes_over=passes_over),
+        pytest.raises(DBAPIError, match="division by zero"),
+    ):
+        await database.writer.all(statement)
+
+    assert await database.reader.scalar(select(Book.title).where(Book.id == 1)) != "lost"
+    assert database.pool.checked_out == 0
 
 
 async def test_a_value_that_does_not_fit_is_a_statement_error(database: Database) -> None:
