@@ -15,6 +15,7 @@ from tests.integration.express.related_statements import READS, WRITES
 from penstock import Database, query
 from penstock.express.errors import ExpressError
 from penstock.express.lanes import Call, Pick
+from penstock.testing import undone
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
@@ -225,3 +226,10 @@ async def test_returned_instances_load_what_a_session_loads(
         assert type(actual) is type(expected)
     else:
         assert actual == expected
+
+
+@pytest.mark.parametrize("name", ["two", "chain", "then_joined", "by_mapping_polymorphic"])
+async def test_a_lane_of_sessions_streams_the_same(database: Database, name: str) -> None:
+    expected = await session_stream(database, READS[name])
+    async with undone(database):
+        assert await lane_stream(database, READS[name]) == expected
