@@ -376,9 +376,13 @@ class Database:
                 self._confinement.is_possible,
                 self.settings.command_timeout,
                 session_class=self._kinds.writing.sync_session_class,
-                isolates=self.settings.isolation_level in _SNAPSHOTS,
+                isolates=self._isolates,
             )
         return self._session_lane()
+
+    @property
+    def _isolates(self) -> bool:
+        return self.settings.isolation_level in _SNAPSHOTS
 
     async def _server_numbers(self) -> ServerNumbers | None:
         # A pooler's clients are not the server's.
@@ -508,7 +512,13 @@ class Database:
                 await unit.end(_LEFT)
 
     def _session_lane(self) -> SqlalchemyLane:
-        return SqlalchemyLane(self._reading_as, self._writing, _reading_within)
+        return SqlalchemyLane(
+            self._reading_as,
+            self._writing,
+            _reading_within,
+            dialect=self._engine.dialect,
+            isolates=self._isolates,
+        )
 
     async def _check_budget(self, connection: AsyncConnection) -> None:
         settings = self.settings

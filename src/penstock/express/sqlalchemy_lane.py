@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from sqlalchemy import insert
+from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from penstock.context import Settings
@@ -36,16 +37,28 @@ class SqlalchemyLane:
         read: Gives sessions that only read.
         write: Gives sessions that write.
         within: Gives sessions that only read, in a savepoint of a connection's transaction.
+        dialect: Whose SQL they take.
+        isolates: Whether the server's own isolation level has a transaction see one moment.
     """
 
-    def __init__(self, read: Sessions, write: Sessions, within: SessionsWithin) -> None:
+    def __init__(
+        self,
+        read: Sessions,
+        write: Sessions,
+        within: SessionsWithin,
+        *,
+        dialect: Dialect,
+        isolates: bool,
+    ) -> None:
         self._read = read
         self._write = write
         self._within = within
+        self._dialect = dialect
+        self._isolates = isolates
 
     async def read(self, call: Call, pick: Pick) -> Any:
         """As the protocol says."""
-        async with self._read(BeginOptions(settings=call.settings)) as session:
+        async with self._reading(call) as session:
             return pick(await _results(session, call))
 
     async def read_within(self, connection: AsyncConnection, call: Call, pick: Pick) -> Any:
@@ -97,16 +110,32 @@ class SqlalchemyLane:
     @asynccontextmanager
     async def reading(self, call: Call) -> AsyncIterator[OpenLane]:
         """As the protocol says."""
-        async with self._read(BeginOptions(settings=call.settings)) as session:
+        async with self._reading(call) as session:
             yield _OpenLane(session, self._within)
 
     @asynccontextmanager
     async def snapshot(self, settings: Settings = ()) -> AsyncIterator[OpenLane]:
         """As the protocol says."""
+        async with self._frozen(settings) as session:
+            yield _OpenLane(session, self._within)
+
+    @asynccontextmanager
+    async def _reading(self, call: Call) -> AsyncIterator[AsyncSession]:
+        """Give a session for a statement, and for further ones, which see what it has seen."""
+        plan = call.query.plan(self._dialect, call.values)
+        if plan.takes_statements and not self._isolates:
+            async with self._frozen(call.settings) as session:
+                yield session
+        else:
+            async with self._read(BeginOptions(settings=call.settings)) as session:
+                yield session
+
+    @asynccontextmanager
+    async def _frozen(self, settings: Settings) -> AsyncIterator[AsyncSession]:
         options = BeginOptions(isolation="REPEATABLE READ", settings=settings)
         async with self._read(options) as session:
             await _freeze(session)
-            yield _OpenLane(session, self._within)
+            yield session
 
 
 class _OpenLane:

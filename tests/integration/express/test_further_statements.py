@@ -185,15 +185,14 @@ async def in_a_snapshot(database: Database) -> list[Any]:
         return await snapshot.all(with_books)
 
 
-@pytest.mark.parametrize("way", [all_of, streamed, in_a_snapshot])
-async def test_all_statements_of_a_read_see_one_moment(
-    database: Database,
-    proxy: Proxy,
-    postgres: PostgresServer,
-    database_url: str,
-    way: Callable[[Database], Awaitable[list[Any]]],
+Reading = Callable[[Database], Awaitable[list[Any]]]
+WAYS: list[Reading] = [all_of, streamed, in_a_snapshot]
+
+
+async def see_one_moment(
+    database: Database, proxy: Proxy, postgres: PostgresServer, way: Reading
 ) -> None:
-    name = make_url(database_url).database or ""
+    name = database.engine.url.database or ""
     happened = []
 
     def change() -> None:
@@ -208,6 +207,32 @@ async def test_all_statements_of_a_read_see_one_moment(
     assert happened
     assert sum(len(author.books) for author in found) == 11
     assert sum(len(author.books) for author in await way(database)) == 0
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_all_statements_of_a_read_see_one_moment(
+    database: Database, proxy: Proxy, postgres: PostgresServer, way: Reading
+) -> None:
+    await see_one_moment(database, proxy, postgres, way)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("driver", "environment"), [("psycopg", "testing"), ("asyncpg", "serverless")]
+)
+async def test_they_see_one_moment_by_a_session_as_well(  # noqa: PLR0917 - fixtures
+    database: Database,
+    proxy: Proxy,
+    postgres: PostgresServer,
+    driver: str,
+    environment: str,
+    way: Reading,
+) -> None:
+    url = database.engine.url.set(drivername=f"postgresql+{driver}")
+    async with Database.from_url(
+        url.render_as_string(hide_password=False), environment=environment
+    ) as by_sessions:
+        await see_one_moment(by_sessions, proxy, postgres, way)
 
 
 @pytest.mark.parametrize("level", ["SERIALIZABLE", "REPEATABLE READ", "READ COMMITTED"])
