@@ -45,6 +45,7 @@ class World:
         self.Parent = self._plain_parent()
         self.Child = self._child("Child", "select")
         self.EagerChild = self._child("EagerChild", "joined")
+        self.SelectinChild = self._child("SelectinChild", "selectin")
         self.Listened = self._listened()
         self.Deferred = self._map(
             "Deferred",

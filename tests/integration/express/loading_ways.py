@@ -9,10 +9,14 @@ from sqlalchemy.orm import (
     aliased,
     contains_eager,
     defer,
+    immediateload,
     joinedload,
     lazyload,
     load_only,
     raiseload,
+    selectin_polymorphic,
+    selectinload,
+    subqueryload,
     undefer,
     with_expression,
     with_loader_criteria,
@@ -127,6 +131,29 @@ READS: dict[str, Way] = {
     "lazy_joined_off": lambda w: (
         select(w.EagerChild).options(lazyload(w.EagerChild.parent)).order_by(w.EagerChild.id)
     ),
+    "selectinload": lambda w: (
+        select(w.Child).options(selectinload(w.Child.parent)).order_by(w.Child.id)
+    ),
+    "selectinload_many": lambda w: _parents(w).options(selectinload(w.Parent.children)),
+    "selectinload_deep": lambda w: _parents(w).options(
+        selectinload(w.Parent.children).selectinload(w.Child.parent)
+    ),
+    "selectinload_only": lambda w: (
+        select(w.Child)
+        .options(selectinload(w.Child.parent).load_only(w.Parent.value))
+        .order_by(w.Child.id)
+    ),
+    "joinedload_selectin": lambda w: (
+        select(w.Child)
+        .options(joinedload(w.Child.parent).selectinload(w.Parent.children))
+        .order_by(w.Child.id)
+    ),
+    "subqueryload": lambda w: _parents(w).options(subqueryload(w.Parent.children)),
+    "immediateload": lambda w: _parents(w).options(immediateload(w.Parent.children)),
+    "lazy_selectin": lambda w: select(w.SelectinChild).order_by(w.SelectinChild.id),
+    "selectin_polymorphic": lambda w: _parents(w, w.Joined).options(
+        selectin_polymorphic(w.Joined, [w.JoinedSub])
+    ),
     "contains_eager": lambda w: (
         select(w.Child)
         .join(w.Child.parent)
@@ -172,6 +199,11 @@ READS: dict[str, Way] = {
     "from_select": lambda w: select(w.Parent).from_statement(
         select(w.Parent.value, w.Parent.id, w.Parent.type).order_by(w.Parent.id)
     ),
+    "from_text_selectin": lambda w: (
+        select(w.Parent)
+        .from_statement(text(f"SELECT value, id, type FROM {w.parents.name} ORDER BY id"))
+        .options(selectinload(w.Parent.children))
+    ),
     "from_union": _union_entity,
     "from_labels": _from_labels,
     "from_subquery": _from_subquery,
@@ -216,6 +248,7 @@ def _returning() -> dict[str, Way]:
         "entity_and_column": lambda w: (w.Child, w.Child, w.Child.value),
         "bundle": lambda w: (w.Child, Bundle("b", w.Child.id, w.Child.value)),
         "lazy_joined": lambda w: (w.EagerChild, w.EagerChild),
+        "lazy_selectin": lambda w: (w.SelectinChild, w.SelectinChild),
         "expression": lambda w: (w.Child, func.coalesce(w.Child.value, w.Child.value)),
         "single": lambda w: (w.Single, w.Single),
         "single_sub": lambda w: (w.SingleSub, w.SingleSub),
@@ -233,6 +266,12 @@ WRITES: dict[str, Way] = {
     "composed_update": lambda w: _update(w.Composed, w.Composed),
     "joinedload_insert": lambda w: _insert(w.Child, w.Child).options(joinedload(w.Child.parent)),
     "joinedload_update": lambda w: _update(w.Child, w.Child).options(joinedload(w.Child.parent)),
+    "selectinload_insert": lambda w: _insert(w.Child, w.Child).options(
+        selectinload(w.Child.parent)
+    ),
+    "selectinload_update": lambda w: _update(w.Child, w.Child).options(
+        selectinload(w.Child.parent)
+    ),
     "load_only_update": lambda w: _update(w.Child, w.Child).options(load_only(w.Child.value)),
     "undefer_update": lambda w: _update(w.Deferred, w.Deferred).options(undefer(w.Deferred.value)),
     "from_statement_insert": lambda w: select(w.Child).from_statement(

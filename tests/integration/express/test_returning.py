@@ -14,12 +14,10 @@ from sqlalchemy import (
     Dialect,
     Enum,
     ForeignKey,
-    Integer,
     Numeric,
     String,
     TypeDecorator,
     bindparam,
-    cast,
     delete,
     event,
     func,
@@ -35,8 +33,10 @@ from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
     aliased,
+    immediateload,
     mapped_column,
     relationship,
+    selectinload,
 )
 from tests.integration.express.answers import picture
 
@@ -84,6 +84,7 @@ class Shelf(Base):
 
     __tablename__ = "shelves"
     id: Mapped[int] = mapped_column(primary_key=True)
+    flavour: Mapped[Flavour | None] = mapped_column(Enum(Flavour, native_enum=False))
 
 
 class Jar(Base):
@@ -128,19 +129,15 @@ async def database(module_url: str) -> AsyncIterator[Database]:
 @pytest_asyncio.fixture(loop_scope="module")
 async def jars(database: Database) -> Database:
     await database.writer.execute(text("TRUNCATE jars, shelves, watched RESTART IDENTITY"))
+    await database.writer.execute(text("INSERT INTO shelves (flavour) VALUES ('SOUR')"))
     await database.writer.execute_many(insert(Jar), [{"name": "a"}, {"name": "b"}])
     return database
 
 
 async def stored(database: Database) -> Any:
-    columns = (
-        func.array_agg(Jar.name),
-        func.array_agg(Jar.label),
-        func.sum(cast(Jar.price, Integer)),
-    )
-    counted = select(func.count(), *columns)
+    jars = text("SELECT jsonb_agg(to_jsonb(jars) ORDER BY id)::text FROM jars")
     watched = select(func.count()).select_from(Watched)
-    return await database.reader.one(counted), await database.reader.scalar(watched)
+    return await database.reader.scalar(jars), await database.reader.scalar(watched)
 
 
 SEVERAL: dict[str, Any] = {
@@ -164,6 +161,27 @@ NOT_LOADED: dict[str, Any] = {
     "decorated_number": update(Jar).where(Jar.id == 1).values(price=-1).returning(Jar.price),
     "decorated_array": update(Jar).where(Jar.id == 1).values(prices=[-1]).returning(Jar.prices),
     "event": insert(Watched).values(id=1).returning(Watched),
+    "further": update(Jar)
+    .where(Jar.id == 1)
+    .values(shelf_id=1)
+    .returning(Jar)
+    .options(selectinload(Jar.shelf)),
+    "further_at_once": insert(Jar)
+    .values(name="c", shelf_id=1)
+    .returning(Jar)
+    .options(immediateload(Jar.shelf)),
+    "text": select(Jar).from_statement(
+        text("UPDATE jars SET flavour = 'SOUR' WHERE id = 1 RETURNING *")
+    ),
+    "text_further": select(Jar)
+    .from_statement(text("UPDATE jars SET shelf_id = 1 WHERE id = 1 RETURNING *"))
+    .options(selectinload(Jar.shelf)),
+    "text_with_types": text("UPDATE jars SET flavour = 'SOUR' RETURNING flavour").columns(
+        flavour=Jar.flavour.type
+    ),
+    "cte": select(
+        update(Jar).values(flavour=text("'SOUR'")).returning(Jar.flavour).cte("changed").c.flavour
+    ),
 }
 
 
@@ -198,6 +216,20 @@ async def test_what_cannot_be_loaded_is_not_saved(jars: Database, name: str) -> 
                 await jars.writer.all(asked())
     assert await stored(jars) == before
     assert jars.pool.checked_out == 0
+
+
+async def test_of_several_rows_none_is_saved_where_one_cannot_be_loaded(jars: Database) -> None:
+    before, write = await stored(jars), jars.writer
+    asked = insert(Jar).returning(Jar).options(selectinload(Jar.shelf))
+    for pick in (write.all, write.first, write.one, write.one_or_none, write.scalar):
+        with pytest.raises(LookupError, match="SOUR"):
+            await pick(asked, [{"name": "c", "shelf_id": None}, {"name": "d", "shelf_id": 1}])
+    for pick in (write.one, write.one_or_none):
+        for several in (asked, insert(Jar).returning(Jar.id)):
+            with pytest.raises(MultipleResultsFound):
+                await pick(several, [{"name": "c"}, {"name": "d"}])
+    assert await stored(jars) == before
+    assert len(await write.all(asked, [{"name": "c"}, {"name": "d"}])) == 2
 
 
 async def test_what_loads_along_is_returned_as_by_a_session(jars: Database) -> None:
