@@ -293,3 +293,23 @@ async def test_its_structure_can_be_told_without_seeing_it(page: Page) -> None:
     )
     live = "document.querySelector('#findings-news').ariaLive"
     assert await page.value(live) == "polite"
+
+
+async def test_what_is_checked_out_now_is_shown_with_its_route_and_state(
+    page: Page, service: Service
+) -> None:
+    load = asyncio.create_task(service.load("/reports/1", 60, at_once=20))
+    shown = "[...document.querySelectorAll('#leases tbody tr')].map(row => row.innerText)"
+
+    await page.until(f"{shown}.some(row => /GET .reports.*(running|idle)/s.test(row))")
+    await load
+    await page.until(f"{shown}[0] === 'No connection is checked out.'")
+
+
+async def test_a_line_does_not_cross_seconds_without_samples(page: Page) -> None:
+    spaced = await page.value(
+        "import('/pool/assets/charts.js').then(({withGaps}) => "
+        "withGaps({at: [1, 2, 9, 10], waiting: [4, 5, 6, 7]}))"
+    )
+
+    assert spaced == {"at": [1, 2, 3, 9, 10], "waiting": [4, 5, None, 6, 7]}

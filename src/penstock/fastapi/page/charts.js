@@ -7,7 +7,12 @@ const HEIGHT = 190;
 const LEAST = 60; // seconds that a chart spans, even while less is known
 const SYNC = "pool";
 
-const ratio = (sums, counts) => sums.map((sum, i) => (counts[i] ? sum / counts[i] : null));
+const MISSING = 3; // seconds without a sample that a line does not cross
+// uPlot takes null for a gap and undefined for nothing to say, which a line may cross.
+const ratio = (sums, counts) => sums.map((sum, i) => {
+  if (counts[i] === null) return null;
+  return counts[i] ? sum / counts[i] : undefined;
+});
 const never = () => false;
 const isAnyKnown = (...columns) => columns.some((column) => column.some(format.isKnown));
 
@@ -85,9 +90,10 @@ export class Charts {
     this.charts = CHARTS.map((chart) => new Chart(root, chart));
   }
 
-  /** Show a history's last `seconds`. */
-  show(history, seconds) {
-    for (const chart of this.charts) chart.show(history, seconds);
+  /** Show a history's last `seconds`, and when workers have started within them. */
+  show(history, seconds, starts) {
+    const spaced = withGaps(history);
+    for (const chart of this.charts) chart.show(spaced, seconds, starts);
   }
 
   /** Draw anew, in the colours of another theme. */
@@ -110,7 +116,8 @@ class Chart {
     new ResizeObserver(() => this.resize()).observe(this.place);
   }
 
-  show(history, seconds) {
+  show(history, seconds, starts) {
+    this.starts = starts;
     this.figure.hidden = (this.chart.isHidden ?? never)(history);
     if (this.figure.hidden || !history.at.length) return;
     this.history = history;
@@ -127,7 +134,7 @@ class Chart {
     const stacked = [...this.raw];
     for (let number = this.raw.length - 1; number >= 0; number -= 1) {
       if (this.chart.series[number].line) continue;
-      stacked[number] = this.raw[number].map((value, i) => (sum[i] += value));
+      stacked[number] = this.raw[number].map((value, i) => (value === null ? null : (sum[i] += value)));
     }
     return stacked;
   }
@@ -180,8 +187,22 @@ class Chart {
           values: (_, ticks) => ticks.map((tick) => (tick ? values(tick) : "0")) },
       ],
       series: [{}, ...this.chart.series.map((series, number) => this.seriesOptions(series, number))],
-      hooks: { setCursor: [() => this.describe()] },
+      hooks: { setCursor: [() => this.describe()], draw: [(plot) => this.markStarts(plot, ink)] },
     };
+  }
+
+  markStarts({ ctx, bbox, valToPos, scales }, ink) {
+    ctx.save();
+    ctx.strokeStyle = ink;
+    ctx.setLineDash([2, 4]);
+    for (const start of this.starts.filter((at) => at > scales.x.min && at < scales.x.max)) {
+      const x = Math.round(valToPos(start, "x", true));
+      ctx.beginPath();
+      ctx.moveTo(x, bbox.top);
+      ctx.lineTo(x, bbox.top + bbox.height);
+      ctx.stroke();
+    }
+    ctx.restore();
   }
 
   range() {
@@ -206,10 +227,24 @@ class Chart {
       dash: series.line,
       // Each sum paints over the larger ones: what stays visible is the difference.
       fill: isFilled ? colour : series.area && faint(colour),
-      spanGaps: !this.chart.stacked,
+      spanGaps: false,
       points: { show: false },
     };
   }
+}
+
+/** A history with a row of nulls wherever samples are missing. */
+export function withGaps(history) {
+  const after = history.at.flatMap((at, i) => (i && at - history.at[i - 1] > MISSING ? [i] : []));
+  if (!after.length) return history;
+  return Object.fromEntries(Object.entries(history).map(([column, values]) => {
+    const spaced = [];
+    values.forEach((value, i) => {
+      if (after.includes(i)) spaced.push(column === "at" ? history.at[i - 1] + 1 : null);
+      spaced.push(value);
+    });
+    return [column, spaced];
+  }));
 }
 
 function faint(colour) {

@@ -70,7 +70,8 @@ function show() {
   if (!database) return;
   showTiles(database);
   showFindings(database);
-  charts.show(histories.get(database.name), shownSeconds);
+  showLeases(database);
+  charts.show(histories.get(database.name), shownSeconds, startsOf(database));
   showRoutes(database);
   showStatements(database);
   showTimes(database);
@@ -162,6 +163,33 @@ function showFindings({ name, findings }) {
   }
 }
 
+function showLeases({ now, leases }) {
+  const oldestFirst = [...leases].sort((one, other) => one.since - other.since);
+  setText(at("leases-count"), leases.length < now.checked_out
+    ? `the oldest ${leases.length} of ${now.checked_out}` : "");
+  fillTable(at("leases"), oldestFirst, (lease) => [
+    { text: lease.route, code: true },
+    { text: format.duration(Math.max(0, newestAt - lease.since)), tone: lease.is_overdue ? "bad" : "" },
+    lease.state,
+    { text: lease.statement || "–", code: Boolean(lease.statement) },
+    String(lease.pid),
+  ], "No connection is checked out.");
+}
+
+/** When workers have started that others were there before: where a service was restarted. */
+function startsOf({ name, workers }) {
+  const first = histories.get(name).at[0];
+  return workers.map(({ started }) => started).filter((started) => started > first + 2);
+}
+
+/** How often something has happened in the time that is shown; 0 for what no history is kept of. */
+function lately(name, column) {
+  const history = histories.get(name);
+  const since = newestAt - shownSeconds;
+  return (history[column] ?? []).reduce(
+    (sum, value, index) => sum + (history.at[index] > since ? value : 0), 0);
+}
+
 function showRoutes({ routes }) {
   const all = routes.reduce((sum, { seconds }) => sum + seconds, 0) || 1;
   fillTable(at("routes"), routes, (use) => [
@@ -194,7 +222,7 @@ function showTimes({ times, recent }) {
   ], "");
 }
 
-function showWorkers({ workers, counters }) {
+function showWorkers({ name: database, workers, counters }) {
   setText(at("workers-line"), `${workers.length} worker${workers.length === 1 ? "" : "s"}`);
   fillTable(at("workers"), workers, ({ pid, started, now }) => [
     String(pid), format.span(newestAt - started),
@@ -206,7 +234,7 @@ function showWorkers({ workers, counters }) {
     { text: format.duration(now.loop_late), tone: now.loop_late > 0.1 ? "warn" : "" },
   ], "No worker.");
   fillTerms(at("counters"), Object.entries(COUNTERS).map(([name, label]) => [
-    label, format.count(counters[name]), BAD.has(name) && counters[name] ? "bad" : "",
+    label, format.count(counters[name]), BAD.has(name) && lately(database, name) ? "bad" : "",
   ]));
 }
 
