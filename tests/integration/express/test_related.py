@@ -167,7 +167,7 @@ async def test_reads_load_what_a_session_loads(database: Database, way: Way) -> 
     assert counts == COUNTS[way], {n: found for n, found in outcomes.items() if found != "same"}
 
 
-@pytest.mark.parametrize("name", UNKNOWN_TO_A_SESSION)
+@pytest.mark.parametrize("name", sorted(UNKNOWN_TO_A_SESSION))
 async def test_a_stream_loads_what_a_session_does_not_stream(database: Database, name: str) -> None:
     async with database.reader.stream(READS[name]).yield_per(1000) as stream:
         found = [each async for each in stream]
