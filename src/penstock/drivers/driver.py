@@ -9,6 +9,7 @@ from penstock.deadlines import Deadline
 from penstock.drivers.effects import Effect
 
 __all__ = [
+    "CONTEXT_REFUSED",
     "LASTING",
     "NO_OPTIONS",
     "BeginOptions",
@@ -283,6 +284,9 @@ def refuse_end(effects: Effect, operation: str, refusal: type[Exception]) -> Non
         )
 
 
+CONTEXT_REFUSED = "the session context is refused: "
+
+
 def without_values(message: str, settings: tuple[tuple[str, str], ...]) -> str:
     """Return what the server says of settings that it refuses, without their values.
 
@@ -292,4 +296,4 @@ def without_values(message: str, settings: tuple[tuple[str, str], ...]) -> str:
     """
     for value in sorted({value for _, value in settings if value}, key=len, reverse=True):
         message = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", "***", message)
-    return f"the session context is refused: {message}"
+    return CONTEXT_REFUSED + message

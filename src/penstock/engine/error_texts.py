@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
 
+from penstock.drivers.driver import CONTEXT_REFUSED
 from penstock.drivers.shapes import without_literals
 from penstock.errors import PenstockError
 
@@ -57,6 +58,8 @@ def _without_values(said: str, sqlstate: str, dialect: str) -> str:
         return _MYSQLS_VALUE.sub(r"\1 '...'", _QUOTED.sub('"..."', said))
     prefix = found[0] if (found := _CLASS.match(said)) else ""
     message = said[len(prefix) :]
+    if message.startswith(CONTEXT_REFUSED):
+        return said  # of which the values are known, and left out
     if sqlstate.startswith(_DATA):
         message = _QUOTED.sub('"..."', message.partition(": ")[0])
     # Behind it are the server's DETAIL, which has the row, and what surrounds the statement.
