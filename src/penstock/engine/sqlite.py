@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import URL, Engine, event
+from sqlalchemy import URL, Connection, Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -45,7 +45,7 @@ def sqlite_arguments(settings: DatabaseSettings) -> dict[str, Any]:
 
 
 def prepare_sqlite(engine: Engine, settings: DatabaseSettings) -> None:
-    """Let each new connection begin with the pragmas, and a failed one say so.
+    """Let each new connection begin with the pragmas, a failed one say so, and savepoints nest.
 
     Args:
         engine: An engine on aiosqlite that has not connected yet.
@@ -67,3 +67,11 @@ def prepare_sqlite(engine: Engine, settings: DatabaseSettings) -> None:
         for pragma in PRAGMAS:
             cursor.execute(pragma)
         cursor.close()
+
+    @event.listens_for(engine, "savepoint")
+    def begin_before(connection: Connection, _name: str) -> None:
+        # Python begins a transaction in front of what writes alone. Without one, the outermost
+        # savepoint is a transaction itself, and its release a COMMIT.
+        driver: Any = connection.connection.driver_connection
+        if not driver.in_transaction:
+            connection.exec_driver_sql("BEGIN")

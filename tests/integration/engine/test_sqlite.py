@@ -2,15 +2,19 @@
 
 import asyncio
 import threading
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from tests.integration.engine.engines import engine_on, scalar
 
+from penstock import Database
 from penstock.engine import pool_snapshot
 from penstock.pool import ConnectFailed, FailureReason, PenstockPool, PoolSnapshot
+from penstock.testing import undone
 
 MEMORY = "sqlite+aiosqlite:///:memory:"
 
@@ -50,6 +54,51 @@ async def test_in_memory_nobodys_rollback_undoes_what_another_has_written() -> N
 
         await asyncio.gather(*(write(number) for number in range(20)))
         assert await scalar(engine, "SELECT count(*) FROM kept") == 10
+
+
+async def save(engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        async with connection.begin_nested():
+            await connection.execute(text("INSERT INTO kept VALUES (1)"))
+        await connection.rollback()
+
+
+async def save_by_session(engine: AsyncEngine) -> None:
+    async with AsyncSession(engine) as session:
+        await session.execute(text("SELECT * FROM kept"))
+        async with session.begin_nested(), session.begin_nested():
+            await session.execute(text("INSERT INTO kept VALUES (1)"))
+
+
+async def save_after_a_write(engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        await connection.execute(text("INSERT INTO kept VALUES (1)"))
+        async with connection.begin_nested():
+            await connection.execute(text("INSERT INTO kept VALUES (2)"))
+
+
+@pytest.mark.parametrize("saves", [save, save_by_session, save_after_a_write])
+@pytest.mark.parametrize("where", ["file", "memory"])
+async def test_what_a_savepoint_has_saved_is_undone_with_its_transaction(
+    url: str, where: str, saves: Callable[[AsyncEngine], Awaitable[None]]
+) -> None:
+    async with engine_on(url if where == "file" else MEMORY) as engine:
+        async with engine.begin() as connection:
+            await connection.execute(text("CREATE TABLE kept (id int)"))
+        await saves(engine)
+        assert await scalar(engine, "SELECT count(*) FROM kept") == 0
+        async with engine.begin() as connection, connection.begin_nested():
+            await connection.execute(text("INSERT INTO kept VALUES (1)"))
+        assert await scalar(engine, "SELECT count(*) FROM kept") == 1
+
+
+async def test_work_on_sqlite_is_undone(url: str) -> None:
+    async with Database.from_url(url, environment="testing") as database:
+        await database.writer.execute(text("CREATE TABLE kept (id int)"))
+        async with undone(database):
+            await database.writer.execute(text("INSERT INTO kept VALUES (1)"))
+            assert await database.reader.scalar(text("SELECT count(*) FROM kept")) == 1
+        assert await database.reader.scalar(text("SELECT count(*) FROM kept")) == 0
 
 
 async def test_every_connection_begins_with_the_pragmas(url: str) -> None:
