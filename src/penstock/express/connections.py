@@ -355,21 +355,21 @@ class Connections:
         if work.then is None:
             return await work.on(loan.driver)
         answer = await self._timed(work.sql, work.on(loan.driver))
-        failures: list[Exception] = []
+        failures: dict[BaseException, Exception] = {}
         try:
             results = await work.then(partial(self._follow, loan, failures), answer)
-        except Exception as error:
-            if hasattr(error, "statement_sent"):
-                raise
+        except Exception as error:  # noqa: BLE001 - raised once the transaction is over
+            if error in failures:
+                raise failures[error] from None
             return _NotMade(error)
-        if failures and work.writes:
-            raise failures[0]  # a listener has passed over it, but the server would not commit
+        if failures and work.writes:  # a listener has passed over it, but nothing can be committed
+            raise next(iter(failures.values()))
         return results
 
     async def _follow(
         self,
         loan: Loan,
-        failures: list[Exception],
+        failures: dict[BaseException, Exception],
         plan: Plan,
         sql: str,
         arguments: Sequence[Any],
@@ -380,10 +380,11 @@ class Connections:
         loan.adapter.note(sql)
         try:
             return await self._timed(sql, fetch(loan.driver, plan, sql, arguments))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - raised in other words
             error.statement_sent = sql, arguments  # type: ignore[attr-defined]  # for its text
-            failures.append(error)
-            raise
+            told = self._worded(loan.adapter, error, sql, arguments)
+            failures[told] = error
+            raise told from told.__cause__
 
     async def _timed(self, sql: str, answering: Coroutine[Any, Any, Any]) -> Any:
         began, answer = monotonic(), None

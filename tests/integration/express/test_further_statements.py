@@ -492,6 +492,26 @@ async def test_a_listener_that_writes_is_refused_and_nothing_is_saved(
     assert database.pool.checked_out == 0
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", FAILING)
+async def test_a_listener_is_told_of_a_failure_as_in_a_session(
+    database: Database, name: str, way: Reading
+) -> None:
+    told: list[Any] = []
+
+    def ask(session: Any) -> None:
+        if not told:
+            with pytest.raises(DBAPIError, match="division by zero") as raised:
+                FAILING[name](session)
+            told.append(raised.value.statement)
+
+    with listening(ask), suppress(DBAPIError):  # of what comes after it in the transaction
+        await way(database)
+
+    assert "/" in str(told[0])
+    assert database.pool.checked_out == 0
+
+
 @pytest.mark.parametrize("passes_over", [False, True], ids=["raises", "passes_over"])
 @pytest.mark.parametrize("name", FAILING)
 async def test_a_write_whose_listeners_statement_fails_is_not_said_to_be_saved(
