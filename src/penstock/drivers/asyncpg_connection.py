@@ -213,7 +213,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
             refuse_end(effects, operation, self.dbapi.ProgrammingError)
         if self._transaction is not None and self._opening and self._has_ended():
             # The next statement begins another transaction of the kind.
-            self._send(self._opening)
+            self._send([*self._opening, STAY_READ_ONLY] if self.reads_within else self._opening)
             self._has_lost_settings, self.limit = False, None
         else:
             self._send_again(effects)
@@ -232,7 +232,8 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
     def _has_ended(self) -> bool:
         # By a statement, or by somebody who has the driver's connection; or the server has refused
         # to begin, and would run what follows without a transaction.
-        may_end = self._options is not None and bool(self.effects & _MAY_END)
+        is_asked = self._options is not None or self.reads_within
+        may_end = is_asked and bool(self.effects & _MAY_END)
         return (may_end or self._pipeline.is_refused) and not self._is_open()
 
     def read_within(self, *, begins: bool) -> None:
