@@ -98,7 +98,8 @@ class Asyncpg(Driver):
         driver._top_xact = None  # or the next BEGIN would be a SAVEPOINT
         connection._transaction = None  # the adapter's, of the same transaction
         if isinstance(connection, AsyncpgConnection):
-            connection.begin = connection._options = connection.limit = None
+            connection.begin = connection._options = connection.lease_options = None
+            connection.limit = None
             connection.reads_within = False
         return not (driver.is_closed() or driver.is_in_transaction())
 

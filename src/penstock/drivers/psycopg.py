@@ -374,7 +374,7 @@ class Psycopg(Driver):
         connection.rollback()
         driver = connection._connection
         if isinstance(connection, PsycopgConnection):
-            connection.begin = connection._options = None
+            connection.begin = connection._options = connection.lease_options = None
             connection.reads_within = False
         return not driver.closed and driver.info.transaction_status == _IDLE
 

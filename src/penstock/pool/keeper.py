@@ -278,7 +278,8 @@ class Keeper:
         if not self.dialect.has_terminate:
             # SQLAlchemy leaves a lost one to its own finaliser: nothing may hold it.
             self.forget(record)
-            record.trace = Trace()
+            if not record.repair:
+                record.trace = Trace()
         self.lost.append(record)
         self.in_loop(self.collect)
 
