@@ -157,7 +157,7 @@ async def test_a_write_whose_answer_is_lost_is_saved_once(
     write = await in_background(database.writer.first(slow_add, line="once", seconds=3))
     await until_running(postgres, database_url)
     proxy.silence()
-    await eventually(lambda: running(postgres, database_url) == [])
+    await eventually(lambda: running(postgres, database_url) == [], seconds=30)
     proxy.cut()
     with pytest.raises(CommitOutcomeUnknown):
         await write
@@ -172,7 +172,7 @@ async def test_a_write_that_was_not_committed_yet_is_known_not_to_be_saved(
     write = await in_background(database.writer.one(slow_add, line="once", seconds=3))
     await until_running(postgres, database_url)
     proxy.silence()
-    await eventually(lambda: running(postgres, database_url) == [])
+    await eventually(lambda: running(postgres, database_url) == [], seconds=30)
     proxy.cut()
     with pytest.raises(DBAPIError):
         await write
