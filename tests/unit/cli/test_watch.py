@@ -95,7 +95,7 @@ def test_json_goes_on_line_by_line_and_over_a_lost_connection() -> None:
         lines = [json.loads(process.stdout.readline()) for _ in range(5)]
         told = process.stderr.readline()
         process.send_signal(signal.SIGINT)
-        rest = process.communicate(timeout=30)
+        rest = process.communicate(timeout=60)
 
     names = [line["databases"][0]["name"] for line in lines]
     assert names == ["default", "event", "event", "default", "event"]
