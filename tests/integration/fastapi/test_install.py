@@ -15,6 +15,7 @@ from tests.servers.web import client_of, serving
 from penstock import Database
 from penstock.fastapi import ReadSession, WriteSession, install, read_session
 from penstock.fastapi.routes import OperationsRoute
+from penstock.fastapi.units import units_of
 
 
 async def test_the_database_is_open_throughout_the_applications_own_lifespan(
@@ -93,7 +94,7 @@ async def test_a_mounted_application_keeps_its_database_though_the_outer_one_was
     async def authenticate(
         request: Request, call_next: Callable[[Request], Awaitable[Response]]
     ) -> Response:
-        await (await read_session()(request)).scalar(text("SELECT 1"))
+        await units_of(request.scope).unit("default").reader.scalar(text("SELECT 1"))
         return await call_next(request)
 
     @inner.get("/")

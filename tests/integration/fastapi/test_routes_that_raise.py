@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 
+import fastapi
 import httpx
 import pytest
 from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, HTTPException, Request, Response
@@ -397,6 +398,8 @@ async def test_the_transaction_ends_as_a_dependencys_would_that_commits_after_it
     app: FastAPI, session_of: Any, onlooker: Onlooker, name: str
 ) -> None:
     add_route, expected = CASES[name]
+    if add_route is the_request_is_not_valid and fastapi.__version__.startswith("0.115."):
+        pytest.skip("this FastAPI raises it when the dependencies have ended")
     _answering(app)
     add_route(app, session_of)
 
