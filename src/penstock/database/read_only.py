@@ -123,7 +123,7 @@ if TYPE_CHECKING:
         handed on, the server alone.
         """
 
-        def _refused(self: _WritingSession, *_: Any, **__: Any) -> NoReturn: ...  # type: ignore[misc]
+        def _refused(self: _WritingSession, *_: Any, **__: Any) -> NoReturn: ...  # type: ignore[misc]  # so it is refused
 
         add = add_all = delete = delete_all = merge = merge_all = _refused
         commit = flush = _refused

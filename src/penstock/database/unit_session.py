@@ -385,9 +385,9 @@ class UnitSession(AsyncSession):
     async def stream(self, *args: Any, **kwargs: Any) -> Any:
         """Execute a statement and stream its rows, which end with the unit of work."""
         result = await super().stream(*args, **kwargs)
-        # Private: what all views of the result share, and whether it has been read to its end.
-        unread = [other for other in self._results if not other._soft_closed]  # noqa: SLF001
-        self._results = [*unread, result._real_result]  # noqa: SLF001
+        # What all views of the result share, and whether it has been read to its end.
+        unread = [other for other in self._results if not other._soft_closed]  # noqa: SLF001 - public nowhere
+        self._results = [*unread, result._real_result]  # noqa: SLF001 - as above
         return result
 
     async def exec(self, statement: Any, **arguments: Any) -> Any:
