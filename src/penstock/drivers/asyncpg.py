@@ -137,15 +137,11 @@ class Asyncpg(Driver):
 
     def statements(self, connection: Any) -> list[Prepared]:
         """As the base class says: those of sessions, and those of who uses the driver itself."""
-        cache = connection._prepared_statement_cache  # of which each use is counted
-        uses = sorted(cache._data.items(), key=lambda item: -item[1][2][0]) if cache else []
+        is_ours = isinstance(connection, AsyncpgConnection)
+        texts = connection.recently_prepared() if is_ours else []
         own = reversed(list(connection._connection._stmt_cache.iter_statements()))
         return [
-            *(
-                Prepared(text, for_sessions=True)
-                for text, _ in uses[:STATEMENTS]
-                if type(text) is str
-            ),
+            *(Prepared(text, for_sessions=True) for text in texts[:STATEMENTS]),
             *(Prepared(state.query, for_sessions=False) for state in islice(own, STATEMENTS)),
         ]
 

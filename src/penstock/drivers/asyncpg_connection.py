@@ -62,23 +62,35 @@ def limit_statement(limit: StatementLimit) -> tuple[str, Parameters]:
     return f"SET LOCAL statement_timeout = {limit.milliseconds}", ()
 
 
-class _Within:
-    """Statements whose tables and types are those of a ``search_path``: prepared for each one."""
+class _Statements:
+    """What SQLAlchemy has prepared, where the tables and types of a text are those of a path.
 
-    __slots__ = ("_cache", "_path")
+    Attributes:
+        path: The ``search_path`` in force; None for the engine's.
+    """
 
-    def __init__(self, cache: Any, path: str) -> None:
+    __slots__ = ("_cache", "path")
+
+    def __init__(self, cache: Any) -> None:
         self._cache = cache
-        self._path = path
+        self.path: str | None = None
+
+    def _key(self, operation: str) -> str | tuple[str, str]:
+        return operation if self.path is None else (operation, self.path)
 
     def __contains__(self, operation: str) -> bool:
-        return (operation, self._path) in self._cache
+        return self._key(operation) in self._cache
 
     def __getitem__(self, operation: str) -> Any:
-        return self._cache[operation, self._path]
+        return self._cache[self._key(operation)]
 
     def __setitem__(self, operation: str, prepared: Any) -> None:
-        self._cache[operation, self._path] = prepared
+        self._cache[self._key(operation)] = prepared
+
+    def recent(self) -> list[str]:
+        """Return the texts that were prepared for the engine's own path, the latest used first."""
+        uses = sorted(self._cache._data.items(), key=lambda item: -item[1][2][0])
+        return [key for key, _ in uses if isinstance(key, str)]
 
 
 class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
@@ -154,6 +166,8 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         for base in type(adapter).__mro__:
             for name in getattr(base, "__slots__", ()):
                 setattr(connection, name, getattr(adapter, name))
+        if connection._prepared_statement_cache is not None:
+            connection._prepared_statement_cache = _Statements(connection._prepared_statement_cache)
         connection.effects = Effect.NONE
         connection.begin = connection._options = connection.lease_options = None
         connection._opening = []
@@ -172,14 +186,14 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
     async def _prepare(self, operation: str, invalidate_timestamp: float) -> Any:
         await self._settle()
         self.note(operation)
-        cache, path = self._prepared_statement_cache, (self._options or NO_OPTIONS).search_path
-        if cache is None or path is None:
-            return await super()._prepare(operation, invalidate_timestamp)
-        self._prepared_statement_cache = _Within(cache, path)
-        try:
-            return await super()._prepare(operation, invalidate_timestamp)
-        finally:
-            self._prepared_statement_cache = cache
+        if self._prepared_statement_cache is not None:
+            self._prepared_statement_cache.path = (self._options or NO_OPTIONS).search_path
+        return await super()._prepare(operation, invalidate_timestamp)
+
+    def recently_prepared(self) -> list[str]:
+        """Return the texts that sessions have had prepared, the latest used first."""
+        statements: _Statements | None = self._prepared_statement_cache
+        return [] if statements is None else statements.recent()
 
     async def before_many(self, operation: str) -> None:
         """Begin and note, as before a single statement, what is run for several values.
