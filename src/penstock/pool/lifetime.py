@@ -45,12 +45,23 @@ class Backoff:
 
     Args:
         random: Half of each delay is random, so that workers do not come back together.
+        patience: Seconds that a caller waits; None for as long as it takes. Delays are at most
+            half of it, unless the server said no: each caller has an attempt of its own time.
     """
 
-    __slots__ = ("_failures", "_random", "failing_since", "last_error", "refused", "until")
+    __slots__ = (
+        "_failures",
+        "_longest",
+        "_random",
+        "failing_since",
+        "last_error",
+        "refused",
+        "until",
+    )
 
-    def __init__(self, random: Random) -> None:
+    def __init__(self, random: Random, patience: float | None = None) -> None:
         self._random = random
+        self._longest = min(LONGEST_DELAY, patience / 2) if patience else LONGEST_DELAY
         self._failures = 0
         self.until = -math.inf
         """Before this no attempt is made."""
@@ -73,7 +84,7 @@ class Backoff:
         first, longest = (
             (FIRST_DELAY_REFUSED, LONGEST_DELAY_REFUSED)
             if refused
-            else (FIRST_DELAY, LONGEST_DELAY)
+            else (FIRST_DELAY, self._longest)
         )
         delay = min(longest, first * 2.0 ** min(self._failures, 30))
         self._failures += 1

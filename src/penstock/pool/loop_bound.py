@@ -76,7 +76,7 @@ class LoopBoundPool(PoolNumbers):
             size,
             overflow,
             lifetime=Lifetime(self._recycle, random),
-            backoff=Backoff(random),
+            backoff=Backoff(random, self._timeout),
             admission=self.policy.admission,
             lifo=self.uses_lifo,
             connects_at_once=self.policy.connects_at_once,

@@ -13,15 +13,15 @@ from penstock import Database
 async def main(url: str, directory: str) -> None:
     """Open the database and fork; both live until they are killed."""
     async with Database.from_url(url, environment="testing", telemetry_dir=Path(directory)):
-        child = os.fork()
-        if child == 0:
+        if os.fork() == 0:
             be_a_child()
-        sys.stdout.write(f"{child}\n")
-        sys.stdout.flush()
         await asyncio.sleep(60)
 
 
 def be_a_child() -> NoReturn:
+    # Only now has it let go of what is its parent's.
+    sys.stdout.write(f"{os.getpid()}\n")
+    sys.stdout.flush()
     time.sleep(60)
     os._exit(0)
 

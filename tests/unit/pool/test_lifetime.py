@@ -81,6 +81,20 @@ def test_delays_double_up_to_the_longest(refused: bool, first: float, longest: f
     )
 
 
+@pytest.mark.parametrize("patience", [0.001, 0.5, 1.9, 2.0, 30.0])
+def test_no_caller_waits_without_an_attempt(patience: float) -> None:
+    waits = delays(Backoff(Random(1), patience), 100)
+
+    assert max(waits) <= min(LONGEST_DELAY, patience / 2)
+
+
+@pytest.mark.parametrize("patience", [0.5, None])
+def test_a_server_that_said_no_is_asked_seldom_however_short_callers_wait(
+    patience: float | None,
+) -> None:
+    assert delays(Backoff(Random(1), patience), 1, refused=True)[0] >= 0.5 * FIRST_DELAY_REFUSED
+
+
 def test_the_longest_delay_is_reached_without_overflow() -> None:
     assert delays(Backoff(Random(1)), 3000)[-1] <= LONGEST_DELAY
 
