@@ -116,10 +116,13 @@ class Books:
         return True
 
     def open_for_waiters(self, now: float) -> None:
-        """Have connections opened for those who wait, as far as there is room and time."""
+        """Have connections opened for those who wait, as far as there is room and time.
+
+        After a failure one attempt at a time is enough to learn whether the server is back.
+        """
         if self.suspended:
             return
-        wanted = min(len(self._queue), self.connects_at_once)
+        wanted = min(len(self._queue), 1 if self.backoff.is_failing else self.connects_at_once)
         while self._opening < wanted and self.order_open(now):
             pass
 

@@ -71,6 +71,11 @@ class Backoff:
         """Whether the server answered and said no, so that trying again soon is of no use."""
         self.last_error: BaseException | None = None
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether the newest attempt that has ended came to nothing."""
+        return self._failures > 0
+
     def failed(self, now: float, error: BaseException, *, refused: bool) -> None:
         """Note a failed attempt; those that were made together count as one."""
         self.failing_since = min(self.failing_since, now)

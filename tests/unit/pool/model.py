@@ -243,4 +243,5 @@ class Model:
         ledger = self.ledger
         if ledger.suspended or self.now < ledger.backoff.until or ledger.open >= ledger.limit:
             return
-        assert ledger.opening >= min(len(self.queue), ledger.connects_at_once)
+        at_once = ledger.connects_at_once if self.failing_since == math.inf else 1
+        assert ledger.opening >= min(len(self.queue), at_once)
