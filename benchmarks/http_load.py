@@ -6,7 +6,7 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from penstock.load.recording import nearest_rank
+from penstock.load.result import nearest_rank
 
 __all__ = ["CLIENTS", "Driver", "Load", "Traffic"]
 

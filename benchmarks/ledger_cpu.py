@@ -6,12 +6,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from random import Random
 
-from penstock.pool.ledger import Ledger
-from penstock.pool.lifetime import Backoff, Lifetime
-from penstock.pool.orders import Open
-from penstock.pool.refusal import Refusal
-from penstock.pool.slot import Slot
-from penstock.pool.waiters import Waiter
+from penstock.pool.ledger import Ledger, Open
+from penstock.pool.queue import Refusal, Waiter
+from penstock.pool.slot import Backoff, Lifetime, Slot
 
 __all__ = ["measure_ledger"]
 

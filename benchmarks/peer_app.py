@@ -17,7 +17,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from penstock.fastapi.collector import tuned_collector
+from penstock.fastapi.install import tuned_collector
 
 __all__ = ["CPU_SECONDS", "main"]
 

@@ -11,7 +11,7 @@ from sqlalchemy.testing.cancellation import sweep
 
 from penstock import DatabaseSettings
 from penstock.database import UnitOfWork
-from penstock.database.read_only import reading_engine
+from penstock.database.read_session import reading_engine
 from penstock.engine import build_engine
 
 Scenario = Callable[[AsyncEngine], Awaitable[None]]

@@ -13,7 +13,7 @@ from tests.eventually import eventually
 from tests.integration.fastapi.notes import Model, Note, Onlooker, look_at
 
 from penstock import Database
-from penstock.fastapi.units import RequestUnits
+from penstock.fastapi.request_sessions import RequestUnits
 
 TEXTS = select(Note.text)
 SLEEP = text("SELECT 1 FROM pg_sleep(0.004)")

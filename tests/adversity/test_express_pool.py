@@ -13,8 +13,7 @@ from tests.eventually import eventually
 from tests.integration.pool.pools import pool_of
 
 from penstock import Database, NestedCheckout, PoolTimeout, query
-from penstock.pool.events import LoanLeaked, PoolEvent
-from penstock.pool.leak import LeakReport
+from penstock.pool.events import LeakReport, LoanLeaked, PoolEvent
 from penstock.testing import exhausted, undone
 
 add = query(text("INSERT INTO notes VALUES (:line) RETURNING line"))
@@ -142,7 +141,7 @@ async def watched(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[Database, list[LeakReport]]]:
     """A pool that reports what is lent for a tenth of a second, and its reports."""
-    monkeypatch.setattr("penstock.pool.timers.TICK", 0.02)
+    monkeypatch.setattr("penstock.pool.worker.TICK", 0.02)
     reports: list[LeakReport] = []
 
     def note(what: PoolEvent) -> None:

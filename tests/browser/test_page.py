@@ -16,7 +16,7 @@ from tests.servers.web import serving
 
 from penstock import Database
 from penstock.fastapi import install, live_document
-from penstock.telemetry.sample import Sample
+from penstock.telemetry.schema import Sample
 
 USERS = "GET /users/{user_id}"
 ROUTES = "[...document.querySelectorAll('#routes tbody tr')].map(row => row.innerText.split('\\t'))"

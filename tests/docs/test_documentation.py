@@ -9,7 +9,7 @@ from fastapi import FastAPI
 import penstock
 from penstock import Database, DatabaseSettings
 from penstock.fastapi import install
-from penstock.fastapi.problems import CODES
+from penstock.fastapi.errors import CODES
 from penstock.fastapi.routes import OperationsRoute
 from penstock.telemetry.rules import RULES
 

@@ -8,11 +8,16 @@ import pytest
 
 from penstock.errors import SettingsError
 from penstock.settings import DatabaseSettings, settings_from_environment
-from penstock.settings.acceptance import OFF, accepted
-from penstock.settings.defaults import TCP_KEEPALIVE
 from penstock.settings.environment import variable
-from penstock.settings.profiles import OVERFLOW_SHARE, PRESETS, PROFILES, Profile
-from penstock.settings.proxies import PROXIES
+from penstock.settings.profiles import (
+    OVERFLOW_SHARE,
+    PRESETS,
+    PROFILES,
+    PROXIES,
+    TCP_KEEPALIVE,
+    Profile,
+)
+from penstock.settings.validation import OFF, accepted
 
 PAGE = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
 FIELDS = DatabaseSettings.model_fields

@@ -12,7 +12,7 @@ import psycopg
 from tests.servers.parts import require_part
 from tests.servers.process import ServerProcess
 
-from penstock.demo.postgres_programs import embedded_programs
+from penstock.demo.embedded_postgres import embedded_programs
 
 __all__ = [
     "PostgresServer",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, Self, TypeVar
 
-from penstock.demo.postgres_programs import readable_tree, server_account, server_directory
+from penstock.demo.embedded_postgres import readable_tree, server_account, server_directory
 
 __all__ = ["ServerProcess", "ServerStartError", "free_port"]
 

@@ -1,16 +1,15 @@
 """Databases and their sessions, for requests, scripts and workers alike."""
 
 from penstock.database.database import Database
-from penstock.database.errors import (
+from penstock.database.read_session import ReadOnlyAsyncSession, ReadOnlySession
+from penstock.database.turns import (
     BudgetExceeded,
     ReadOnlyError,
     SelfDeadlock,
     SessionBusy,
     SessionClosed,
 )
-from penstock.database.read_only import ReadOnlyAsyncSession, ReadOnlySession
-from penstock.database.unit import UnitOfWork
-from penstock.database.unit_lane import UnitLane
+from penstock.database.unit import UnitLane, UnitOfWork
 from penstock.express import CommitOutcomeUnknown
 
 __all__ = [

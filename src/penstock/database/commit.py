@@ -1,18 +1,30 @@
 """COMMIT, and whether its failure says what became of the work."""
 
 import asyncio
-from collections.abc import Iterator
+import weakref
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
+from typing import Any, Self, TypeAlias
 
+from sqlalchemy import Connection, Engine, ExceptionContext, event
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, AsyncSessionTransaction
 from sqlalchemy.orm import Session
 
+from penstock.database.session import UnitSession, UnitSyncSession, operation
 from penstock.deadlines import DeadlineExceeded, limits_in_force
 from penstock.engine import StatementTimeout
 from penstock.express import CommitOutcomeUnknown
 
-__all__ = ["commit", "committing"]
+__all__ = [
+    "WritingSyncSession",
+    "WritingTransaction",
+    "commit",
+    "committing",
+    "doubt",
+    "note_failures",
+]
 
 _UNKNOWN_SQLSTATE_CLASSES = ("08", "57")
 """Connection exception and operator intervention: the server may have committed before it went.
@@ -84,3 +96,109 @@ def _outcome_is_unknown(error: Exception) -> bool:
     return sqlstate.startswith(_UNKNOWN_SQLSTATE_CLASSES) or sqlstate == (
         _STATEMENT_COMPLETION_UNKNOWN
     )
+
+
+_FAILED_IN = "penstock_failed_in"
+"""Where in a connection's ``info`` the transaction stands in which a statement has failed."""
+
+
+class WritingSyncSession(UnitSyncSession):
+    """The session below a writing one: it does not take a rollback for a commit."""
+
+
+def note_failures(engine: Engine) -> None:
+    """Have each transaction of the engine's remembered in which a statement fails."""
+    event.listen(engine.dialect, "handle_error", _note)
+
+
+@contextmanager
+def doubt(connection: AsyncConnection) -> Iterator[None]:
+    """Have the connection's transaction remembered if the block fails.
+
+    Args:
+        connection: On which the block runs something without SQLAlchemy's knowledge.
+    """
+    try:
+        yield
+    except BaseException:
+        _remember(connection.sync_connection)
+        raise
+
+
+def _note(context: ExceptionContext) -> None:
+    _remember(context.connection)
+
+
+def _remember(connection: Connection | None) -> None:
+    if connection is None or connection.closed or connection.invalidated:
+        return
+    if (transaction := connection.get_transaction()) is not None:
+        connection.info[_FAILED_IN] = weakref.ref(transaction)
+
+
+@event.listens_for(WritingSyncSession, "before_commit")
+def _refuse_what_is_aborted(session: Session) -> None:
+    """Ask the server, where a statement has failed, whether there is anything left to commit.
+
+    It forgets the whole transaction unless the failed statement is undone to a savepoint, and
+    would answer COMMIT by ROLLBACK, which no driver takes for an error.
+    """
+    transaction = session.get_transaction()
+    for connection in transaction.connections if transaction else ():
+        if connection.closed or connection.invalidated:
+            continue
+        failed_in = connection.info.pop(_FAILED_IN, None)
+        if failed_in is not None and failed_in() is connection.get_transaction():
+            try:
+                connection.exec_driver_sql("SELECT 1")
+            except Exception as error:
+                error.add_note("A statement before it failed, and its error was passed over.")
+                raise
+
+
+_Step: TypeAlias = Callable[..., Awaitable[Any]]
+
+
+class WritingTransaction(AsyncSessionTransaction):
+    """What ``begin()`` and ``begin_nested()`` return: to begin and to end may flush and commit."""
+
+    __slots__ = ()
+
+    session: UnitSession
+
+    async def start(self, is_ctxmanager: bool = False) -> Self:
+        """Begin."""
+        await _as_operation(self.session, super().start, is_ctxmanager)
+        return self
+
+    async def commit(self) -> None:
+        """Commit, or release the savepoint."""
+        await _as_operation(self.session, self._committing, super().commit)
+
+    async def rollback(self) -> None:
+        """Roll back, to the savepoint if it is one."""
+        await _as_rollback(self.session, super().rollback)
+
+    async def __aexit__(self, kind: object, error: object, traceback: object) -> None:
+        """Commit; after an error roll back, unless the unit of work has done so already."""
+        leave = super().__aexit__
+        if error is None:
+            await _as_operation(self.session, self._committing, leave, kind, error, traceback)
+        elif not self.session.is_over:
+            await _as_rollback(self.session, leave, kind, error, traceback)
+
+    async def _committing(self, step: _Step, *arguments: Any) -> Any:
+        if self.nested:
+            return await step(*arguments)
+        if self.is_active:
+            await AsyncSession.flush(self.session)  # a failure of which is none of the COMMIT
+        with committing():
+            return await step(*arguments)
+
+
+async def _step(_session: UnitSession, step: _Step, *arguments: Any) -> Any:
+    return await step(*arguments)
+
+
+_as_operation = operation(_step)
+_as_rollback = operation(_step, is_bounded=False)

@@ -14,14 +14,17 @@ from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from penstock.context import ContextSource, SessionContext, SettingValue, context_of
-from penstock.database.aborted import note_failures
-from penstock.database.errors import BudgetExceeded
-from penstock.database.lifecycle import Lifecycle, finish
-from penstock.database.limits import server_limits
-from penstock.database.nested_turns import NestedTurn
-from penstock.database.read_only import ReadOnlyAsyncSession, ReadOnlySession, reading_engine
-from penstock.database.server_numbers import ServerNumbers, server_numbers
-from penstock.database.session_kinds import SessionKinds
+from penstock.database.commit import note_failures
+from penstock.database.lifecycle import (
+    Lifecycle,
+    ServerNumbers,
+    finish,
+    server_limits,
+    server_numbers,
+)
+from penstock.database.read_session import ReadOnlyAsyncSession, ReadOnlySession, reading_engine
+from penstock.database.sessions import SessionKinds
+from penstock.database.turns import BudgetExceeded, NestedTurn
 from penstock.database.unit import UnitOfWork
 from penstock.deadlines import Deadline
 from penstock.drivers.driver import NO_OPTIONS, BeginOptions
@@ -36,7 +39,7 @@ from penstock.errors import SettingsError
 from penstock.express import DriverLane, Lane, Reader, SqlalchemyLane, Writer
 from penstock.planner import ConnectionBudget
 from penstock.pool import PenstockPool, PoolSnapshot, PoolTimeout
-from penstock.pool.request_leases import OpenLease
+from penstock.pool.lease import OpenLease
 from penstock.settings import (
     BudgetPolicy,
     DatabaseSettings,

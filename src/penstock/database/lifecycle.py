@@ -1,15 +1,85 @@
-"""How often a database is open: the first open starts it, the last close stops it."""
+"""Opening and closing a database, and what its server says of itself."""
 
 import asyncio
+import logging
 import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from importlib.resources import files
+from math import nan
 from typing import Any
 
-from penstock.pool import PoolInAnotherLoop
+import asyncpg
+from sqlalchemy import bindparam, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-__all__ = ["Lifecycle", "finish"]
+from penstock.planner import ServerLimits
+from penstock.pool import PenstockPool, PoolInAnotherLoop
+
+__all__ = ["Lifecycle", "ServerNumbers", "finish", "server_limits", "server_numbers"]
+
+_POSTGRESQL = text("SELECT name, setting FROM pg_settings WHERE name IN :names").bindparams(
+    bindparam("names", expanding=True)
+)
+_RESERVED = ("superuser_reserved_connections", "reserved_connections")
+"""The second exists since PostgreSQL 16."""
+_MYSQL = text("SELECT @@GLOBAL.max_connections")
+
+
+async def server_limits(connection: AsyncConnection) -> ServerLimits | None:
+    """Return the limits of the server behind ``connection``; None where there is no such limit."""
+    match connection.dialect.name:
+        case "postgresql":
+            rows = await connection.execute(_POSTGRESQL, {"names": ["max_connections", *_RESERVED]})
+            limits = {name: int(setting) for name, setting in rows}
+            return ServerLimits(
+                max_connections=limits["max_connections"],
+                reserved=sum(limits.get(name, 0) for name in _RESERVED),
+            )
+        case "mysql" | "mariadb":
+            accepted = await connection.scalar(_MYSQL)
+            return ServerLimits(max_connections=int(accepted))
+        case _:
+            return None
+
+
+_logger = logging.getLogger(__name__)
+_SQL = files("penstock.database").joinpath("server_numbers.sql").read_text()
+ANSWER_WITHIN = 2.0
+"""Seconds; a server that takes longer is asked again later."""
+
+ServerNumbers = tuple[float, float, float, float]
+
+
+async def server_numbers(engine: AsyncEngine) -> ServerNumbers | None:
+    """Ask the server, if a connection is idle; it counts as no loan.
+
+    Args:
+        engine: On asyncpg, with a :class:`PenstockPool`.
+
+    Returns:
+        Connections of everybody, how many the server accepts, and the lag of the replica furthest
+        behind in bytes and in seconds, NaN for what is not known; None where nobody could ask.
+    """
+    pool = engine.pool
+    assert isinstance(pool, PenstockPool)  # noqa: S101 - as Database has looked
+    try:
+        return await pool.ask(_numbers, ANSWER_WITHIN)
+    except (OSError, asyncpg.InterfaceError, TimeoutError) as error:
+        _logger.debug("The server did not say its numbers: %s", error)
+        return None
+
+
+async def _numbers(adapter: Any) -> ServerNumbers | None:
+    try:
+        row = await adapter._connection.fetchrow(_SQL)  # noqa: SLF001 - asyncpg's own
+    except asyncpg.PostgresError as error:
+        _logger.debug("The server does not say its numbers: %s", error)
+        return None
+    connections, accepted, lag_bytes, lag_seconds = (nan if v is None else float(v) for v in row)
+    return connections, accepted, lag_bytes, lag_seconds
+
 
 _IN_ANOTHER_LOOP = (
     "the database is open in another event loop: run the job there, as by "

@@ -1,23 +1,23 @@
 """The two sessions of a unit of work: one that writes, one that only reads."""
 
-from dataclasses import replace
-from typing import Any, NoReturn
+import inspect
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn, Self
 
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.orm import Session
 
 from penstock.context import ContextSource
-from penstock.database.aborted import WritingSyncSession
-from penstock.database.commit import commit
-from penstock.database.errors import ReadOnlyError
-from penstock.database.read_only import ReadOnlySyncSession
-from penstock.database.transaction import WritingTransaction
-from penstock.database.turns import Turns
-from penstock.database.unit_session import SessionSource, UnitSession
+from penstock.database.commit import WritingSyncSession, WritingTransaction, commit
+from penstock.database.read_session import ReadOnlySyncSession
+from penstock.database.session import SessionSource, UnitSession, operation
+from penstock.database.turns import ReadOnlyError, Turns
 from penstock.drivers.driver import BeginOptions
+from penstock.errors import PenstockError
 from penstock.pool import PenstockPool
 
-__all__ = ["ReadingSession", "WritingSession"]
+__all__ = ["ReadingSession", "SessionKinds", "WritingSession"]
 
 
 class WritingSession(UnitSession):
@@ -230,3 +230,66 @@ def _refuse_write(*_: object, **__: object) -> NoReturn:
 
 for _name in ("add", "add_all", "commit", "delete", "delete_all", "flush", "merge", "merge_all"):
     setattr(ReadingSession, _name, _refuse_write)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionKinds:
+    """The classes of the two sessions of a unit of work.
+
+    Args:
+        writing: Of the one that writes.
+        reading: Of the one that reads.
+        autoflush: Whether they send what is pending before they read.
+    """
+
+    writing: type[WritingSession] = WritingSession
+    reading: type[ReadingSession] = ReadingSession
+    autoflush: bool = False
+
+    @classmethod
+    def of(cls, session_class: type[AsyncSession] | None, *, autoflush: bool) -> Self:
+        """Return the kinds that are an application's own class as well.
+
+        Args:
+            session_class: Of SQLAlchemy's ``AsyncSession``; None for none.
+            autoflush: As the attribute.
+        """
+        if session_class is None or session_class is AsyncSession:
+            return cls(autoflush=autoflush)
+        if not (isinstance(session_class, type) and issubclass(session_class, AsyncSession)):
+            raise PenstockError(
+                f"session_class takes a subclass of AsyncSession, not {session_class!r}."
+            )
+        return cls(
+            _merged(session_class, WritingSession),
+            _merged(session_class, ReadingSession),
+            autoflush,
+        )
+
+
+def _merged(own: type[AsyncSession], kind: type[Any]) -> type[Any]:
+    """Return a class that is both; what the application's defines is in front."""
+    below, below_kind = own.sync_session_class, kind.sync_session_class
+    attributes: dict[str, Any] = {
+        # It may talk to the database by other ways than those that are counted.
+        name: operation(method)
+        for name, method in inspect.getmembers(own, inspect.iscoroutinefunction)
+        if not name.startswith("_") and not hasattr(AsyncSession, name)
+    }
+    attributes |= _instead_of_deprecated(own, kind)
+    attributes["sync_session_class"] = below_kind
+    if below is not Session:
+        attributes["sync_session_class"] = type(
+            below_kind.__name__, (below, below_kind), _instead_of_deprecated(below, below_kind)
+        )
+    attributes["__doc__"] = kind.__doc__
+    return type(kind.__name__, (own, kind), attributes)
+
+
+def _instead_of_deprecated(own: type, kind: type) -> dict[str, Any]:
+    """Return the methods that are called here as well, and should warn nobody."""
+    return {
+        name: getattr(kind, name)
+        for name, method in inspect.getmembers(own, inspect.isfunction)
+        if hasattr(method, "__deprecated__") and hasattr(kind, name)
+    }

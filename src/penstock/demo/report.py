@@ -1,13 +1,136 @@
-"""What the demo measured, for people."""
+"""What the demo measured, for people and for programs."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from rich.table import Table
 
-from penstock.demo.figures import DemoFigures
-from penstock.load import Figures
+from penstock.load import Figures, LoadResult
 
-__all__ = ["report"]
+__all__ = ["DemoFigures", "PoolPeaks", "report", "watch_pool"]
+
+_LOOK_EVERY = 0.2
+
+
+@dataclass(slots=True)
+class PoolPeaks:
+    """The highest numbers that ``/pool-stats`` showed, each of one worker at one moment.
+
+    Args:
+        samples: Answers that were looked at.
+        size: Connections that a worker's pool keeps.
+        limit: Connections that it may have open.
+        checked_out: Most connections that were lent at once.
+        overflow: Most connections above ``size``.
+        utilisation: Largest share of ``limit`` that was lent, from 0.0 to 1.0.
+    """
+
+    samples: int = 0
+    size: int = 0
+    limit: int = 0
+    checked_out: int = 0
+    overflow: int = 0
+    utilisation: float = 0.0
+
+    def add(self, pool: dict[str, float]) -> None:
+        """Count one reading."""
+        self.samples += 1
+        self.size = int(pool["size"])
+        self.limit = int(pool["limit"])
+        self.checked_out = max(self.checked_out, int(pool["checked_out"]))
+        self.overflow = max(self.overflow, int(pool["overflow"]))
+        self.utilisation = max(self.utilisation, pool["utilisation"])
+
+
+@asynccontextmanager
+async def watch_pool(ask: Callable[[str], Awaitable[Any]]) -> AsyncIterator[PoolPeaks]:
+    """Look at ``/pool-stats`` again and again while the block runs.
+
+    Args:
+        ask: Returns the JSON under a path, or None where there was no good answer.
+    """
+    peaks = PoolPeaks()
+
+    async def look() -> None:
+        while True:
+            if answer := await ask("/pool-stats"):
+                peaks.add(answer["default"])
+            await asyncio.sleep(_LOOK_EVERY)
+
+    looking = asyncio.create_task(look())
+    try:
+        yield peaks
+    finally:
+        looking.cancel()
+        await asyncio.wait([looking])
+
+
+_DECIMALS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoFigures:
+    """The outcome of a demo.
+
+    Args:
+        database: What the users were kept in.
+        server_version: Its version.
+        workers: Processes that served.
+        users: Users at the start of the load run.
+        clients: Requests under way at once.
+        start_seconds: From nothing to the first answer of the service.
+        load: The load run.
+        pool: The workers' pools during it.
+    """
+
+    database: str
+    server_version: str
+    workers: int
+    users: int
+    clients: int
+    start_seconds: float
+    load: LoadResult
+    pool: PoolPeaks
+
+    @property
+    def flawless(self) -> bool:
+        """Whether every request succeeded."""
+        return self.load.total.successes == self.load.total.requests
+
+    def as_json(self) -> dict[str, Any]:
+        """Return everything as values that JSON knows; durations in the unit of their name."""
+        return {
+            "database": {"kind": self.database, "server_version": self.server_version},
+            "workers": self.workers,
+            "users": self.users,
+            "clients": self.clients,
+            "start_seconds": round(self.start_seconds, _DECIMALS),
+            "seconds": round(self.load.seconds, _DECIMALS),
+            **_figures(self.load.total),
+            "kinds": {name: _figures(figures) for name, figures in self.load.kinds.items()},
+            "pool": asdict(self.pool),
+        }
+
+
+def _figures(figures: Figures) -> dict[str, Any]:
+    return {
+        "requests": figures.requests,
+        "successes": figures.successes,
+        "success_rate": figures.success_rate,
+        "errors": dict(figures.errors),
+        "requests_per_second": round(figures.requests_per_second, _DECIMALS),
+        "p50_ms": _rounded(figures.p50_ms),
+        "p90_ms": _rounded(figures.p90_ms),
+        "p99_ms": _rounded(figures.p99_ms),
+        "max_ms": _rounded(figures.max_ms),
+    }
+
+
+def _rounded(milliseconds: float | None) -> float | None:
+    return None if milliseconds is None else round(milliseconds, _DECIMALS)
 
 
 def report(figures: DemoFigures) -> Iterator[Table | str]:

@@ -1,35 +1,176 @@
 """The demo from its first line to its last: database, users, service, load run, results."""
 
+import asyncio
 import contextlib
 import json
+import os
+import secrets
 import shutil
+import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any, Self
 
+from pydantic import SecretStr
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from sqlalchemy import insert
 
 from penstock.database import Database
-from penstock.demo.figures import DemoFigures
-from penstock.demo.interruption import Interruption
-from penstock.demo.pool_watch import watch_pool
-from penstock.demo.report import report
-from penstock.demo.seed import seed
+from penstock.demo.embedded_postgres import EmbeddedPostgres, PostgresUnavailable
+from penstock.demo.report import DemoFigures, report, watch_pool
 from penstock.demo.service import UsersService, listen
-from penstock.demo.storage import Storage
-from penstock.demo.storage_choice import open_storage
-from penstock.demo.traffic import traffic
+from penstock.demo.storage import OwnSchema, Storage, sqlite_file
 from penstock.demo.users import upgrade
+from penstock.demo.users.model import User
+from penstock.demo.users.passwords import Passwords
 from penstock.errors import PenstockError
-from penstock.load import run_closed_loop
+from penstock.load import Request, RequestKind, Scenario, run_closed_loop
 
-__all__ = ["Demo", "DemoOptions"]
+__all__ = ["Demo", "DemoOptions", "Interruption", "open_storage", "seed", "traffic"]
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interruption:
+    """Turns the first signal into the cancellation of one task; later signals do nothing.
+
+    What is put away after that task cannot be interrupted: not by a second Ctrl-C, and not by a
+    first one that comes when the task has ended already.
+
+    Attributes:
+        signal: The first signal; None while there was none.
+    """
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self._note, number)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)
+
+    async def guard(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run ``work`` until it ends or a signal comes; raise what it raises."""
+        self._task = asyncio.create_task(work)
+        await asyncio.wait([self._task])
+        if not (self.signal and self._task.cancelled()):
+            self._task.result()
+
+    def _note(self, number: signal.Signals) -> None:
+        if self.signal is None:
+            self.signal = number
+            if self._task is not None:
+                self._task.cancel()
+
+
+async def open_storage(
+    stack: AsyncExitStack, directory: Path, say: Callable[[str], None]
+) -> Storage:
+    """Open a schema on the server of ``DATABASE_URL``, or else an own PostgreSQL, or else SQLite.
+
+    Args:
+        stack: Puts the database away when it closes; also if this fails or is cancelled.
+        directory: Where an SQLite file may go.
+        say: Tells a person which database it is, and why.
+
+    Raises:
+        SettingsError: ``DATABASE_URL`` or a variable beside it is of no use.
+        PenstockError: The server of ``DATABASE_URL`` cannot be reached or refuses.
+    """
+    if any(name.upper() == "DATABASE_URL" for name in os.environ):
+        schema = OwnSchema()
+        say("DATABASE_URL is set: using its server, in a schema of its own, dropped at the end")
+        stack.push_async_callback(schema.stop)
+        return await schema.start()
+    say("Starting a PostgreSQL of its own in a temporary directory")
+    server = EmbeddedPostgres()
+    stack.push_async_callback(server.stop)
+    try:
+        return await server.start()
+    except PostgresUnavailable as reason:
+        say(f"The embedded PostgreSQL does not run on this machine. {reason}")
+        say("Using SQLite in a temporary file instead: its figures say nothing about PostgreSQL")
+        return sqlite_file(directory)
+
+
+_ROWS_AT_ONCE = 1000
+
+
+async def seed(database: Database, users: int, on_progress: Callable[[int], None]) -> None:
+    """Insert users into an empty table, in one transaction.
+
+    All have the hash of one random password that nobody is told: thousands of hashes would take
+    minutes.
+
+    Args:
+        database: Migrated.
+        users: How many.
+        on_progress: Called with the number of inserted users after each thousand.
+    """
+    hashed_password = await Passwords().hash(SecretStr(secrets.token_urlsafe()))
+    async with database.write() as session:
+        for first in range(1, users + 1, _ROWS_AT_ONCE):
+            last = min(first + _ROWS_AT_ONCE - 1, users)
+            rows = [
+                {
+                    "email": f"user{number}@example.com",
+                    "username": f"user{number}",
+                    "hashed_password": hashed_password,
+                }
+                for number in range(first, last + 1)
+            ]
+            await session.execute(insert(User), rows)
+            on_progress(last)
+
+
+_PAGE = 20
+
+
+def traffic(users: int) -> Scenario:
+    """Return a mixture of mostly reads; creating is rare, because each one hashes a password.
+
+    Args:
+        users: How many there are, with the ids from 1 on.
+    """
+
+    def create(random: Random) -> Request:
+        name = f"visitor-{random.getrandbits(64):016x}"
+        password = f"{random.getrandbits(128):032x}"
+        body = {"email": f"{name}@example.com", "username": name, "password": password}
+        return Request("/users/", method="POST", json=body)
+
+    def read_page(random: Random) -> Request:
+        return Request(f"/users/?skip={random.randrange(users)}&limit={_PAGE}")
+
+    def read_one(random: Random) -> Request:
+        return Request(f"/users/{random.randint(1, users)}")
+
+    def check_health(_: Random) -> Request:
+        return Request("/health")
+
+    return Scenario(
+        (
+            RequestKind("GET /users/{id}", 70, read_one),
+            RequestKind("GET /users/", 17, read_page),
+            RequestKind("POST /users/", 3, create),
+            RequestKind("GET /health", 10, check_health),
+        )
+    )
+
 
 _SEED = 29
 _REQUEST_TIMEOUT = 30.0

@@ -1,14 +1,75 @@
 """What is known of the driver behind a dialect."""
 
+from collections.abc import Callable
 from typing import Any
 
-from penstock.drivers.aiosqlite import Aiosqlite
+from sqlalchemy.dialects.mysql.aiomysql import AsyncAdapt_aiomysql_connection
+from sqlalchemy.dialects.mysql.asyncmy import AsyncAdapt_asyncmy_connection
+from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_connection
+
 from penstock.drivers.asyncpg import Asyncpg
-from penstock.drivers.driver import Driver
-from penstock.drivers.mysql import Mysql
+from penstock.drivers.driver import Driver, never, number_of
 from penstock.drivers.psycopg import Psycopg
 
-__all__ = ["driver_of"]
+__all__ = ["Aiosqlite", "Mysql", "driver_of"]
+
+
+class Aiosqlite(Driver):
+    """aiosqlite: its thread goes on with a cancelled statement, and takes the rollback after it."""
+
+    can_recover = True
+
+    def owns(self, connection: Any) -> bool:
+        """As the base class says."""
+        return isinstance(connection, AsyncAdapt_aiosqlite_connection) and hasattr(
+            type(connection.driver_connection), "in_transaction"
+        )
+
+    def recover(self, connection: Any) -> bool:
+        """As the base class says."""
+        driver = connection.driver_connection
+        # Not interrupted: while a cursor is open, SQLite would interrupt the next statement, too.
+        connection.rollback()
+        return not driver.in_transaction
+
+    def is_in_transaction(self, connection: Any) -> bool:
+        """As the base class says."""
+        return bool(connection.driver_connection.in_transaction)
+
+
+_ADAPTERS = (AsyncAdapt_aiomysql_connection, AsyncAdapt_asyncmy_connection)
+
+
+class Mysql(Driver):
+    """aiomysql and asyncmy: they close a connection whose query is cancelled."""
+
+    def owns(self, connection: Any) -> bool:
+        """As the base class says."""
+        return isinstance(connection, _ADAPTERS) and hasattr(
+            connection.driver_connection, "get_transaction_status"
+        )
+
+    def is_closed(self, connection: Any) -> Callable[[], bool]:
+        """As the base class says."""
+        transport = self._transport(connection)
+        return never if transport is None else transport.is_closing
+
+    def fileno(self, connection: Any) -> int | None:
+        """As the base class says."""
+        transport = self._transport(connection)
+        return None if transport is None else number_of(transport)
+
+    def is_in_transaction(self, connection: Any) -> bool:
+        """As the base class says."""
+        return bool(connection.driver_connection.get_transaction_status())
+
+    @staticmethod
+    def _transport(connection: Any) -> Any:
+        driver = connection.driver_connection
+        if (writer := getattr(driver, "_writer", None)) is not None:  # aiomysql
+            return writer.transport
+        return getattr(driver, "_transport", None)  # asyncmy
+
 
 _DRIVERS: dict[str, type[Driver]] = {
     "aiomysql": Mysql,

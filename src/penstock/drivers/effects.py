@@ -25,8 +25,7 @@ import enum
 from collections.abc import Callable
 from functools import lru_cache
 
-from penstock.drivers.lexer import Kind, Quotes, tokens
-from penstock.drivers.vocabulary import (
+from penstock.drivers.sql_text import (
     AFTER_GROUP_BY,
     BEFORE_NO_CALL,
     CLAUSES,
@@ -39,6 +38,9 @@ from penstock.drivers.vocabulary import (
     QUERIES,
     READS,
     SYNTAX,
+    Kind,
+    Quotes,
+    tokens,
 )
 
 __all__ = ["Effect", "effects_of"]

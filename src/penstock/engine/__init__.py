@@ -1,10 +1,7 @@
 """The SQLAlchemy engine: its pool, its drivers' settings, and what a failed connect says."""
 
-from penstock.engine.build import build_engine
-from penstock.engine.confinement import Confinement
-from penstock.engine.options import EngineOptions
-from penstock.engine.snapshot import pool_snapshot
-from penstock.engine.statements import watch_statements
+from penstock.engine.build import EngineOptions, build_engine
+from penstock.engine.listeners import Confinement, pool_snapshot, watch_statements
 from penstock.engine.timeouts import (
     LockTimeout,
     StatementTimeout,

@@ -7,11 +7,11 @@ from typing import Any, Protocol
 
 from penstock.context import Settings
 from penstock.drivers.driver import BeginOptions
-from penstock.express import DriverLane, messages
+from penstock.express import DriverLane, protocol
+from penstock.express.compiled import Plan
 from penstock.express.connections import Connections, Fetch, Run, Then, Use
-from penstock.express.loan import Loan
-from penstock.express.messages import Answer
-from penstock.express.plan import Plan
+from penstock.express.lease import Loan
+from penstock.express.protocol import Answer
 from penstock.telemetry import StatementWatch
 
 __all__ = ["Spans", "TracedConnections"]
@@ -138,7 +138,7 @@ class TracedConnections:
                 apart: Settings | None = None,
                 then: Then | None = None,
             ) -> Any:
-                if use is messages.fetch and apart is None and self.watch is not None:
+                if use is protocol.fetch and apart is None and self.watch is not None:
                     self.watch.count(text)  # which those below know by its name alone
                 following = self._traced_then(then)
                 use = partial(self._traced, use)
@@ -163,9 +163,9 @@ class TracedConnections:
         return traced
 
     async def _traced(self, use: Use, driver: Any, plan: Any, sql: str, arguments: Any) -> Any:
-        if use is messages.learn:
+        if use is protocol.learn:
             return await use(driver, plan, sql, arguments)  # runs nothing yet
-        batch = len(arguments) if use in {messages.execute_many, messages.fetch_many} else 0
+        batch = len(arguments) if use in {protocol.execute_many, protocol.fetch_many} else 0
         with self._spans.of(sql, batch) as span:
             answer = await use(driver, plan, sql, arguments)
         self._spans.succeed(span, _rows(answer))

@@ -7,10 +7,10 @@ from penstock.express.errors import (
     ParameterError,
     QueryRefused,
 )
-from penstock.express.lanes import Lane
+from penstock.express.lane import Lane
 from penstock.express.query import Query, query
 from penstock.express.reader import Reader
-from penstock.express.sqlalchemy_lane import SqlalchemyLane
+from penstock.express.session_lane import SqlalchemyLane
 from penstock.express.writer import Writer
 
 __all__ = [

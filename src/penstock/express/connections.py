@@ -19,18 +19,15 @@ from penstock.deadlines import current_limits, limits_in_force, within_limits
 from penstock.drivers.asyncpg import is_confined
 from penstock.drivers.driver import BeginOptions
 from penstock.engine import Timeouts, TransactionTimeout
-from penstock.express.counting import rows_of
+from penstock.express.compiled import Plan
 from penstock.express.errors import LaneEnded
-from penstock.express.failures import is_lost, is_outdated, is_shutdown, was_interrupted, worded
-from penstock.express.loan import Loan, take_back
-from penstock.express.messages import fetch, prepared_of
-from penstock.express.patience import Patience
-from penstock.express.plan import Plan
+from penstock.express.lease import Loan, Patience, rows_of, take_back
+from penstock.express.protocol import fetch, prepared_of
+from penstock.express.translation import is_lost, is_outdated, is_shutdown, was_interrupted, worded
 from penstock.pool import PenstockPool
-from penstock.pool.loans import STATEMENT_KEY
+from penstock.pool.lease import STATEMENT_KEY, OpenLease
 from penstock.pool.record import Record
-from penstock.pool.request_leases import OpenLease
-from penstock.telemetry.at_rest import AT_REST_KEY
+from penstock.telemetry.leases import AT_REST_KEY
 from penstock.telemetry.statement_watch import StatementWatch
 
 __all__ = ["SNAPSHOT", "ConnectionLost", "Connections", "Fetch", "Run", "Then", "repeated"]

@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session
 
 from penstock.context import Settings
 from penstock.drivers.driver import BeginOptions
-from penstock.express import messages
+from penstock.express import protocol
+from penstock.express.compiled import Plan
 from penstock.express.connections import (
     SNAPSHOT,
     ConnectionLost,
@@ -23,18 +24,22 @@ from penstock.express.connections import (
     Then,
     repeated,
 )
-from penstock.express.counting import count
 from penstock.express.errors import UNKNOWN, CommitOutcomeUnknown, ExpressError
-from penstock.express.execute_listeners import ExecuteListeners
-from penstock.express.failures import not_converted, not_read
-from penstock.express.lanes import Batches, Call, Copy, OpenLane, Pick, ReadingLane
-from penstock.express.loan import Loan
-from penstock.express.plan import Plan
+from penstock.express.lane import (
+    Batches,
+    Call,
+    Copy,
+    ExecuteListeners,
+    OpenLane,
+    Pick,
+    ReadingLane,
+    in_turns,
+)
+from penstock.express.lease import Loan, count
 from penstock.express.query import Query
 from penstock.express.related import loads_related
-from penstock.express.results import PICKS_OF_ONE
-from penstock.express.shape import Shape
-from penstock.express.turns import in_turns
+from penstock.express.rows import PICKS_OF_ONE, Shape
+from penstock.express.translation import not_converted, not_read
 from penstock.pool import LoanReclaimed
 from penstock.telemetry.statement_watch import StatementWatch
 
@@ -82,7 +87,7 @@ class DriverLane:
         """As the protocol says; repeated where the connection ended without an answer."""
         call = self._listeners.heard(call)
         plan, sql, arguments = _bound(call, self._dialect)
-        use, fetch, settings = self.connections.use, messages.fetch, call.settings
+        use, fetch, settings = self.connections.use, protocol.fetch, call.settings
         if not plan.reads:
             raise not_read(sql)
         then = (
@@ -107,7 +112,7 @@ class DriverLane:
             raise LoanReclaimed("The connection of the request's session was taken away meanwhile.")
         then = loads_related(plan, call, self._listeners.dispatch)
         answer = await self.connections.use_within(
-            Loan(record), messages.fetch, plan, sql, arguments, settings=call.settings, then=then
+            Loan(record), protocol.fetch, plan, sql, arguments, settings=call.settings, then=then
         )
         return pick(_results(call, plan, answer, then))
 
@@ -116,12 +121,12 @@ class DriverLane:
 
         Several rows are written in as many messages, but few round trips.
         """
-        call, fetch = self._listeners.heard(call), messages.fetch
+        call, fetch = self._listeners.heard(call), protocol.fetch
         if call.rows is None:
             plan, sql, arguments = _bound(call, self._dialect)
         elif call.rows:
             plan, sql, arguments = await _bound_rows(call, call.rows, self._dialect)
-            fetch = messages.fetch_many
+            fetch = protocol.fetch_many
         else:
             return pick([])
         then = loads_related(plan, call, self._listeners.dispatch)
@@ -142,7 +147,7 @@ class DriverLane:
         call = self._listeners.heard(call)
         plan, sql, arguments = _bound(call, self._dialect)
         return count(
-            await self._write(messages.execute, plan, sql, arguments, settings=call.settings)
+            await self._write(protocol.execute, plan, sql, arguments, settings=call.settings)
         )
 
     async def execute_many(
@@ -152,11 +157,11 @@ class DriverLane:
         query, rows = self._listeners.heard_many(query, rows)
         if rows:
             plan, sql, arguments = await _bound_rows(Call(query, {}), rows, self._dialect)
-            await self._write(messages.execute_many, plan, sql, arguments, settings=settings)
+            await self._write(protocol.execute_many, plan, sql, arguments, settings=settings)
 
     async def copy(self, copy: Copy, settings: Settings = ()) -> int:
         """As the protocol says, by COPY."""
-        into = partial(messages.copy, self._dialect)
+        into = partial(protocol.copy, self._dialect)
         return count(
             await self._write(into, copy, f"COPY {copy.table} FROM STDIN", (), settings=settings)
         )
@@ -234,7 +239,7 @@ class _OpenLane:
             raise not_read(sql)
         then = loads_related(plan, call, self._listeners.dispatch)
         async with self._turn:
-            answer = await self._run(messages.fetch, plan, sql, arguments, then=then)
+            answer = await self._run(protocol.fetch, plan, sql, arguments, then=then)
         return pick(_results(call, plan, answer, then))
 
     async def read_apart(self, call: Call, pick: Pick) -> Any:
@@ -244,7 +249,7 @@ class _OpenLane:
             raise not_read(sql)
         then, apart = loads_related(plan, call, self._listeners.dispatch), call.settings
         async with self._turn:
-            answer = await self._run(messages.fetch, plan, sql, arguments, apart=apart, then=then)
+            answer = await self._run(protocol.fetch, plan, sql, arguments, apart=apart, then=then)
         return pick(_results(call, plan, answer, then))
 
     @asynccontextmanager
@@ -254,13 +259,13 @@ class _OpenLane:
         if not plan.reads:
             raise not_read(sql)
         async with self._turn:
-            shape: Shape = await self._run(messages.learn, plan, sql, ())
+            shape: Shape = await self._run(protocol.learn, plan, sql, ())
             if shape.is_collected:
                 raise ExpressError(
                     "A joinedload() of a collection and a subqueryload() take all rows at once, so "
                     "that they cannot be streamed: use selectinload(), or all()."
                 )
-            cursor = await self._run(messages.open_cursor, plan, sql, arguments)
+            cursor = await self._run(protocol.open_cursor, plan, sql, arguments)
         then = loads_related(plan, call, self._listeners.dispatch) or _shaped(shape, call)
         yield self._batches(lambda results: _of(call, results), then, cursor, sql, batch)
 
@@ -269,7 +274,7 @@ class _OpenLane:
     ) -> AsyncGenerator[list[Any], None]:
         while True:
             async with self._turn:
-                results = await self._run(messages.fetch_more, cursor, sql, (batch,), then=then)
+                results = await self._run(protocol.fetch_more, cursor, sql, (batch,), then=then)
             if not results:
                 return
             yield own(results)
@@ -296,7 +301,7 @@ def _shaped(shape: Shape, call: Call) -> Then:
 
 def _results(call: Call, plan: Plan, answer: Any, then: Then | None) -> list[Any]:
     """Return the results of an answer, of which further statements may have made them."""
-    made = messages.results(plan, answer, call.statement) if then is None else answer
+    made = protocol.results(plan, answer, call.statement) if then is None else answer
     return _of(call, made)
 
 

@@ -1,35 +1,266 @@
 """A statement that is compiled once, and everything about it that no database decides."""
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, TypeVarTuple, overload
 
 from sqlalchemy import (
+    Column,
     CompoundSelect,
     Delete,
     Insert,
     Row,
     Select,
+    Table,
     TextClause,
     TextualSelect,
     Update,
     exists,
     select,
 )
+from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.engine import Dialect
-from sqlalchemy.orm import FromStatement, LoaderCriteriaOption, Mapper
-from sqlalchemy.sql import visitors
-from sqlalchemy.sql.dml import ReturningDelete, ReturningInsert, ReturningUpdate, UpdateBase
-from sqlalchemy.sql.elements import BindParameter, ClauseElement
+from sqlalchemy.exc import CompileError
+from sqlalchemy.orm import FromStatement, InstrumentedAttribute, LoaderCriteriaOption, Mapper
+from sqlalchemy.sql import operators, visitors
+from sqlalchemy.sql.dml import (
+    ReturningDelete,
+    ReturningInsert,
+    ReturningUpdate,
+    UpdateBase,
+)
+from sqlalchemy.sql.elements import (
+    BinaryExpression,
+    BindParameter,
+    BooleanClauseList,
+    ClauseElement,
+)
 
-from penstock.express.attributes import Attributes
-from penstock.express.errors import ExpressError, ParameterError
-from penstock.express.one_row import is_of_one_row
-from penstock.express.own_columns import OwnColumns
-from penstock.express.plan import Plan
-from penstock.express.refusals import is_open, refuse_unfit
+from penstock.drivers.effects import Effect, effects_of
+from penstock.express.compiled import Attributes, Plan, refuse_control
+from penstock.express.errors import ExpressError, ParameterError, QueryRefused
 
-__all__ = ["Mapped", "Query", "Statement", "as_query", "existence_of", "query"]
+__all__ = [
+    "Mapped",
+    "OwnColumns",
+    "Query",
+    "Statement",
+    "as_query",
+    "existence_of",
+    "is_of_one_row",
+    "is_open",
+    "query",
+    "refuse_options",
+    "refuse_unfit",
+]
+
+
+def is_of_one_row(statement: Any) -> bool:
+    """Return whether a statement writes at most one row.
+
+    It is an INSERT of one row of values, or an UPDATE or DELETE whose WHERE gives a value to the
+    whole primary key, or to a unique column.
+    """
+    if isinstance(statement, Insert):
+        return not statement._multi_values and statement.select is None  # noqa: SLF001 - no public way to ask
+    if not isinstance(statement, Update | Delete) or not isinstance(statement.table, Table):
+        return False
+    given = {
+        column.key
+        for criterion in statement._where_criteria  # noqa: SLF001 - as above
+        for column in _columns_given(criterion, statement.table)
+    }
+    columns = statement.table.c
+    key = statement.table.primary_key.columns.keys()
+    return bool(key and given.issuperset(key)) or any(columns[name].unique for name in given)
+
+
+def _columns_given(criterion: Any, table: Table) -> list[Column[Any]]:
+    if isinstance(criterion, BooleanClauseList) and criterion.operator is operators.and_:
+        return [column for part in criterion.clauses for column in _columns_given(part, table)]
+    if not isinstance(criterion, BinaryExpression) or criterion.operator is not operators.eq:
+        return []
+    column: Any = criterion.left
+    owner = getattr(column, "table", None)
+    if owner is None or not owner.compare(table) or not isinstance(criterion.right, BindParameter):
+        return []
+    return [table.c[column.key]] if column.key in table.c else []
+
+
+class OwnColumns:
+    """What rows are found by, of one statement for all of its form.
+
+    Args:
+        statement: The one that was compiled, by whose columns its rows are found.
+    """
+
+    def __init__(self, statement: Any) -> None:
+        self._keys = _keys(statement)
+        self.are_shared = all(_lasts(key) for key in self._keys)
+        """Whether another statement of the form has the same ones, as those of a table are."""
+
+    def found_by(self, statement: Any, results: list[Any]) -> list[Any]:
+        """Return results that are found by the columns of another statement of the form, too.
+
+        Args:
+            statement: The other one.
+            results: Of the one that was compiled.
+        """
+        if self.are_shared or not results or not isinstance(results[0], Row):
+            return results
+        first: Any = results[0]
+        index = dict(first._key_to_index)  # noqa: SLF001 - what SQLAlchemy gives its rows, as below
+        for own, known in zip(_keys(statement), self._keys, strict=True):
+            if known in index:
+                index[own] = index[known]
+        return [Row(first._parent, None, index, row._data) for row in results]  # noqa: SLF001
+
+
+def _keys(statement: Any) -> Sequence[Any]:
+    """Return all objects by which a value may be asked for, in an order that the form decides."""
+    if isinstance(statement, TextClause):
+        return []
+    if isinstance(statement, FromStatement):
+        return [*statement._raw_columns, *_described(statement)]  # noqa: SLF001 - no public way to them, as below
+    selected = list(statement._all_selected_columns)  # noqa: SLF001
+    if isinstance(statement, UpdateBase):
+        return [*selected, *statement._returning]  # noqa: SLF001
+    return [*selected, *_described(statement)]
+
+
+def _described(statement: Any) -> list[Any]:
+    return [each["expr"] for each in getattr(statement, "column_descriptions", ())]
+
+
+def _lasts(key: Any) -> bool:
+    if isinstance(key, InstrumentedAttribute):
+        parent: Any = key.parent
+        return not parent.is_aliased_class
+    return isinstance(key, type | Table) or isinstance(getattr(key, "table", None), Table)
+
+
+_DIALECT: Dialect = asyncpg.dialect(dbapi=asyncpg.dialect.import_dbapi())  # type: ignore[no-untyped-call]  # SQLAlchemy's
+"""With its driver, which converts ranges and bit strings."""
+
+_KINDS = (Select, CompoundSelect, TextualSelect, TextClause, FromStatement, UpdateBase)
+
+_OF_A_SESSION = frozenset(
+    {
+        "driver_column_names",
+        "identity_token",
+        "is_delete_using",
+        "is_update_from",
+        "isolation_level",
+        "max_row_buffer",
+        "no_parameters",
+        "postgresql_deferrable",
+        "postgresql_readonly",
+        "prebuffer_rows",
+        "stream_results",
+        "yield_per",
+    }
+)
+"""Execution options of SQLAlchemy's that would change something which the lane does by itself."""
+
+
+def refuse_unfit(statement: Any) -> None:
+    """Refuse what cannot be run at all, whatever the database.
+
+    Raises:
+        QueryRefused: With the reason and what to do instead.
+    """
+    if not isinstance(statement, _KINDS):
+        raise QueryRefused(
+            f"{type(statement).__name__} is no statement for query(). It takes select(), union(), "
+            "insert(), update(), delete() and text(). A str goes into text(), a function or an "
+            "expression into select()."
+        )
+    for refuse in _REFUSALS:
+        refuse(statement)
+
+
+def _refuse_control(statement: Any) -> None:
+    if isinstance(statement, TextClause):
+        # How many statements it is depends on the database, whose plan looks at that.
+        refuse_control(effects_of(statement.text) & Effect.CONTROL, statement.text)
+
+
+def refuse_options(statement: Any) -> None:
+    """Refuse execution options that only a session understands.
+
+    Raises:
+        QueryRefused: It has some.
+    """
+    options: Mapping[str, Any] = statement.get_execution_options()
+    if refused := sorted(o for o in options if o in _OF_A_SESSION or str(o).startswith("_")):
+        raise QueryRefused(
+            f"The execution options {', '.join(refused)} mean something to a session alone: run "
+            "the statement there, or leave them out."
+        )
+
+
+def _refuse_tables(statement: Any) -> None:
+    if not isinstance(statement, UpdateBase):
+        return
+    mapper = _mapper_of(statement)
+    if mapper is not None and _changes_all(statement):
+        raise QueryRefused(
+            f"update({mapper.class_.__name__}) says neither which rows to change nor how: a "
+            "session would go by primary key. Name the rows by where()."
+        )
+    if mapper is not None and len(mapper.tables) > 1 and not getattr(statement, "is_delete", False):
+        names = ", ".join(str(table) for table in mapper.tables)
+        raise QueryRefused(
+            f"{mapper.class_.__name__} is stored in several tables ({names}), which takes several "
+            "statements: write it by a session."
+        )
+
+
+def _changes_all(statement: Any) -> bool:
+    return isinstance(statement, Update) and is_open(statement) and statement.whereclause is None
+
+
+def _mapper_of(statement: UpdateBase) -> Mapper[Any] | None:
+    entity = statement.entity_description.get("entity")
+    mapper: Mapper[Any] | None = getattr(entity, "__mapper__", None)
+    return mapper
+
+
+def _refuse_return_defaults(statement: Any) -> None:
+    if getattr(statement, "_return_defaults", False):
+        raise QueryRefused("return_defaults() fills a session's objects: use returning().")
+
+
+def is_open(statement: Any) -> bool:
+    """Tell whether a statement's columns are named by the values, as in ``insert(table)`` alone."""
+    if not isinstance(statement, Insert | Update):
+        return False
+    given: Any = statement
+    return not (
+        given._values  # noqa: SLF001 - there is no public way to ask, in all four lines
+        or given._multi_values  # noqa: SLF001
+        or getattr(given, "_ordered_values", None)
+        or getattr(given, "select", None) is not None
+    )
+
+
+def _refuse_mistakes(statement: Any) -> None:
+    attributes: Mapping[str, Any] = getattr(statement, "_propagate_attrs", {})
+    if attributes.get("compile_state_plugin") == "orm" and not isinstance(statement, UpdateBase):
+        # Compiled and loaded of no rows, for SQLAlchemy to raise now what it would raise then.
+        with contextlib.suppress(CompileError):  # as it may be another database's
+            _ = Plan(statement, _DIALECT).takes_statements
+
+
+_REFUSALS = (
+    _refuse_control,
+    refuse_options,
+    _refuse_tables,
+    _refuse_return_defaults,
+    _refuse_mistakes,
+)
+
 
 _T_co = TypeVar("_T_co", covariant=True)
 _T = TypeVar("_T")

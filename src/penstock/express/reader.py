@@ -1,20 +1,358 @@
-"""Reading in the express lane."""
+"""Reading in the express lane: which results of which statement, and within which limits."""
 
-from collections.abc import AsyncIterator, Coroutine
+import asyncio
+import inspect
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar, overload
+from copy import copy
+from typing import Any, Generic, Self, TypeVar, overload
 
-from sqlalchemy import Select
+from sqlalchemy import Row, Select
 
-from penstock.express.asking import Asking, Values
-from penstock.express.errors import ExpressError
-from penstock.express.lanes import Call, Pick, ReadingLane
-from penstock.express.query import Query, Statement, existence_of
-from penstock.express.stream import Stream
+from penstock.context import ContextError, ContextSource, Settings, SettingValue, context_of
+from penstock.deadlines import Deadline, DeadlineExceeded, current_limits, within_limits
+from penstock.express.errors import ExpressError, ParameterError, raise_if_unknown
+from penstock.express.lane import AdHocQueries, Call, Pick, ReadingLane, Stream
+from penstock.express.query import Mapped, Query, Statement, existence_of
+from penstock.express.rows import every, first, one, one_or_none, scalar
 
-__all__ = ["Reader"]
+__all__ = ["Asking", "Reader", "Values", "mark_as_awaited", "within"]
+
+
+def mark_as_awaited(function: Callable[..., Any]) -> None:
+    """Have a function taken for a coroutine function, as by Starlette's background tasks.
+
+    What is not taken for one is run in a thread, and its coroutine is awaited by nobody.
+    """
+    if sys.version_info >= (3, 12):
+        inspect.markcoroutinefunction(function)
+    else:
+        function._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]  # noqa: SLF001 - what later versions made public
+
 
 _T = TypeVar("_T")
+_M = TypeVar("_M", bound=Mapped)
+_L = TypeVar("_L", bound=ReadingLane)
+Values = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
+"""Values by name; for a writer's INSERT that returns something, also those of several rows."""
+
+
+class _Place(Generic[_L]):
+    """Where a lane is, for all who use the same, as it may be replaced."""
+
+    __slots__ = ("lane",)
+
+    def __init__(self, lane: _L) -> None:
+        self.lane = lane
+
+
+class Asking(Generic[_L]):
+    """What a reader and a writer have in common.
+
+    Every method takes a statement, or what ``query()`` made of one, and the values of its
+    parameters, by name, as keywords or as one mapping.
+
+    Args:
+        lane: How statements are run.
+        context: Where the role and the settings of each come from; None where its transaction
+            has them already.
+    """
+
+    def __init__(self, lane: _L, context: ContextSource | None = None) -> None:
+        self._place = _Place(lane)
+        self._adhoc = AdHocQueries()
+        self._context = context
+        self._timeout: float | None = None
+
+    @property
+    def lane(self) -> _L:
+        """How statements are run."""
+        return self._place.lane
+
+    @lane.setter
+    def lane(self, lane: _L) -> None:
+        self._place.lane = lane
+
+    def with_context(
+        self, *, role: str | None = None, settings: Mapping[str, SettingValue] | None = None
+    ) -> Self:
+        """Return the same whose statements run as a role, or with server settings of their own.
+
+        Both hold for exactly the transaction of each statement and travel with it. What is not
+        given stays as it is, such as what the request says.
+
+        Args:
+            role: The role; None to leave it.
+            settings: Values by name, such as ``{"app.tenant": "7"}``; see
+                :class:`penstock.SessionContext`.
+
+        Raises:
+            ContextError: A name or a value is refused, the database is no PostgreSQL, or this is
+                the reader of a snapshot, whose transaction has begun.
+        """
+        if self._context is None:
+            raise ContextError("A snapshot has the context of its begin: give it before snapshot()")
+        view = copy(self)
+        view._context = self._context.overridden_by(context_of(role, settings))  # noqa: SLF001 - of the same class
+        return view
+
+    def with_timeout(self, seconds: float | None) -> Self:
+        """Return the same, whose calls each end after a time, the wait for a connection included.
+
+        No argument of the calls themselves, whose names are those of parameters and columns.
+
+        Args:
+            seconds: For the whole of each; None for no limit but the driver's.
+        """
+        view = copy(self)
+        view._timeout = seconds  # noqa: SLF001 - of the same class
+        return view
+
+    async def _settings(self) -> Settings:
+        context = self._context
+        if context is None:
+            return ()
+        settings = context.at_once()
+        return await context.settings() if settings is None else settings
+
+    def over(self, lane: Any) -> Self:
+        """Return the same over another lane; statements that were compiled are shared.
+
+        Args:
+            lane: How statements are run.
+        """
+        return self._over(lane, self._context)
+
+    def _over(self, lane: Any, context: ContextSource | None) -> Self:
+        other = copy(self)
+        other._place = _Place(lane)  # noqa: SLF001 - of the same class, as in the next line
+        other._context = context  # noqa: SLF001
+        return other
+
+    def _run(self, call: Call, pick: Pick) -> Coroutine[Any, Any, Any]:
+        raise NotImplementedError
+
+    # No coroutine, as what follows: each one more between a route and the driver costs as much as
+    # the ledger.
+    def _ask(
+        self,
+        statement: Any,
+        values: Values,
+        named: dict[str, Any],
+        pick: Pick,
+    ) -> Coroutine[Any, Any, Any]:
+        if statement.__class__ is Query and values is None:
+            call = Call(statement, named)
+        else:
+            call = self._call(statement, values, named)
+        context = self._context
+        settings = () if context is None else context.at_once()
+        if settings is None:
+            answer = self._run_in_context(call, pick)
+        else:
+            call.settings = settings
+            answer = self._run(call, pick)
+        return self._within(answer)
+
+    def _within(self, answer: Coroutine[Any, Any, _T]) -> Coroutine[Any, Any, _T]:
+        if self._timeout is None and current_limits.get() is None:
+            return answer
+        return within(self._timeout, answer)
+
+    async def _run_in_context(self, call: Call, pick: Pick) -> Any:
+        call.settings = await self._settings()
+        return await self._run(call, pick)
+
+    def _call(self, statement: Any, values: Values, named: dict[str, Any]) -> Call:
+        if values is not None:
+            if not isinstance(values, Mapping):
+                return self._call_of_rows(statement, list(values), named)
+            named = {**values, **named}
+        if statement.__class__ is Query:
+            return Call(statement, named)
+        return self._adhoc.call(statement, named)
+
+    def _call_of_rows(self, statement: Any, rows: list[Any], named: dict[str, Any]) -> Call:  # noqa: ARG002 - a writer takes them
+        raise ParameterError("The values of a call are one mapping, or keywords, and no list.")
+
+    @overload
+    def one(
+        self,
+        statement: Query[_T],
+        values: Values = None,
+        /,
+        **named: Any,
+    ) -> Coroutine[Any, Any, _T]: ...
+    @overload
+    def one(
+        self,
+        statement: Statement,
+        values: Values = None,
+        /,
+        **named: Any,
+    ) -> Coroutine[Any, Any, Any]: ...
+
+    def one(
+        self,
+        statement: Any,
+        values: Values = None,
+        /,
+        **named: Any,
+    ) -> Coroutine[Any, Any, Any]:
+        """Return the only result.
+
+        Raises:
+            NoResultFound: There is none.
+            MultipleResultsFound: There is more than one.
+        """
+        return self._ask(statement, values, named, one)
+
+    @overload
+    def one_or_none(
+        self,
+        statement: Query[_T],
+        values: Values = None,
+        /,
+        **named: Any,
+    ) -> Coroutine[Any, Any, _T | None]: ...
+    @overload
+    def one_or_none(
+        self,
+        statement: Statement,
+        values: Values = None,
+        /,
+        **named: Any,
+    ) -> Coroutine[Any, Any, Any]: ...
+
+    def one_or_none(
+        self,
+        statement: Any,
+        values: Values = None,
+        /,
+        **named: Any,
+    ) -> Coroutine[Any, Any, Any]:
+        """Return the only result, or None.
+
+        Raises:
+            MultipleResultsFound: There is more than one.
+        """
+        return self._ask(statement, values, named, one_or_none)
+
+    @overload
+    def first(
+        self,
+        statement: Query[_T],
+        values: Values = None,
+        /,
+        **named: Any,
+    ) -> Coroutine[Any, Any, _T | None]: ...
+    @overload
+    def first(
+        self,
+        statement: Statement,
+        values: Values = None,
+        /,
+        **named: Any,
+    ) -> Coroutine[Any, Any, Any]: ...
+
+    def first(
+        self,
+        statement: Any,
+        values: Values = None,
+        /,
+        **named: Any,
+    ) -> Coroutine[Any, Any, Any]:
+        """Return the first result, or None. The server sends them all: use ``limit(1)``."""
+        return self._ask(statement, values, named, first)
+
+    @overload
+    def scalar(
+        self,
+        statement: Query[Row[_T, *tuple[Any, ...]]],
+        values: Values = None,
+        /,
+        **named: Any,
+    ) -> Coroutine[Any, Any, _T | None]: ...
+    @overload
+    def scalar(
+        self,
+        statement: Query[_M],
+        values: Values = None,
+        /,
+        **named: Any,
+    ) -> Coroutine[Any, Any, _M | None]: ...
+    @overload
+    def scalar(
+        self,
+        statement: Select[_T],
+        values: Values = None,
+        /,
+        **named: Any,
+    ) -> Coroutine[Any, Any, _T | None]: ...
+    @overload
+    def scalar(
+        self,
+        statement: Query[Any] | Statement,
+        values: Values = None,
+        /,
+        **named: Any,
+    ) -> Coroutine[Any, Any, Any]: ...
+
+    def scalar(
+        self,
+        statement: Any,
+        values: Values = None,
+        /,
+        **named: Any,
+    ) -> Coroutine[Any, Any, Any]:
+        """Return the first column of the first result, or None."""
+        return self._ask(statement, values, named, scalar)
+
+    @overload
+    def all(
+        self,
+        statement: Query[_T],
+        values: Values = None,
+        /,
+        **named: Any,
+    ) -> Coroutine[Any, Any, list[_T]]: ...
+    @overload
+    def all(
+        self,
+        statement: Statement,
+        values: Values = None,
+        /,
+        **named: Any,
+    ) -> Coroutine[Any, Any, list[Any]]: ...
+
+    def all(
+        self,
+        statement: Any,
+        values: Values = None,
+        /,
+        **named: Any,
+    ) -> Coroutine[Any, Any, Any]:
+        """Return all results."""
+        return self._ask(statement, values, named, every)
+
+
+for _method in (Asking.one, Asking.one_or_none, Asking.first, Asking.scalar, Asking.all):
+    mark_as_awaited(_method)
+
+
+async def within(seconds: float | None, results: Coroutine[Any, Any, _T]) -> _T:
+    """Wait for some results, no longer than for so many seconds, nor than the request may take.
+
+    Raises:
+        CommitOutcomeUnknown: The time was up when a write had been sent, and no answer had come.
+        DeadlineExceeded: The time was up before, or for a read, or the server has said so.
+    """
+    try:
+        return await within_limits(results, None if seconds is None else Deadline.after(seconds))
+    except DeadlineExceeded as error:
+        raise_if_unknown(error)
+        raise
 
 
 class Reader(Asking[ReadingLane]):

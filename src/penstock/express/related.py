@@ -12,15 +12,13 @@ from sqlalchemy import UpdateBase
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.util import await_, greenlet_spawn
 
-from penstock.express.bare_session import BareSession
+from penstock.express.compiled import SCHEMAS, Plan, schemas_of
 from penstock.express.connections import Fetch, Then
-from penstock.express.cursor import Cursor, Description
-from penstock.express.failures import not_converted
-from penstock.express.lanes import Call
-from penstock.express.loading import Origin
-from penstock.express.messages import answered
-from penstock.express.plan import SCHEMAS, Plan, schemas_of
-from penstock.express.shape import Shape
+from penstock.express.lane import Call
+from penstock.express.orm import BareSession, Cursor, Description, Origin
+from penstock.express.protocol import answered
+from penstock.express.rows import Shape
+from penstock.express.translation import not_converted
 
 __all__ = ["loads_related"]
 

@@ -9,7 +9,6 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
-from penstock.fastapi.deadlines import statement_timeout
 from penstock.fastapi.dependencies import (
     CurrentDatabase,
     Reader,
@@ -19,12 +18,12 @@ from penstock.fastapi.dependencies import (
     current_database,
     read_session,
     reader,
+    statement_timeout,
     write_session,
     writer,
 )
-from penstock.fastapi.errors import handle_database_errors
+from penstock.fastapi.errors import Problem, handle_database_errors
 from penstock.fastapi.install import install
-from penstock.fastapi.problems import Problem
 from penstock.fastapi.scope import SessionScope
 
 __all__ = [

@@ -1,11 +1,13 @@
 """Giving an application its database, in one call."""
 
+import gc
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, routing
+from fastapi.dependencies.models import Dependant
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,21 +17,117 @@ from starlette.types import ASGIApp
 from penstock.database import Database
 from penstock.errors import PenstockError
 from penstock.fastapi.access import Access, is_open
-from penstock.fastapi.collector import tuned_collector
-from penstock.fastapi.deadlines import RequestLimits
-from penstock.fastapi.errors import call_handler, handle_database_errors
+from penstock.fastapi.dependencies import RequestLimits, access_of
+from penstock.fastapi.errors import (
+    CODES,
+    Problem,
+    call_handler,
+    handle_database_errors,
+    internal_error,
+    statuses_of,
+)
 from penstock.fastapi.live import add_live_routes
 from penstock.fastapi.metrics import add_metrics_routes
-from penstock.fastapi.openapi import document_problems
-from penstock.fastapi.pool_log import PoolLog
-from penstock.fastapi.problems import CODES, internal_error
-from penstock.fastapi.process_time import ProcessTime
-from penstock.fastapi.request_context import ContextOf
+from penstock.fastapi.middleware import PoolLog, ProcessTime
 from penstock.fastapi.routes import add_health_routes, add_pool_routes, let_others_first
-from penstock.fastapi.scope import Observer, SessionScope, within_instrumentation
+from penstock.fastapi.scope import ContextOf, Observer, SessionScope, within_instrumentation
 from penstock.settings import Environment
 
-__all__ = ["install"]
+__all__ = ["THRESHOLDS", "document_problems", "install", "tuned_collector"]
+
+THRESHOLDS = (50_000, 20, 50)
+"""Objects made before the youngest generation is looked at, and how many looks it takes until the
+next is (``gc.set_threshold``). Python's own 700 or 2,000 is reached every few requests."""
+
+
+@contextmanager
+def tuned_collector() -> Iterator[None]:
+    """Leave out of every collection what exists now, and collect less often, for a block.
+
+    An application's modules, models and routes live as long as the process; looking through them
+    again and again is most of what a collection costs, and the longest pause that a request meets.
+    What is made within the block is collected as ever.
+    """
+    thresholds = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*THRESHOLDS)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
+
+
+_SCHEMA = {
+    "title": "Problem",
+    "description": "Problem details (RFC 9457) of a request that the database has not fulfilled.",
+    "type": "object",
+    "properties": {
+        "title": {"title": "Title", "type": "string"},
+        "status": {"title": "Status", "type": "integer"},
+        "code": {"title": "Code", "type": "string"},
+        "detail": {"title": "Detail", "type": "string"},
+    },
+    "required": ["title", "status", "code", "detail"],
+}
+_NAME = "PenstockProblem"
+_CONTENT = {Problem.media_type: {"schema": {"$ref": f"#/components/schemas/{_NAME}"}}}
+
+
+def document_problems(app: FastAPI, codes: Collection[str]) -> None:
+    """Have an application's OpenAPI say how its routes answer when the database refuses.
+
+    What a route or the application says itself of a status stays.
+
+    Args:
+        app: The application; it may get more routes.
+        codes: Which answers are given.
+    """
+    make = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        schema = make()
+        if codes:
+            _add_problems(schema, app, codes)
+        return schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's documentation does
+
+
+def _add_problems(schema: dict[str, Any], app: FastAPI, codes: Collection[str]) -> None:
+    for path, methods, writes in _routes_with_database(app):
+        for method in methods:
+            operation = schema.get("paths", {}).get(path, {}).get(method.lower())
+            if operation is None:
+                continue
+            schema.setdefault("components", {}).setdefault("schemas", {})[_NAME] = _SCHEMA
+            for status in statuses_of(codes, writes=writes):
+                answers = operation.setdefault("responses", {})
+                response = answers.setdefault(str(status.value), {"description": status.phrase})
+                if status == VALIDATION or not response.get("content"):
+                    response["content"] = {**response.get("content", {}), **_CONTENT}
+
+
+VALIDATION = 422
+"""The status with which FastAPI answers values that it refuses itself, in its own form."""
+
+
+def _routes_with_database(app: FastAPI) -> Iterator[tuple[str, Collection[str], bool]]:
+    """Return path, methods, and whether something may be written, of each route that asks."""
+    each: Callable[..., Any] = getattr(routing, "iter_route_contexts", iter)
+    for route in each(app.routes):
+        dependant = getattr(route, "dependant", None)
+        if isinstance(dependant, Dependant) and (uses := set(_uses(dependant))):
+            yield route.path_format, route.methods or (), "write" in uses
+
+
+def _uses(dependant: Dependant) -> Iterator[str]:
+    if use := access_of(dependant.call):
+        yield use
+    for inner in dependant.dependencies:
+        yield from _uses(inner)
+
 
 _logger = logging.getLogger(__name__)
 

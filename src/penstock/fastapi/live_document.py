@@ -7,9 +7,8 @@ from math import isfinite
 from typing import Any
 
 from penstock.findings import Finding
-from penstock.telemetry.histogram import HISTOGRAMS, Histogram
-from penstock.telemetry.reading import Reading
-from penstock.telemetry.sample import Sample
+from penstock.telemetry.schema import HISTOGRAMS, Histogram, Sample
+from penstock.telemetry.snapshot import Reading
 
 __all__ = ["database_document", "encode", "time_document"]
 

@@ -4,8 +4,8 @@ from collections import deque
 from typing import Any
 
 from penstock.fastapi.live_document import time_document
-from penstock.telemetry.histogram import HISTOGRAMS, Histogram
-from penstock.telemetry.reading import Reading
+from penstock.telemetry.schema import HISTOGRAMS, Histogram
+from penstock.telemetry.snapshot import Reading
 
 __all__ = ["RecentTimes"]
 

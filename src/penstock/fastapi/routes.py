@@ -15,7 +15,7 @@ from penstock.database import Database
 from penstock.errors import PenstockError
 from penstock.fastapi.access import Access
 from penstock.pool import PoolTimeout
-from penstock.pool.refusal import Refused
+from penstock.pool.queue import Refused
 
 __all__ = ["add", "add_health_routes", "add_pool_routes", "let_others_first"]
 

@@ -1,7 +1,6 @@
 """A closed-loop HTTP load generator."""
 
-from penstock.load.closed_loop import run_closed_loop
+from penstock.load.closed_loop import Request, RequestKind, Scenario, run_closed_loop
 from penstock.load.result import Figures, LoadResult
-from penstock.load.scenario import Request, RequestKind, Scenario
 
 __all__ = ["Figures", "LoadResult", "Request", "RequestKind", "Scenario", "run_closed_loop"]

@@ -3,15 +3,138 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from random import Random
+from types import TracebackType
+from typing import Self
+
+import aiohttp
 
 from penstock.errors import SettingsError
-from penstock.load.client import Client
-from penstock.load.recording import Recording
-from penstock.load.result import LoadResult
-from penstock.load.scenario import Scenario
+from penstock.load.result import LoadResult, Outcome, Recording
 
-__all__ = ["run_closed_loop"]
+__all__ = ["Client", "Request", "RequestKind", "Scenario", "run_closed_loop"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request, complete but for the server's address.
+
+    Args:
+        path: Path and query, from the slash on.
+        method: HTTP method, in capitals.
+        json: Body that is sent as JSON; ``None`` sends no body.
+    """
+
+    path: str
+    method: str = "GET"
+    json: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestKind:
+    """A request that a scenario repeats, under one name in the results.
+
+    Args:
+        name: Row of the result in which its requests are counted.
+        weight: Its share, relative to the weights of the other kinds; above 0.
+        make: Makes the next request of this kind; takes every random choice from its argument.
+    """
+
+    name: str
+    weight: float
+    make: Callable[[Random], Request]
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """The mixture of requests that a load run sends.
+
+    Args:
+        kinds: At least one kind, with distinct names.
+
+    Raises:
+        SettingsError: There is no kind, a name occurs twice, or a weight is not above 0.
+    """
+
+    kinds: tuple[RequestKind, ...]
+
+    def __post_init__(self) -> None:
+        names = [kind.name for kind in self.kinds]
+        if not names or len(set(names)) < len(names):
+            raise SettingsError(f"scenario: {names} are its kinds; at least one, each name once")
+        for kind in self.kinds:
+            if not kind.weight > 0:
+                raise SettingsError(f"scenario: {kind.name} weighs {kind.weight}; above 0 accepted")
+
+    def draw(self, random: Random) -> tuple[str, Request]:
+        """Return the name and the request that come next; equal seeds give equal sequences."""
+        (kind,) = random.choices(self.kinds, [kind.weight for kind in self.kinds])
+        return kind.name, kind.make(random)
+
+
+class _Unanswered(aiohttp.ClientError):
+    """The connection ended before an answer came; ``__cause__`` says how."""
+
+
+async def _send_once(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Hide a lost connection from aiohttp, which would repeat an idempotent request by itself."""
+    try:
+        return await handler(request)
+    except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+        raise _Unanswered from error
+
+
+def _name(error: Exception) -> str:
+    return type(error.__cause__ if isinstance(error, _Unanswered) else error).__name__
+
+
+class Client:
+    """Sends requests over one kept-alive connection and times them.
+
+    Redirects are not followed, proxies of the environment are not used, cookies are not kept.
+
+    Args:
+        base_url: Scheme, host and port.
+        timeout: Seconds in which an answer has to be complete, connecting included.
+        clock: Monotonic time in seconds.
+    """
+
+    def __init__(self, base_url: str, *, timeout: float, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._session = aiohttp.ClientSession(
+            base_url,
+            connector=aiohttp.TCPConnector(limit=1),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            middlewares=(_send_once,),
+            timeout=aiohttp.ClientTimeout(total=timeout),
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._session.close()
+
+    async def send(self, request: Request) -> Outcome:
+        """Send one request, read its whole answer, and return how it went; never raises for it."""
+        begun = self._clock()
+        try:
+            async with self._session.request(
+                request.method, request.path, json=request.json, allow_redirects=False
+            ) as response:
+                await response.read()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            return Outcome(error=_name(error), latency=None)
+        refused = str(response.status) if response.status >= 400 else None
+        return Outcome(error=refused, latency=self._clock() - begun)
 
 
 async def run_closed_loop(

@@ -1,9 +1,13 @@
 """What a load run measured."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import ceil
+from types import MappingProxyType
 
-__all__ = ["Figures", "LoadResult"]
+__all__ = ["Figures", "LoadResult", "Outcome", "Recording", "nearest_rank"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +61,87 @@ class LoadResult:
     seconds: float
     total: Figures
     kinds: Mapping[str, Figures]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one request ended.
+
+    Args:
+        error: ``None`` for a success, else the error's name, as in `Figures.errors`.
+        latency: Seconds until the answer was complete; ``None`` where none came.
+    """
+
+    error: str | None
+    latency: float | None
+
+
+def nearest_rank(latencies: Sequence[float], percent: int) -> float:
+    """Return the smallest value that at least ``percent`` of the values do not exceed.
+
+    Args:
+        latencies: Values in ascending order; at least one.
+        percent: 1 to 100.
+    """
+    return latencies[ceil(len(latencies) * percent / 100) - 1]
+
+
+@dataclass(slots=True)
+class _Tally:
+    requests: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    latencies: "array[float]" = field(default_factory=lambda: array("d"))
+
+    def add(self, outcome: Outcome) -> None:
+        self.requests += 1
+        if outcome.error is not None:
+            self.errors[outcome.error] += 1
+        if outcome.latency is not None:
+            self.latencies.append(outcome.latency)
+
+    def figures(self, seconds: float) -> Figures:
+        milliseconds = sorted(latency * 1000 for latency in self.latencies)
+        p50, p90, p99, longest = (
+            nearest_rank(milliseconds, percent) if milliseconds else None
+            for percent in (50, 90, 99, 100)
+        )
+        return Figures(
+            requests=self.requests,
+            successes=self.requests - self.errors.total(),
+            errors=MappingProxyType(dict(self.errors.most_common())),
+            requests_per_second=self.requests / seconds if seconds > 0 else 0.0,
+            p50_ms=p50,
+            p90_ms=p90,
+            p99_ms=p99,
+            max_ms=longest,
+        )
+
+
+def _sum(tallies: Iterable[_Tally]) -> _Tally:
+    total = _Tally()
+    for tally in tallies:
+        total.requests += tally.requests
+        total.errors.update(tally.errors)
+        total.latencies.extend(tally.latencies)
+    return total
+
+
+class Recording:
+    """The tallies of a run, by kind of request.
+
+    Args:
+        names: The kinds that can occur.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._tallies = {name: _Tally() for name in names}
+
+    def add(self, name: str, outcome: Outcome) -> None:
+        """Count one finished request under its kind."""
+        self._tallies[name].add(outcome)
+
+    def result(self, seconds: float) -> LoadResult:
+        """Return the figures of everything counted so far, for a run of this many seconds."""
+        kinds = {name: tally.figures(seconds) for name, tally in self._tallies.items()}
+        total = _sum(self._tallies.values()).figures(seconds)
+        return LoadResult(seconds=seconds, total=total, kinds=MappingProxyType(kinds))

@@ -1,7 +1,8 @@
 """The connection pool: a ledger that decides, and what carries its decisions out."""
 
-from penstock.pool.adapter import PenstockPool
 from penstock.pool.errors import (
+    ConnectFailed,
+    FailureReason,
     LoanReclaimed,
     NestedCheckout,
     PoolClosed,
@@ -10,9 +11,9 @@ from penstock.pool.errors import (
     PoolSuspended,
     PoolTimeout,
 )
-from penstock.pool.failure import ConnectFailed, FailureReason
-from penstock.pool.loans import borrower_route, enclosing_tasks, holding_tasks, task_of
+from penstock.pool.lease import borrower_route, enclosing_tasks, holding_tasks, task_of
 from penstock.pool.policy import PoolPolicy
+from penstock.pool.pool import PenstockPool
 from penstock.pool.snapshot import PoolSnapshot
 
 __all__ = [

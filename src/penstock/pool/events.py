@@ -1,11 +1,10 @@
-"""What happens in a pool, for whoever measures it."""
+"""What happens in a pool, as events for its listeners."""
 
 import logging
 from dataclasses import dataclass
 from typing import Protocol
 
-from penstock.pool.leak import LeakReport
-from penstock.pool.refusal import Refused
+from penstock.pool.queue import Refused
 from penstock.pool.slot import CloseReason
 
 __all__ = [
@@ -15,6 +14,7 @@ __all__ = [
     "ConnectionClosed",
     "ConnectionMended",
     "ConnectionOpened",
+    "LeakReport",
     "Listeners",
     "LoanLeaked",
     "Meter",
@@ -24,6 +24,38 @@ __all__ = [
     "PoolEvent",
     "PoolListener",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class LeakReport:
+    """A connection that has been lent for longer than ``leak_after``.
+
+    Args:
+        seconds: How long it has been lent.
+        route: Where the request went, such as ``GET /users/{user_id}``; None outside requests.
+        borrowed_at: Stack of the checkout, innermost frame last.
+        holder_at: Stack of where the borrower is now; empty where it has gone.
+        statement: The last statement, cut, without values and literals; None where none is known.
+        reclaimed: Whether the connection is taken back by force.
+    """
+
+    seconds: float
+    route: str | None
+    borrowed_at: str
+    holder_at: str
+    statement: str | None
+    reclaimed: bool
+
+    def __str__(self) -> str:
+        return (
+            f"A connection has been lent for {self.seconds:.1f} s"
+            f"{f' to {self.route}' if self.route else ''}"
+            f"{', and is now taken back' if self.reclaimed else ''}. "
+            f"Its last statement: {self.statement or 'not known'}.\n"
+            f"Borrowed at:\n{self.borrowed_at}"
+            f"The borrower is now at:\n{self.holder_at or '  (it has ended)' + chr(10)}"
+        )
+
 
 _logger = logging.getLogger("penstock.pool")
 

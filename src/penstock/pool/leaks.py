@@ -4,11 +4,10 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from penstock.drivers.shapes import shape
+from penstock.drivers.sql_text import shape
 from penstock.pool.errors import NestedCheckout
-from penstock.pool.events import LoanLeaked, NestedCheckoutSeen
-from penstock.pool.leak import LeakReport
-from penstock.pool.loans import (
+from penstock.pool.events import LeakReport, LoanLeaked, NestedCheckoutSeen
+from penstock.pool.lease import (
     STATEMENT_KEY,
     Loan,
     enclosing_tasks,
@@ -18,11 +17,11 @@ from penstock.pool.loans import (
     where,
 )
 from penstock.pool.policy import NestedCheckoutPolicy
-from penstock.pool.refusal import Refused
+from penstock.pool.queue import Refused
 from penstock.pool.slot import LENT, Slot
 
 if TYPE_CHECKING:
-    from penstock.pool.keeper import Keeper
+    from penstock.pool.runtime import Keeper
 
 __all__ = ["refuse_nested_checkout", "report_leaks", "report_nested_checkout"]
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from penstock.errors import SettingsError
-from penstock.pool.admission import AdmissionPolicy
-from penstock.pool.schedule import UpkeepPolicy
+from penstock.pool.housekeeper import UpkeepPolicy
+from penstock.pool.queue import AdmissionPolicy
 from penstock.settings import NestedCheckoutPolicy
 
 __all__ = ["NestedCheckoutPolicy", "PoolPolicy", "is_number", "nested_checkout_policy"]

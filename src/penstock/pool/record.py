@@ -8,11 +8,11 @@ from sqlalchemy.pool.base import _ConnectionRecord
 
 from penstock.drivers.driver import Trace
 from penstock.drivers.effects import Effect
-from penstock.pool.loans import Loan
+from penstock.pool.lease import Loan
 from penstock.pool.slot import CloseReason, Slot
 
 if TYPE_CHECKING:
-    from penstock.pool.keeper import Keeper
+    from penstock.pool.runtime import Keeper
 
 __all__ = ["Record"]
 

@@ -2,14 +2,15 @@
 
 from penstock.settings.environment import settings_from_environment
 from penstock.settings.model import DatabaseSettings
-from penstock.settings.policies import (
+from penstock.settings.profiles import (
     BudgetPolicy,
+    Environment,
     IsolationLevel,
     NestedCheckoutPolicy,
+    Proxy,
+    SizePreset,
     TlsMode,
 )
-from penstock.settings.profiles import Environment, SizePreset
-from penstock.settings.proxies import Proxy
 from penstock.settings.url import Driver
 
 __all__ = [

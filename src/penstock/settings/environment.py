@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from penstock.errors import SettingsError
 from penstock.settings.model import DatabaseSettings
 from penstock.settings.profiles import Environment
-from penstock.settings.refusals import nearest
+from penstock.settings.validation import nearest
 
 __all__ = ["settings_from_environment", "variable"]
 

@@ -1,14 +1,18 @@
 """The settings of one database: complete, checked, and frozen."""
 
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self, cast
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     SecretStr,
     ValidationError,
     ValidationInfo,
@@ -17,26 +21,139 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from penstock.settings.acceptance import Accepted, Unit
-from penstock.settings.application_name import ApplicationName
-from penstock.settings.defaults import filled_in
-from penstock.settings.folder import Folder
-from penstock.settings.numbers import SECONDS, Real, RealOrOff, Whole, WholeOrOff
-from penstock.settings.policies import (
+from penstock.context import refused_name
+from penstock.settings.profiles import (
+    PRESETS,
+    PROXIES,
     BudgetPolicy,
+    Environment,
     IsolationLevel,
     NestedCheckoutPolicy,
+    Proxy,
+    SizePreset,
     TlsMode,
+    filled_in,
 )
-from penstock.settings.profiles import PRESETS, Environment, SizePreset
-from penstock.settings.proxies import PROXIES, Proxy
-from penstock.settings.refusals import refusal
-from penstock.settings.required_context import RequiredContext
-from penstock.settings.server_settings import ServerSettings
-from penstock.settings.tls import check_ca_file, check_readable, move_tls
-from penstock.settings.url import SCHEMES, DatabaseUrl, Driver, text_of
+from penstock.settings.url import (
+    SCHEMES,
+    DatabaseUrl,
+    Driver,
+    check_ca_file,
+    check_readable,
+    move_tls,
+    text_of,
+)
+from penstock.settings.validation import (
+    SECONDS,
+    Accepted,
+    Real,
+    RealOrOff,
+    Unit,
+    Whole,
+    WholeOrOff,
+    refusal,
+)
 
-__all__ = ["WORKERS_VARIABLE", "DatabaseSettings"]
+__all__ = [
+    "WORKERS_VARIABLE",
+    "ApplicationName",
+    "DatabaseSettings",
+    "Folder",
+    "RequiredContext",
+    "ServerSettings",
+]
+
+# PostgreSQL cuts a longer application_name (NAMEDATALEN - 1).
+LONGEST_NAME = 63
+
+
+def _name_of_length(value: str) -> str:
+    if not 1 <= len(value.encode(errors="surrogatepass")) <= LONGEST_NAME or "\0" in value:
+        raise PydanticCustomError("name", "too short or too long")
+    return value
+
+
+ApplicationName = Annotated[
+    str, AfterValidator(_name_of_length), Accepted(f"text of 1 to {LONGEST_NAME} bytes")
+]
+
+
+def _no_empty(value: object) -> object:
+    if value == "" or "\0" in str(value):
+        raise PydanticCustomError("folder", "empty, or a NUL")
+    return value
+
+
+def _made_when_needed(value: Path) -> Path:
+    if value.exists() and not value.is_dir():
+        raise ValueError("it is not a folder")
+    return value
+
+
+Folder = Annotated[Path, BeforeValidator(_no_empty), AfterValidator(_made_when_needed)]
+
+
+def _from_text(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(name.strip() for name in value.split(","))
+    return tuple(value) if isinstance(value, Sequence | set | frozenset) else value
+
+
+def _context_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        why = None if name.lower() == "role" else refused_name(name)
+        if why is not None:
+            raise ValueError(f"the name {name!r} is refused: {why}")
+    return names
+
+
+RequiredContext = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_from_text),
+    AfterValidator(_context_names),
+    Accepted("names of settings with commas between, such as app.tenant,role,"),
+]
+
+
+HAVE_A_SETTING = frozenset({"application_name", "jit"})
+
+
+def _from_json(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _plain(text) for name, text in value.items()}
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise PydanticCustomError("json", "not JSON") from None
+
+
+def _plain(text: object) -> object:
+    return text.get_secret_value() if isinstance(text, SecretStr) else text
+
+
+def _hidden(value: dict[str, str]) -> dict[str, SecretStr]:
+    return {name: SecretStr(text) for name, text in value.items()}
+
+
+def _settings_as_text(value: dict[str, str]) -> dict[str, str]:
+    for name in value:
+        if name in HAVE_A_SETTING:
+            raise ValueError(f"{name} has a setting of its own")
+    if any(not name or "\0" in name or "\0" in text for name, text in value.items()):
+        raise PydanticCustomError("server_settings", "an empty name or a NUL")
+    return value
+
+
+ServerSettings = Annotated[
+    dict[str, str],
+    BeforeValidator(_from_json),
+    AfterValidator(_settings_as_text),
+    PlainSerializer(_hidden),
+    Accepted('names and their values as text, such as {"timezone": "UTC"},'),
+]
+
 
 # The name by which uvicorn and gunicorn learn how many workers to start.
 WORKERS_VARIABLE = "WEB_CONCURRENCY"

@@ -1,20 +1,75 @@
-"""The numbers behind each environment's name and each size's name."""
+"""The values of what was not set: by preset, proxy and environment."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
-
-from penstock.settings.policies import NestedCheckoutPolicy
+from typing import TypeVar
 
 __all__ = [
     "OVERFLOW_SHARE",
     "PRESETS",
     "PROFILES",
+    "PROXIES",
+    "RECYCLE_SHARE",
+    "SHARING",
+    "SLEEPING",
+    "TCP_KEEPALIVE",
+    "BudgetPolicy",
     "Environment",
+    "IdleLimit",
+    "IsolationLevel",
+    "NestedCheckoutPolicy",
     "Profile",
+    "Proxy",
     "Size",
     "SizePreset",
+    "TlsMode",
+    "filled_in",
 ]
+
+
+class TlsMode(StrEnum):
+    """How a connection is encrypted, by libpq's names for ``sslmode``.
+
+    PostgreSQL's documentation, "SSL Support", says what each protects against. Its ``allow``
+    is left out: it prefers a connection in the clear.
+    """
+
+    DISABLE = "disable"
+    PREFER = "prefer"
+    REQUIRE = "require"
+    VERIFY_CA = "verify-ca"
+    VERIFY_FULL = "verify-full"
+
+    @property
+    def verifies(self) -> bool:
+        """Whether the server's certificate is checked against trusted authorities."""
+        return self in {TlsMode.VERIFY_CA, TlsMode.VERIFY_FULL}
+
+
+class BudgetPolicy(StrEnum):
+    """What happens at start when all workers together want more connections than there are."""
+
+    WARN = "warn"
+    REFUSE = "refuse"
+    OFF = "off"
+
+
+class IsolationLevel(StrEnum):
+    """The isolation level of a transaction, as SQLAlchemy spells it."""
+
+    READ_UNCOMMITTED = "READ UNCOMMITTED"
+    READ_COMMITTED = "READ COMMITTED"
+    REPEATABLE_READ = "REPEATABLE READ"
+    SERIALIZABLE = "SERIALIZABLE"
+
+
+class NestedCheckoutPolicy(StrEnum):
+    """What is done with a task that holds a connection and waits for another."""
+
+    REFUSE = "refuse"
+    WARN = "warn"
+    ALLOW = "allow"
 
 
 class Environment(StrEnum):
@@ -135,3 +190,140 @@ PRESETS: Mapping[SizePreset, Size] = {
     SizePreset.HIGH: Size(pool_size=50, max_overflow=20),
     SizePreset.CONTAINER: Size(pool_size=5, max_overflow=None, largest_pool_size=10),
 }
+
+
+class Proxy(StrEnum):
+    """A proxy, pooler or load balancer in front of the database."""
+
+    AWS_NETWORK_LOAD_BALANCER = "aws-network-load-balancer"
+    AWS_RDS_PROXY = "aws-rds-proxy"
+    AZURE_LOAD_BALANCER = "azure-load-balancer"
+    AZURE_PGBOUNCER = "azure-pgbouncer"
+    CLOUD_SQL_AUTH_PROXY = "cloud-sql-auth-proxy"
+    NEON = "neon"
+    PGBOUNCER = "pgbouncer"
+    SUPAVISOR = "supavisor"
+
+
+@dataclass(frozen=True, slots=True)
+class IdleLimit:
+    """How long a proxy keeps a connection on which nothing happens.
+
+    Args:
+        idle_timeout: Seconds, as the proxy is set up by default; None where it sets none.
+        source: Where the number comes from.
+    """
+
+    idle_timeout: int | None
+    source: str
+
+    @property
+    def pool_recycle(self) -> int | None:
+        """Seconds after which a connection is replaced in time; None where there is no limit."""
+        return None if self.idle_timeout is None else int(self.idle_timeout * RECYCLE_SHARE)
+
+
+RECYCLE_SHARE = 0.75
+
+PROXIES: Mapping[Proxy, IdleLimit] = {
+    Proxy.AWS_NETWORK_LOAD_BALANCER: IdleLimit(
+        350, "Elastic Load Balancing, Network Load Balancers, TCP idle timeout"
+    ),
+    Proxy.AWS_RDS_PROXY: IdleLimit(
+        1800, "Amazon RDS User Guide, RDS Proxy connection considerations, IdleClientTimeout"
+    ),
+    Proxy.AZURE_LOAD_BALANCER: IdleLimit(
+        240, "Microsoft Learn, Azure Load Balancer TCP Reset and Idle Timeout"
+    ),
+    Proxy.AZURE_PGBOUNCER: IdleLimit(
+        None, "Microsoft Learn, PgBouncer in Azure Database for PostgreSQL, server parameters"
+    ),
+    # The proxy closes nothing itself; the network under it forgets what is silent.
+    Proxy.CLOUD_SQL_AUTH_PROXY: IdleLimit(
+        600, "Google Cloud, Troubleshooting VMs, connection tracking of VPC networks"
+    ),
+    # Not the pooler's limit but the database's: it is suspended, and its connections end.
+    Proxy.NEON: IdleLimit(300, "Neon documentation, Scale to zero (formerly Autosuspend)"),
+    Proxy.PGBOUNCER: IdleLimit(None, "PgBouncer config.md, client_idle_timeout"),
+    Proxy.SUPAVISOR: IdleLimit(None, "Supavisor lib/supavisor/tenants/tenant.ex"),
+}
+
+# They put a database that nobody uses to sleep, which is no use if the pool keeps it awake.
+SLEEPING = frozenset({Proxy.NEON})
+
+# They lend one server connection to many clients in turn, so a statement prepared by one client
+# may be missing for it later, or be another client's. PgBouncer does so before 1.21 and wherever
+# max_prepared_statements is 0, as in Azure's; without a cache it is right on every version.
+SHARING = frozenset({Proxy.AZURE_PGBOUNCER, Proxy.PGBOUNCER, Proxy.SUPAVISOR})
+
+
+# Seconds. 300 to 600 is rare enough to cost nothing and outlasts what most firewalls allow.
+TCP_KEEPALIVE = 300
+
+Choice = TypeVar("Choice", bound=StrEnum)
+
+
+def filled_in(given: Mapping[str, object]) -> dict[str, object]:
+    """Complete settings that were given in part.
+
+    Args:
+        given: What was set, by field name, unchecked.
+
+    Returns:
+        The same with the numbers of its preset, its proxy and its environment's profile.
+        A wrong choice among them counts as none and is left for the model to refuse.
+    """
+    environment = _member(Environment, given.get("environment")) or Environment.DEVELOPMENT
+    profile = PROFILES[environment]
+    complete = {
+        **asdict(profile),
+        "tcp_keepalive": TCP_KEEPALIVE,
+        **_by_proxy(_member(Proxy, given.get("proxy"))),
+        **_by_preset(_member(SizePreset, given.get("preset")), given.get("pool_size")),
+        **given,
+    }
+    if "min_idle" not in given:
+        complete["min_idle"] = _within(complete["pool_size"], complete["min_idle"])
+    return complete
+
+
+def _member(choices: type[Choice], value: object) -> Choice | None:
+    return choices(value) if isinstance(value, str) and value in set(choices) else None
+
+
+def _by_proxy(proxy: Proxy | None) -> dict[str, object]:
+    if proxy is None:
+        return {}
+    defaults: dict[str, object] = {"pool_pre_ping": True}
+    early = PROXIES[proxy].pool_recycle
+    if early is not None:
+        defaults |= {"pool_recycle": early, "tcp_keepalive": min(TCP_KEEPALIVE, early)}
+    if proxy in SHARING:
+        defaults["statement_cache_size"] = 0
+    if proxy in SLEEPING:
+        defaults |= {"keepalive": 0, "min_idle": 0}
+    return defaults
+
+
+def _by_preset(preset: SizePreset | None, pool_size: object) -> dict[str, object]:
+    if preset is None:
+        return {}
+    size = PRESETS[preset]
+    if size.max_overflow is not None:
+        return {"pool_size": size.pool_size, "max_overflow": size.max_overflow}
+    kept = _whole(pool_size)
+    if kept is None or not size.fits(kept):
+        kept = size.pool_size
+    return {"pool_size": size.pool_size, "max_overflow": int(kept * OVERFLOW_SHARE)}
+
+
+def _within(pool_size: object, min_idle: int) -> int:
+    kept = _whole(pool_size)
+    return min_idle if kept is None else max(0, min(min_idle, kept))
+
+
+def _whole(value: object) -> int | None:
+    try:
+        return int(float(value)) if isinstance(value, str | int | float) else None
+    except (ValueError, OverflowError):
+        return None

@@ -1,9 +1,7 @@
 """What is counted about a database, and what it means."""
 
-from penstock.telemetry.buckets import BOUNDS
-from penstock.telemetry.histogram import HISTOGRAMS, Histogram
-from penstock.telemetry.reading import Reading, RouteUse, StatementUse, WorkerReading
-from penstock.telemetry.sample import Counters, Sample
+from penstock.telemetry.schema import BOUNDS, HISTOGRAMS, Counters, Histogram, Sample
+from penstock.telemetry.snapshot import Reading, RouteUse, StatementUse, WorkerReading
 from penstock.telemetry.statement_watch import StatementWatch
 from penstock.telemetry.telemetry import Telemetry
 

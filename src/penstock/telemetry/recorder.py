@@ -5,6 +5,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from math import nan
 
+from penstock.pool.errors import ConnectFailed, FailureReason, reason_of
 from penstock.pool.events import (
     CheckoutRefused,
     ConnectionClosed,
@@ -16,17 +17,21 @@ from penstock.pool.events import (
     Pinged,
     PoolEvent,
 )
-from penstock.pool.failure import ConnectFailed, FailureReason, reason_of
-from penstock.pool.loans import borrower_route
-from penstock.pool.refusal import Refused
+from penstock.pool.lease import borrower_route
+from penstock.pool.queue import Refused
 from penstock.pool.slot import CloseReason
 from penstock.pool.snapshot import PoolSnapshot
-from penstock.telemetry.buckets import BOUNDS
-from penstock.telemetry.histogram import HISTOGRAMS
-from penstock.telemetry.layout import COUNTERS, FAULT_BYTES, LAYOUT, SAMPLE, SECONDS_KEPT
-from penstock.telemetry.lease_table import write_leases
-from penstock.telemetry.reading import NO_ROUTE, Lease
-from penstock.telemetry.tables import routes_of, statements_of
+from penstock.telemetry.schema import (
+    BOUNDS,
+    COUNTERS,
+    FAULT_BYTES,
+    HISTOGRAMS,
+    LAYOUT,
+    SAMPLE,
+    SECONDS_KEPT,
+)
+from penstock.telemetry.snapshot import NO_ROUTE, Lease
+from penstock.telemetry.tables import routes_of, statements_of, write_leases
 from penstock.telemetry.worker_file import WorkerFile
 
 __all__ = ["NOT_KNOWN", "Recorder", "ServerNumbers"]

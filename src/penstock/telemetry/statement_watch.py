@@ -8,9 +8,9 @@ from math import inf
 from time import monotonic
 from typing import Protocol
 
-from penstock.drivers.shapes import shape
+from penstock.drivers.sql_text import shape
 from penstock.log_limit import LogLimit
-from penstock.pool.loans import borrower_route
+from penstock.pool.lease import borrower_route
 
 __all__ = [
     "RequestStatements",

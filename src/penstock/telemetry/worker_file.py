@@ -1,17 +1,153 @@
-"""One worker's file: memory that other processes read, and that outlives its process."""
+"""One worker's file: written by its process, read by the others, and locked while that lives."""
 
 import contextlib
 import mmap
 import os
+import stat
+import sys
 import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from math import isnan
 from pathlib import Path
 from typing import Self
 
-from penstock.telemetry.layout import LAYOUT
-from penstock.telemetry.locking import lock, try_lock, unlock
-from penstock.telemetry.own_file import UnusableFileError, open_own
+from penstock.telemetry.schema import (
+    COUNTERS,
+    HISTOGRAMS,
+    LAYOUT,
+    LEASE_NUMBERS,
+    LEASES,
+    SAMPLE,
+    SECONDS_KEPT,
+    Counters,
+    Histogram,
+    Sample,
+)
+from penstock.telemetry.snapshot import Lease, RouteUse, StatementUse, Totals, WorkerReading
+from penstock.telemetry.tables import (
+    OTHER_ROUTES,
+    OTHER_STATEMENTS,
+    read_leases,
+    routes_of,
+    statements_of,
+)
 
-__all__ = ["SUFFIX", "WorkerFile", "is_alive"]
+__all__ = [
+    "IS_POSSIBLE",
+    "SUFFIX",
+    "UnusableFileError",
+    "WorkerFile",
+    "WorkerReader",
+    "is_alive",
+    "lock",
+    "open_own",
+    "owner_and_mode",
+    "read_own",
+    "read_totals",
+    "try_lock",
+    "unlock",
+]
+
+if sys.platform != "win32":
+    import fcntl
+
+
+IS_POSSIBLE = sys.platform != "win32"
+"""Whether there are such locks."""
+
+
+def lock(descriptor: int) -> None:
+    """Lock a file that nobody else has locked."""
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+def try_lock(descriptor: int, *, is_shared: bool = False) -> bool:
+    """Lock a file unless somebody else has; return whether that worked.
+
+    Args:
+        descriptor: Of the open file.
+        is_shared: Whether others may have it locked in this way as well.
+    """
+    kind = fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def unlock(descriptor: int) -> None:
+    """Unlock a file, also for a process that was forked meanwhile and has it open as well."""
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+# Windows has neither, nor anything that they would help against.
+_UNTRUSTING = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+
+
+class UnusableFileError(OSError):
+    """A file is not what it should be; the message says in what way."""
+
+
+def open_own(path: Path, flags: int = os.O_RDONLY) -> int:
+    """Open a regular file of this user's.
+
+    Args:
+        path: Where it is.
+        flags: As for ``os.open``.
+
+    Returns:
+        Its descriptor.
+
+    Raises:
+        UnusableFileError: Something else is there, or another user's.
+        FileNotFoundError: Nothing is there, and ``O_CREAT`` is not among the flags.
+        OSError: It cannot be opened.
+    """
+    try:
+        _check(path.lstat())  # a device may do something as soon as it is opened
+    except FileNotFoundError:
+        if not flags & os.O_CREAT:
+            raise
+    descriptor = os.open(path, flags | _UNTRUSTING, 0o600)
+    try:
+        _check(os.fstat(descriptor))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def read_own(path: Path, size: int, sizes: range) -> bytes:
+    """Return the beginning of a regular file of this user's.
+
+    Args:
+        path: Where it is.
+        size: Bytes to read at most.
+        sizes: How many it may have.
+
+    Raises:
+        OSError: As :func:`open_own`, or it has another size.
+    """
+    with os.fdopen(open_own(path), "rb", buffering=0) as file:
+        if (found := os.fstat(file.fileno()).st_size) not in sizes:
+            raise UnusableFileError(f"it has {found} bytes")
+        return file.read(size)
+
+
+def owner_and_mode(found: os.stat_result) -> str:
+    """Return who owns a file or directory and who may use it, in words."""
+    return f"belongs to uid {found.st_uid} and has mode {stat.S_IMODE(found.st_mode):04o}"
+
+
+def _check(found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise UnusableFileError("it is not a regular file")
+    if found.st_uid != os.getuid():
+        raise UnusableFileError(f"it {owner_and_mode(found)}")
+
 
 SUFFIX = ".worker"
 
@@ -102,3 +238,158 @@ def is_alive(path: Path) -> bool:
             return True
         unlock(descriptor)
         return False
+
+
+_COUNTS = frozenset(COUNTERS) | {
+    "size", "limit", "checked_in", "checked_out", "overflow", "opening", "invalid", "waiting",
+    "at_rest",
+}  # fmt: skip
+_SERVERS = SAMPLE[-4:]
+"""Numbers of the server, which need not be known."""
+LARGEST = 2.0**53
+"""What every number in a file is below; from here on a float does not count by ones."""
+LATEST = 2.0**33
+"""Unix time, in the year 2242, that no moment in a file is after."""
+
+
+class WorkerReader:
+    """Reads the file of one worker again and again.
+
+    Args:
+        path: Where it is.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._history: deque[Sample] = deque(maxlen=SECONDS_KEPT)
+        """Read before, for there is little new each time."""
+        self._seen = 0
+
+    def read(self) -> WorkerReading:
+        """Return what it says.
+
+        Raises:
+            FileNotFoundError: It is gone.
+            OSError: It cannot be read.
+            UnusableFileError: It is damaged, of another release, or not a worker's file at all.
+        """
+        content = _content(self._path, LAYOUT.size)
+        texts = memoryview(content)
+        numbers: memoryview[float] = texts[: LAYOUT.numbers * 8].cast("d")
+        pid, started, written = _head(numbers)
+        unreachable, failures = _checked(numbers[LAYOUT.unreachable :][:2].tolist())
+        self._read_history(numbers, written)
+        return WorkerReading(
+            pid=pid,
+            started=started,
+            now=self._history[-1] if self._history else Sample(started),
+            history=tuple(self._history),
+            counters=_counters(numbers),
+            histograms=_histograms(numbers),
+            routes=_routes(numbers, texts),
+            statements=_statements(numbers, texts),
+            leases=_leases(numbers, texts),
+            unreachable=unreachable,
+            failures=int(failures),
+            fault=bytes(texts[LAYOUT.fault_text :]).rstrip(b"\0").decode(errors="ignore"),
+        )
+
+    def _read_history(self, numbers: "memoryview[float]", written: int) -> None:
+        width = len(SAMPLE)
+        places = [
+            LAYOUT.history + number % SECONDS_KEPT * width
+            for number in range(max(self._seen, written - SECONDS_KEPT), written)
+        ]
+        for sample in [_sample(numbers[place : place + width].tolist()) for place in places]:
+            self._add(sample)
+        self._seen = written
+
+    def _add(self, sample: Sample) -> None:
+        while self._history and self._history[-1].at > sample.at:
+            self._history.pop()  # taken before the clock was set back
+        self._history.append(sample)
+
+
+def read_totals(path: Path) -> Totals:
+    """Return what the worker of a file has counted since its start.
+
+    Raises:
+        OSError: As :meth:`WorkerReader.read`.
+    """
+    numbers = memoryview(_content(path, LAYOUT.history * 8)).cast("d")
+    pid, is_closed = numbers[LAYOUT.pid], bool(numbers[LAYOUT.is_closed])
+    known = int(pid) if 0 <= pid < LARGEST else 0
+    return Totals(_counters(numbers), _histograms(numbers), known, is_closed)
+
+
+def _content(path: Path, size: int) -> bytes:
+    content = read_own(path, size, range(LAYOUT.size, LAYOUT.size + 1))
+    (signature,) = memoryview(content)[LAYOUT.signature * 8 :][:8].cast("d")
+    if signature != LAYOUT.version:
+        raise UnusableFileError("it was not written by this release")
+    return content
+
+
+def _checked(numbers: Sequence[float], below: float = LARGEST) -> Sequence[float]:
+    # Also false for what is not a number.
+    if all(0 <= number < below for number in numbers):
+        return numbers
+    raise UnusableFileError("it is damaged: one of its numbers is none that a worker writes")
+
+
+def _head(numbers: "memoryview[float]") -> tuple[int, float, int]:
+    pid, started, written = numbers[LAYOUT.pid], numbers[LAYOUT.started], numbers[LAYOUT.written]
+    _checked((pid, written)), _checked((started,), LATEST)
+    return int(pid), started, int(written)
+
+
+def _routes(numbers: "memoryview[float]", texts: memoryview) -> tuple[RouteUse, ...]:
+    rows = routes_of(numbers, texts).read(OTHER_ROUTES)
+    return tuple(RouteUse(name[0], int(v[0]), v[1], v[2]) for name, v in _each_checked(rows))
+
+
+def _statements(numbers: "memoryview[float]", texts: memoryview) -> tuple[StatementUse, ...]:
+    rows = statements_of(numbers, texts).read(OTHER_STATEMENTS)
+    return tuple(
+        StatementUse(name[0], name[1], int(v[0]), v[1], v[2], int(v[3]), int(v[4]), v[5])
+        for name, v in _each_checked(rows)
+    )
+
+
+def _leases(numbers: "memoryview[float]", texts: memoryview) -> tuple[Lease, ...]:
+    end = LAYOUT.leases + LEASES * LEASE_NUMBERS
+    return read_leases(_checked(numbers[LAYOUT.leases : end].tolist()), texts)
+
+
+_Rows = Iterable[tuple[tuple[str, ...], Sequence[float]]]
+
+
+def _each_checked(rows: _Rows) -> Iterator[tuple[tuple[str, ...], Sequence[float]]]:
+    for name, values in rows:
+        yield name, _checked(values)
+
+
+def _counters(numbers: "memoryview[float]") -> Counters:
+    end = LAYOUT.counters + len(COUNTERS)
+    counters = Counters(*map(int, _checked(numbers[LAYOUT.counters : end].tolist())))
+    # It is written once a second; what has come back since then has been lent before.
+    lent = max(counters.checkouts, counters.checkins)
+    return Counters(**{**asdict(counters), "checkouts": lent})
+
+
+def _histograms(numbers: "memoryview[float]") -> dict[str, Histogram]:
+    made = {}
+    for name in HISTOGRAMS:
+        begin = LAYOUT.histogram(name)
+        *counts, seconds = _checked(numbers[begin : begin + LAYOUT.of_histogram].tolist())
+        made[name] = Histogram(tuple(map(int, counts)), seconds)
+    return made
+
+
+def _sample(values: Sequence[float]) -> Sample:
+    by_name = dict(zip(SAMPLE, values, strict=True))
+    _checked((by_name["at"],), LATEST)
+    _checked([v for n, v in by_name.items() if n not in _SERVERS])
+    _checked([abs(by_name[n]) for n in _SERVERS if not isnan(by_name[n])])
+    typed = {n: int(v) if n in _COUNTS else v for n, v in by_name.items()}
+    return Sample(**typed)  # type: ignore[arg-type]  # as just made

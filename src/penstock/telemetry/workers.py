@@ -1,16 +1,216 @@
-"""Reading the files of all workers: those that live, and what those that ended have left."""
+"""The files of all workers: those that live, and what those that ended have left."""
 
 import contextlib
+import json
 import logging
+import os
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Lock
+from typing import Any, Self
 
-from penstock.telemetry.ended import Ended, locked
-from penstock.telemetry.reading import Reading, WorkerReading
-from penstock.telemetry.worker_file import SUFFIX, is_alive
-from penstock.telemetry.worker_reading import WorkerReader, read_totals
+from penstock.telemetry.schema import BOUNDS, Counters, Histogram
+from penstock.telemetry.snapshot import Reading, Totals, WorkerReading
+from penstock.telemetry.worker_file import (
+    SUFFIX,
+    UnusableFileError,
+    WorkerReader,
+    is_alive,
+    open_own,
+    owner_and_mode,
+    read_own,
+    read_totals,
+    try_lock,
+    unlock,
+)
 
-__all__ = ["Workers"]
+__all__ = ["LOCK", "Ended", "Workers", "group_directory", "leave_nothing", "locked"]
+
+LOCK = "lock"
+"""The file that only one reader at a time may have locked."""
+LOCK_SECONDS = 0.05
+"""How long a reader waits for another that is adding up the ended ones; then it goes on without."""
+
+LOST = 100
+"""Lost workers that are remembered."""
+
+LARGEST = 4 * 2**20
+"""Bytes of a file of sums; with the names of ten thousand files it has a tenth of that."""
+
+
+@dataclass
+class Ended:
+    """What ended workers of one database have counted, and whose files are in it."""
+
+    counters: Counters = field(default_factory=Counters)
+    histograms: dict[str, Histogram] = field(default_factory=dict)
+    files: set[str] = field(default_factory=set)
+    lost: list[tuple[int, float]] = field(default_factory=list)
+    """Who ended without closing the database, and when that was noticed."""
+
+    def add(self, file: str, worker: Totals) -> None:
+        """Add one worker's, whose file is to go."""
+        self.files.add(file)
+        if not worker.is_closed:
+            self.lost = [*self.lost, (worker.pid, time.time())][-LOST:]
+        counters = worker.counters
+        self.counters += counters
+        wait = worker.histograms["wait"]
+        # What it had not yet brought up to date; see the recorder.
+        at_once = max(wait.counts[0], counters.checkouts - counters.waits)
+        waits = Histogram((at_once, *wait.counts[1:]), wait.seconds)
+        for name, histogram in {**worker.histograms, "wait": waits}.items():
+            self.histograms[name] = self.histograms.get(name, Histogram()) + histogram
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Return what was written before; nothing where there is no file.
+
+        Raises:
+            OSError: It cannot be read.
+            UnusableFileError: It was not written by this release, or is damaged.
+        """
+        try:
+            content = read_own(path, LARGEST, range(LARGEST + 1))
+        except FileNotFoundError:
+            return cls()
+        try:
+            said = json.loads(content)
+            return cls(
+                Counters(**{name: _count(value) for name, value in said["counters"].items()}),
+                {str(name): _histogram(value) for name, value in said["histograms"].items()},
+                {str(name) for name in said["files"]},
+                [(_count(pid), float(_count(int(at)))) for pid, at in said["lost"]],
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise UnusableFileError("it is damaged, or another release's") from error
+
+    def write(self, path: Path) -> None:
+        """Write it as a whole, before the files go, so that nobody counts anything twice."""
+        self.files = {file for file in self.files if (path.parent / file).exists()}
+        new = path.with_name(f"{path.name}.new")
+        new.unlink(missing_ok=True)  # of a worker that was killed here, or a link to elsewhere
+        descriptor = open_own(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        with os.fdopen(descriptor, "w") as file:
+            json.dump({**asdict(self), "files": sorted(self.files)}, file)
+        new.replace(path)
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[bool]:
+    """Keep other readers from adding up the ended workers for the length of a block.
+
+    Args:
+        directory: Where the files are.
+
+    Yields:
+        Whether that worked within a twentieth of a second; not where the lock's file cannot be had.
+    """
+    descriptor = None
+    with contextlib.suppress(OSError):  # the directory is gone, its disk full, or another user's
+        descriptor = open_own(directory / LOCK, os.O_RDWR | os.O_CREAT)
+    if descriptor is None:
+        yield False
+        return
+    with contextlib.closing(os.fdopen(descriptor, "rb", buffering=0)):
+        until = time.monotonic() + LOCK_SECONDS
+        while not (is_alone := try_lock(descriptor)) and time.monotonic() < until:
+            time.sleep(0.001)
+        try:
+            yield is_alone
+        finally:
+            unlock(descriptor)
+
+
+def _histogram(said: Mapping[str, Any]) -> Histogram:
+    counts, seconds = tuple(map(_count, said["counts"])), said["seconds"]
+    if len(counts) != len(BOUNDS) + 1 or not 0 <= seconds < 2**63:
+        raise ValueError("not a histogram")
+    return Histogram(counts, float(seconds))
+
+
+def _count(said: object) -> int:
+    if type(said) is not int or not 0 <= said < 2**63:
+        raise ValueError("not a count")
+    return said
+
+
+def group_directory(chosen: Path | None) -> Path:
+    """Return the directory of this process's group of workers, made if it is missing.
+
+    Args:
+        chosen: The setting ``telemetry_dir``; None for one of the user's own, which all children
+            of one parent share: the workers that one supervisor has started.
+
+    Raises:
+        OSError: It cannot be made, or another user owns it or could write into it.
+    """
+    if chosen is not None:
+        chosen.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _refuse_foreign(chosen)
+        return chosen
+    own = _base() / f"penstock-{os.getuid()}"
+    own.mkdir(mode=0o700, exist_ok=True)
+    _refuse_foreign(own)
+    _sweep(own)
+    group = own / str(os.getppid())
+    group.mkdir(mode=0o700, exist_ok=True)
+    return group
+
+
+def _base() -> Path:
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    # It may be gone with its session, or another user's, from whom this one has it.
+    usable = runtime and os.access(runtime, os.W_OK | os.X_OK)
+    return Path(runtime if usable else tempfile.gettempdir())
+
+
+def leave_nothing(group: Path) -> None:
+    """Remove a directory that :func:`group_directory` has chosen, if nobody else uses it."""
+    if any(path.name != LOCK for path in group.iterdir()):
+        return
+    with contextlib.suppress(OSError):  # somebody came meanwhile
+        (group / LOCK).unlink(missing_ok=True)
+        group.rmdir()
+        group.parent.rmdir()
+
+
+def _refuse_foreign(directory: Path) -> None:
+    # In a directory that everybody can write to, another user may have come first.
+    found = directory.lstat()
+    if stat.S_ISLNK(found.st_mode) and found.st_uid in {0, os.getuid()}:
+        found = directory.stat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise PermissionError(
+            f"{directory} is not this user's alone: it {owner_and_mode(found)}. A folder inside "
+            "of it that does not exist yet is made for this user"
+        )
+
+
+def _sweep(directory: Path) -> None:
+    # Workers may outlive their supervisor, and that of another container is not seen from here.
+    for group in directory.iterdir():
+        if group.name.isdecimal() and not (_runs(int(group.name)) or _is_in_use(group)):
+            shutil.rmtree(group, ignore_errors=True)
+
+
+def _is_in_use(group: Path) -> bool:
+    return any(is_alive(path) for path in group.glob(f"*{SUFFIX}"))
+
+
+def _runs(pid: int) -> bool:
+    with contextlib.suppress(PermissionError):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+    return True
+
 
 _logger = logging.getLogger("penstock.telemetry")
 

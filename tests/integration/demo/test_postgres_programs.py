@@ -12,7 +12,7 @@ from tests.servers.parts import require_part
 from tests.servers.postgres import own_postgres, postgres_programs
 from tests.servers.process import ServerProcess
 
-from penstock.demo.postgres_programs import embedded_programs
+from penstock.demo.embedded_postgres import embedded_programs
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root starts servers as another")
 

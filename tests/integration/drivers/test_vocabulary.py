@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.integration.drivers.session import Session
 from tests.servers.postgres import PostgresServer
 
-from penstock.drivers.vocabulary import HARMLESS, KEYWORDS, SYNTAX
+from penstock.drivers.sql_text import HARMLESS, KEYWORDS, SYNTAX
 
 CALLABLE = Path(__file__).with_name("callable_functions.sql").read_text()
 CALLS = Path(__file__).with_name("calls.sql").read_text()

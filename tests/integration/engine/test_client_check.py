@@ -53,8 +53,8 @@ async def test_an_interval_of_one_s_own_is_kept(database_url: str, driver: str) 
 async def test_a_server_that_cannot_look_is_connected_to_all_the_same(
     database_url: str, driver: str, name: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("penstock.engine.postgresql.CLIENT_CHECK", name)
-    monkeypatch.setattr("penstock.engine.postgresql.CLIENT_CHECK_INTERVAL", value)
+    monkeypatch.setattr("penstock.engine.connect_arguments.CLIENT_CHECK", name)
+    monkeypatch.setattr("penstock.engine.connect_arguments.CLIENT_CHECK_INTERVAL", value)
     async with engine_on(with_driver(database_url, driver)) as engine:
         assert await scalar(engine, "SHOW jit") == "off"
 

@@ -12,8 +12,9 @@ from tests.integration.engine.engines import engine_on, scalar
 from tests.servers.postgres import PostgresServer
 
 from penstock.engine import pool_snapshot
-from penstock.pool import PenstockPool, PoolSnapshot, adapter
-from penstock.pool.loans import STATEMENT_KEY
+from penstock.pool import PenstockPool, PoolSnapshot
+from penstock.pool import pool as adapter
+from penstock.pool.lease import STATEMENT_KEY
 
 PID = "SELECT pg_backend_pid()"
 

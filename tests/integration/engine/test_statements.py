@@ -11,9 +11,9 @@ from tests.integration.engine.engines import engine_on
 
 from penstock.engine import watch_statements
 from penstock.pool import PenstockPool
-from penstock.pool.loans import STATEMENT_KEY
+from penstock.pool.lease import STATEMENT_KEY
 from penstock.telemetry import StatementWatch
-from penstock.telemetry.at_rest import count_at_rest
+from penstock.telemetry.leases import count_at_rest
 from penstock.telemetry.statement_watch import RequestStatements, request_statements
 
 WORDS = Table(

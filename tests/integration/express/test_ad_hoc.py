@@ -26,7 +26,7 @@ from tests.integration.express.reads import ids
 from tests.integration.express.shop import Base, Item, Stock, fill
 
 from penstock import Database, ParameterError, QueryRefused, query
-from penstock.express.adhoc import SIZE
+from penstock.express.lane import SIZE
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -27,7 +27,7 @@ from tests.servers.postgres import PostgresServer
 from tests.servers.proxy import Proxy, proxy_before
 
 from penstock import Database, DeadlineExceeded, ExpressError, query
-from penstock.fastapi.units import RequestUnits
+from penstock.fastapi.request_sessions import RequestUnits
 from penstock.telemetry.statement_watch import request_statements
 
 authors = select(Author).order_by(Author.id)

@@ -29,7 +29,7 @@ from tests.servers.pgbouncer import Era, PgbouncerServer, pgbouncer_of, pgbounce
 from tests.servers.postgres import PostgresServer
 
 from penstock import Database, query
-from penstock.fastapi.units import RequestUnits
+from penstock.fastapi.request_sessions import RequestUnits
 
 POOLERS: dict[str, tuple[Era, int | None]] = {
     "before-1.21": (Era.BLIND, None),

@@ -14,7 +14,7 @@ from tests.integration.express.related_statements import READS, WRITES
 
 from penstock import Database, query
 from penstock.express.errors import ExpressError
-from penstock.express.lanes import Call, Pick
+from penstock.express.lane import Call, Pick
 from penstock.testing import undone
 
 pytestmark = [

@@ -19,7 +19,7 @@ from tests.servers.proxy import Proxy, proxy_before
 
 from penstock import Database, query
 from penstock.deadlines import Deadline, Limits, current_limits
-from penstock.fastapi.units import RequestUnits
+from penstock.fastapi.request_sessions import RequestUnits
 
 
 class Base(DeclarativeBase):
@@ -207,7 +207,7 @@ async def test_what_is_asked_at_once_waits_for_its_turn_and_costs_no_more(
 async def test_a_connection_that_replaces_another_has_prepared_its_statements(
     postgres: PostgresServer, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("penstock.pool.timers.TICK", 0.02)
+    monkeypatch.setattr("penstock.pool.worker.TICK", 0.02)
     there = postgres.host, postgres.port, database_url
     async with one_connection(*there, max_overflow=1) as (database, proxy):
         pool: Any = database.engine.pool

@@ -16,7 +16,7 @@ from tests.servers.web import client_of
 
 from penstock import SessionClosed
 from penstock.fastapi import ReadSession, WriteSession
-from penstock.fastapi.units import HAS_EXIT_STACK
+from penstock.fastapi.request_sessions import HAS_EXIT_STACK
 
 pytestmark = pytest.mark.skipif(
     not HAS_EXIT_STACK, reason="this FastAPI has no scopes of dependencies"

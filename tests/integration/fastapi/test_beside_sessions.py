@@ -16,7 +16,7 @@ from tests.integration.fastapi.notes import Note, Onlooker
 
 import penstock
 from penstock import Database, NestedCheckout, SelfDeadlock
-from penstock.fastapi.units import RequestUnits
+from penstock.fastapi.request_sessions import RequestUnits
 from penstock.testing import undone
 
 BACKEND = text("SELECT pg_backend_pid()")

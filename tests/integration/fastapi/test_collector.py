@@ -8,7 +8,7 @@ from tests.servers.web import client_of
 
 from penstock import Database
 from penstock.fastapi import install
-from penstock.fastapi.collector import THRESHOLDS
+from penstock.fastapi.install import THRESHOLDS
 
 State = tuple[tuple[int, int, int], bool]
 

@@ -14,8 +14,8 @@ from tests.servers.web import client_of, serving
 
 from penstock import Database
 from penstock.fastapi import ReadSession, WriteSession, install, read_session
+from penstock.fastapi.request_sessions import units_of
 from penstock.fastapi.routes import OperationsRoute
-from penstock.fastapi.units import units_of
 
 
 async def test_the_database_is_open_throughout_the_applications_own_lifespan(
@@ -304,7 +304,7 @@ async def test_a_session_can_be_overridden_as_any_dependency(app: FastAPI) -> No
 async def test_the_header_and_the_line_of_each_request_can_be_turned_off(
     database_url: str, caplog: pytest.LogCaptureFixture, process_time: bool, request_log: bool
 ) -> None:
-    caplog.set_level(logging.INFO, "penstock.fastapi.pool_log")
+    caplog.set_level(logging.INFO, "penstock.fastapi.middleware")
     app = FastAPI()
     database = Database.from_url(database_url, environment="testing")
     install(app, database, process_time=process_time, request_log=request_log)
@@ -313,7 +313,7 @@ async def test_the_header_and_the_line_of_each_request_can_be_turned_off(
         answer = await client.get("/health/live")
 
     assert ("x-process-time" in answer.headers) is process_time
-    lines = [line for line in caplog.records if line.name == "penstock.fastapi.pool_log"]
+    lines = [line for line in caplog.records if line.name == "penstock.fastapi.middleware"]
     assert bool(lines) is request_log
 
 

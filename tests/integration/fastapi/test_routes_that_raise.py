@@ -16,7 +16,7 @@ from tests.servers.web import client_of
 
 from penstock import Database, SessionClosed
 from penstock.fastapi import install, write_session
-from penstock.fastapi.units import HAS_EXIT_STACK
+from penstock.fastapi.request_sessions import HAS_EXIT_STACK
 
 ROLLED_BACK: list[str] = []
 COMMITTED = ["debit"]

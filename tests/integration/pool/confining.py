@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.integration.pool.pools import MakeEngine, pool_of
 
-from penstock.express.loan import Loan
+from penstock.express.lease import Loan
 
 __all__ = [
     "DEFAULT",

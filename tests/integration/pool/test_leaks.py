@@ -14,8 +14,7 @@ from tests.eventually import eventually
 from tests.integration.pool.pools import pool_of
 
 from penstock import Database, PenstockPool
-from penstock.pool.events import LoanLeaked, PoolEvent
-from penstock.pool.leak import LeakReport
+from penstock.pool.events import LeakReport, LoanLeaked, PoolEvent
 
 
 class Reports:

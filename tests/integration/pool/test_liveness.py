@@ -294,8 +294,8 @@ async def test_pool_timeout_zero_leaves_time_for_a_ping(
 async def test_a_ping_whose_asker_was_cancelled_keeps_its_slot_within_the_bounds_of_mending(
     make_engine: MakeEngine, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("penstock.pool.upkeep.MEND_TIMEOUT", 0.2)
-    monkeypatch.setattr("penstock.pool.closing.CLOSE_TIMEOUT", 0.2)
+    monkeypatch.setattr("penstock.pool.worker.MEND_TIMEOUT", 0.2)
+    monkeypatch.setattr("penstock.pool.liveness.CLOSE_TIMEOUT", 0.2)
     engine = make_engine(pool_size=1, max_overflow=0, ping_timeout=30)
     silent = await backend(engine)
     age(engine, 30)

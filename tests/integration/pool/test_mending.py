@@ -102,7 +102,7 @@ async def test_a_server_that_does_not_answer_the_cancellation_is_given_up(
 ) -> None:
     if postgres.directory is None:
         pytest.skip("freezes a process of the server, so it has to be one that the tests started")
-    monkeypatch.setattr("penstock.pool.upkeep.MEND_TIMEOUT", 0.3)
+    monkeypatch.setattr("penstock.pool.worker.MEND_TIMEOUT", 0.3)
     engine = create_async_engine(database_url, poolclass=PenstockPool, pool_size=1, max_overflow=0)
     frozen = await backend(engine)
     task = asyncio.create_task(sleep_on_server(engine))
@@ -121,7 +121,7 @@ async def test_a_server_that_does_not_answer_the_cancellation_is_given_up(
 async def test_a_loop_that_stood_still_saves_the_connection_all_the_same(
     engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("penstock.pool.upkeep.MEND_TIMEOUT", 2.0)
+    monkeypatch.setattr("penstock.pool.worker.MEND_TIMEOUT", 2.0)
     process = await backend(engine)
     await cancel_a_query(engine)
     await asyncio.sleep(0)  # in which the mending begins

@@ -14,11 +14,9 @@ from sqlalchemy import text
 from tests.eventually import eventually
 
 from penstock import Database, query
-from penstock.telemetry.ended import locked
-from penstock.telemetry.layout import LAYOUT
-from penstock.telemetry.worker_file import WorkerFile
-from penstock.telemetry.worker_reading import WorkerReader
-from penstock.telemetry.workers import Workers
+from penstock.telemetry.schema import LAYOUT
+from penstock.telemetry.worker_file import WorkerFile, WorkerReader
+from penstock.telemetry.workers import Workers, locked
 
 ONE = query(text("SELECT 1 AS one"))
 

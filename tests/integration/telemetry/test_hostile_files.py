@@ -17,10 +17,9 @@ from tests.eventually import eventually
 
 from penstock import Database
 from penstock.fastapi import install
-from penstock.telemetry.directory import group_directory
-from penstock.telemetry.layout import COUNTERS, LAYOUT, SAMPLE
+from penstock.telemetry.schema import COUNTERS, LAYOUT, SAMPLE
 from penstock.telemetry.worker_file import WorkerFile
-from penstock.telemetry.workers import Workers
+from penstock.telemetry.workers import Workers, group_directory
 
 KEY = "key"
 NOBODY = 65534

@@ -19,8 +19,8 @@ from penstock import Database
 from penstock.fastapi import CurrentDatabase, WriteSession, install
 from penstock.findings import Finding
 from penstock.telemetry import rules
-from penstock.telemetry.layout import LEASES
-from penstock.telemetry.reading import Lease
+from penstock.telemetry.schema import LEASES
+from penstock.telemetry.snapshot import Lease
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ async def test_a_server_that_is_gone_is_told_without_traffic_and_forgotten_when_
 ) -> None:
     monkeypatch.setattr("penstock.telemetry.telemetry.ASK_FIRST", 0.2)
     monkeypatch.setattr("penstock.telemetry.telemetry.ASK_EVERY", 0.2)
-    monkeypatch.setattr("penstock.telemetry.rules.opening.UNREACHABLE_FOR", 1.0)
+    monkeypatch.setattr("penstock.telemetry.rules.connections.UNREACHABLE_FOR", 1.0)
     url = restartable.server.url()
     async with database_of(url, tmp_path, pool_timeout=0.3, connect_timeout=0.3) as database:
         assert "server-unreachable" not in findings_of(database)

@@ -2,10 +2,8 @@ import json
 
 from rich.console import Console
 
-from penstock.demo.figures import DemoFigures
-from penstock.demo.pool_watch import PoolPeaks
-from penstock.demo.report import report
-from penstock.load.recording import Outcome, Recording
+from penstock.demo.report import DemoFigures, PoolPeaks, report
+from penstock.load.result import Outcome, Recording
 
 
 def figures(*errors: str | None) -> DemoFigures:

@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 import pytest
 from pydantic import ValidationError
 
-from penstock.demo.users.schemas import UserChanges, UserIn, UserOut
+from penstock.demo.users.routes import UserChanges, UserIn, UserOut
 
 GOOD = {"email": "ada@example.com", "username": "ada", "password": "12345678"}
 

@@ -1,6 +1,6 @@
 from random import Random
 
-from penstock.demo.traffic import traffic
+from penstock.demo.run import traffic
 from penstock.load import Request
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.drivers.effects import effects_of
-from penstock.drivers.lexer import Kind, Quotes, tokens
+from penstock.drivers.sql_text import Kind, Quotes, tokens
 
 DIALECTS = [(Quotes.STANDARD, False), (Quotes.STANDARD, True), (Quotes.BACKSLASHES, True)]
 DIALECTS += [(Quotes.MYSQL, False)]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.drivers.shapes import LONGEST, _shape, shape
+from penstock.drivers.sql_text import LONGEST, _shape, shape
 
 TEXTS = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), max_size=30)
 NUMBERS = st.one_of(

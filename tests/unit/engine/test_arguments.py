@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from penstock.engine.mysql import mysql_arguments
-from penstock.engine.postgresql import asyncpg_arguments, psycopg_arguments
-from penstock.engine.sqlite import sqlite_arguments
+from penstock.engine.connect_arguments import asyncpg_arguments, mysql_arguments, psycopg_arguments
+from penstock.engine.connector import sqlite_arguments
 from penstock.errors import SettingsError
 from penstock.settings import DatabaseSettings, Proxy
 

@@ -10,7 +10,7 @@ import pytest
 from psycopg import OperationalError
 
 from penstock.pool import ConnectFailed, FailureReason
-from penstock.pool.failure import reason_of
+from penstock.pool.errors import reason_of
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,8 @@ from typing import get_args
 
 import pytest
 
-from penstock.engine.driver import EXTRAS
-from penstock.engine.keepalive import INTERVAL, PROBES, USER_TIMEOUT
-from penstock.engine.postgresql import POOLERS
-from penstock.engine.sqlite import PRAGMAS
+from penstock.engine.connect_arguments import INTERVAL, POOLERS, PROBES, USER_TIMEOUT
+from penstock.engine.connector import EXTRAS, PRAGMAS
 from penstock.pool import FailureReason
 from penstock.settings import Driver, Proxy, TlsMode
 

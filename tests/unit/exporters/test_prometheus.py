@@ -11,12 +11,10 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from penstock.exporters import prometheus_names as names
+from penstock.exporters import prometheus as names
 from penstock.exporters.prometheus import BUCKETS, TOP_ROUTES, PoolCollector, exposition
-from penstock.telemetry.buckets import BOUNDS
-from penstock.telemetry.histogram import HISTOGRAMS, Histogram
-from penstock.telemetry.reading import Reading, RouteUse, WorkerReading
-from penstock.telemetry.sample import Counters, Sample
+from penstock.telemetry.schema import BOUNDS, HISTOGRAMS, Counters, Histogram, Sample
+from penstock.telemetry.snapshot import Reading, RouteUse, WorkerReading
 
 NOW = 1_732_200_000.0
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"

@@ -8,10 +8,8 @@ from typing import Any
 from penstock.fastapi.live_document import database_document, encode
 from penstock.fastapi.recent_times import RecentTimes
 from penstock.findings import Finding, Severity
-from penstock.telemetry.buckets import BOUNDS, bucket_of
-from penstock.telemetry.histogram import HISTOGRAMS, Histogram
-from penstock.telemetry.reading import Reading, RouteUse, StatementUse, WorkerReading
-from penstock.telemetry.sample import Counters, Sample
+from penstock.telemetry.schema import BOUNDS, HISTOGRAMS, Counters, Histogram, Sample, bucket_of
+from penstock.telemetry.snapshot import Reading, RouteUse, StatementUse, WorkerReading
 
 
 def worker(pid: int, *lent: int, start: int = 100, **more: Any) -> WorkerReading:

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock import Database
-from penstock.fastapi.pool_log import WARNING_PAUSE, PoolLog
+from penstock.fastapi.middleware import WARNING_PAUSE, PoolLog
 
 SCOPE = {"method": "GET", "path": "/"}
 START = {"type": "http.response.start", "status": 200}

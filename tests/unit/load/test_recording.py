@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.load.recording import Outcome, Recording, nearest_rank
+from penstock.load.result import Outcome, Recording, nearest_rank
 
 
 def answered(milliseconds: float, error: str | None = None) -> Outcome:

@@ -4,14 +4,10 @@ import math
 from collections.abc import Container
 from random import Random
 
-from penstock.pool.admission import AdmissionPolicy
-from penstock.pool.ledger import Ledger
-from penstock.pool.lifetime import Backoff, Lifetime
-from penstock.pool.orders import Check, Close, Open, Order
-from penstock.pool.refusal import Refusal, Refused
-from penstock.pool.schedule import Schedule
-from penstock.pool.slot import IDLE, LENT, Slot
-from penstock.pool.waiters import Waiter
+from penstock.pool.housekeeper import Schedule
+from penstock.pool.ledger import Check, Close, Ledger, Open, Order
+from penstock.pool.queue import AdmissionPolicy, Refusal, Refused, Waiter
+from penstock.pool.slot import IDLE, LENT, Backoff, Lifetime, Slot
 
 __all__ = [
     "NOW",

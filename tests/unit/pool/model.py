@@ -5,11 +5,9 @@ from typing import TYPE_CHECKING
 
 from tests.unit.pool.askers import NOW, Asker
 
-from penstock.pool.ledger import Ledger, Tally
-from penstock.pool.orders import Check, Close, Open, Order
-from penstock.pool.refusal import Refusal, Refused
+from penstock.pool.ledger import Check, Close, Ledger, Open, Order, Tally
+from penstock.pool.queue import Refusal, Refused, WaitersTally
 from penstock.pool.slot import CHECKING, CLOSING, IDLE, LENT, OPENING, Slot, SlotState
-from penstock.pool.waiters import WaitersTally
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

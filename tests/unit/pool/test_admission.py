@@ -4,8 +4,7 @@ import math
 
 import pytest
 
-from penstock.pool.admission import PACE_SAMPLES, Admission, AdmissionPolicy, QueueClock
-from penstock.pool.refusal import Refused
+from penstock.pool.queue import PACE_SAMPLES, Admission, AdmissionPolicy, QueueClock, Refused
 
 TARGET, INTERVAL = 0.005, 0.1
 CODEL = AdmissionPolicy(codel_target=TARGET, codel_interval=INTERVAL)

@@ -2,9 +2,8 @@
 
 from tests.unit.pool.askers import NOW, ask, carry_out, idle, lend, new_ledger, orders
 
-from penstock.pool.ledger import Tally
-from penstock.pool.orders import Close, Open
-from penstock.pool.refusal import Refused
+from penstock.pool.ledger import Close, Open, Tally
+from penstock.pool.queue import Refused
 from penstock.pool.slot import CHECKING, CloseReason
 
 

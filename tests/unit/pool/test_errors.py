@@ -15,7 +15,7 @@ from penstock.pool.errors import (
     PoolTimeout,
     refusal_error,
 )
-from penstock.pool.refusal import Refused
+from penstock.pool.queue import Refused
 from penstock.pool.snapshot import PoolSnapshot
 
 SNAPSHOT = PoolSnapshot(

@@ -3,11 +3,9 @@
 import pytest
 from tests.unit.pool.askers import NOW, ask, carry_out, idle, lend, new_ledger, orders
 
-from penstock.pool.ledger import Ledger, Tally
-from penstock.pool.lifetime import LONGEST_DELAY_REFUSED
-from penstock.pool.orders import Open
-from penstock.pool.refusal import Refusal, Refused
-from penstock.pool.slot import CloseReason, Slot
+from penstock.pool.ledger import Ledger, Open, Tally
+from penstock.pool.queue import Refusal, Refused
+from penstock.pool.slot import LONGEST_DELAY_REFUSED, CloseReason, Slot
 
 NO = ConnectionError("no")
 FAILED = Refusal(Refused.FAILED, NO)

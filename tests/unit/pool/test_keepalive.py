@@ -3,9 +3,8 @@
 import pytest
 from tests.unit.pool.askers import NOW, ask, carry_out, idle, lend, new_ledger, orders
 
-from penstock.pool.ledger import Ledger
-from penstock.pool.orders import Check, Close, Open
-from penstock.pool.schedule import Schedule, UpkeepPolicy
+from penstock.pool.housekeeper import Schedule, UpkeepPolicy
+from penstock.pool.ledger import Check, Close, Ledger, Open
 from penstock.pool.slot import CHECKING, OPENING, CloseReason
 
 NO = ConnectionError("no")

@@ -5,10 +5,8 @@ import math
 import pytest
 from tests.unit.pool.askers import NOW, Asker, ask, carry_out, idle, lend, new_ledger, orders
 
-from penstock.pool.admission import PACE_SAMPLES, AdmissionPolicy
-from penstock.pool.ledger import Ledger, Tally
-from penstock.pool.orders import Close, Open
-from penstock.pool.refusal import Refused
+from penstock.pool.ledger import Close, Ledger, Open, Tally
+from penstock.pool.queue import PACE_SAMPLES, AdmissionPolicy, Refused
 from penstock.pool.slot import CLOSING, IDLE, LENT, CloseReason, Slot
 
 NO = ConnectionError("no")

@@ -16,11 +16,9 @@ from hypothesis.stateful import (
 from tests.unit.pool.askers import new_ledger
 from tests.unit.pool.model import Customer, Model
 
-from penstock.pool.admission import AdmissionPolicy
-from penstock.pool.ledger import Ledger
-from penstock.pool.orders import Check, Close, Open, Order
-from penstock.pool.refusal import Refusal, Refused
-from penstock.pool.schedule import Schedule, UpkeepPolicy
+from penstock.pool.housekeeper import Schedule, UpkeepPolicy
+from penstock.pool.ledger import Check, Close, Ledger, Open, Order
+from penstock.pool.queue import AdmissionPolicy, Refusal, Refused
 from penstock.pool.slot import CHECKING, CLOSING, IDLE, LENT, MENDING, CloseReason, SlotState
 
 Thing = TypeVar("Thing")

@@ -8,8 +8,8 @@ import pytest
 from tests.unit.pool.askers import new_ledger
 from tests.unit.pool.test_ledger_machine import LedgerMachine, NothingThereError
 
-from penstock.pool.admission import AdmissionPolicy
-from penstock.pool.schedule import UpkeepPolicy
+from penstock.pool.housekeeper import UpkeepPolicy
+from penstock.pool.queue import AdmissionPolicy
 
 STEPS = 3000
 REGULAR = {

@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from penstock.pool.lifetime import (
+from penstock.pool.slot import (
     FIRST_DELAY,
     FIRST_DELAY_REFUSED,
     LONGEST_DELAY,

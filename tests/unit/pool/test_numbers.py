@@ -8,9 +8,8 @@ from tests.unit.pool.askers import NOW, ask, carry_out, idle, lend, new_ledger
 
 from penstock import PenstockPool
 from penstock.errors import SettingsError
-from penstock.pool.ledger import Ledger
-from penstock.pool.numbers import check_size, snapshot_of
-from penstock.pool.orders import Open
+from penstock.pool.binding import check_size, snapshot_of
+from penstock.pool.ledger import Ledger, Open
 from penstock.pool.slot import CloseReason, Slot
 from penstock.pool.snapshot import PoolSnapshot
 

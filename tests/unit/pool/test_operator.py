@@ -4,9 +4,8 @@ import math
 
 from tests.unit.pool.askers import NOW, ask, carry_out, idle, lend, new_ledger, orders
 
-from penstock.pool.admission import PACE_SAMPLES, AdmissionPolicy
-from penstock.pool.ledger import Tally
-from penstock.pool.orders import Close
+from penstock.pool.ledger import Close, Tally
+from penstock.pool.queue import PACE_SAMPLES, AdmissionPolicy
 from penstock.pool.slot import CLOSING, IDLE, LENT, CloseReason
 
 # Resizing.

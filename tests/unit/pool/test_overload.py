@@ -8,8 +8,7 @@ from random import Random
 import pytest
 from tests.unit.pool.askers import NOW, Asker, carry_out, new_ledger, refused
 
-from penstock.pool.admission import AdmissionPolicy
-from penstock.pool.refusal import Refused
+from penstock.pool.queue import AdmissionPolicy, Refused
 from penstock.pool.slot import Slot
 
 CONNECTIONS = 10

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from penstock.errors import SettingsError
-from penstock.pool.admission import AdmissionPolicy
+from penstock.pool.housekeeper import UpkeepPolicy
 from penstock.pool.policy import NestedCheckoutPolicy, PoolPolicy, nested_checkout_policy
-from penstock.pool.schedule import UpkeepPolicy
+from penstock.pool.queue import AdmissionPolicy
 
 AT_LEAST_0 = ("min_idle", "max_waiting", "keepalive", "idle_before_ping")
 POSITIVE = (

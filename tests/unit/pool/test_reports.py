@@ -5,8 +5,7 @@ from collections.abc import Callable
 import pytest
 from tests.unit.pool.askers import NOW, ask, carry_out, idle, lend, new_ledger, orders
 
-from penstock.pool.ledger import LedgerError, Tally
-from penstock.pool.orders import Close
+from penstock.pool.ledger import Close, LedgerError, Tally
 from penstock.pool.slot import MENDING, CloseReason, Slot
 
 NO = ConnectionError("no")

@@ -9,9 +9,8 @@ from random import Random
 import pytest
 from tests.unit.pool.askers import lend, new_ledger, only_what_is_due, orders
 
-from penstock.pool import lifetime
-from penstock.pool.orders import Check, Close, Open
-from penstock.pool.schedule import REPLACEMENTS_AT_ONCE, Schedule, UpkeepPolicy
+from penstock.pool.housekeeper import REPLACEMENTS_AT_ONCE, Schedule, UpkeepPolicy
+from penstock.pool.ledger import Check, Close, Open
 from penstock.pool.slot import CHECKING, IDLE, LENT, OPENING, CloseReason, Slot
 
 DAY = 24 * 3600
@@ -172,7 +171,7 @@ def test_no_two_retire_in_the_same_second_more_than_chance_explains(day: Day) ->
 def test_with_less_jitter_chance_would_not_explain_it(
     jitter: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lifetime, "JITTER", jitter)
+    monkeypatch.setattr("penstock.pool.slot.JITTER", jitter)
     monkeypatch.setattr(Schedule, "_due", only_what_is_due)
 
     day = Day(SEEDS[0]).live()
@@ -181,7 +180,7 @@ def test_with_less_jitter_chance_would_not_explain_it(
 
 
 def test_without_jitter_every_round_would_show_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lifetime, "JITTER", 0.0)
+    monkeypatch.setattr("penstock.pool.slot.JITTER", 0.0)
     monkeypatch.setattr(Schedule, "_due", only_what_is_due)
 
     day = Day(SEEDS[0]).live(2 * RECYCLE)

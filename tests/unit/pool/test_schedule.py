@@ -3,9 +3,8 @@
 import pytest
 from tests.unit.pool.askers import NOW, carry_out, idle, lend, new_ledger, orders
 
-from penstock.pool.ledger import Ledger
-from penstock.pool.orders import Check, Close, Open
-from penstock.pool.schedule import REPLACEMENTS_AT_ONCE, Schedule, UpkeepPolicy
+from penstock.pool.housekeeper import REPLACEMENTS_AT_ONCE, Schedule, UpkeepPolicy
+from penstock.pool.ledger import Check, Close, Ledger, Open
 from penstock.pool.slot import CLOSING, IDLE, OPENING, CloseReason, Slot
 
 NO = ConnectionError("no")

@@ -2,8 +2,8 @@
 
 from tests.unit.pool.askers import NOW, carry_out, idle, new_ledger, orders
 
+from penstock.pool.housekeeper import Schedule, UpkeepPolicy
 from penstock.pool.ledger import Ledger
-from penstock.pool.schedule import Schedule, UpkeepPolicy
 from penstock.pool.slot import CLOSING, CloseReason
 
 

@@ -6,8 +6,8 @@ from random import Random
 import pytest
 from tests.unit.pool.askers import Asker, lend, new_ledger, only_what_is_due
 
-from penstock.pool.orders import Check, Close, Open, Order
-from penstock.pool.schedule import Schedule, UpkeepPolicy
+from penstock.pool.housekeeper import Schedule, UpkeepPolicy
+from penstock.pool.ledger import Check, Close, Open, Order
 from penstock.pool.slot import Slot
 
 STEP = 0.05

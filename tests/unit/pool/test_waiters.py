@@ -3,10 +3,15 @@
 import pytest
 from tests.unit.pool.askers import NOW, Asker, refused
 
-from penstock.pool.admission import PACE_SAMPLES, AdmissionPolicy
-from penstock.pool.refusal import Refusal, Refused
+from penstock.pool.queue import (
+    PACE_SAMPLES,
+    AdmissionPolicy,
+    Refusal,
+    Refused,
+    Waiters,
+    WaitersTally,
+)
 from penstock.pool.slot import LENT, OPENING, Slot
-from penstock.pool.waiters import Waiters, WaitersTally
 
 LATE = Refusal(Refused.WAITING)
 

@@ -8,7 +8,7 @@ import pytest
 from penstock.errors import SettingsError
 from penstock.settings import DatabaseSettings, settings_from_environment
 from penstock.settings.environment import variable
-from penstock.settings.refusals import EXAMPLE_URL
+from penstock.settings.validation import EXAMPLE_URL
 
 URL = "postgresql://user:password@localhost/app"
 EVERY_VARIABLE = {

@@ -21,10 +21,8 @@ from penstock.settings import (
     TlsMode,
     settings_from_environment,
 )
-from penstock.settings.defaults import filled_in
 from penstock.settings.environment import variable
-from penstock.settings.profiles import PRESETS
-from penstock.settings.proxies import PROXIES
+from penstock.settings.profiles import PRESETS, PROXIES, filled_in
 from penstock.settings.url import SCHEMES
 
 FIELDS = DatabaseSettings.model_fields

@@ -4,7 +4,7 @@ import pytest
 
 from penstock.errors import SettingsError
 from penstock.settings import DatabaseSettings, Proxy
-from penstock.settings.proxies import PROXIES
+from penstock.settings.profiles import PROXIES
 
 URL = "postgresql://user:password@localhost/app"
 LIMITED = [proxy for proxy in Proxy if PROXIES[proxy].idle_timeout is not None]

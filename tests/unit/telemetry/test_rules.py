@@ -15,13 +15,11 @@ from hypothesis import strategies as st
 from penstock.errors import SettingsError
 from penstock.findings import Finding, Severity
 from penstock.settings import DatabaseSettings
-from penstock.telemetry.buckets import BOUNDS
-from penstock.telemetry.histogram import HISTOGRAMS, Histogram
-from penstock.telemetry.reading import Reading, RouteUse, StatementUse, WorkerReading
 from penstock.telemetry.rules import RULES, find
-from penstock.telemetry.rules.capacity import LARGEST_POOL
 from penstock.telemetry.rules.connections import OVERFLOW_IDLE
-from penstock.telemetry.sample import Counters, Sample
+from penstock.telemetry.rules.rule import LARGEST_POOL
+from penstock.telemetry.schema import BOUNDS, HISTOGRAMS, Counters, Histogram, Sample
+from penstock.telemetry.snapshot import Reading, RouteUse, StatementUse, WorkerReading
 
 __all__ = ["NOW", "Stretch", "finding", "history", "reading", "said", "worker"]
 

@@ -7,10 +7,8 @@ import pytest
 from tests.unit.telemetry.test_rules import NOW, Stretch, finding, reading, said, worker
 
 from penstock.findings import Severity
-from penstock.telemetry.buckets import BOUNDS, bucket_of
-from penstock.telemetry.histogram import Histogram
-from penstock.telemetry.reading import Lease, RouteUse
-from penstock.telemetry.sample import Counters
+from penstock.telemetry.schema import BOUNDS, Counters, Histogram, bucket_of
+from penstock.telemetry.snapshot import Lease, RouteUse
 
 
 def minutes(*lent: int, hold: float = 0.0) -> list[Stretch]:

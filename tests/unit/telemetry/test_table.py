@@ -2,7 +2,7 @@
 
 import pytest
 
-from penstock.telemetry.table import Table
+from penstock.telemetry.tables import Table
 
 OTHERS = ("(others)",)
 

@@ -1,15 +1,71 @@
 """The users service as an application."""
 
-from fastapi import FastAPI
+from http import HTTPStatus
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy import Connection
 
 from penstock.database import Database
 from penstock.demo.users.passwords import Passwords
 from penstock.demo.users.routes import router
-from penstock.demo.users.validation import refuse
 from penstock.fastapi import install
 
-__all__ = ["create_app"]
+__all__ = ["create_app", "refuse", "upgrade"]
+
+
+async def refuse(_: Request, error: Exception) -> JSONResponse:
+    """Answer 422 with each mistake's place and reason.
+
+    FastAPI's own answer quotes the input, which would send a password back, into whatever log
+    keeps responses, and it fails on text that is no valid Unicode.
+
+    Args:
+        error: The ``RequestValidationError``.
+    """
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    mistakes = error.errors() if isinstance(error, RequestValidationError) else []
+    return JSONResponse(
+        {
+            "title": status.phrase,
+            "status": status.value,
+            "code": "invalid_request",
+            "detail": "The request is malformed.",
+            "errors": [
+                {"where": list(mistake["loc"]), "why": mistake["msg"]} for mistake in mistakes
+            ],
+        },
+        status_code=status.value,
+        media_type="application/problem+json",
+    )
+
+
+_SCRIPTS = Path(__file__).parents[1] / "migrations"
+
+
+async def upgrade(database: Database) -> None:
+    """Create or migrate the users' table, by Alembic, in one transaction.
+
+    Args:
+        database: PostgreSQL or SQLite; a table that is up to date already stays as it is.
+
+    Raises:
+        ConnectFailed: The server cannot be reached.
+        sqlalchemy.exc.DBAPIError: The server refused a statement; nothing was changed.
+    """
+    async with database.engine.begin() as connection:
+        await connection.run_sync(_upgrade)
+
+
+def _upgrade(connection: Connection) -> None:
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    command.upgrade(config, "head")
 
 
 def create_app(database: Database | None = None) -> FastAPI:

@@ -11,11 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from penstock.database import Database
 from penstock.exporters.opentelemetry import conventions as names
-from penstock.exporters.opentelemetry.place import attributes_of, pool_name_of
-from penstock.exporters.opentelemetry.pool_meters import MeteredPool, meters_of
-from penstock.exporters.opentelemetry.pool_spans import PoolSpans
-from penstock.exporters.opentelemetry.sessions import SessionSpans
-from penstock.exporters.opentelemetry.statement_spans import StatementSpans
+from penstock.exporters.opentelemetry.conventions import attributes_of, pool_name_of
+from penstock.exporters.opentelemetry.pool import MeteredPool, PoolSpans, meters_of
+from penstock.exporters.opentelemetry.statements import SessionSpans, StatementSpans
 from penstock.exporters.traced_connections import TracedConnections
 from penstock.express import DriverLane
 from penstock.pool import PenstockPool

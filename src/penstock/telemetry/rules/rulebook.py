@@ -4,15 +4,29 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from penstock.findings import Finding, Severity
-from penstock.telemetry.reading import Reading
-from penstock.telemetry.rules.connections import short_lived_connections, stale_connections
-from penstock.telemetry.rules.lending import connection_leak, idle_in_transaction
-from penstock.telemetry.rules.opening import connect_storm, server_unreachable
+from penstock.telemetry.rules.connections import (
+    connect_storm,
+    server_unreachable,
+    short_lived_connections,
+    stale_connections,
+)
+from penstock.telemetry.rules.leases import (
+    connection_leak,
+    idle_in_transaction,
+    n_plus_one,
+    slow_statement,
+)
+from penstock.telemetry.rules.queue import checkout_latency, pool_exhausted, shedding
 from penstock.telemetry.rules.rule import Rule
-from penstock.telemetry.rules.server import pool_exceeds_server, replica_lag, server_connections
-from penstock.telemetry.rules.statements import n_plus_one, slow_statement
-from penstock.telemetry.rules.waiting import checkout_latency, pool_exhausted, shedding
-from penstock.telemetry.rules.workers import event_loop_blocked, worker_imbalance, worker_lost
+from penstock.telemetry.rules.server import (
+    event_loop_blocked,
+    pool_exceeds_server,
+    replica_lag,
+    server_connections,
+    worker_imbalance,
+    worker_lost,
+)
+from penstock.telemetry.snapshot import Reading
 
 __all__ = ["RULES", "find"]
 

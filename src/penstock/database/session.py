@@ -1,0 +1,493 @@
+"""What both sessions of a unit of work are: operations counted, and refused after the end."""
+
+import functools
+import logging
+import sys
+import weakref
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeAlias
+
+from sqlalchemy import Connection, event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    AsyncSession,
+    AsyncSessionTransaction,
+)
+from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.util import await_, greenlet_spawn
+
+from penstock.context import ContextError, ContextSource, Settings
+from penstock.database.turns import NestedTurn, SessionClosed, Turns
+from penstock.deadlines import Deadline, DeadlineExceeded, current_limits, within_limits
+from penstock.drivers.driver import BeginOptions, without_values
+from penstock.express.errors import raise_if_unknown
+from penstock.pool.lease import OpenLease
+from penstock.pool.record import Record
+
+__all__ = ["SessionSource", "UnitSession", "UnitSyncSession", "operation", "set_within"]
+
+
+def set_within(connection: Connection, settings: Settings) -> Settings:
+    """Set names and values until the transaction ends, and return what the values were.
+
+    They are neither logged nor seen by listeners. Runs in a greenlet.
+
+    Args:
+        connection: In a transaction of PostgreSQL's.
+        settings: Names and values; an empty value for what is not set.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: The server refuses; the error does not show the values.
+    """
+    is_numbered = connection.dialect.driver == "asyncpg"
+    calls, values = [], list[str]()
+    for name, value in settings:
+        first = len(values) + 1
+        marks = [f"${first + n}" if is_numbered else "%s" for n in range(3)]
+        calls.append("current_setting({}, true), set_config({}, {}, true)".format(*marks))
+        values += [name, name, value]
+    try:
+        row = _row(connection, f"SELECT {', '.join(calls)}", values)
+    except DBAPIError as error:
+        raise _without_values(error, settings) from None
+    return tuple((name, row[2 * n] or "") for n, (name, _) in enumerate(settings))
+
+
+def _without_values(error: DBAPIError, settings: Settings) -> DBAPIError:
+    orig = error.orig
+    assert orig is not None  # noqa: S101 - as it is the driver's
+    orig.args = (without_values(str(orig), settings),)
+    orig.__cause__ = None
+    return error.__class__(error.statement, None, orig, hide_parameters=True)
+
+
+def _row(connection: Connection, sql: str, values: list[str]) -> Any:
+    adapter: Any = connection.connection.dbapi_connection
+    base: Any = connection.dialect.loaded_dbapi.Error
+    try:
+        return adapter.fetch_row(sql, values)
+    except base as error:
+        raise DBAPIError.instance(
+            sql, None, error, base, hide_parameters=True, dialect=connection.dialect
+        ) from None
+
+
+_logger = logging.getLogger(__name__)
+
+SessionSource: TypeAlias = AsyncEngine | AsyncConnection
+"""Where a session gets its connection; a given connection's own transaction is never ended."""
+
+_Method: TypeAlias = Callable[..., Coroutine[Any, Any, Any]]
+
+_CLOSED_BY_HAND = (
+    "This session was closed within its unit of work, by close() or by leaving an async with of "
+    "its own. Leave that out: a session that is injected, or opened by database.write() or "
+    "database.read(), is committed or rolled back, and closed, by whatever has opened it."
+)
+_OPEN_YOUR_OWN = (
+    "What runs later (a background task, a stream, an exception handler, a task of your own) opens "
+    "its own: async with database.write() or database.read()."
+)
+
+
+def operation(method: _Method, *, is_bounded: bool = True) -> _Method:
+    """Let ``method`` run only while the session lives, and count it while it runs.
+
+    Args:
+        method: Of a session.
+        is_bounded: Whether what bounds the session, the call or the request bounds it: not a
+            rollback, which is no less wanted when the time is up.
+    """
+
+    @functools.wraps(method)
+    async def counted(self: "UnitSession", *args: Any, **kwargs: Any) -> Any:
+        self.refuse_if_ended()
+        if self.block is not None:
+            self.block.use()
+        if self.nested is not None:
+            await self.nested.take()
+        if self.sync_session.context is not None:  # type: ignore[attr-defined]  # of that kind
+            await self.sync_session.find_context()  # type: ignore[attr-defined]  # as above
+        turns = await self.before_operation()
+        self.running += 1
+        try:
+            try:
+                work = method(self, *args, **kwargs)
+                if is_bounded and (self.deadline is not None or current_limits.get() is not None):
+                    work = _within_limits(self.deadline, work)
+                result = await work
+            except BaseException:
+                self.running -= 1
+                await self.after_operation(failed=True)
+                raise
+            self.running -= 1
+            await self.after_operation(failed=False)
+            return result
+        finally:
+            turns.leave()
+            if turns is not self.turns:
+                await self.after_turn_elsewhere()
+
+    return counted
+
+
+async def _within_limits(deadline: Deadline | None, work: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        return await within_limits(work, deadline)
+    except DeadlineExceeded as error:
+        raise_if_unknown(error)
+        raise
+
+
+class UnitSyncSession(Session):
+    """The session below a session of a unit of work.
+
+    Attributes:
+        options: How its transactions begin.
+        context: Where the role and the settings of its transactions come from, until they are
+            known and part of the options; None from then on.
+        begins: Whether a transaction of a connection is beginning.
+        above: Gives the session of the unit of work; None once that is gone.
+    """
+
+    options = BeginOptions()
+    context: ContextSource | None = None
+    begins = False
+    above: Callable[[], "UnitSession | None"] = staticmethod(lambda: None)
+    is_guest = False
+    """Whether its connection is in the transaction of another session of the same unit."""
+    _before: tuple[Connection, Settings] | None = None
+    """What was set on a connection before its transaction, which is a savepoint of an outer one."""
+
+    async def find_context(self) -> None:
+        """Have the role and the settings found out."""
+        if self.context is not None:
+            settings = await self.context.settings()
+            self.options = replace(self.options, settings=settings + self.options.settings)
+            self.context = None
+
+    def begin_on(self, connection: Connection, *, is_savepoint: bool) -> None:
+        """Have a transaction begin as it should, with its first statement.
+
+        Args:
+            connection: Where it begins.
+            is_savepoint: Whether it is one within a transaction of this session.
+
+        Raises:
+            ContextError: The connection cannot.
+        """
+        if self.context is not None:  # as where an attribute is loaded, which is no operation
+            await_(self.find_context())
+        if is_savepoint:
+            return
+        options = self.options
+        if connection.in_nested_transaction():
+            if options.settings and not self.is_guest:
+                self._before = connection, set_within(connection, options.settings)
+            return
+        self.begins = True
+        adapter: Any = connection.connection.dbapi_connection
+        if hasattr(adapter, "begin_as"):
+            adapter.begin_as(options)
+        elif options.settings:
+            raise ContextError("The connections of this engine take no role and no settings")
+
+    def ended(self) -> None:
+        """Put back what was set before, as a savepoint leaves its settings behind."""
+        if self._before is not None:
+            (connection, settings), self._before = self._before, None
+            if not connection.closed and not connection.invalidated:
+                set_within(connection, settings)
+
+    def execute(self, *args: Any, **kwargs: Any) -> Any:
+        """Execute a statement: for an operation, or to load what was asked of an object."""
+        above = self.above()
+        if above is None or above.running:
+            return super().execute(*args, **kwargs)
+        return above.load(partial(super().execute, *args, **kwargs))
+
+    def _connection_for_bind(self, *args: Any, **kwargs: Any) -> Connection:
+        # What listeners to after_begin have set is set again wherever the next one begins. Should
+        # SQLAlchemy not call this any more, a session gives its connection up less often.
+        connection: Connection = super()._connection_for_bind(*args, **kwargs)
+        if self.begins:
+            self.begins = False
+            adapter: Any = connection.connection.dbapi_connection
+            if hasattr(adapter, "holds_state"):
+                adapter.holds_state = False
+        return connection
+
+
+# In front of the application's own listeners, whose statements belong to the transaction.
+@event.listens_for(UnitSyncSession, "after_begin", propagate=True, insert=True)
+def _begin_as_asked(
+    session: UnitSyncSession,
+    transaction: SessionTransaction,
+    connection: Connection,
+) -> None:
+    session.begin_on(connection, is_savepoint=transaction.nested)
+
+
+@event.listens_for(UnitSyncSession, "after_transaction_end", propagate=True)
+def _end(session: UnitSyncSession, transaction: SessionTransaction) -> None:
+    if transaction.parent is None:
+        session.ended()
+
+
+class UnitSession(AsyncSession):
+    """An ``AsyncSession`` that belongs to one unit of work and ends with it, for good.
+
+    Attributes:
+        running: Operations in progress. Only a session at rest may be committed or closed by
+            somebody other than the task that works with it.
+        block: By which the session was opened; None for a request's own session.
+        turns: Who is at work on its connection: its operations, those of the other session of its
+            unit, or a statement of the express lane.
+        nested: The turn of its unit, where several are in one transaction; None elsewhere.
+        deadline: By when its work has to be done; None for no such bound.
+    """
+
+    running: int = 0
+    nested: NestedTurn | None = None
+    block: OpenLease | None = None
+    _ended: str | None = None
+    """Why the session is over; set once. An operation that was in progress then closes it."""
+    _advice: Callable[[], str | None] | None = None
+    """Says what to do instead of using it after its end; None for the general advice."""
+
+    _is_closed = False
+    """Whether it was closed before its unit of work was over."""
+
+    _results: Sequence[Any] = ()
+    """What it has streamed, as far as it was not read to its end."""
+
+    def __init__(
+        self,
+        source: SessionSource,
+        *,
+        options: BeginOptions,
+        context: ContextSource | None = None,
+        turn_timeout: float | None = None,
+        autoflush: bool = False,
+    ) -> None:
+        super().__init__(
+            source,
+            expire_on_commit=False,
+            autoflush=autoflush,
+            close_resets_only=False,
+            join_transaction_mode="create_savepoint",
+        )
+        below: Any = self.sync_session  # of that kind
+        below.options, below.context, below.above = options, context, weakref.ref(self)
+        self.turns = Turns(turn_timeout)
+        self.deadline = options.deadline
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the unit of work is over."""
+        return self._ended is not None
+
+    def refuse_if_ended(self) -> None:
+        """Raise :class:`SessionClosed` when the unit of work is over, or the session closed."""
+        if self._is_closed:
+            raise SessionClosed(_CLOSED_BY_HAND)
+        if self._ended:
+            advice = self._advice() if self._advice else None
+            raise SessionClosed(
+                f"This session ended when {self._ended}. {advice or _OPEN_YOUR_OWN}"
+            )
+
+    def open_connection(self) -> AsyncConnection | None:
+        """Return the connection that the session's transaction holds; None where it holds none."""
+        transaction = self.get_transaction()
+        return None if transaction is None else next(iter(transaction.connections), None)
+
+    def lease(self) -> Record | None:
+        """Return the pool's record of the connection that it holds; None where it holds none."""
+        connection = self.open_connection()
+        below = None if connection is None else connection.sync_connection
+        if below is None or below.closed or below.invalidated:
+            return None
+        record: Any = below.connection._connection_record  # noqa: SLF001 - SQLAlchemy tells nobody
+        return record if isinstance(record, Record) else None
+
+    def shareable_connection(self) -> AsyncConnection | None:
+        """Return the connection that it holds, if there is a transaction of which to be a part."""
+        connection = self.open_connection()
+        if connection is None or connection.sync_connection is None:
+            return None
+        options = connection.sync_connection.get_execution_options()
+        return None if options.get("isolation_level") == "AUTOCOMMIT" else connection
+
+    @property
+    def holds_or_takes_connection(self) -> bool:
+        """Whether its transaction holds a connection, or what is in progress may take one."""
+        return self.turns.are_taken or self.open_connection() is not None
+
+    async def before_operation(self) -> Turns:
+        """Make ready for one operation, and take its turn; the caller leaves it."""
+        await self.turns.take(self)
+        return self.turns
+
+    async def after_operation(self, *, failed: bool) -> None:  # noqa: ARG002 - for subclasses
+        """Tidy up after one operation: close the session if its unit ended meanwhile."""
+        if self._ended and not self.running:
+            await self._close()
+
+    @asynccontextmanager
+    async def turn(self, party: object) -> AsyncIterator[None]:
+        """Let somebody else than its operations be at work on its connection for a block.
+
+        Args:
+            party: Who.
+
+        Raises:
+            SessionBusy: There was no turn to be had in time.
+        """
+        await self.turns.take(party)
+        try:
+            yield
+        finally:
+            self.turns.leave()
+            await self.settle()
+
+    async def after_turn_elsewhere(self) -> None:
+        """Tidy up after work on another session's connection; a hook for the kinds of session."""
+
+    def load(self, statement: Callable[[], Any]) -> Any:
+        """Run what an object of the session loads when it is asked for, outside any operation.
+
+        It runs in a greenlet, for ``awaitable_attrs``.
+
+        Args:
+            statement: Executes it.
+        """
+        turns = await_(self.before_operation())
+        self.running += 1
+        try:
+            return statement()
+        finally:
+            self.running -= 1
+            turns.leave()
+            if self._ended is not None or turns is not self.turns:
+                await_(self._settle_both())
+
+    async def _settle_both(self) -> None:
+        await self.settle()
+        await self.after_turn_elsewhere()
+
+    async def end(self, why: str, advice: Callable[[], str | None] | None = None) -> None:
+        """Roll back what is open, return the connection and refuse every later use.
+
+        While an operation is in progress in another task, that operation closes the session
+        when it comes to rest: a connection is never pulled from under a running statement.
+
+        Args:
+            why: What ended it, to follow "This session ended when ...".
+            advice: As for :meth:`penstock.database.UnitOfWork.end`.
+        """
+        if not self._ended:
+            self._ended, self._advice = why, advice
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Close the session if its unit has ended and nobody is at work on its connection."""
+        if self._ended is not None and not self.running and not self.turns.are_taken:
+            await self._close()
+
+    async def _close(self) -> None:
+        try:
+            if self._results:
+                await greenlet_spawn(self._close_results)
+        finally:
+            await self._close_transaction()
+
+    def _close_results(self) -> None:
+        # What is read from them later would be asked for on the next holder's connection.
+        results, self._results = self._results, ()
+        for result in results:
+            result.close()
+
+    async def _close_transaction(self) -> None:
+        if not self.in_transaction():
+            self.sync_session.close()
+            return
+        try:
+            # Leaving the context closes to the end, even if this task is cancelled meanwhile.
+            await self.__aexit__(None, None, None)
+        except Exception:
+            # Raised, this would stand in the place of the caller's own error.
+            _logger.exception("A rollback was not answered in good order; its connection is gone")
+            # The server rolls back by itself. A savepoint that is gone leaves the rest open.
+            await AsyncSession.invalidate(self)
+
+    async def stream(self, *args: Any, **kwargs: Any) -> Any:
+        """Execute a statement and stream its rows, which end with the unit of work."""
+        result = await super().stream(*args, **kwargs)
+        # What all views of the result share, and whether it has been read to its end.
+        unread = [other for other in self._results if not other._soft_closed]  # noqa: SLF001 - public nowhere
+        self._results = [*unread, result._real_result]  # noqa: SLF001 - as above
+        return result
+
+    async def exec(self, statement: Any, **arguments: Any) -> Any:
+        """Execute a statement as SQLModel's session does: rows, or what its ``select()`` of one is.
+
+        Args:
+            statement: Any.
+            **arguments: As ``execute`` has them; ``params`` are the statement's values.
+        """
+        result = await self.execute(statement, **arguments)
+        expression = sys.modules.get("sqlmodel.sql.expression")
+        is_of_one = expression is not None and isinstance(statement, expression.SelectOfScalar)
+        return result.scalars() if is_of_one else result
+
+    async def close(self) -> None:
+        """Close the session, which ends it for good."""
+        await super().close()
+        self._is_closed = self._ended is None
+
+    def add(self, instance: object, *, _warn: bool = True) -> None:
+        """Place an object into the session, unless its unit of work is over."""
+        self.refuse_if_ended()
+        super().add(instance, _warn=_warn)
+
+    def add_all(self, instances: Iterable[object]) -> None:
+        """Place several objects into the session, unless its unit of work is over."""
+        self.refuse_if_ended()
+        super().add_all(instances)
+
+    def begin(self) -> AsyncSessionTransaction:
+        """Begin a transaction by hand, unless the unit of work is over."""
+        self.refuse_if_ended()
+        return super().begin()
+
+    def begin_nested(self) -> AsyncSessionTransaction:
+        """Begin a savepoint, unless the unit of work is over."""
+        self.refuse_if_ended()
+        return super().begin_nested()
+
+
+# Every method that talks to the database, but for those that only call another of them.
+for _name in (
+    "connection",
+    "delete",
+    "delete_all",
+    "execute",
+    "flush",
+    "get",
+    "get_one",
+    "merge",
+    "merge_all",
+    "refresh",
+    "run_sync",
+    "scalar",
+    "stream",
+):
+    setattr(UnitSession, _name, operation(getattr(UnitSession, _name)))
+for _name in ("invalidate", "rollback"):
+    setattr(UnitSession, _name, operation(getattr(UnitSession, _name), is_bounded=False))

@@ -1,0 +1,208 @@
+"""How long a statement may take, without a timer for each."""
+
+import asyncio
+from time import monotonic
+from typing import Any, Self
+
+from sqlalchemy.util import greenlet_spawn
+
+from penstock.express.translation import is_lost, was_interrupted
+from penstock.pool import PenstockPool
+from penstock.pool.record import Record
+
+__all__ = ["Loan", "Patience", "count", "rows_of", "take_back"]
+
+SHORTEST = 10.0
+"""Seconds below which a limit is left to the driver's own timers, which are exact. To set one and
+to take it back costs a twelfth of a read."""
+LOOK_EVERY = 1.0
+"""Seconds between two looks at what is running: so late may be what ends a statement."""
+
+
+class Patience:
+    """Ends what runs for longer than ``command_timeout``, in the place of the driver.
+
+    Args:
+        seconds: The limit, which the driver has as well.
+
+    Attributes:
+        leaves_it_to_the_driver: Whether the limit is too short for this.
+        running: The connections that are watched; whoever uses one keeps this.
+        unlimited: The configuration of asyncpg's connections while they are watched, without a
+            limit; None until :meth:`without_limit` was asked for it.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.leaves_it_to_the_driver = seconds < SHORTEST
+        self._seconds = seconds
+        self.running: set[Record] = set()
+        self._ended: set[Record] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The timer's: one that has ended calls nothing any more."""
+        self.unlimited: Any = None
+
+    def without_limit(self, limited: Any) -> Any:
+        """Return a connection's configuration without the limit."""
+        self.unlimited = limited._replace(command_timeout=None)
+        return self.unlimited
+
+    def watch(self) -> None:
+        """Begin to look at what is running, once something is."""
+        loop = asyncio.get_running_loop()
+        if self._timer is None or loop is not self._loop:
+            self._timer, self._loop = loop.call_later(LOOK_EVERY, self._look), loop
+
+    def explained(self, record: Record, error: BaseException) -> BaseException:
+        """Return the error to raise: a cancellation that came from here is a ``TimeoutError``."""
+        if record not in self._ended:
+            return error
+        self._ended.discard(record)
+        task = asyncio.current_task()
+        if not isinstance(error, asyncio.CancelledError) or task is None or task.uncancel() > 0:
+            return error
+        return TimeoutError()  # as the driver's own
+
+    def _look(self) -> None:
+        self._timer = None
+        now = monotonic()
+        for record in self.running - self._ended:
+            borrower = record.slot.loan  # None where the pool has taken the connection back
+            if borrower is not None and now - record.slot.lent_at > self._seconds:
+                self._ended.add(record)
+                borrower.cancel()
+        if self.running:
+            self.watch()
+
+
+def count(status: str) -> int:
+    """Return the number at the end of a command's tag, such as ``INSERT 0 1``; 0 without one."""
+    number = status.rpartition(" ")[2]
+    return int(number) if number.isdigit() else 0
+
+
+def rows_of(answer: Any) -> int:
+    """Return the rows that a statement has returned or changed; 0 where the answer tells nothing.
+
+    Args:
+        answer: Records, what holds ``records``, a command's tag, or anything else.
+    """
+    if isinstance(answer, str):
+        return count(answer)
+    records = getattr(answer, "records", answer)
+    return len(records) if isinstance(records, list) else 0
+
+
+class Loan:
+    """A connection, borrowed from the pool itself or, where somebody listens, through SQLAlchemy.
+
+    Args:
+        record: Of the connection.
+        checkout: SQLAlchemy's, if it is one.
+
+    Attributes:
+        record: As above.
+        adapter: SQLAlchemy's, around asyncpg's connection; kept, for the pool may take it away.
+        driver: asyncpg's connection.
+        is_over: Whether it went back, so that the connection may be somebody else's.
+        is_committing: Whether a COMMIT is on its way.
+    """
+
+    def __init__(self, record: Record, checkout: Any = None) -> None:
+        self.record = record
+        self.is_over = False
+        self.is_committing = False
+        adapter: Any = record.dbapi_connection
+        self.adapter = adapter
+        self.driver = adapter._connection  # noqa: SLF001 - asyncpg's
+        self._checkout = checkout
+
+    @classmethod
+    async def of(
+        cls, pool: PenstockPool, *, is_noted: bool = True, asked_at: float | None = None
+    ) -> Self:
+        """Borrow a connection.
+
+        Args:
+            pool: Whose.
+            is_noted: As for ``PenstockPool.lend``.
+            asked_at: As for ``PenstockPool.lend``; of no effect where somebody listens.
+
+        Raises:
+            PoolTimeout: None was to be had.
+        """
+        if pool.is_overheard():
+            checkout: Any = await greenlet_spawn(pool.connect)
+            return cls(checkout._connection_record, checkout)  # noqa: SLF001 - SQLAlchemy's
+        lent = pool.lend(is_noted=is_noted, asked_at=asked_at)
+        return cls(lent if lent.__class__ is Record else await lent)  # type: ignore[misc]  # the one or the other
+
+    async def give_back(self) -> None:
+        """Return the connection, on which nothing is open."""
+        self.is_over = True
+        if self._checkout is None:
+            self.record.keeper.pool._return_conn(self.record)  # noqa: SLF001 - the base class's name for it
+        else:
+            await asyncio.shield(greenlet_spawn(self._checkout.close))
+
+    async def take_back(self, error: BaseException, *, amid_transaction: bool = False) -> None:
+        """Return the connection after something has failed.
+
+        Args:
+            error: What was raised.
+            amid_transaction: Whether one is open, which is rolled back in the background then.
+        """
+        self.is_over = True
+        if self._checkout is None:
+            take_back(self.record, self.driver, error, amid_transaction=amid_transaction)
+            return
+        why = _reason(self.driver, error, amid_transaction=amid_transaction)
+        if why is not None:
+            self._checkout.invalidate(why)
+        if isinstance(error, GeneratorExit):  # which lets nobody wait
+            self.record.keeper.in_background(greenlet_spawn(self._checkout.close))
+        else:
+            await asyncio.shield(greenlet_spawn(self._checkout.close))
+
+
+def take_back(
+    record: Record, driver: Any, error: BaseException, *, amid_transaction: bool = False
+) -> None:
+    """Return a connection that the pool itself has lent, after something has failed.
+
+    Args:
+        record: Of the connection.
+        driver: asyncpg's connection.
+        error: What was raised.
+        amid_transaction: As above.
+    """
+    keeper = record.keeper
+    why = _reason(driver, error, amid_transaction=amid_transaction)
+    if record.dbapi_connection is None:  # taken away meanwhile
+        keeper.came_back_empty(record)
+    elif why is not None:
+        keeper.give_up(record, why)
+    else:
+        keeper.pool._return_conn(record)  # noqa: SLF001 - as above
+
+
+def _reason(driver: Any, error: BaseException, *, amid_transaction: bool) -> BaseException | None:
+    """Return why a connection cannot be lent again at once; a cancellation has it cleaned up."""
+    if amid_transaction and not driver.is_closed():
+        return asyncio.CancelledError()  # whatever failed: it may be the caller's own
+    if is_lost(driver, error):
+        return error
+    if was_interrupted(error) or _is_unsettled(driver, error):
+        return asyncio.CancelledError()
+    return None if isinstance(error, Exception) else error
+
+
+def _is_unsettled(driver: Any, error: BaseException) -> bool:
+    """Whether the server may still be at a statement, though nobody waits for it.
+
+    A COPY whose rows could not be made is being cancelled. A statement that was prepared for values
+    which asyncpg then could not send has begun, with its locks, and goes on until the next one.
+    """
+    is_the_servers = getattr(error, "severity", None) is not None
+    is_cancelling: bool = driver._protocol._is_cancelling()  # noqa: SLF001 - asyncpg tells nobody else
+    return is_cancelling or (isinstance(error, Exception) and not is_the_servers)

@@ -1,0 +1,233 @@
+"""The same statements through SQLAlchemy's sessions: slower, with the same results."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+from sqlalchemy import insert
+from sqlalchemy.engine import Dialect
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from penstock.context import Settings
+from penstock.drivers.driver import BeginOptions
+from penstock.express.errors import LaneEnded
+from penstock.express.lane import Batches, Call, Copy, OpenLane, Pick, ReadingLane, in_turns
+from penstock.express.query import Query
+
+__all__ = ["SqlalchemyLane"]
+
+Sessions = Callable[[BeginOptions], AbstractAsyncContextManager[Any]]
+"""Gives a session whose transaction begins as it is told, for the length of a block; it is
+committed or rolled back at its end."""
+SessionsWithin = Callable[[AsyncConnection, Settings], AbstractAsyncContextManager[Any]]
+"""Gives a session in the open transaction of a connection, with server settings of its own, for
+the length of a block."""
+
+_OPTIONS = {"render_nulls": True}
+"""A None that is given is NULL, and not the column's default."""
+ROWS_AT_ONCE = 1000
+"""Rows of a bulk write that go into one statement's execution."""
+
+
+class SqlalchemyLane:
+    """Each statement in a session of its own: for other drivers, and for work that is undone.
+
+    Args:
+        read: Gives sessions that only read.
+        write: Gives sessions that write.
+        within: Gives sessions that only read, in a savepoint of a connection's transaction.
+        dialect: Whose SQL they take.
+        isolates: Whether the server's own isolation level has a transaction see one moment.
+    """
+
+    def __init__(
+        self,
+        read: Sessions,
+        write: Sessions,
+        within: SessionsWithin,
+        *,
+        dialect: Dialect,
+        isolates: bool,
+    ) -> None:
+        self._read = read
+        self._write = write
+        self._within = within
+        self._dialect = dialect
+        self._isolates = isolates
+
+    async def read(self, call: Call, pick: Pick) -> Any:
+        """As the protocol says."""
+        async with self._reading(call) as session:
+            return pick(await _results(session, call))
+
+    async def read_within(self, connection: AsyncConnection, call: Call, pick: Pick) -> Any:
+        """As the protocol says."""
+        async with self._within(connection, call.settings) as session:
+            return pick(await _results(session, call))
+
+    async def write(self, call: Call, pick: Pick) -> Any:
+        """As the protocol says."""
+        if call.rows is not None and not call.rows:
+            return pick([])  # of which a session makes a single row, without values
+        async with self._write(BeginOptions(settings=call.settings)) as session:
+            return pick(await _results(session, call))
+
+    async def execute(self, call: Call) -> int:
+        """As the protocol says."""
+        async with self._write(BeginOptions(settings=call.settings)) as session:
+            result = await _execute(session, call, preserve_rowcount=True)
+            if call.query.is_open and call.statement.is_insert:
+                return 1  # of which a session says nothing
+            return max(0, getattr(result, "rowcount", 0))
+
+    async def execute_many(
+        self, query: Query[Any], rows: Sequence[Mapping[str, Any]], settings: Settings = ()
+    ) -> None:
+        """As the protocol says."""
+        if not rows:
+            return  # of which a session makes a single row, without values
+        values = [query.spread(row) async for row in in_turns(rows)]
+        async with self._write(BeginOptions(settings=settings)) as session:
+            await session.execute(query.statement, values, execution_options=_OPTIONS)
+
+    async def copy(self, copy: Copy, settings: Settings = ()) -> int:
+        """As the protocol says, by INSERT."""
+        count = 0
+        async with self._write(BeginOptions(settings=settings)) as session:
+            connection = await session.connection()
+            async for batch in _batches(copy.rows()):
+                count += len(batch)
+                await connection.execute(insert(copy.table), batch)
+        return count
+
+    @asynccontextmanager
+    async def stream(self, call: Call, batch: int) -> AsyncIterator[Batches]:
+        """As the protocol says."""
+        async with self.reading(call) as lane, lane.stream(call, batch) as batches:
+            yield batches
+
+    @asynccontextmanager
+    async def reading(self, call: Call) -> AsyncIterator[OpenLane]:
+        """As the protocol says."""
+        async with self._reading(call) as session:
+            yield _OpenLane(session, self._within)
+
+    @asynccontextmanager
+    async def snapshot(self, settings: Settings = ()) -> AsyncIterator[OpenLane]:
+        """As the protocol says."""
+        async with self._frozen(settings) as session:
+            yield _OpenLane(session, self._within)
+
+    @asynccontextmanager
+    async def _reading(self, call: Call) -> AsyncIterator[AsyncSession]:
+        """Give a session for a statement, and for further ones, which see what it has seen."""
+        plan = call.query.plan(self._dialect, call.values)
+        if plan.takes_statements and not self._isolates:
+            async with self._frozen(call.settings) as session:
+                yield session
+        else:
+            async with self._read(BeginOptions(settings=call.settings)) as session:
+                yield session
+
+    @asynccontextmanager
+    async def _frozen(self, settings: Settings) -> AsyncIterator[AsyncSession]:
+        options = BeginOptions(isolation="REPEATABLE READ", settings=settings)
+        async with self._read(options) as session:
+            await _freeze(session)
+            yield session
+
+
+class _OpenLane:
+    """Statements in one session's transaction.
+
+    Args:
+        session: At the isolation level that is wanted.
+        within: Gives sessions in a savepoint of a connection's transaction.
+    """
+
+    def __init__(self, session: AsyncSession, within: SessionsWithin) -> None:
+        self._session = session
+        self._within = within
+
+    async def read_apart(self, call: Call, pick: Pick) -> Any:
+        if getattr(self._session, "is_over", False):
+            raise LaneEnded("This snapshot or stream ended when its async with block was left.")
+        connection = await self._session.connection()
+        async with self._within(connection, call.settings) as session:
+            return pick(await _results(session, call))
+
+    async def read(self, call: Call, pick: Pick) -> Any:
+        return pick(await _results(self._session, call))
+
+    @asynccontextmanager
+    async def stream(self, call: Call, batch: int) -> AsyncIterator[Batches]:
+        async with _stream(self._session, call, batch) as batches:
+            yield batches
+
+    @asynccontextmanager
+    async def snapshot(self, settings: Settings = ()) -> AsyncIterator[ReadingLane]:  # noqa: ARG002 - they are in force
+        yield self
+
+
+async def _freeze(session: AsyncSession) -> None:
+    if isinstance(session.bind, AsyncConnection):
+        return  # within the one transaction of a test
+    connection = await session.connection()
+    if connection.dialect.name == "sqlite":
+        await connection.exec_driver_sql("BEGIN")
+
+
+async def _execute(session: AsyncSession, call: Call, **options: Any) -> Any:
+    if call.rows is not None:
+        rows = [call.query.spread(row) async for row in in_turns(call.rows)]
+        return await session.execute(call.statement, rows, execution_options=_OPTIONS | options)
+    values = dict(call.query.spread(call.values))
+    if call.query.is_open and call.statement.is_update:
+        # A session takes them by attribute for an INSERT, and by column for an UPDATE.
+        keys = call.query.attributes.columns
+        values = {keys.get(name, name): value for name, value in values.items()}
+    elif call.query.writes and call.statement.is_insert and not call.query.is_open:
+        options["dml_strategy"] = "orm"  # which counts the rows
+    return await session.execute(call.statement, values, execution_options=_OPTIONS | options)
+
+
+async def _results(session: AsyncSession, call: Call) -> list[Any]:
+    result = await _execute(session, call)
+    if result._unique_filter_state is not None:  # noqa: SLF001 - no public way to ask, here and below
+        result = result.unique()
+    is_single = result._attributes.get("is_single_entity", False)  # noqa: SLF001
+    results = list((result.scalars() if is_single else result).all())
+    session.expunge_all()
+    return results
+
+
+@asynccontextmanager
+async def _stream(session: AsyncSession, call: Call, batch: int) -> AsyncIterator[Batches]:
+    call.query.check(call.values)
+    options = {"yield_per": batch}
+    result = await session.stream(call.statement, dict(call.values), execution_options=options)
+    is_single = result._attributes.get("is_single_entity", False)  # noqa: SLF001 - as above
+
+    async def batches() -> AsyncGenerator[list[Any], None]:
+        async for part in (result.scalars() if is_single else result).partitions(batch):
+            for instance in session.identity_map.values():
+                session.expunge(instance)  # one by one: the loader goes on using the map
+            yield list(part)
+
+    try:
+        yield batches()
+    finally:
+        await result.close()
+
+
+async def _batches(
+    rows: AsyncIterator[dict[str, Any]],
+) -> AsyncGenerator[list[dict[str, Any]], None]:
+    batch: list[dict[str, Any]] = []
+    async for row in rows:
+        batch.append(row)
+        if len(batch) == ROWS_AT_ONCE:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,0 +1,151 @@
+"""The driver's errors in SQLAlchemy's words, and what they say of the connection."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from asyncpg.exceptions import (
+    InternalClientError,
+    InvalidCachedStatementError,
+    OutdatedSchemaCacheError,
+)
+from sqlalchemy.exc import DBAPIError, StatementError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from penstock.engine.timeouts import hide_values
+from penstock.express.compiled import LONGEST_SHOWN
+from penstock.express.errors import QueryRefused
+
+__all__ = [
+    "is_lost",
+    "is_outdated",
+    "is_shutdown",
+    "not_converted",
+    "not_read",
+    "was_interrupted",
+    "worded",
+]
+
+_GONE = ("08", "57P01", "57P02", "57P03")
+"""SQLSTATEs with which the server ends a connection: connection exceptions, and its shutdown.
+
+https://www.postgresql.org/docs/current/errcodes-appendix.html
+"""
+
+
+def is_lost(connection: Any, error: BaseException) -> bool:
+    """Tell whether an error means that the connection is gone, and with it the answer.
+
+    Args:
+        connection: asyncpg's.
+        error: What it raised.
+    """
+    if not isinstance(error, Exception) or was_interrupted(error):
+        return False
+    sqlstate: str = getattr(error, "sqlstate", None) or ""
+    # Of the last, the driver has been told what it did not expect, such as that it is to go.
+    is_gone = isinstance(error, OSError | InternalClientError)
+    return is_gone or sqlstate.startswith(_GONE) or connection.is_closed()
+
+
+def is_shutdown(error: BaseException) -> bool:
+    """Return whether the server ended the connection for a reason outside of it.
+
+    It was asked to, as for all connections when it is restarted, or another of its processes has
+    crashed. So it was not the statement that brought it down.
+
+    Args:
+        error: What a session would raise.
+    """
+    return getattr(getattr(error, "orig", None), "sqlstate", None) in ("57P01", "57P02")
+
+
+def was_interrupted(error: BaseException) -> bool:
+    """Tell whether the driver has asked the server to cancel: somebody did not want to wait."""
+    return isinstance(error, asyncio.CancelledError | TimeoutError)
+
+
+def is_outdated(
+    connection: Any, error: BaseException, *, writes: bool, is_undone: bool = False
+) -> bool:
+    """Tell whether a statement failed for what asyncpg knows of types, and may be sent again.
+
+    A table or a type was altered, or dropped and made anew, while statements were prepared with
+    the old one.
+
+    Args:
+        connection: asyncpg's.
+        error: What it raised.
+        writes: Whether the statement writes: then only if it has not run.
+        is_undone: Whether the open transaction was rolled back to before it.
+    """
+    is_over = is_undone or not connection.is_in_transaction()
+    if not isinstance(error, Exception) or not is_over:
+        return False
+    if isinstance(error, OutdatedSchemaCacheError):  # found out when the answer was there
+        return not writes
+    if isinstance(error, InvalidCachedStatementError):  # said before it would have run
+        return True
+    is_internal = getattr(error, "sqlstate", None) == "XX000"
+    return is_internal and "cache lookup failed" in str(error)
+
+
+def not_read(sql: str) -> QueryRefused:
+    """Return the error for a statement that a reader does not run."""
+    shown = " ".join(sql[:LONGEST_SHOWN].split())
+    return QueryRefused(
+        "A reader runs SELECT, WITH, VALUES, TABLE, SHOW and EXPLAIN: give anything else to the "
+        f"writer, or to a session. {shown}"
+    )
+
+
+def not_converted(error: Exception, sql: str, values: Any) -> StatementError:
+    """Return the error that a session would raise where a value cannot be made the driver's.
+
+    Args:
+        error: What its type raised.
+        sql: What was to be sent.
+        values: What was given; the message does not show it.
+    """
+    kind = type(error)
+    said = f"({kind.__module__}.{kind.__qualname__}) a value cannot be converted"
+    return StatementError(said, sql, values, error, hide_parameters=True)
+
+
+def worded(
+    engine: AsyncEngine, adapter: Any, error: BaseException, sql: str, arguments: Sequence[Any]
+) -> BaseException:
+    """Return the error that a session would raise.
+
+    Args:
+        engine: Whose connection it was.
+        adapter: SQLAlchemy's, around the driver's connection.
+        error: What the driver raised, or the conversion of a value.
+        sql: What was sent.
+        arguments: With which values; shown only where the engine shows them.
+    """
+    if not isinstance(error, Exception) or isinstance(error, StatementError | TimeoutError):
+        return error
+    dialect = engine.dialect
+    base: Any = dialect.loaded_dbapi.Error
+    orig: Exception = error
+    try:
+        adapter._handle_exception(error)  # noqa: SLF001 - SQLAlchemy's own translation
+    except Exception as translated:  # noqa: BLE001 - that is how it answers
+        orig = translated
+    if not isinstance(orig, base):
+        return error
+    is_disconnect = dialect.is_disconnect(orig, adapter, None)
+    told: Any = DBAPIError.instance(
+        sql,
+        tuple(arguments),
+        orig,
+        base,
+        hide_parameters=engine.sync_engine.hide_parameters,
+        connection_invalidated=is_disconnect,
+        dialect=dialect,
+    )
+    told.__cause__ = orig
+    if engine.sync_engine.hide_parameters:
+        hide_values(told, dialect)
+    return told  # type: ignore[no-any-return]  # an error

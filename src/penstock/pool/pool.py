@@ -1,0 +1,358 @@
+"""The ledger as a SQLAlchemy pool."""
+
+import asyncio
+from asyncio import current_task
+from collections.abc import Callable, Coroutine
+from threading import get_ident
+from time import monotonic, time
+from typing import Any, Self
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import MissingGreenlet
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import Pool, PoolProxiedConnection
+from sqlalchemy.pool.base import reset_none
+from sqlalchemy.util import await_
+
+from penstock.drivers.capabilities import driver_of
+from penstock.pool.binding import LoopBoundPool, check_size, check_times
+from penstock.pool.checkout import Borrowing
+from penstock.pool.lease import Loan, borrower_route
+from penstock.pool.liveness import LOOK_EVERY
+from penstock.pool.policy import PoolPolicy, boolean, from_text, nested_checkout_policy
+from penstock.pool.record import Record
+from penstock.pool.slot import LENT, Slot
+
+__all__ = ["PenstockPool"]
+
+
+class PenstockPool(LoopBoundPool):
+    """A connection pool for ``create_async_engine(url, poolclass=PenstockPool, ...)``.
+
+    It keeps the contract of SQLAlchemy's ``AsyncAdaptedQueuePool``, whose arguments it takes with
+    the same meaning; ``docs/pool.md`` names the few differences. Every argument is also one of
+    ``create_async_engine``, SQLAlchemy's own with ``pool_`` in front as ever. All times are in
+    seconds. From ``async_engine_from_config`` they may be texts.
+
+    Args:
+        creator: What opens a connection; an engine provides it.
+        pool_size: Connections that are kept; 0 for no limit.
+        max_overflow: Connections above that; -1 for no limit.
+        timeout: How long an asker waits, connecting included; None for ever, 0 not at all.
+        use_lifo: Whether the connection returned last is lent first.
+        min_idle: See :class:`PoolPolicy`, as for all that follow.
+        max_waiting: As above.
+        codel_target: As above.
+        codel_interval: As above.
+        overflow_idle: As above.
+        keepalive: As above.
+        idle_before_ping: As above.
+        ping_timeout: As above.
+        connect_timeout: As above.
+        connects_at_once: As above.
+        leak_after: As above.
+        reclaim_leaks: As above.
+        nested_checkout: As above.
+        **kw: Arguments of SQLAlchemy's ``Pool``: ``recycle``, ``pre_ping``, ``reset_on_return`` ...
+
+    Raises:
+        SettingsError: A value is out of its range.
+    """
+
+    def __init__(  # noqa: PLR0917 - SQLAlchemy passes on only what may be positional
+        self,
+        creator: Any,
+        pool_size: int = 5,
+        max_overflow: int = 10,
+        timeout: float | None = 30.0,
+        use_lifo: bool = False,
+        min_idle: int = 0,
+        max_waiting: int | None = None,
+        codel_target: float | None = None,
+        codel_interval: float = 0.1,
+        overflow_idle: float = 60.0,
+        keepalive: float = 120.0,
+        idle_before_ping: float = 30.0,
+        ping_timeout: float = 2.0,
+        connect_timeout: float = 60.0,
+        connects_at_once: int = 4,
+        leak_after: float | None = None,
+        reclaim_leaks: bool = False,
+        nested_checkout: str = "warn",
+        **kw: Any,
+    ) -> None:
+        if "pre_ping" in kw:
+            kw["pre_ping"] = boolean("pre_ping", kw["pre_ping"])
+        Pool.__init__(self, creator, **kw)
+        own: dict[str, Any] = {
+            "min_idle": min_idle,
+            "max_waiting": max_waiting,
+            "codel_target": codel_target,
+            "codel_interval": codel_interval,
+            "overflow_idle": overflow_idle,
+            "keepalive": keepalive,
+            "idle_before_ping": idle_before_ping,
+            "ping_timeout": ping_timeout,
+            "connect_timeout": connect_timeout,
+            "connects_at_once": connects_at_once,
+            "leak_after": leak_after,
+            "reclaim_leaks": reclaim_leaks,
+        }
+        self.policy = PoolPolicy(
+            **{name: from_text(name, value) for name, value in own.items()},
+            nested_checkout=nested_checkout_policy(nested_checkout),
+        )
+        check_size(pool_size, max_overflow)
+        check_times(timeout, self._recycle)
+        self._timeout = timeout  # type: ignore[assignment]  # None is accepted there, too
+        self.uses_lifo = boolean("use_lifo", use_lifo)
+        self._set_up(pool_size, max_overflow)
+        self._resets = self._reset_on_return is not reset_none
+        """Whether session state ends with its lease; ``reset_on_return=None`` leaves it all."""
+        invoke = self._invoke_creator
+        self._invoke_creator = lambda record: driver_of(self._dialect).adapt(invoke(record))
+        self._notes_loans = self.policy.notes_loans
+        self._trusted_for = -1.0 if self._pre_ping else self.policy.idle_before_ping
+        """Seconds for which an idle connection is lent without a ping."""
+
+    _sqla_logger_namespace = "sqlalchemy.pool.PenstockPool"
+    """Below the name by which SQLAlchemy's documentation has people set the level."""
+
+    @classmethod
+    def of(cls, engine: AsyncEngine | Engine) -> Self:
+        """Return the pool of an engine, which SQLAlchemy's types call any pool.
+
+        Args:
+            engine: Made with ``poolclass=PenstockPool``, or a database's.
+
+        Raises:
+            TypeError: It has another pool.
+        """
+        pool = engine.pool
+        if not isinstance(pool, cls):
+            raise TypeError(f"{engine!r} has a {type(pool).__name__}, and no {cls.__name__}")
+        return pool
+
+    # What SQLAlchemy calls.
+
+    def connect(self) -> PoolProxiedConnection:
+        """Check out a connection; its ``close()`` returns it. Runs in a greenlet."""
+        if self.dispatch.checkout or self._pre_ping:
+            loan: Any = super().connect()
+        else:
+            loan = Record.checkout(self)  # as the base class, where nobody looks
+            loan._counter = 1  # noqa: SLF001 - the base class's
+        record = loan._connection_record  # noqa: SLF001 - as above
+        if record.reads_only:
+            record.confine(to_reading=False)
+        return loan  # type: ignore[no-any-return]  # the base class's
+
+    def lend(
+        self, *, is_noted: bool = True, asked_at: float | None = None
+    ) -> "Record | Coroutine[Any, Any, Record]":
+        """Lend a connection without a greenlet and without SQLAlchemy's events of the pool.
+
+        It goes back by :meth:`give_back`; :meth:`is_overheard` tells who would miss the events.
+
+        Args:
+            is_noted: Whether it is reported as a leak after ``leak_after``, which a loan for a
+                single statement cannot be.
+            asked_at: Where the connection before turned out to be broken: when the caller asked
+                for that, on ``time.monotonic``. It waits in front of all, and ``pool_timeout``
+                counts from then.
+
+        Returns:
+            The connection's record, or where none was at hand what is to be awaited for it.
+
+        Raises:
+            PoolTimeout: None was to be had within ``pool_timeout``; as what follows, awaited.
+            PoolClosed: The pool lends nothing any more.
+            Exception: What the driver raised when a connection was opened.
+        """
+        return self._do_get(_as_it_is, is_noted, asked_at)
+
+    def retire_open(self) -> None:
+        """Lend nothing again that is open now, as the server is ending its connections."""
+        self._here.retire_older_than(time())
+
+    def is_overheard(self) -> bool:
+        """Tell whether somebody listens to what SQLAlchemy does at a checkout or a return."""
+        heard = self.dispatch
+        return bool(heard.checkout or heard.checkin or heard.reset)
+
+    def _do_get(
+        self,
+        wait: Callable[[Coroutine[Any, Any, Record]], Any] = await_,
+        is_noted: bool = True,
+        asked_at: float | None = None,
+    ) -> Record:
+        task = current_task(self._loop)
+        if task is None or get_ident() != self._thread:
+            self.bind_to_loop()
+            task = current_task(self._loop)
+        if self._lost:
+            self._here.collect()
+        now = monotonic()
+        slot = self._borrow(now)
+        if slot is not None:
+            record: Record = slot.content
+            hangups = self._hangups
+            if now - hangups.looked_at > LOOK_EVERY:
+                hangups.look(now)
+            is_trusted = now - slot.since < self._trusted_for
+            if is_trusted and not record.hung_up and not record.is_closed():
+                slot.loan = Loan(task, record.info) if self._notes_loans and is_noted else task
+                slot.route = borrower_route.get()
+                if self.listeners.all:
+                    self.listeners.lent_at_once()
+                return record
+        try:
+            borrowing = Borrowing(self._here, now, asked_at)
+            return wait(self._get_slowly(slot, borrowing, task, is_noted))  # type: ignore[no-any-return]  # above
+        except MissingGreenlet:
+            if slot is not None and slot.state is LENT:
+                self._give_back(slot, now)
+            raise
+
+    async def _get_slowly(
+        self,
+        slot: Slot | None,
+        borrowing: Borrowing,
+        task: "asyncio.Task[Any] | None",
+        is_noted: bool,
+    ) -> Record:
+        self._here.timers.wake()
+        slot = await borrowing.slot(slot)
+        record: Record = slot.content
+        waited = monotonic() - borrowing.asked_at
+        slot.waited_before = (slot.lent_at, waited)
+        slot.loan = Loan(task, record.info) if self._notes_loans and is_noted else task
+        slot.route = borrower_route.get()
+        if self.listeners.are_there:
+            self.listeners.waited(waited)
+        return record
+
+    def _do_return_conn(self, record: Record) -> None:  # type: ignore[override]  # all are ours
+        if record.dbapi_connection is None:
+            record.keeper.came_back_empty(record)
+            return
+        trace = record.trace
+        trace.lease_options = None
+        if trace.effects and self._resets and record.keeper.undo(record):
+            record.keeper.came_back_empty(record)
+            return
+        now = monotonic()
+        slot = record.slot
+        slot.loan = slot.route = None
+        if (listeners := self.listeners).are_there:
+            listeners.returned(now - slot.lent_at)
+        self._give_back(slot, now)
+        if self._orders:
+            record.keeper.carry_out()
+
+    _return_conn = give_back = _do_return_conn  # type: ignore[assignment]  # as above
+
+    def dispose(self) -> None:
+        """Close the idle connections now, and each of the others when it is returned.
+
+        The pool that :meth:`recreate` makes next takes the place of this one.
+
+        Where another thread runs the pool's event loop, that is done there.
+        """
+        if self._keeper is not None:
+            if self._is_here():
+                self._keeper.dispose()
+            elif self._is_served_elsewhere():
+                self._keeper.in_loop(self._keeper.dispose)
+            else:
+                self._keeper.abandon_all()
+        self._is_disposed = True
+        self.logger.info("Pool disposed. %s", self.status())
+
+    def recreate(self) -> "PenstockPool":
+        """Return a new pool like this one, with its listeners and its present size.
+
+        Where this one was disposed of, the new one takes its place: this one only serves those who
+        wait for it still, and the new one is suspended as long as this one is.
+        """
+        self.logger.info("Pool recreating")
+        arguments: dict[str, Any] = self.policy.as_arguments()
+        pool = self.__class__(
+            self._creator,
+            pool_size=self.ledger.size,
+            max_overflow=self.ledger.overflow,
+            timeout=self._timeout,
+            use_lifo=self.uses_lifo,
+            recycle=self._recycle,
+            pre_ping=self._pre_ping,
+            echo=self.echo,
+            logging_name=self._orig_logging_name,
+            reset_on_return=self._reset_on_return,
+            dialect=self._dialect,
+            _dispatch=self.dispatch,
+            **arguments,
+        )
+        pool.listeners = self.listeners
+        if self._is_disposed:
+            pool._take_over(self)  # noqa: SLF001 - of the same class
+        return pool
+
+    def _invalidate(
+        self,
+        connection: PoolProxiedConnection,
+        exception: BaseException | None = None,
+        _checkin: bool = True,
+    ) -> None:
+        super()._invalidate(connection, exception, _checkin)
+        self._here.retire_older_than(self._invalidate_time)
+
+    # The operator.
+
+    def resize(self, pool_size: int | None = None, max_overflow: int | None = None) -> None:
+        """Change the pool's size: idle surplus is closed now, the rest when it is returned.
+
+        As for what follows: called in another thread, it has the pool's event loop do it.
+
+        Args:
+            pool_size: Connections that are kept; None to leave it.
+            max_overflow: Connections above that; None to leave it.
+
+        Raises:
+            SettingsError: A value is out of its range.
+        """
+        size = self.ledger.size if pool_size is None else pool_size
+        overflow = self.ledger.overflow if max_overflow is None else max_overflow
+        check_size(size, overflow)
+        self._in_loop(lambda: self._set_limits(size, overflow))
+
+    def _set_limits(self, size: int, overflow: int) -> None:
+        self.ledger.resize(size, overflow, monotonic())
+        self._carry_out()
+
+    def suspend(self) -> None:
+        """Lend nothing until :meth:`resume`: askers wait, each up to its ``pool_timeout``."""
+        self._in_loop(self.ledger.suspend)
+
+    def resume(self) -> None:
+        """Lend again, to those first who have waited longest."""
+        self._in_loop(self._lend_again)
+
+    async def prefill(self) -> None:
+        """Open connections until ``min_idle`` are ready; an attempt that fails ends it."""
+        if not self._is_here():
+            self.bind_to_loop()
+        await self._here.prefill()
+
+    async def drain(self, timeout: float = 30.0) -> None:  # noqa: ASYNC109 - a bound, for callers
+        """Lend nothing any more, serve those who wait, and close each connection on its return.
+
+        Args:
+            timeout: Seconds; then what is lent is taken back by force, and what opens given up.
+        """
+        if not self._is_here():
+            self.bind_to_loop()
+        await self._here.drain(timeout)
+
+
+def _as_it_is(work: Coroutine[Any, Any, Record]) -> Coroutine[Any, Any, Record]:
+    return work
