@@ -14,7 +14,7 @@ __all__ = ["run"]
 
 POOL_SIZE = 5
 MAX_OVERFLOW = 10
-LOANS = POOL_SIZE + MAX_OVERFLOW
+LEASES = POOL_SIZE + MAX_OVERFLOW
 QUERY = "SELECT pg_sleep(0.02)"
 BURSTS, EVERY = 20, 1.0
 SHORT_BURSTS, SHORT_EVERY = 3, 0.2
@@ -34,7 +34,7 @@ class Pool:
 
 
 def run(short: bool) -> Result:
-    """Lend everything that a pool may open, once a second, on both pools half a second apart.
+    """Hand out everything that a pool may open, once a second, on both pools half a second apart.
 
     Args:
         short: Whether it is enough to see it work.
@@ -50,7 +50,7 @@ def run(short: bool) -> Result:
     milliseconds = {name: [1000 * s for s in pool.seconds[1:]] for name, pool in pools.items()}
     return Result(
         "burst",
-        {"loans": LOANS, "pool_size": POOL_SIZE, "bursts": bursts, "every_seconds": every},
+        {"leases": LEASES, "pool_size": POOL_SIZE, "bursts": bursts, "every_seconds": every},
         {
             "connects_in_first_burst": {name: pool.connects[0] for name, pool in pools.items()},
             "connects_after_first_burst": later,
@@ -89,16 +89,16 @@ async def _burst(engine: AsyncEngine, pool: Pool) -> None:
     loop = asyncio.get_running_loop()
     # Everybody holds a connection before anybody returns one: this is what makes the burst as
     # large as it claims to be, also on a machine where opening takes longer than the query.
-    everybody = asyncio.Barrier(LOANS)
+    everybody = asyncio.Barrier(LEASES)
 
-    async def loan() -> None:
+    async def lease() -> None:
         async with engine.connect() as connection:
             await everybody.wait()
             await connection.exec_driver_sql(QUERY)
 
     begun = loop.time()
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
-        for _ in range(LOANS):
-            group.create_task(loan())
+        for _ in range(LEASES):
+            group.create_task(lease())
     pool.connects.append(pool.opened - sum(pool.connects))
     pool.seconds.append(loop.time() - begun)

@@ -24,8 +24,8 @@ def run(short: bool) -> Result:
         short: Whether it is enough to see it work.
 
     Returns:
-        How many times as many loans the busiest task had as the idlest one, the share of loans
-        that a later asker had overtaken, and loans per second; medians of the rounds.
+        How many times as many leases the busiest task had as the idlest one, the share of leases
+        that a later caller had overtaken, and leases per second; medians of the rounds.
     """
     rounds, seconds = (SHORT_ROUNDS, SHORT_SECONDS) if short else (ROUNDS, SECONDS)
     with postgres_server() as server, server.database() as url:
@@ -58,7 +58,7 @@ async def _measure(url: str, rounds: int, seconds: float) -> dict[str, list[dict
 async def _share(engine: AsyncEngine, seconds: float) -> dict[str, float]:
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds
-    loans = [0] * TASKS
+    leases = [0] * TASKS
     asked = granted = overtaken = 0
 
     async def work(task: int) -> None:
@@ -70,13 +70,13 @@ async def _share(engine: AsyncEngine, seconds: float) -> dict[str, float]:
                 overtaken += number < granted
                 granted = max(granted, number)
                 await connection.exec_driver_sql(QUERY)
-            loans[task] += 1
+            leases[task] += 1
 
     async with asyncio.TaskGroup() as group:
         for task in range(TASKS):
             group.create_task(work(task))
     return {
-        "busiest_over_idlest": max(loans) / max(1, min(loans)),
-        "overtaken_share": overtaken / sum(loans),
-        "loans_per_second": sum(loans) / seconds,
+        "busiest_over_idlest": max(leases) / max(1, min(leases)),
+        "overtaken_share": overtaken / sum(leases),
+        "loans_per_second": sum(leases) / seconds,
     }

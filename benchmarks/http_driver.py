@@ -96,7 +96,7 @@ class Client(asyncio.Protocol):
             self._send()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Note that this client is done; before its time only if the server hung up."""
+        """Note that this client is done; before its time only if the server closed the socket."""
         if exc is not None or not self._run.over:
             self._run.failed("connection lost")
         self._over.set_result(None)

@@ -1,4 +1,4 @@
-"""What one read costs its client: borrowing, one round trip for one row, and giving back."""
+"""What one read costs its client: checking out, one round trip for one row, and giving back."""
 
 import gc
 import time

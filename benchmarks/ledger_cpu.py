@@ -1,4 +1,4 @@
-"""What the ledger costs alone: a loan of an idle slot, and a hand-off with few or many waiters."""
+"""What the ledger costs alone: a lease of an idle slot, and a hand-off with few or many waiters."""
 
 import gc
 import time
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from penstock.pool.ledger import Ledger, Open
-from penstock.pool.queue import Refusal, Waiter
+from penstock.pool.queue import Rejection, Waiter
 from penstock.pool.slot import Backoff, Lifetime, Slot
 
 __all__ = ["measure_ledger"]
@@ -15,19 +15,19 @@ __all__ = ["measure_ledger"]
 SLOTS = 5
 
 
-def measure_ledger(rounds: int, loans: int, queues: Sequence[int]) -> dict[str, list[float]]:
+def measure_ledger(rounds: int, leases: int, queues: Sequence[int]) -> dict[str, list[float]]:
     """Measure all in turn, ``rounds`` times.
 
     Args:
         rounds: How often each has its turn.
-        loans: Loans or hand-offs in one turn.
+        leases: Leases or hand-offs in one turn.
         queues: Numbers of waiters.
 
     Returns:
-        Microseconds of CPU in each round: of a borrow and return by ``"loan"``, of a hand-off by
-        the number of waiters.
+        Microseconds of CPU in each round: of a check out and return by ``"lease"``, of a hand-off
+        by the number of waiters.
     """
-    subjects: dict[str, Callable[[], None]] = {"loan": _loan()}
+    subjects: dict[str, Callable[[], None]] = {"lease": _loan()}
     subjects |= {str(waiters): _hand_off(waiters) for waiters in queues}
     measured: dict[str, list[float]] = {subject: [] for subject in subjects}
     gc.collect()
@@ -35,13 +35,13 @@ def measure_ledger(rounds: int, loans: int, queues: Sequence[int]) -> dict[str, 
         for subject in list(subjects)[:: -1 if number % 2 else 1]:
             step = subjects[subject]
             begun = time.thread_time()
-            for _ in range(loans):
+            for _ in range(leases):
                 step()
-            measured[subject].append((time.thread_time() - begun) / loans * 1e6)
+            measured[subject].append((time.thread_time() - begun) / leases * 1e6)
     return measured
 
 
-class Asker(Waiter):
+class Caller(Waiter):
     """A waiter who takes whatever it is handed.
 
     Args:
@@ -59,7 +59,7 @@ class Asker(Waiter):
         self.slot = slot
         return True
 
-    def refuse(self, refusal: Refusal) -> None:
+    def refuse(self, refusal: Rejection) -> None:
         """Fail: nobody is to be refused here."""
         raise RuntimeError(refusal)
 
@@ -67,22 +67,22 @@ class Asker(Waiter):
 def _loan() -> Callable[[], None]:
     ledger = _open_ledger(SLOTS)
 
-    def loan() -> None:
-        ledger.give_back(_lent(ledger.borrow(1.0)), 1.0)
+    def lease() -> None:
+        ledger.release(_lent(ledger.acquire(1.0)), 1.0)
 
-    return loan
+    return lease
 
 
 def _hand_off(waiters: int) -> Callable[[], None]:
     ledger = _open_ledger(1)
-    holder = Asker(ledger.borrow(1.0))
-    queue = deque(Asker() for _ in range(waiters))
-    for asker in queue:
-        ledger.wait(asker, 1.0)
+    holder = Caller(ledger.acquire(1.0))
+    queue = deque(Caller() for _ in range(waiters))
+    for caller in queue:
+        ledger.wait(caller, 1.0)
 
     def hand_off() -> None:
         nonlocal holder
-        ledger.give_back(_lent(holder.slot), 1.0)
+        ledger.release(_lent(holder.slot), 1.0)
         ledger.wait(holder, 1.0)
         queue.append(holder)
         holder = queue.popleft()
@@ -100,9 +100,9 @@ def _open_ledger(connections: int) -> Ledger:
         connects_at_once=connections,
     )
     for _ in range(connections):
-        ledger.order_open(0.0)
-    while ledger.orders:
-        order = ledger.orders.popleft()
+        ledger.request_open(0.0)
+    while ledger.actions:
+        order = ledger.actions.popleft()
         if not isinstance(order, Open):
             raise TypeError(order)
         ledger.opened(order.slot, 0.0)
@@ -111,5 +111,5 @@ def _open_ledger(connections: int) -> Ledger:
 
 def _lent(slot: Slot | None) -> Slot:
     if slot is None:
-        raise RuntimeError("the ledger lent nothing")
+        raise RuntimeError("the ledger checked out nothing")
     return slot

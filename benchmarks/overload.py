@@ -63,7 +63,7 @@ class Turn:
     """One pool's turn.
 
     Args:
-        capacity: Loans per second of a closed loop.
+        capacity: Leases per second of a closed loop.
         overload_end: When the offered load fell below the capacity.
         requests: Those of the overload and those of the recovery.
         cpu_share: Share of one core that this process used during the overload.
@@ -168,19 +168,19 @@ async def _measure(url: str, lengths: Lengths) -> dict[str, list[dict[str, float
 async def _capacity(engine: AsyncEngine, seconds: float) -> float:
     loop = asyncio.get_running_loop()
     begun = loop.time()
-    loans = 0
+    leases = 0
 
     async def work() -> None:
-        nonlocal loans
+        nonlocal leases
         while loop.time() < begun + seconds:
             async with engine.connect() as connection:
                 await connection.exec_driver_sql(QUERY)
-            loans += 1
+            leases += 1
 
     async with asyncio.TaskGroup() as group:
         for _ in range(CONNECTIONS):
             group.create_task(work())
-    return loans / (loop.time() - begun)
+    return leases / (loop.time() - begun)
 
 
 async def _overload(engine: AsyncEngine, capacity: float, lengths: Lengths, random: Random) -> Turn:

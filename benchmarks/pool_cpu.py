@@ -1,4 +1,4 @@
-"""What the pool's own work costs: a loan of an idle connection, and a hand-off."""
+"""What the pool's own work costs: a lease of an idle connection, and a hand-off."""
 
 import asyncio
 import gc
@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.lease_cpu import Subject, measure_loans
 from benchmarks.ledger_cpu import measure_ledger
-from benchmarks.loan_cpu import Subject, measure_loans
 from benchmarks.pools import engine_on
 from benchmarks.progress import progress
 from benchmarks.result import Figures, Result, Target, median
@@ -32,28 +32,28 @@ SUBJECTS = {
 
 @dataclass(frozen=True)
 class Lengths:
-    """Rounds and loans per round; hand-offs take a preparation, so that there are fewer rounds."""
+    """Rounds and leases per round; hand-offs take a preparation, so that there are fewer rounds."""
 
     rounds: int
-    loans: int
+    leases: int
     hand_off_rounds: int
 
 
-LONG = Lengths(rounds=240, loans=1000, hand_off_rounds=7)
-SHORT = Lengths(rounds=2, loans=100, hand_off_rounds=1)
+LONG = Lengths(rounds=240, leases=1000, hand_off_rounds=7)
+SHORT = Lengths(rounds=2, leases=100, hand_off_rounds=1)
 
 Rounds = dict[str, list[float]]
 """Microseconds of CPU in each round, by what was measured."""
 
 
 def run(short: bool) -> Result:
-    """Measure loans through SQLAlchemy on both pools, hand-offs, and the ledger alone.
+    """Measure leases through SQLAlchemy on both pools, hand-offs, and the ledger alone.
 
     Args:
         short: Whether it is enough to see it work.
 
     Returns:
-        Microseconds of CPU per loan and per hand-off, and their ratios; medians of the rounds.
+        Microseconds of CPU per lease and per hand-off, and their ratios; medians of the rounds.
     """
     lengths = SHORT if short else LONG
     with (
@@ -61,19 +61,19 @@ def run(short: bool) -> Result:
         server.database() as url,
         progress("pool_cpu", lengths.rounds + lengths.hand_off_rounds) as advance,
     ):
-        loans = measure_loans(url, SUBJECTS, lengths.rounds, lengths.loans, advance)
+        leases = measure_loans(url, SUBJECTS, lengths.rounds, lengths.leases, advance)
         hand_offs = asyncio.run(_hand_offs(url, lengths, advance))
-    ledger = measure_ledger(lengths.rounds, lengths.loans, QUEUES)
+    ledger = measure_ledger(lengths.rounds, lengths.leases, QUEUES)
     figures = {
-        "loan_us": _compared(loans["penstock"], loans["stock"]),
-        "loan_us_after_2_ms_of_rest": _compared(loans["penstock_rested"], loans["stock_rested"]),
-        **_added("leak_after", loans),
-        **_added("telemetry", loans),
-        "ledger_loan_us": {"penstock": median(ledger["loan"], 3)},
+        "loan_us": _compared(leases["penstock"], leases["stock"]),
+        "loan_us_after_2_ms_of_rest": _compared(leases["penstock_rested"], leases["stock_rested"]),
+        **_added("leak_after", leases),
+        **_added("telemetry", leases),
+        "ledger_loan_us": {"penstock": median(ledger["lease"], 3)},
         **_hand_off_figures("ledger_hand_off_us", ledger),
         **_hand_off_figures("pool_hand_off_us", hand_offs),
     }
-    conditions = {"rounds": lengths.rounds, "loans_per_round": lengths.loans}
+    conditions = {"rounds": lengths.rounds, "loans_per_round": lengths.leases}
     return Result("pool_cpu", conditions, figures, _targets(figures))
 
 
@@ -107,8 +107,8 @@ def _ratio(ones: Sequence[float], others: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def _added(what: str, loans: Rounds) -> dict[str, dict[str, Any]]:
-    more, plain = loans[what], loans["penstock"]
+def _added(what: str, leases: Rounds) -> dict[str, dict[str, Any]]:
+    more, plain = leases[what], leases["penstock"]
     adds = [one - other for one, other in zip(more, plain, strict=True)]
     return {
         f"loan_us_with_{what}": {"penstock": median(more, 2)},
@@ -131,26 +131,26 @@ async def _hand_offs(url: str, lengths: Lengths, advance: Callable[[], None]) ->
     async with engine_on(url, "penstock", **settings) as engine:
         for _ in range(lengths.hand_off_rounds):
             for waiters in QUEUES:
-                measured[str(waiters)].append(await _hand_off_us(engine, waiters, lengths.loans))
+                measured[str(waiters)].append(await _hand_off_us(engine, waiters, lengths.leases))
             advance()
     return measured
 
 
-async def _hand_off_us(engine: AsyncEngine, waiters: int, loans: int) -> float:
-    pool, left, ended = engine.sync_engine.pool, loans, 0.0
+async def _hand_off_us(engine: AsyncEngine, waiters: int, leases: int) -> float:
+    pool, left, wait_done = engine.sync_engine.pool, leases, 0.0
 
-    def lend() -> None:
-        nonlocal left, ended
+    def checkout() -> None:
+        nonlocal left, wait_done
         while left > 0:  # so that as many as before go on waiting
             pool.connect().close()
             left -= 1
             if left == 0:
-                ended = time.thread_time()
+                wait_done = time.thread_time()
 
     async with asyncio.TaskGroup() as group, engine.connect():
         for _ in range(waiters):
-            group.create_task(greenlet_spawn(lend))
+            group.create_task(greenlet_spawn(checkout))
         await asyncio.sleep(0)  # each has its turn, and begins to wait
         gc.collect()
         begun = time.thread_time()
-    return (ended - begun) / loans * 1e6
+    return (wait_done - begun) / leases * 1e6

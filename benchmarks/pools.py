@@ -35,7 +35,7 @@ async def engine_on(database_url: str, pool: str, **settings: Any) -> AsyncItera
 
 
 async def fill(engine: AsyncEngine, connections: int) -> None:
-    """Open connections by lending that many at once."""
+    """Open connections by checkout that many at once."""
     async with AsyncExitStack() as stack, asyncio.timeout(60):
         for _ in range(connections):
             await stack.enter_async_context(engine.connect())

@@ -30,4 +30,4 @@ def pool_of_app(**options: Any) -> Callable[[FastAPI], AbstractAsyncContextManag
 
 
 async def leave_as_it_is(connection: Any) -> None:
-    """Reset nothing, which saves a round trip per loan; the next one has the state of this."""
+    """Reset nothing, which saves a round trip per lease; the next one has the state of this."""

@@ -34,7 +34,7 @@ app = FastAPI(lifespan=lifespan)
 
 @app.get("/users/{user_id}")
 async def get_user(user_id: int) -> UserOut:
-    """Read one user, in the transaction that a loan of this pool is."""
+    """Read one user, in the transaction that a lease of this pool is."""
     async with (
         pool.connection() as connection,
         connection.cursor(row_factory=class_row(UserOut)) as cursor,
@@ -47,7 +47,7 @@ async def get_user(user_id: int) -> UserOut:
 
 @app.post("/users", status_code=201)
 async def create_user(data: UserIn) -> UserOut:
-    """Write one user; the end of the loan commits."""
+    """Write one user; the end of the lease commits."""
     async with (
         pool.connection() as connection,
         connection.cursor(row_factory=class_row(UserOut)) as cursor,

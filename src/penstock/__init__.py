@@ -27,7 +27,7 @@ from penstock.express import (
 from penstock.findings import Finding, Severity
 from penstock.pool import (
     ConnectFailed,
-    LoanReclaimed,
+    LeaseReclaimed,
     NestedCheckout,
     PenstockPool,
     PoolClosed,
@@ -51,7 +51,7 @@ __all__ = [
     "Environment",
     "ExpressError",
     "Finding",
-    "LoanReclaimed",
+    "LeaseReclaimed",
     "LockTimeout",
     "NestedCheckout",
     "ParameterError",

@@ -8,11 +8,11 @@ from sqlalchemy import event
 from penstock.database import Database
 from penstock.pool import PoolTimeout
 
-__all__ = ["exhausted", "undone"]
+__all__ = ["rollback_after", "simulate_exhausted"]
 
 
 @asynccontextmanager
-async def undone(database: Database) -> AsyncIterator[Database]:
+async def rollback_after(database: Database) -> AsyncIterator[Database]:
     """Undo at its end whatever is written to ``database`` within the block.
 
     Every session of the block, in requests or outside, works in a savepoint of one transaction on
@@ -29,7 +29,7 @@ async def undone(database: Database) -> AsyncIterator[Database]:
     """
     async with database.engine.connect() as connection:
         transaction = await connection.begin()
-        with database.units_on(connection):
+        with database.sessions_on(connection):
             try:
                 yield database
             finally:
@@ -37,13 +37,13 @@ async def undone(database: Database) -> AsyncIterator[Database]:
 
 
 @contextmanager
-def exhausted(database: Database) -> Iterator[None]:
-    """Let every attempt to borrow a connection within the block fail as if all were lent.
+def simulate_exhausted(database: Database) -> Iterator[None]:
+    """Let every attempt to check out a connection within the block fail as if all were checked out.
 
     It fails at once, without the wait of ``pool_timeout``, with the error that the pool raises.
 
     Args:
-        database: Whose pool should look exhausted, also within :func:`undone`.
+        database: Whose pool should look exhausted, also within :func:`rollback_after`.
     """
 
     def refuse(*_: object) -> None:
@@ -52,7 +52,7 @@ def exhausted(database: Database) -> Iterator[None]:
     engine = database.engine.sync_engine
     event.listen(engine, "checkout", refuse)
     try:
-        with database.units_from(None):
+        with database.sessions_from(None):
             yield
     finally:
         event.remove(engine, "checkout", refuse)

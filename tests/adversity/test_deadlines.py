@@ -175,7 +175,7 @@ async def test_a_silent_network_is_waited_for_no_longer_than_the_deadline(
     operation: Callable[[Database], Awaitable[None]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("penstock.pool.worker.MEND_TIMEOUT", 0.3)
+    monkeypatch.setattr("penstock.pool.worker.RECOVER_TIMEOUT", 0.3)
     monkeypatch.setattr("penstock.pool.liveness.CLOSE_TIMEOUT", 0.3)
     async with (
         proxy_before(postgres.host, postgres.port) as proxy,

@@ -13,7 +13,7 @@ from tests.eventually import eventually
 from tests.integration.fastapi.notes import Model, Note, Onlooker, look_at
 
 from penstock import Database
-from penstock.fastapi.request_sessions import RequestUnits
+from penstock.fastapi.request_sessions import RequestSessions
 
 TEXTS = select(Note.text)
 SLEEP = text("SELECT 1 FROM pg_sleep(0.004)")
@@ -34,7 +34,7 @@ async def database(request: pytest.FixtureRequest, database_url: str) -> AsyncIt
 
 async def write_and_read(database: Database, name: str, seconds: float) -> bool:
     """Write twice, with a read between that may be given up; return whether it was committed."""
-    units = RequestUnits({"default": database})
+    units = RequestSessions({"default": database})
     session, reader = units.unit("default").writer, units.reader("default")
     try:
         await session.execute(insert(Note).values(text=f"{name} before"))
@@ -68,7 +68,7 @@ async def test_a_read_that_is_given_up_at_any_moment_loses_nothing_silently(
 async def test_a_server_that_dies_amid_a_read_takes_the_transaction_along(
     database: Database, database_url: str
 ) -> None:
-    units = RequestUnits({"default": database})
+    units = RequestSessions({"default": database})
     session, reader = units.unit("default").writer, units.reader("default")
     await session.execute(insert(Note).values(text="lost"))
     reading = asyncio.create_task(reader.scalar(text("SELECT pg_sleep(30)")))

@@ -1,4 +1,4 @@
-"""The express lane among a pool's other borrowers: listeners, leaks, saturation, crowds."""
+"""The express lane among a pool's other holders: listeners, leaks, saturation, crowds."""
 
 import asyncio
 import gc
@@ -13,8 +13,8 @@ from tests.eventually import eventually
 from tests.integration.pool.pools import pool_of
 
 from penstock import Database, NestedCheckout, PoolTimeout, query
-from penstock.pool.events import LeakReport, LoanLeaked, PoolEvent
-from penstock.testing import exhausted, undone
+from penstock.pool.events import LeakReport, LeaseLeaked, PoolEvent
+from penstock.testing import rollback_after, simulate_exhausted
 
 add = query(text("INSERT INTO notes VALUES (:line) RETURNING line"))
 notes = query(text("SELECT line FROM notes ORDER BY line"))
@@ -92,7 +92,7 @@ async def test_errors_are_the_same_while_somebody_listens(database: Database) ->
 
 
 async def test_an_exhausted_pool_refuses_each_kind_of_statement(database: Database) -> None:
-    with exhausted(database):
+    with simulate_exhausted(database):
         for work in (database.reader.all(notes), database.writer.one(add, line="refused")):
             with pytest.raises(PoolTimeout):
                 await work
@@ -100,7 +100,7 @@ async def test_an_exhausted_pool_refuses_each_kind_of_statement(database: Databa
 
 
 async def test_an_exhausted_pool_refuses_snapshots_and_streams(database: Database) -> None:
-    with exhausted(database):
+    with simulate_exhausted(database):
         with pytest.raises(PoolTimeout):
             async with database.reader.snapshot():
                 pass
@@ -111,7 +111,7 @@ async def test_an_exhausted_pool_refuses_snapshots_and_streams(database: Databas
 
 
 async def test_undone_work_is_seen_by_readers_and_then_gone(database: Database) -> None:
-    async with undone(database):
+    async with rollback_after(database):
         assert await database.writer.one(add, line="undone") == ("undone",)
         await database.writer.execute_many(add, [{"line": "many"}])
         assert await database.reader.all(notes) == [("many",), ("undone",)]
@@ -128,9 +128,9 @@ async def test_undone_work_is_seen_by_readers_and_then_gone(database: Database) 
 
 
 async def test_an_exhausted_pool_within_undone_work(database: Database) -> None:
-    async with undone(database):
+    async with rollback_after(database):
         await database.writer.one(add, line="undone")
-        with exhausted(database), pytest.raises(PoolTimeout):
+        with simulate_exhausted(database), pytest.raises(PoolTimeout):
             await database.reader.all(notes)
         assert await database.reader.all(notes) == [("undone",)]
     assert await database.reader.all(notes) == []
@@ -140,12 +140,12 @@ async def test_an_exhausted_pool_within_undone_work(database: Database) -> None:
 async def watched(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[Database, list[LeakReport]]]:
-    """A pool that reports what is lent for a tenth of a second, and its reports."""
-    monkeypatch.setattr("penstock.pool.worker.TICK", 0.02)
+    """A pool that reports what is checked out for a tenth of a second, and its reports."""
+    monkeypatch.setattr("penstock.pool.worker.TICK_INTERVAL", 0.02)
     reports: list[LeakReport] = []
 
     def note(what: PoolEvent) -> None:
-        if isinstance(what, LoanLeaked):
+        if isinstance(what, LeaseLeaked):
             reports.append(what.report)
 
     async with database_of(database_url, leak_after=0.1, pool_size=2) as database:
@@ -165,8 +165,8 @@ async def test_a_forgotten_snapshot_and_a_forgotten_stream_are_reported(
             break
         await eventually(lambda: len(reports) == 2)
     for report in reports:
-        assert __name__.rpartition(".")[2] in report.borrowed_at
-        assert "src/penstock" not in report.borrowed_at
+        assert __name__.rpartition(".")[2] in report.acquired_at
+        assert "src/penstock" not in report.acquired_at
     assert "generate_series" in str(reports[1].statement)
 
 

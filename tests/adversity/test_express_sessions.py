@@ -1,4 +1,4 @@
-"""Reading sessions on connections that are confined to reading, and whoever has them next."""
+"""Reading sessions on connections that are kept read-only to reading, and whoever has them next."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -112,7 +112,7 @@ async def test_a_write_that_gets_no_answer_in_time_has_an_unknown_outcome(
 ) -> None:
     if postgres.directory is None:
         pytest.skip("freezes a process of the server, so it has to be one that the tests started")
-    monkeypatch.setattr("penstock.pool.worker.MEND_TIMEOUT", 0.3)
+    monkeypatch.setattr("penstock.pool.worker.RECOVER_TIMEOUT", 0.3)
     await operation_once(database, operation)
     backend = int(await database.reader.scalar(BACKEND))
     with frozen(backend), pytest.raises(CommitOutcomeUnknown, match=r"timeout=0\.1 s"):
@@ -211,7 +211,7 @@ async def test_a_frozen_server_is_waited_for_no_longer_than_the_drivers_limit(
 ) -> None:
     if postgres.directory is None:
         pytest.skip("freezes a process of the server, so it has to be one that the tests started")
-    monkeypatch.setattr("penstock.pool.worker.MEND_TIMEOUT", 0.3)
+    monkeypatch.setattr("penstock.pool.worker.RECOVER_TIMEOUT", 0.3)
     backend = int(await impatient.reader.scalar(BACKEND))
     with frozen(backend):
         async with asyncio.timeout(30):
@@ -225,7 +225,7 @@ async def test_a_frozen_server_is_waited_for_no_longer_than_the_drivers_limit(
 async def test_a_silent_network_is_waited_for_no_longer_than_the_callers_timeout(
     postgres: PostgresServer, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("penstock.pool.worker.MEND_TIMEOUT", 0.3)
+    monkeypatch.setattr("penstock.pool.worker.RECOVER_TIMEOUT", 0.3)
     monkeypatch.setattr("penstock.pool.liveness.CLOSE_TIMEOUT", 0.3)
     async with (
         proxy_before(postgres.host, postgres.port) as proxy,
@@ -256,7 +256,7 @@ async def test_who_gives_up_a_read_waits_for_no_rollback(
     monkeypatch: pytest.MonkeyPatch,
     settings: dict[str, Any],
 ) -> None:
-    monkeypatch.setattr("penstock.pool.worker.MEND_TIMEOUT", 0.3)
+    monkeypatch.setattr("penstock.pool.worker.RECOVER_TIMEOUT", 0.3)
     monkeypatch.setattr("penstock.pool.liveness.CLOSE_TIMEOUT", 0.3)
     async with (
         proxy_before(postgres.host, postgres.port) as proxy,

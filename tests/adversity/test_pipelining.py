@@ -103,7 +103,7 @@ async def proxied(database_url: str, **settings: Any) -> AsyncIterator[tuple[Dat
         yield database, proxy
 
 
-class Refusal:
+class Rejection:
     """Has the server refuse the next BEGIN that passes: a syntax error in its place."""
 
     def __init__(self) -> None:
@@ -170,7 +170,7 @@ async def test_nothing_is_committed_by_itself_after_a_begin_that_was_refused(
         if first is an_insert_that_is_prepared:
             async with database.engine.connect() as connection:
                 await connection.execute(INSERT, {"key": 5})
-        proxy.alter = refusal = Refusal()
+        proxy.alter = refusal = Rejection()
         unit = database.unit()
         async with AsyncExitStack() as stack:
             run: Any = unit.writer
@@ -196,7 +196,7 @@ async def test_a_session_goes_on_after_a_begin_that_was_refused(
     postgres: PostgresServer, database_url: str, first: Work
 ) -> None:
     async with proxied(database_url) as (database, proxy):
-        proxy.alter = Refusal()
+        proxy.alter = Rejection()
         unit = database.unit(BeginOptions(isolation="SERIALIZABLE", settings=(("a.b", "c"),)))
         with suppress(*ERRORS):
             await first(unit.writer)

@@ -43,7 +43,7 @@ async def read_in_autocommit(engine: AsyncEngine, random: Random, acknowledged: 
         await connection.execute(text("SELECT pg_sleep(:s)"), {"s": random.random() * LONGEST})
 
 
-async def borrow_only(engine: AsyncEngine, random: Random, acknowledged: set[int]) -> None:
+async def acquire_only(engine: AsyncEngine, random: Random, acknowledged: set[int]) -> None:
     async with engine.connect():
         await asyncio.sleep(random.random() * LONGEST)
 
@@ -59,7 +59,7 @@ async def test_nothing_is_lost_by_cancellations_at_random_moments(database_url: 
 
     async def cancel_again_and_again() -> None:
         nonlocal cancelled
-        works: list[Work] = [write, read, read_in_autocommit, borrow_only]
+        works: list[Work] = [write, read, read_in_autocommit, acquire_only]
         while cancelled < CANCELLATIONS:
             work = random.choice(works)(engine, random, acknowledged)
             way = random.choice(WAYS)

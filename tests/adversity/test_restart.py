@@ -88,7 +88,7 @@ async def test_nobody_who_asks_for_a_connection_is_refused(
 
         async def connect() -> None:
             connection = await database.engine.connect()
-            with suppress(DBAPIError):  # who is cut off amid a statement learns it
+            with suppress(DBAPIError):  # who is cut off during a statement learns it
                 await connection.execute(STATEMENT)
             with suppress(DBAPIError):
                 await connection.close()

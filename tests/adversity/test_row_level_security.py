@@ -93,7 +93,9 @@ async def database(
 def reason_of(error: BaseException) -> str | None:
     """Return why work ended that was killed, cancelled or meant to fail; None for anything else."""
     if isinstance(error, _OF_THE_DRIVER):
-        return "killed"  # amid a stream, of which SQLAlchemy's adapter passes errors on as they are
+        return (
+            "killed"  # during a stream, of which SQLAlchemy's adapter passes errors on as they are
+        )
     if isinstance(error, CommitOutcomeUnknown):
         return "outcome unknown"
     if not isinstance(error, DBAPIError):

@@ -59,7 +59,7 @@ async def test_an_exhausted_pool_is_seen_and_found(page: Page, service: Service)
 
     await page.until(f"{tile('in-use')} === '16 / 16' && Number({tile('waiting')}) > 0")
     await page.until(has_finding("pool-exhausted"))
-    assert "every connection was lent, 8 of 8" in await page.text(".finding .evidence")
+    assert "every connection was checked out, 8 of 8" in await page.text(".finding .evidence")
     assert "pool-exhausted" in await page.text("#findings-news")
     assert "pool_size" in await page.text(".finding .remedy")
     refused = (await load).count(503)

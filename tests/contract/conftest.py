@@ -41,9 +41,10 @@ DIFFERENCES = {
         "burst connects anew. Ours keeps it while it is used, and closes it once it has idled for "
         "overflow_idle seconds."
     ),
-    "lent at dispose": (
-        "The stock pool takes a connection that was lent at dispose() back into the disposed "
-        "pool, where it stays open until the garbage collector finds it. Ours closes it on return."
+    "checked out at dispose": (
+        "The stock pool takes a connection that was checked out at dispose() back into the "
+        "disposed pool, where it stays open until the garbage collector finds it. Ours closes it "
+        "on return."
     ),
 }
 

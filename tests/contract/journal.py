@@ -42,7 +42,7 @@ class Journal:
     """Listens to every event of an engine's pool, and of the pools that replace it.
 
     Args:
-        engine: Nobody has borrowed from it yet.
+        engine: Nobody has checked out from it yet.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:

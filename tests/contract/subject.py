@@ -15,14 +15,14 @@ from tests.servers.postgres import PostgresServer
 
 __all__ = [
     "Subject",
+    "acquire",
     "ask",
     "backend_of",
-    "borrow",
-    "give_back",
     "invalidate",
     "lent",
     "numbers",
     "pool_of",
+    "release",
 ]
 
 # Long enough to be met while it runs, and nobody has to wait for its end.
@@ -90,7 +90,7 @@ class Subject:
                 await driver.close()
 
     def is_closed(self, driver: Any) -> bool:
-        """Tell whether a driver's connection was closed on this side."""
+        """Return whether a driver's connection was closed on this side."""
         match make_url(self.url).get_driver_name():
             case "asyncpg":
                 closed = driver.is_closed()
@@ -127,27 +127,27 @@ def numbers(engine: AsyncEngine) -> tuple[int, int, int, int]:
     return pool.size(), pool.checkedin(), pool.overflow(), pool.checkedout()
 
 
-async def borrow(engine: AsyncEngine) -> PoolProxiedConnection:
+async def acquire(engine: AsyncEngine) -> PoolProxiedConnection:
     """Take a connection from the pool itself, with no ``Connection`` around it."""
     return await greenlet_spawn(engine.pool.connect)
 
 
-async def give_back(*loans: PoolProxiedConnection) -> None:
+async def release(*leases: PoolProxiedConnection) -> None:
     """Return connections to their pool, in this order."""
-    for loan in loans:
-        await greenlet_spawn(loan.close)
+    for lease in leases:
+        await greenlet_spawn(lease.close)
 
 
-async def invalidate(loan: PoolProxiedConnection) -> None:
+async def invalidate(lease: PoolProxiedConnection) -> None:
     """Let the holder of a connection condemn it."""
-    await greenlet_spawn(loan.invalidate)
+    await greenlet_spawn(lease.invalidate)
 
 
-async def ask(loan: PoolProxiedConnection, statement: str) -> Any:
+async def ask(lease: PoolProxiedConnection, statement: str) -> Any:
     """Run one statement on a connection and return the first value of its first row, if any."""
 
     def execute() -> Any:
-        cursor = loan.cursor()
+        cursor = lease.cursor()
         try:
             cursor.execute(statement)
             row = cursor.fetchone() if cursor.description else None
@@ -161,8 +161,8 @@ async def ask(loan: PoolProxiedConnection, statement: str) -> Any:
 @asynccontextmanager
 async def lent(engine: AsyncEngine) -> AsyncIterator[PoolProxiedConnection]:
     """Hold a connection of the pool for a block."""
-    loan = await borrow(engine)
+    lease = await acquire(engine)
     try:
-        yield loan
+        yield lease
     finally:
-        await give_back(loan)
+        await release(lease)

@@ -1,4 +1,4 @@
-"""A borrower cancelled at any of its waits costs no slot, and the next one is served."""
+"""A holder cancelled at any of its waits costs no slot, and the next one is served."""
 
 import asyncio
 import random
@@ -8,17 +8,17 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util import await_
 from tests.contract.door import Door
-from tests.contract.subject import Subject, ask, borrow, give_back, lent, pool_of
+from tests.contract.subject import Subject, acquire, ask, lent, pool_of, release
 from tests.eventually import eventually
 
 
 async def is_whole(engine: AsyncEngine, size: int = 1) -> None:
-    """Assert that nothing is lent, and that all of ``size`` connections can be at once."""
+    """Assert that nothing is checked out, and that all of ``size`` connections can be at once."""
     await eventually(lambda: pool_of(engine).checkedout() == 0)
-    loans = [await borrow(engine) for _ in range(size)]
-    assert [await ask(loan, "SELECT 1") for loan in loans] == [1] * size
+    leases = [await acquire(engine) for _ in range(size)]
+    assert [await ask(lease, "SELECT 1") for lease in leases] == [1] * size
     assert pool_of(engine).checkedout() == size
-    await give_back(*loans)
+    await release(*leases)
     assert pool_of(engine).checkedout() == 0
 
 
@@ -64,10 +64,10 @@ async def test_while_it_waits_in_the_midst_of_others(subject: Subject) -> None:
 @pytest.mark.parametrize("turns", range(6))
 async def test_while_a_connection_is_being_handed_over(subject: Subject, turns: int) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
-    loan = await borrow(engine)
+    lease = await acquire(engine)
     tasks = [asyncio.create_task(use(engine)) for _ in range(2)]
     await asyncio.sleep(0.01)
-    await give_back(loan)
+    await release(lease)
     for _ in range(turns):
         await asyncio.sleep(0)
     tasks[0].cancel()

@@ -12,7 +12,7 @@ from sqlalchemy.exc import ResourceClosedError, SAWarning
 from sqlalchemy.util import greenlet_spawn
 from tests.contract.door import Door
 from tests.contract.journal import Journal
-from tests.contract.subject import Subject, ask, borrow, give_back, lent, numbers, pool_of
+from tests.contract.subject import Subject, acquire, ask, lent, numbers, pool_of, release
 from tests.eventually import eventually
 
 # SQLAlchemy's own code closes a detached connection only where the dialect can terminate one,
@@ -34,14 +34,14 @@ def heard() -> Iterator[list[str]]:
 @pytest.mark.every_driver
 async def test_a_detached_connection_leaves_its_slot_to_another(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
-    detached = await borrow(engine)
+    detached = await acquire(engine)
     connection = detached.dbapi_connection
     detached.detach()
     assert (detached.is_detached, detached.is_valid) == (True, True)
     assert pool_of(engine).checkedout() == 0
-    async with lent(engine) as loan:
-        assert loan.dbapi_connection is not connection
-        assert await ask(loan, "SELECT 1") == await ask(detached, "SELECT 1") == 1
+    async with lent(engine) as lease:
+        assert lease.dbapi_connection is not connection
+        assert await ask(lease, "SELECT 1") == await ask(detached, "SELECT 1") == 1
     assert numbers(engine) == (1, 1, 0, 0)
     assert connection is not None
     await greenlet_spawn(engine.dialect.do_close, connection)
@@ -53,16 +53,16 @@ async def test_a_detached_connection_is_reset_and_closed_by_its_holder(
 ) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
     journal = Journal(engine)
-    detached = await borrow(engine)
+    detached = await acquire(engine)
     connection, driver = detached.dbapi_connection, detached.driver_connection
     detached.detach()
     journal.clear()
-    await give_back(detached)
+    await release(detached)
     assert journal.names == ["reset", "close_detached"]
     assert journal.connections("close_detached") == [connection]
     await eventually(lambda: subject.is_closed(driver))
-    async with lent(engine) as loan:
-        assert loan.dbapi_connection is not connection
+    async with lent(engine) as lease:
+        assert lease.dbapi_connection is not connection
     assert numbers(engine) == (1, 1, 0, 0)
 
 
@@ -85,22 +85,22 @@ async def test_detach_tells_of_the_connection_and_the_record_it_left(subject: Su
 
 async def test_a_waiter_gets_the_slot_of_a_detached_connection(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
-    detached = await borrow(engine)
-    waiter = asyncio.create_task(borrow(engine))
+    detached = await acquire(engine)
+    waiter = asyncio.create_task(acquire(engine))
     await asyncio.sleep(0.02)
     detached.detach()
-    loan = await waiter
-    assert loan.dbapi_connection is not detached.dbapi_connection
-    await give_back(loan, detached)
+    lease = await waiter
+    assert lease.dbapi_connection is not detached.dbapi_connection
+    await release(lease, detached)
 
 
 async def test_a_detached_connection_outlives_dispose(subject: Subject) -> None:
     engine = subject.engine()
-    detached = await borrow(engine)
+    detached = await acquire(engine)
     detached.detach()
     await engine.dispose()
     assert await ask(detached, "SELECT 1") == 1
-    await give_back(detached)
+    await release(detached)
 
 
 async def test_a_closed_connection_cannot_be_detached(subject: Subject) -> None:
@@ -116,17 +116,17 @@ async def test_a_closed_connection_cannot_be_detached(subject: Subject) -> None:
 async def test_a_lost_loan_is_warned_of_and_its_slot_is_free(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
     door = Door(engine)
-    loan = await borrow(engine)
-    connection = repr(loan.dbapi_connection)
+    lease = await acquire(engine)
+    connection = repr(lease.dbapi_connection)
     with heard() as messages:
-        del loan
+        del lease
         gc.collect()
         await eventually(lambda: pool_of(engine).checkedout() == 0)
     (message,) = messages
     assert "garbage collector is trying to clean up" in message
     assert connection in message
-    async with lent(engine) as loan:
-        assert await ask(loan, "SELECT 1") == 1
+    async with lent(engine) as lease:
+        assert await ask(lease, "SELECT 1") == 1
     assert door.arrivals == 2
 
 
@@ -136,10 +136,10 @@ async def test_a_lost_loan_is_reset_without_the_server_detached_and_closed(
 ) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
     journal = Journal(engine)
-    loan = await borrow(engine)
+    lease = await acquire(engine)
     journal.clear()
     with heard():
-        del loan
+        del lease
         gc.collect()
         await eventually(lambda: pool_of(engine).checkedout() == 0)
         names, (state,) = journal.names, [entry.rest[1] for entry in journal.of("reset")]
@@ -171,17 +171,17 @@ async def test_a_forgotten_connection_of_the_engine_is_a_lost_loan(subject: Subj
 @pytest.mark.drivers("asyncpg", "psycopg", "aiosqlite")
 async def test_a_waiter_gets_the_slot_of_a_lost_loan(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
-    loan = await borrow(engine)
-    waiter = asyncio.create_task(borrow(engine))
+    lease = await acquire(engine)
+    waiter = asyncio.create_task(acquire(engine))
     await asyncio.sleep(0.02)
     assert not waiter.done()
     with heard() as messages:
-        del loan
+        del lease
         gc.collect()
-        loan = await waiter
+        lease = await waiter
     assert len(messages) == 1
-    assert await ask(loan, "SELECT 1") == 1
-    await give_back(loan)
+    assert await ask(lease, "SELECT 1") == 1
+    await release(lease)
     assert pool_of(engine).checkedout() == 0
 
 
@@ -192,8 +192,8 @@ async def test_closing_twice_returns_once(subject: Subject) -> None:
     async with engine.connect() as connection:
         await connection.close()
         await connection.close()
-    loan = await borrow(engine)
-    await give_back(loan, loan)
+    lease = await acquire(engine)
+    await release(lease, lease)
     assert journal.count("checkin") == 2
     assert numbers(engine) == (2, 1, -1, 0)
 
@@ -202,10 +202,10 @@ async def test_closing_again_does_not_take_the_next_borrowers_connection(
     subject: Subject,
 ) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0)
-    first = await borrow(engine)
-    await give_back(first)
+    first = await acquire(engine)
+    await release(first)
     async with lent(engine) as second:
-        await give_back(first)
+        await release(first)
         assert not first.is_valid
         assert pool_of(engine).checkedout() == 1
         assert await ask(second, "SELECT 1") == 1
@@ -217,7 +217,7 @@ async def test_a_record_checked_in_twice_is_warned_of_and_counted_once(
 ) -> None:
     engine = subject.engine(pool_size=2, max_overflow=0)
     journal = Journal(engine)
-    await give_back(await borrow(engine))
+    await release(await acquire(engine))
     record = journal.of("checkin")[0].rest[0]
     with pytest.warns(SAWarning, match="Double checkin"):
         record.checkin()

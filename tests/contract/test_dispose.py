@@ -10,7 +10,7 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.util import greenlet_spawn
 from tests.contract.door import Door
 from tests.contract.journal import Journal
-from tests.contract.subject import Subject, ask, borrow, give_back, lent, numbers, pool_of
+from tests.contract.subject import Subject, acquire, ask, lent, numbers, pool_of, release
 from tests.eventually import eventually
 
 
@@ -18,9 +18,9 @@ from tests.eventually import eventually
 async def test_dispose_closes_what_is_idle_and_begins_anew(subject: Subject) -> None:
     engine = subject.engine(pool_size=2, max_overflow=1)
     journal = Journal(engine)
-    loans = [await borrow(engine), await borrow(engine)]
-    drivers = [loan.driver_connection for loan in loans]
-    await give_back(*loans)
+    leases = [await acquire(engine), await acquire(engine)]
+    drivers = [lease.driver_connection for lease in leases]
+    await release(*leases)
     old = engine.pool
 
     await engine.dispose()
@@ -30,8 +30,8 @@ async def test_dispose_closes_what_is_idle_and_begins_anew(subject: Subject) -> 
     assert type(engine.pool) is subject.poolclass
     assert numbers(engine) == (2, 0, -2, 0)
 
-    async with lent(engine) as loan:
-        assert await ask(loan, "SELECT 1") == 1
+    async with lent(engine) as lease:
+        assert await ask(lease, "SELECT 1") == 1
         assert numbers(engine) == (2, 0, -1, 1)
     assert journal.count("connect") == 3
 
@@ -89,8 +89,8 @@ async def test_recreate_leaves_the_original_alone(subject: Subject) -> None:
     for _ in range(3):
         async with lent(engine):
             pass
-    loan = await greenlet_spawn(copy.connect)
-    await give_back(loan)
+    lease = await greenlet_spawn(copy.connect)
+    await release(lease)
     assert (pool_of(engine).checkedin(), copy.checkedin(), door.arrivals) == (1, 1, 2)
     await greenlet_spawn(copy.dispose)
 
@@ -99,16 +99,16 @@ async def test_recreate_leaves_the_original_alone(subject: Subject) -> None:
 async def test_dispose_without_close_leaves_the_connections_alone(subject: Subject) -> None:
     engine = subject.engine(pool_size=2)
     journal = Journal(engine)
-    async with lent(engine) as loan:
-        driver, connection = loan.driver_connection, loan.dbapi_connection
+    async with lent(engine) as lease:
+        driver, connection = lease.driver_connection, lease.dbapi_connection
     old = engine.pool
     await engine.dispose(close=False)
     assert engine.pool is not old
     assert numbers(engine) == (2, 0, -2, 0)
     assert journal.count("close") == 0
     assert not subject.is_closed(driver)
-    async with lent(engine) as loan:
-        assert loan.dbapi_connection is not connection
+    async with lent(engine) as lease:
+        assert lease.dbapi_connection is not connection
 
     await greenlet_spawn(old.dispose)
     assert journal.connections("close") == [connection]
@@ -123,8 +123,8 @@ async def test_a_loan_outlives_dispose_and_never_enters_the_new_pool(subject: Su
         kept = (await connection.get_raw_connection()).dbapi_connection
         await engine.dispose()
         assert (await connection.execute(text("SELECT 1"))).scalar() == 1
-        async with lent(engine) as loan:
-            assert loan.dbapi_connection is not kept
+        async with lent(engine) as lease:
+            assert lease.dbapi_connection is not kept
         assert numbers(engine) == (2, 1, -1, 0)
     assert numbers(engine) == (2, 1, -1, 0)
     async with lent(engine) as one, lent(engine) as two:
@@ -132,27 +132,27 @@ async def test_a_loan_outlives_dispose_and_never_enters_the_new_pool(subject: Su
     await greenlet_spawn(old.dispose)
 
 
-@pytest.mark.differs("lent at dispose", only="stock")
+@pytest.mark.differs("checked out at dispose", only="stock")
 async def test_a_connection_lent_at_dispose_goes_back_into_the_old_pool(
     subject: Subject,
 ) -> None:
     engine = subject.engine()
     old = pool_of(engine)
-    async with lent(engine) as loan:
-        driver = loan.driver_connection
+    async with lent(engine) as lease:
+        driver = lease.driver_connection
         await engine.dispose()
     assert not subject.is_closed(driver)
     assert old.checkedin() == 1
     await greenlet_spawn(old.dispose)
 
 
-@pytest.mark.differs("lent at dispose", only="ours")
+@pytest.mark.differs("checked out at dispose", only="ours")
 async def test_a_connection_lent_at_dispose_is_closed_on_its_return(subject: Subject) -> None:
     engine = subject.engine()
     journal = Journal(engine)
     old = pool_of(engine)
-    async with lent(engine) as loan:
-        driver, connection = loan.driver_connection, loan.dbapi_connection
+    async with lent(engine) as lease:
+        driver, connection = lease.driver_connection, lease.dbapi_connection
         await engine.dispose()
         assert journal.count("close") == 0
     await eventually(lambda: subject.is_closed(driver))
@@ -164,19 +164,19 @@ async def test_a_connection_lent_at_dispose_is_closed_on_its_return(subject: Sub
 async def test_whoever_waits_at_dispose_is_answered(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=10)
     old = engine.pool
-    loan = await borrow(engine)
-    waiter = asyncio.create_task(borrow(engine))
+    lease = await acquire(engine)
+    waiter = asyncio.create_task(acquire(engine))
     await asyncio.sleep(0.02)
     await engine.dispose()
-    await give_back(loan)
+    await release(lease)
     async with asyncio.timeout(5):
         try:
-            await give_back(await waiter)
+            await release(await waiter)
         except InvalidRequestError as error:
             # A pool may as well say that it is closed.
             assert "clos" in str(error)  # noqa: PT017 - both outcomes keep the promise
-    async with lent(engine) as loan:
-        assert await ask(loan, "SELECT 1") == 1
+    async with lent(engine) as lease:
+        assert await ask(lease, "SELECT 1") == 1
     await greenlet_spawn(old.dispose)
 
 
@@ -188,19 +188,19 @@ async def test_a_connect_under_way_at_dispose_does_not_end_in_the_new_pool(
     event.listen(engine.sync_engine, "connect", lambda connection, *_: opened.append(connection))
     old = engine.pool
     door.shut(1)
-    asker = asyncio.create_task(borrow(engine))
+    caller = asyncio.create_task(acquire(engine))
     await eventually(lambda: door.arrivals == 1)
     await engine.dispose()
-    async with lent(engine) as loan:
-        assert await ask(loan, "SELECT 1") == 1
-        fresh = loan.dbapi_connection
+    async with lent(engine) as lease:
+        assert await ask(lease, "SELECT 1") == 1
+        fresh = lease.dbapi_connection
     door.open()
     try:
-        await give_back(await asker)
+        await release(await caller)
     except InvalidRequestError as error:
         assert "clos" in str(error)  # noqa: PT017 - both outcomes keep the promise
-    async with lent(engine) as loan:
-        assert loan.dbapi_connection is fresh
+    async with lent(engine) as lease:
+        assert lease.dbapi_connection is fresh
     await greenlet_spawn(old.dispose)
     assert numbers(engine) == (1, 1, 0, 0)
 
@@ -209,8 +209,8 @@ async def test_dispose_is_harmless_on_a_fresh_pool_and_when_repeated(subject: Su
     engine = subject.engine()
     await engine.dispose()
     await engine.dispose()
-    async with lent(engine) as loan:
-        assert await ask(loan, "SELECT 1") == 1
+    async with lent(engine) as lease:
+        assert await ask(lease, "SELECT 1") == 1
     await engine.dispose()
     await engine.dispose()
     assert pool_of(engine).checkedout() == 0
@@ -223,8 +223,8 @@ async def test_a_disposed_pool_can_be_asked_again(subject: Subject) -> None:
         pass
     await greenlet_spawn(engine.pool.dispose)
     assert numbers(engine) == (1, 0, -1, 0)
-    async with lent(engine) as loan:
-        assert await ask(loan, "SELECT 1") == 1
+    async with lent(engine) as lease:
+        assert await ask(lease, "SELECT 1") == 1
     assert numbers(engine) == (1, 1, 0, 0)
     assert journal.count("close") == 1
 

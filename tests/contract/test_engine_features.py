@@ -13,19 +13,19 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.util import await_, greenlet_spawn
 from tests.contract.door import Door
-from tests.contract.subject import Subject, ask, borrow, give_back, lent, numbers, pool_of
+from tests.contract.subject import Subject, acquire, ask, lent, numbers, pool_of, release
 from tests.eventually import eventually
 
 
 @pytest.mark.every_driver
 async def test_a_connection_of_the_pool_itself_works_and_returns(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0)
-    loan = await borrow(engine)
-    assert (loan.is_valid, loan.is_detached) == (True, False)
-    assert await ask(loan, "SELECT 1") == 1
-    assert loan.driver_connection is not loan.dbapi_connection
-    await give_back(loan)
-    assert not loan.is_valid
+    lease = await acquire(engine)
+    assert (lease.is_valid, lease.is_detached) == (True, False)
+    assert await ask(lease, "SELECT 1") == 1
+    assert lease.driver_connection is not lease.dbapi_connection
+    await release(lease)
+    assert not lease.is_valid
     assert pool_of(engine).checkedout() == 0
 
 
@@ -33,9 +33,9 @@ async def test_a_connection_of_the_pool_itself_is_a_context_manager(subject: Sub
     engine = subject.engine(pool_size=1, max_overflow=0)
 
     def use() -> Any:
-        with engine.pool.connect() as loan:
+        with engine.pool.connect() as lease:
             assert pool_of(engine).checkedout() == 1
-            cursor = loan.cursor()
+            cursor = lease.cursor()
             cursor.execute("SELECT 1")
             return cursor.fetchall()
 
@@ -59,7 +59,7 @@ async def test_raw_connections_share_the_pool(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0)
     raw = await engine.raw_connection()
     connection = raw.dbapi_connection
-    await give_back(raw)
+    await release(raw)
     async with engine.connect() as other:
         assert (await other.get_raw_connection()).dbapi_connection is connection
         assert pool_of(engine).checkedout() == 1
@@ -141,9 +141,9 @@ async def test_a_connection_can_be_opened_by_a_function_of_ones_own(subject: Sub
         return connection
 
     engine = subject.engine(async_creator=open_one, pool_size=1, max_overflow=0)
-    async with lent(engine) as loan:
-        assert loan.driver_connection is opened[0]
-        assert await ask(loan, "SELECT 1") == 1
+    async with lent(engine) as lease:
+        assert lease.driver_connection is opened[0]
+        assert await ask(lease, "SELECT 1") == 1
     assert len(opened) == 1
 
 
@@ -165,7 +165,7 @@ async def test_a_pool_can_be_made_without_an_engine(subject: Subject) -> None:
     one, two = await greenlet_spawn(pool.connect), await greenlet_spawn(pool.connect)
     assert await ask(one, "SELECT 1") == await ask(two, "SELECT 1") == 1
     assert pool.checkedout() == 2
-    await give_back(one, two)
+    await release(one, two)
     assert pool.checkedout() == 0
 
     engine = engine_on(subject, pool)
@@ -189,8 +189,8 @@ async def test_an_engine_can_be_made_from_a_configuration(subject: Subject) -> N
     )
     pool = pool_of(engine)
     assert (pool.size(), pool._max_overflow, pool.timeout(), pool._recycle) == (2, 1, 3, 60)
-    async with lent(engine) as loan:
-        assert await ask(loan, "SELECT 1") == 1
+    async with lent(engine) as lease:
+        assert await ask(lease, "SELECT 1") == 1
     await engine.dispose()
 
 

@@ -11,11 +11,11 @@ from sqlalchemy.pool import Pool, QueuePool
 from sqlalchemy.util import await_
 from tests.contract.door import Door, WalledUpError
 from tests.contract.journal import Journal
-from tests.contract.subject import Subject, borrow, give_back, lent, pool_of
+from tests.contract.subject import Subject, acquire, lent, pool_of, release
 from tests.eventually import eventually
 
 OPENED = ["first_connect", "connect"]
-LENT = ["checkout", "reset", "checkin"]
+CHECKED_OUT = ["checkout", "reset", "checkin"]
 
 
 @contextmanager
@@ -35,38 +35,38 @@ async def test_a_loan_and_its_return_tell_of_themselves_in_order(subject: Subjec
     async with engine.connect() as connection:
         await connection.execute(text("SELECT 1"))
         assert journal.names == [*OPENED, "checkout"]
-    assert journal.names == [*OPENED, *LENT]
+    assert journal.names == [*OPENED, *CHECKED_OUT]
     async with lent(engine):
         pass
-    assert journal.names == [*OPENED, *LENT, *LENT]
+    assert journal.names == [*OPENED, *CHECKED_OUT, *CHECKED_OUT]
 
 
 @pytest.mark.every_driver
 async def test_every_event_is_about_the_connection_and_its_record(subject: Subject) -> None:
     engine = subject.engine()
     journal = Journal(engine)
-    loan = await borrow(engine)
-    connection, driver = loan.dbapi_connection, loan.driver_connection
-    await give_back(loan)
+    lease = await acquire(engine)
+    connection, driver = lease.dbapi_connection, lease.driver_connection
+    await release(lease)
     await engine.dispose()
 
-    assert journal.names == [*OPENED, *LENT, "close"]
+    assert journal.names == [*OPENED, *CHECKED_OUT, "close"]
     assert {id(entry.connection) for entry in journal.entries} == {id(connection)}
     records = [entry.rest[0] for entry in journal.entries]
     assert len(set(records)) == 1
-    assert journal.of("checkout")[0].rest[1] is loan
+    assert journal.of("checkout")[0].rest[1] is lease
     assert connection is not driver
 
 
 async def test_the_record_knows_its_connection_and_whether_it_is_lent(subject: Subject) -> None:
     engine = subject.engine()
     journal = Journal(engine)
-    async with lent(engine) as loan:
+    async with lent(engine) as lease:
         record = journal.of("checkout")[0].rest[0]
         assert record.in_use
-        assert record.dbapi_connection is loan.dbapi_connection
-        assert record.driver_connection is loan.driver_connection
-        assert record.info is loan.info
+        assert record.dbapi_connection is lease.dbapi_connection
+        assert record.driver_connection is lease.driver_connection
+        assert record.info is lease.info
     assert not record.in_use
     assert record.dbapi_connection is not None
 
@@ -76,11 +76,11 @@ async def test_first_connect_comes_once_for_a_pool_and_connect_for_every_connect
 ) -> None:
     engine = subject.engine()
     journal = Journal(engine)
-    await give_back(await borrow(engine), await borrow(engine), await borrow(engine))
+    await release(await acquire(engine), await acquire(engine), await acquire(engine))
     assert (journal.count("first_connect"), journal.count("connect")) == (1, 3)
 
     await engine.dispose()
-    await give_back(await borrow(engine), await borrow(engine))
+    await release(await acquire(engine), await acquire(engine))
     assert (journal.count("first_connect"), journal.count("connect")) == (2, 5)
 
 
@@ -95,13 +95,13 @@ async def test_nobody_is_lent_a_connection_before_the_first_one_is_set_up(
     def take_time(*_: object) -> None:
         await_(set_up.wait())
 
-    tasks = [asyncio.create_task(borrow(engine)) for _ in range(3)]
+    tasks = [asyncio.create_task(acquire(engine)) for _ in range(3)]
     await eventually(lambda: door.arrivals == 3 and journal.count("first_connect") == 1)
     await asyncio.sleep(0.02)
     assert journal.names == ["first_connect"]
 
     set_up.set()
-    await give_back(*await asyncio.gather(*tasks))
+    await release(*await asyncio.gather(*tasks))
     assert (journal.count("first_connect"), journal.count("connect")) == (1, 3)
 
 
@@ -179,14 +179,14 @@ async def test_a_listener_can_await_what_only_the_driver_has(subject: Subject) -
     engine = subject.engine()
     drivers: list[object] = []
 
-    async def look(driver: object) -> None:
+    async def poll(driver: object) -> None:
         await asyncio.sleep(0)
         drivers.append(driver)
 
     for name in ("connect", "checkout", "reset", "checkin", "close"):
-        event.listen(engine.sync_engine, name, lambda connection, *_: connection.run_async(look))
-    async with lent(engine) as loan:
-        driver = loan.driver_connection
+        event.listen(engine.sync_engine, name, lambda connection, *_: connection.run_async(poll))
+    async with lent(engine) as lease:
+        driver = lease.driver_connection
     await engine.dispose()
     assert drivers == [driver] * 5
 
@@ -213,6 +213,6 @@ async def test_a_connect_that_fails_tells_nobody(subject: Subject) -> None:
     door, journal = Door(engine), Journal(engine)
     door.walled_up = True
     with pytest.raises(WalledUpError):
-        await borrow(engine)
+        await acquire(engine)
     assert journal.names == []
     assert pool_of(engine).checkedout() == 0

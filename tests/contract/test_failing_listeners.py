@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.contract.journal import Journal
-from tests.contract.subject import Subject, borrow, give_back, lent, pool_of
+from tests.contract.subject import Subject, acquire, lent, pool_of, release
 from tests.eventually import eventually
 
 
@@ -35,11 +35,11 @@ def fail_at(engine: AsyncEngine, name: str, error: type[BaseException]) -> Calla
 
 
 async def is_whole(engine: AsyncEngine, size: int) -> None:
-    """Assert that nothing is lent, and that all of ``size`` connections can be at once."""
+    """Assert that nothing is checked out, and that all of ``size`` connections can be at once."""
     await eventually(lambda: pool_of(engine).checkedout() == 0)
-    loans = [await borrow(engine) for _ in range(size)]
+    leases = [await acquire(engine) for _ in range(size)]
     assert pool_of(engine).checkedout() == size
-    await give_back(*loans)
+    await release(*leases)
     assert pool_of(engine).checkedout() == 0
 
 
@@ -54,7 +54,7 @@ async def test_an_error_while_lending_reaches_the_borrower(
     forgive = fail_at(engine, name, error)
     for _ in range(3):
         with pytest.raises(error):
-            await borrow(engine)
+            await acquire(engine)
     forgive()
     await is_whole(engine, 1)
     assert journal.count("checkin") == journal.count("checkout")
@@ -66,15 +66,15 @@ async def test_an_error_while_lending_one_does_not_touch_the_others(
     subject: Subject, name: str, error: type[BaseException]
 ) -> None:
     engine = subject.engine(pool_size=2, max_overflow=1, pool_timeout=5)
-    loans = [await borrow(engine), await borrow(engine)]
+    leases = [await acquire(engine), await acquire(engine)]
     forgive = fail_at(engine, name, error)
     with pytest.raises(error):
-        await borrow(engine)
+        await acquire(engine)
     await eventually(lambda: pool_of(engine).checkedout() == 2)
     forgive()
     async with lent(engine):
         assert pool_of(engine).checkedout() == 3
-    await give_back(*loans)
+    await release(*leases)
     await is_whole(engine, 3)
 
 
@@ -101,9 +101,9 @@ async def test_an_interrupt_at_reset_reaches_the_borrower_and_the_slot_is_free(
 ) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
     forgive = fail_at(engine, "reset", error)
-    loan = await borrow(engine)
+    lease = await acquire(engine)
     with pytest.raises(error):
-        await give_back(loan)
+        await release(lease)
     forgive()
     await is_whole(engine, 1)
 
@@ -121,32 +121,32 @@ async def test_an_error_while_invalidating_reaches_the_borrower_and_the_slot_is_
         with pytest.raises(ListenerError):
             await connection.invalidate()
         forgive()
-    async with lent(engine) as loan:
-        assert loan.dbapi_connection is not dead
+    async with lent(engine) as lease:
+        assert lease.dbapi_connection is not dead
     await is_whole(engine, 1)
     assert journal.count("connect") == 2
 
 
 async def test_an_error_at_soft_invalidation_reaches_the_borrower(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
-    loan = await borrow(engine)
+    lease = await acquire(engine)
     forgive = fail_at(engine, "soft_invalidate", ListenerError)
     with pytest.raises(ListenerError):
-        loan.invalidate(soft=True)
+        lease.invalidate(soft=True)
     forgive()
-    await give_back(loan)
+    await release(lease)
     await is_whole(engine, 1)
 
 
 async def test_an_error_at_detach_frees_the_slot(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
-    loan = await borrow(engine)
+    lease = await acquire(engine)
     forgive = fail_at(engine, "detach", ListenerError)
     with pytest.raises(ListenerError):
-        loan.detach()
+        lease.detach()
     forgive()
     await is_whole(engine, 1)
-    await give_back(loan)
+    await release(lease)
 
 
 @pytest.mark.differs("checkin listener", only="ours")
@@ -156,9 +156,9 @@ async def test_an_error_at_checkin_reaches_the_borrower_and_the_slot_is_free(
 ) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
     forgive = fail_at(engine, "checkin", error)
-    loan = await borrow(engine)
+    lease = await acquire(engine)
     with pytest.raises(error):
-        await give_back(loan)
+        await release(lease)
     forgive()
     await is_whole(engine, 1)
 
@@ -174,7 +174,7 @@ async def test_first_connect_comes_again_after_it_failed(subject: Subject) -> No
             raise ListenerError
 
     with pytest.raises(ListenerError):
-        await borrow(engine)
+        await acquire(engine)
     async with lent(engine), lent(engine):
         assert called == ["first_connect"] * 2
 
@@ -194,7 +194,7 @@ async def test_a_dialect_that_could_not_be_initialised_is_asked_again(
 
     monkeypatch.setattr(engine.dialect, "initialize", fail_once)
     with pytest.raises(ListenerError):
-        await borrow(engine)
+        await acquire(engine)
     await is_whole(engine, 1)
     await engine.dispose()
     await is_whole(engine, 1)
@@ -211,6 +211,6 @@ async def test_a_connection_whose_listener_failed_is_closed(subject: Subject) ->
     event.listen(engine.sync_engine, "connect", keep)
     fail_at(engine, "connect", ListenerError)
     with pytest.raises(ListenerError):
-        await borrow(engine)
+        await acquire(engine)
     (driver,) = drivers
     await eventually(lambda: subject.is_closed(driver))

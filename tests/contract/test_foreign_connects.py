@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import event, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import PoolProxiedConnection
-from tests.contract.subject import Subject, borrow, give_back, invalidate, numbers
+from tests.contract.subject import Subject, acquire, invalidate, numbers, release
 from tests.eventually import eventually
 
 
@@ -39,9 +39,9 @@ def bring(engine: AsyncEngine) -> list[Foreign]:
     return brought
 
 
-def held(loan: PoolProxiedConnection) -> Any:
+def held(lease: PoolProxiedConnection) -> Any:
     """Return what a holder has instead of a driver's connection."""
-    return loan.dbapi_connection
+    return lease.dbapi_connection
 
 
 @pytest.mark.every_driver
@@ -49,16 +49,16 @@ async def test_what_a_do_connect_listener_brings_is_lent_and_closed(subject: Sub
     engine = subject.engine(pool_size=2, max_overflow=0, pool_timeout=5, _initialize=False)
     brought = bring(engine)
 
-    one, two = await borrow(engine), await borrow(engine)
+    one, two = await acquire(engine), await acquire(engine)
 
     assert [held(one), held(two)] == brought
     assert numbers(engine) == (2, 0, 0, 2)
     await invalidate(one)
     await eventually(lambda: brought[0].is_closed)
-    await give_back(two)
-    again = await borrow(engine)
+    await release(two)
+    again = await acquire(engine)
     assert held(again) in brought[1:]
-    await give_back(again)
+    await release(again)
     await engine.dispose()
     assert brought[1].is_closed
 
@@ -69,15 +69,15 @@ async def test_a_foreign_connection_outlives_a_cancelled_lease_or_is_replaced(
 ) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5, _initialize=False)
     brought = bring(engine)
-    loan = await borrow(engine)
-    loan.invalidate(asyncio.CancelledError())
-    await give_back(loan)
+    lease = await acquire(engine)
+    lease.invalidate(asyncio.CancelledError())
+    await release(lease)
 
-    again = await borrow(engine)
+    again = await acquire(engine)
 
     assert held(again) is brought[-1]
     assert numbers(engine) == (1, 0, 0, 1)
-    await give_back(again)
+    await release(again)
 
 
 class SpeechlessError(Exception):
@@ -160,11 +160,11 @@ async def test_the_slot_is_free_again_whatever_an_attempt_raises(
     for _ in range(2):
         async with asyncio.timeout(5):
             with pytest.raises(raised):
-                await borrow(engine)
+                await acquire(engine)
     assert numbers(engine) == (1, 0, -1, 0)
     failing.clear()
 
-    loan = await borrow(engine)
+    lease = await acquire(engine)
 
     assert numbers(engine) == (1, 0, 0, 1)
-    await give_back(loan)
+    await release(lease)

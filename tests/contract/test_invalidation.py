@@ -9,7 +9,7 @@ from sqlalchemy.exc import InvalidRequestError, PendingRollbackError, SAWarning
 from sqlalchemy.util import greenlet_spawn
 from tests.contract.door import Door, WalledUpError
 from tests.contract.journal import Journal
-from tests.contract.subject import Subject, borrow, give_back, invalidate, lent, pool_of
+from tests.contract.subject import Subject, acquire, invalidate, lent, pool_of, release
 from tests.eventually import eventually
 
 
@@ -40,8 +40,8 @@ async def test_the_reason_of_an_invalidation_is_passed_on(subject: Subject) -> N
     engine = subject.engine()
     journal = Journal(engine)
     reason = ValueError("it smells")
-    soft, hard, silent = [await borrow(engine) for _ in range(3)]
-    connections = [loan.dbapi_connection for loan in (soft, hard, silent)]
+    soft, hard, silent = [await acquire(engine) for _ in range(3)]
+    connections = [lease.dbapi_connection for lease in (soft, hard, silent)]
 
     await greenlet_spawn(soft.invalidate, reason, soft=True)
     await greenlet_spawn(hard.invalidate, reason)
@@ -50,7 +50,7 @@ async def test_the_reason_of_an_invalidation_is_passed_on(subject: Subject) -> N
     assert (entry.connection, entry.rest[1]) == (connections[0], reason)
     reasons = [(entry.connection, entry.rest[1]) for entry in journal.of("invalidate")]
     assert reasons == [(connections[1], reason), (connections[2], None)]
-    await give_back(soft)
+    await release(soft)
     await eventually(lambda: pool_of(engine).checkedout() == 0)
 
 
@@ -69,8 +69,8 @@ async def test_a_softly_invalidated_connection_serves_its_holder_and_nobody_else
         assert (await connection.execute(text("SELECT 1"))).scalar() == 1
     # It may be closed at once, or when its turn comes.
     assert [name for name in journal.names if name != "close"][-2:] == ["reset", "checkin"]
-    async with lent(engine) as loan:
-        assert loan.dbapi_connection is not stale
+    async with lent(engine) as lease:
+        assert lease.dbapi_connection is not stale
         await eventually(lambda: subject.is_closed(driver))
     assert pool_of(engine).checkedout() == 0
     assert journal.count("connect") == 2
@@ -123,10 +123,10 @@ async def test_closing_a_loan_after_its_invalidation_returns_nothing_twice(
 ) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
     journal = Journal(engine)
-    loan = await borrow(engine)
-    await invalidate(loan)
+    lease = await acquire(engine)
+    await invalidate(lease)
     async with lent(engine):
-        await give_back(loan)
+        await release(lease)
         assert pool_of(engine).checkedout() == 1
         assert journal.count("checkin") == 1
     assert pool_of(engine).checkedout() == 0
@@ -146,17 +146,17 @@ async def test_a_failing_reconnect_after_an_invalidation_frees_the_slot(
 ) -> None:
     engine = subject.engine(pool_size=1, max_overflow=2, pool_timeout=5)
     door = Door(engine)
-    await invalidate(await borrow(engine))
+    await invalidate(await acquire(engine))
     await eventually(lambda: pool_of(engine).checkedout() == 0)
     door.walled_up = True
     with pytest.raises(WalledUpError):
-        await borrow(engine)
+        await acquire(engine)
     await eventually(lambda: pool_of(engine).checkedout() == 0)
 
     door.walled_up = False
-    loans = [await borrow(engine) for _ in range(3)]
+    leases = [await acquire(engine) for _ in range(3)]
     assert pool_of(engine).checkedout() == 3
-    await give_back(*loans)
+    await release(*leases)
 
 
 async def test_the_waiters_are_served_by_one_connection_in_the_place_of_an_invalidated_one(
@@ -164,18 +164,18 @@ async def test_the_waiters_are_served_by_one_connection_in_the_place_of_an_inval
 ) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=10)
     door = Door(engine)
-    loan = await borrow(engine)
+    lease = await acquire(engine)
 
     async def wait() -> Any:
         async with lent(engine) as mine:
             await asyncio.sleep(0.001)
             return mine.dbapi_connection
 
-    dead = loan.dbapi_connection
+    dead = lease.dbapi_connection
     tasks = [asyncio.create_task(wait()) for _ in range(5)]
     await asyncio.sleep(0.01)
     assert not any(task.done() for task in tasks)
-    await invalidate(loan)
+    await invalidate(lease)
     served = set(await asyncio.gather(*tasks))
     assert len(served) == 1
     assert dead not in served

@@ -1,4 +1,4 @@
-"""Who is lent which connection, how many there may be, and how long a borrower waits."""
+"""Who is checked out which connection, how many there may be, and how long a holder waits."""
 
 import asyncio
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from tests.contract.door import Door, WalledUpError
-from tests.contract.subject import Subject, ask, borrow, give_back, lent, numbers, pool_of
+from tests.contract.subject import Subject, acquire, ask, lent, numbers, pool_of, release
 from tests.eventually import eventually
 
 
@@ -22,12 +22,12 @@ async def test_nothing_is_opened_before_it_is_asked_for(subject: Subject) -> Non
 
 async def test_the_connection_that_rested_longest_is_lent_first(subject: Subject) -> None:
     engine = subject.engine(pool_size=3, max_overflow=0)
-    loans = [await borrow(engine) for _ in range(3)]
-    one, two, three = (loan.dbapi_connection for loan in loans)
-    await give_back(*loans)
+    leases = [await acquire(engine) for _ in range(3)]
+    one, two, three = (lease.dbapi_connection for lease in leases)
+    await release(*leases)
     for turn in (one, two, three, one):
-        async with lent(engine) as loan:
-            assert loan.dbapi_connection is turn
+        async with lent(engine) as lease:
+            assert lease.dbapi_connection is turn
     async with lent(engine) as first, lent(engine) as second:
         assert [first.dbapi_connection, second.dbapi_connection] == [two, three]
 
@@ -36,14 +36,14 @@ async def test_with_use_lifo_the_connection_returned_last_is_lent_first(
     subject: Subject,
 ) -> None:
     engine = subject.engine(pool_size=3, max_overflow=0, pool_use_lifo=True)
-    loans = [await borrow(engine) for _ in range(3)]
-    one, two, three = (loan.dbapi_connection for loan in loans)
-    await give_back(*loans)
+    leases = [await acquire(engine) for _ in range(3)]
+    one, two, three = (lease.dbapi_connection for lease in leases)
+    await release(*leases)
     for _ in range(3):
-        async with lent(engine) as loan:
-            assert loan.dbapi_connection is three
+        async with lent(engine) as lease:
+            assert lease.dbapi_connection is three
     async with lent(engine) as last, lent(engine) as middle, lent(engine) as first:
-        lent_now = [loan.dbapi_connection for loan in (last, middle, first)]
+        lent_now = [lease.dbapi_connection for lease in (last, middle, first)]
         assert lent_now == [three, two, one]
 
 
@@ -51,38 +51,38 @@ async def test_with_use_lifo_the_connection_returned_last_is_lent_first(
 async def test_a_borrower_waits_for_a_connection_to_come_back(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
     door = Door(engine)
-    loan = await borrow(engine)
-    connection = loan.dbapi_connection
-    waiter = asyncio.create_task(borrow(engine))
+    lease = await acquire(engine)
+    connection = lease.dbapi_connection
+    waiter = asyncio.create_task(acquire(engine))
     await asyncio.sleep(0.02)
     assert not waiter.done()
-    await give_back(loan)
-    loan = await waiter
-    assert loan.dbapi_connection is connection
-    await give_back(loan)
+    await release(lease)
+    lease = await waiter
+    assert lease.dbapi_connection is connection
+    await release(lease)
     assert door.arrivals == 1
 
 
 @pytest.mark.every_driver
 async def test_a_borrower_gives_up_after_pool_timeout(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=1, pool_timeout=0.5)
-    loans = [await borrow(engine), await borrow(engine)]
+    leases = [await acquire(engine), await acquire(engine)]
     with pytest.raises(PoolTimeoutError):
-        await asyncio.create_task(borrow(engine))
+        await asyncio.create_task(acquire(engine))
     assert pool_of(engine).checkedout() == 2
-    await give_back(*loans)
+    await release(*leases)
     async with lent(engine):
         assert pool_of(engine).checkedout() == 1
 
 
 async def test_a_timeout_of_nothing_does_not_wait(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=0)
-    async with lent(engine) as loan:
-        connection = loan.dbapi_connection
+    async with lent(engine) as lease:
+        connection = lease.dbapi_connection
         with pytest.raises(PoolTimeoutError):
-            await asyncio.create_task(borrow(engine))
-    async with lent(engine) as loan:
-        assert loan.dbapi_connection is connection
+            await asyncio.create_task(acquire(engine))
+    async with lent(engine) as lease:
+        assert lease.dbapi_connection is connection
 
 
 @pytest.mark.drivers("asyncpg", "asyncmy", "aiomysql", "aiosqlite")
@@ -97,32 +97,32 @@ async def test_a_timeout_of_nothing_waits_for_what_nobody_holds(subject: Subject
                 await connection.execute(text(subject.nap))
         await connection.rollback()
         assert (await connection.execute(text("SELECT 1"))).scalar() == 1
-    loan = await borrow(engine)
-    loan.detach()
-    await give_back(await borrow(engine), loan)
+    lease = await acquire(engine)
+    lease.detach()
+    await release(await acquire(engine), lease)
 
 
 @pytest.mark.drivers("asyncpg", "psycopg")
 async def test_a_timeout_of_nothing_outlives_the_end_of_every_connection(subject: Subject) -> None:
     engine = subject.engine(pool_size=2, max_overflow=0, pool_timeout=0, pool_pre_ping=True)
-    loans = [await borrow(engine), await borrow(engine)]
-    for loan in loans:
-        await subject.kill(loan.driver_connection)
-    await give_back(*loans)
+    leases = [await acquire(engine), await acquire(engine)]
+    for lease in leases:
+        await subject.kill(lease.driver_connection)
+    await release(*leases)
 
-    loans = [await borrow(engine), await borrow(engine)]
+    leases = [await acquire(engine), await acquire(engine)]
 
     with pytest.raises(PoolTimeoutError):
-        await asyncio.create_task(borrow(engine))
-    assert [await ask(loan, "SELECT 1") for loan in loans] == [1, 1]
-    await give_back(*loans)
+        await asyncio.create_task(acquire(engine))
+    assert [await ask(lease, "SELECT 1") for lease in leases] == [1, 1]
+    await release(*leases)
 
 
 async def test_a_refused_borrower_learns_where_it_is_explained(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=0)
     async with lent(engine):
         with pytest.raises(PoolTimeoutError) as refused:
-            await asyncio.create_task(borrow(engine))
+            await asyncio.create_task(acquire(engine))
     assert refused.value.code == "3o7r"
     assert str(refused.value).endswith("/3o7r)")
 
@@ -138,12 +138,12 @@ async def test_the_overflow_can_be_changed_on_a_running_pool(subject: Subject) -
 
 async def test_without_a_timeout_a_borrower_waits_on(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=None)
-    loan = await borrow(engine)
-    waiter = asyncio.create_task(borrow(engine))
+    lease = await acquire(engine)
+    waiter = asyncio.create_task(acquire(engine))
     await asyncio.sleep(0.02)
     assert not waiter.done()
-    await give_back(loan)
-    await give_back(await waiter)
+    await release(lease)
+    await release(await waiter)
 
 
 async def test_every_waiter_is_served_by_the_one_connection_in_the_order_of_asking(
@@ -171,10 +171,10 @@ async def test_a_pool_without_a_limit_lends_as_many_as_are_asked_for(
 ) -> None:
     engine = subject.engine(pool_timeout=5, **options)
     door = Door(engine)
-    loans = await asyncio.gather(*(borrow(engine) for _ in range(20)))
-    assert len({loan.dbapi_connection for loan in loans}) == 20
+    leases = await asyncio.gather(*(acquire(engine) for _ in range(20)))
+    assert len({lease.dbapi_connection for lease in leases}) == 20
     assert (door.arrivals, pool_of(engine).checkedout()) == (20, 20)
-    await give_back(*loans)
+    await release(*leases)
     assert pool_of(engine).checkedout() == 0
 
 
@@ -185,9 +185,9 @@ async def test_a_pool_without_a_size_keeps_every_connection(
     engine = subject.engine(pool_size=0, max_overflow=overflow)
     door = Door(engine)
     for _ in range(3):
-        loans = [await borrow(engine) for _ in range(5)]
+        leases = [await acquire(engine) for _ in range(5)]
         assert numbers(engine) == (0, 0, 0, 5)
-        await give_back(*loans)
+        await release(*leases)
         assert numbers(engine) == (0, 5, 0, 0)
     assert door.arrivals == 5
 
@@ -202,12 +202,12 @@ async def test_no_connection_is_in_two_hands_and_no_more_are_open_than_allowed(
     async def work(number: int) -> None:
         nonlocal most
         for _ in range(5):
-            async with lent(engine) as loan:
-                assert loan.dbapi_connection not in held
-                held.add(loan.dbapi_connection)
+            async with lent(engine) as lease:
+                assert lease.dbapi_connection not in held
+                held.add(lease.dbapi_connection)
                 most = max(most, len(held))
                 await asyncio.sleep(0.0005 * (number % 3))
-                held.remove(loan.dbapi_connection)
+                held.remove(lease.dbapi_connection)
 
     await asyncio.gather(*(work(number) for number in range(20)))
     assert most == 4
@@ -219,7 +219,7 @@ async def test_overflow_is_closed_at_check_in(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=2)
     door = Door(engine)
     for _ in range(3):
-        await give_back(*[await borrow(engine) for _ in range(3)])
+        await release(*[await acquire(engine) for _ in range(3)])
         assert numbers(engine) == (1, 1, 0, 0)
     assert door.arrivals == 7
 
@@ -229,7 +229,7 @@ async def test_overflow_is_kept_while_it_is_used(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=2)
     door = Door(engine)
     for _ in range(3):
-        await give_back(*[await borrow(engine) for _ in range(3)])
+        await release(*[await acquire(engine) for _ in range(3)])
         assert numbers(engine) == (1, 3, 2, 0)
     assert door.arrivals == 3
 
@@ -243,11 +243,11 @@ async def test_a_failing_connect_reaches_the_borrower_and_frees_the_slot(
     door.walled_up = True
     for _ in range(3):
         with pytest.raises(WalledUpError):
-            await borrow(engine)
+            await acquire(engine)
         assert pool_of(engine).checkedout() == 0
     door.walled_up = False
-    async with lent(engine) as loan:
-        assert await ask(loan, "SELECT 1") == 1
+    async with lent(engine) as lease:
+        assert await ask(lease, "SELECT 1") == 1
 
 
 async def test_a_failing_connect_leaves_those_alone_who_have_a_connection(
@@ -255,17 +255,17 @@ async def test_a_failing_connect_leaves_those_alone_who_have_a_connection(
 ) -> None:
     engine = subject.engine(pool_size=2, max_overflow=3, pool_timeout=5)
     door = Door(engine)
-    loans = [await borrow(engine) for _ in range(3)]
+    leases = [await acquire(engine) for _ in range(3)]
     assert pool_of(engine)._overflow == 1
     door.walled_up = True
     with pytest.raises(WalledUpError):
-        await borrow(engine)
+        await acquire(engine)
     assert pool_of(engine)._overflow == 1
-    assert [await ask(loan, "SELECT 1") for loan in loans] == [1, 1, 1]
+    assert [await ask(lease, "SELECT 1") for lease in leases] == [1, 1, 1]
     door.walled_up = False
-    loans.append(await borrow(engine))
+    leases.append(await acquire(engine))
     assert pool_of(engine).checkedout() == 4
-    await give_back(*loans)
+    await release(*leases)
 
 
 @pytest.mark.differs("waiters of a failed connect", only="ours")
@@ -275,9 +275,9 @@ async def test_after_a_failing_connect_nobody_sleeps_beside_the_free_slot(
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=9)
     door = Door(engine)
     door.shut(1)
-    first = asyncio.create_task(borrow(engine))
+    first = asyncio.create_task(acquire(engine))
     await eventually(lambda: door.arrivals == 1)
-    second = asyncio.create_task(borrow(engine))
+    second = asyncio.create_task(acquire(engine))
     await asyncio.sleep(0.01)
     door.open(into_a_wall=True)
     async with asyncio.timeout(4):
@@ -292,12 +292,12 @@ async def test_a_hanging_connect_holds_up_one_borrower_and_no_more(subject: Subj
     door = Door(engine)
     async with lent(engine):
         door.shut(1)
-        tasks = [asyncio.create_task(borrow(engine))]
+        tasks = [asyncio.create_task(acquire(engine))]
         await eventually(lambda: door.arrivals == 2)
-        tasks += [asyncio.create_task(borrow(engine)) for _ in range(2)]
+        tasks += [asyncio.create_task(acquire(engine)) for _ in range(2)]
         await eventually(lambda: sum(task.done() for task in tasks) == 2)
         door.open()
-        await give_back(*await asyncio.gather(*tasks))
+        await release(*await asyncio.gather(*tasks))
     assert pool_of(engine).checkedout() == 0
 
 
@@ -308,10 +308,10 @@ async def test_two_connects_are_under_way_at_once(subject: Subject) -> None:
     await engine.dispose()
     door = Door(engine)
     door.shut()
-    tasks = [asyncio.create_task(borrow(engine)) for _ in range(2)]
+    tasks = [asyncio.create_task(acquire(engine)) for _ in range(2)]
     await eventually(lambda: door.arrivals == 2)
     door.open()
-    await give_back(*await asyncio.gather(*tasks))
+    await release(*await asyncio.gather(*tasks))
 
 
 @pytest.mark.every_driver

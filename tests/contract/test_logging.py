@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
-from tests.contract.subject import Subject, borrow, give_back, invalidate, lent, pool_of
+from tests.contract.subject import Subject, acquire, invalidate, lent, pool_of, release
 from tests.eventually import eventually
 
 CREATED = "Created new connection"
-LENT = ("checked out from pool", "being returned to pool")
+CHECKED_OUT = ("checked out from pool", "being returned to pool")
 
 
 @pytest.fixture
@@ -34,13 +34,13 @@ def lines(caplog: pytest.LogCaptureFixture, *, level: int) -> str:
 
 
 async def live(engine: AsyncEngine) -> tuple[Any, Any]:
-    """Let a pool create, lend, invalidate and replace a connection; tell which both were."""
-    async with lent(engine) as loan:
-        first = loan.dbapi_connection
-    await invalidate(await borrow(engine))
+    """Let a pool create, hand out, invalidate and replace a connection; tell which both were."""
+    async with lent(engine) as lease:
+        first = lease.dbapi_connection
+    await invalidate(await acquire(engine))
     await eventually(lambda: pool_of(engine).checkedout() == 0)
-    async with lent(engine) as loan:
-        second = loan.dbapi_connection
+    async with lent(engine) as lease:
+        second = lease.dbapi_connection
     return first, second
 
 
@@ -53,7 +53,7 @@ async def test_echo_debug_shows_every_step(
     steps = lines(caplog, level=logging.DEBUG)
     for connection in (first, second):
         assert f"{CREATED} {connection!r}" in steps
-        for words in LENT:
+        for words in CHECKED_OUT:
             assert f"Connection {connection!r} {words}" in steps
         assert f"Connection {connection} rollback-on-return" in steps
     assert f"Hard-closing connection {first!r}" in steps
@@ -73,9 +73,9 @@ async def test_the_reason_of_an_invalidation_is_written_down(
     subject: Subject, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = subject.engine(echo_pool=True, pool_logging_name=name)
-    async with lent(engine) as loan:
-        loan.invalidate(ValueError("it smells"), soft=True)
-        connection = loan.dbapi_connection
+    async with lent(engine) as lease:
+        lease.invalidate(ValueError("it smells"), soft=True)
+        connection = lease.dbapi_connection
     (line,) = lines(caplog, level=logging.INFO).splitlines()
     assert line == f"Soft Invalidate connection {connection!r} (reason: ValueError:it smells)"
 
@@ -84,8 +84,8 @@ async def test_a_connection_that_became_too_old_is_written_down(
     subject: Subject, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = subject.engine(echo_pool=True, pool_logging_name=name, pool_recycle=0)
-    async with lent(engine) as loan:
-        connection = loan.dbapi_connection
+    async with lent(engine) as lease:
+        connection = lease.dbapi_connection
     async with lent(engine):
         pass
     assert f"Connection {connection!r}" in lines(caplog, level=logging.INFO)
@@ -116,7 +116,7 @@ async def test_the_logger_sqlalchemy_pool_switches_it_on_as_echo_does(
     with caplog.at_level(logging.DEBUG, "sqlalchemy.pool"):
         await live(subject.engine())
     steps = lines(caplog, level=logging.DEBUG)
-    assert all(words in steps for words in (CREATED, *LENT))
+    assert all(words in steps for words in (CREATED, *CHECKED_OUT))
     assert "Invalidate connection" in lines(caplog, level=logging.INFO)
 
 
@@ -144,5 +144,5 @@ async def test_a_failed_connect_is_written_at_debug(
         echo_pool="debug", pool_logging_name=name, connect_args={"no_such_argument": 1}
     )
     with pytest.raises(TypeError):
-        await give_back(await borrow(engine))
+        await release(await acquire(engine))
     assert "Error on connect():" in lines(caplog, level=logging.DEBUG)

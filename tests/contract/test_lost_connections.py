@@ -8,7 +8,7 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from tests.contract.journal import Journal
-from tests.contract.subject import Subject, ask, borrow, give_back, lent, pool_of
+from tests.contract.subject import Subject, acquire, ask, lent, pool_of, release
 from tests.eventually import eventually
 
 SERVERS = ("asyncpg", "psycopg", "asyncmy", "aiomysql")
@@ -16,14 +16,14 @@ SERVERS = ("asyncpg", "psycopg", "asyncmy", "aiomysql")
 
 async def filled(engine: AsyncEngine, count: int) -> list[Any]:
     """Open ``count`` connections, return them to the pool, and tell which they are."""
-    loans = [await borrow(engine) for _ in range(count)]
-    connections = [loan.dbapi_connection for loan in loans]
-    await give_back(*loans)
+    leases = [await acquire(engine) for _ in range(count)]
+    connections = [lease.dbapi_connection for lease in leases]
+    await release(*leases)
     return connections
 
 
 async def all_of(engine: AsyncEngine, count: int) -> set[Any]:
-    """Borrow ``count`` connections at once, and tell which they were."""
+    """Check out ``count`` connections at once, and tell which they were."""
     return set(await filled(engine, count))
 
 
@@ -109,17 +109,17 @@ async def test_a_connection_that_cannot_be_reset_is_replaced_without_an_error(
 ) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
     journal = Journal(engine)
-    loan = await borrow(engine)
-    dead = loan.dbapi_connection
-    await ask(loan, "SELECT 1")
-    await subject.kill(loan.driver_connection)
-    await give_back(loan)
+    lease = await acquire(engine)
+    dead = lease.dbapi_connection
+    await ask(lease, "SELECT 1")
+    await subject.kill(lease.driver_connection)
+    await release(lease)
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
     assert "Exception during reset" in caplog.text
     assert journal.connections("invalidate") == [dead]
     await eventually(lambda: pool_of(engine).checkedout() == 0)
-    async with lent(engine) as loan:
-        assert await ask(loan, "SELECT 1") == 1
+    async with lent(engine) as lease:
+        assert await ask(lease, "SELECT 1") == 1
 
 
 @pytest.mark.every_driver
@@ -138,5 +138,5 @@ async def test_a_connection_that_cannot_be_closed_frees_its_slot(
         await connection.invalidate()
     await eventually(lambda: pool_of(engine).checkedout() == 0)
     await eventually(lambda: "Exception terminating connection" in caplog.text)
-    async with lent(engine) as loan:
-        assert await ask(loan, "SELECT 1") == 1
+    async with lent(engine) as lease:
+        assert await ask(lease, "SELECT 1") == 1

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
 from tests.contract.door import Door
-from tests.contract.subject import Subject, borrow, give_back, invalidate, numbers, pool_of
+from tests.contract.subject import Subject, acquire, invalidate, numbers, pool_of, release
 from tests.eventually import eventually
 
 
@@ -25,10 +25,10 @@ async def test_the_numbers_that_others_read_from_inside_are_there(subject: Subje
     pool = pool_of(engine)
     assert (pool._pool.maxsize, pool._pool.qsize(), pool._overflow) == (3, 0, -3)
     assert (pool._max_overflow, pool._timeout) == (2, 7.5)
-    loans = [await borrow(engine) for _ in range(2)]
-    await give_back(loans[0])
+    leases = [await acquire(engine) for _ in range(2)]
+    await release(leases[0])
     assert (pool._pool.maxsize, pool._pool.qsize(), pool._overflow) == (3, 1, -1)
-    await give_back(loans[1])
+    await release(leases[1])
 
 
 async def test_the_settings_can_be_read_back(subject: Subject) -> None:
@@ -50,17 +50,17 @@ async def test_it_is_a_queue_pool_to_whom_asks(subject: Subject) -> None:
 async def test_the_numbers_follow_the_loans(subject: Subject) -> None:
     engine = subject.engine(pool_size=2, max_overflow=0)
     assert numbers(engine) == (2, 0, -2, 0)
-    one = await borrow(engine)
+    one = await acquire(engine)
     assert numbers(engine) == (2, 0, -1, 1)
-    two = await borrow(engine)
+    two = await acquire(engine)
     assert numbers(engine) == (2, 0, 0, 2)
-    await give_back(one)
+    await release(one)
     assert numbers(engine) == (2, 1, 0, 1)
-    await give_back(two)
+    await release(two)
     assert numbers(engine) == (2, 2, 0, 0)
-    one = await borrow(engine)
+    one = await acquire(engine)
     assert numbers(engine) == (2, 1, 0, 1)
-    await give_back(one)
+    await release(one)
     assert pool_of(engine).status() == (
         "Pool size: 2  Connections in pool: 2 Current Overflow: 0 Current Checked out "
         "connections: 0"
@@ -72,51 +72,51 @@ async def test_the_numbers_follow_the_loans_above_the_size(
     subject: Subject, max_overflow: int
 ) -> None:
     engine = subject.engine(pool_size=3, max_overflow=max_overflow)
-    loans, seen = [], []
+    leases, seen = [], []
     for _ in range(6):
-        loans.append(await borrow(engine))
+        leases.append(await acquire(engine))
         seen.append(numbers(engine))
     assert seen == [(3, 0, lent - 3, lent) for lent in range(1, 7)]
-    await give_back(*loans[:3])
+    await release(*leases[:3])
     assert numbers(engine) == (3, 3, 3, 3)
-    await give_back(*loans[3:])
+    await release(*leases[3:])
     assert pool_of(engine).checkedout() == 0
 
 
 async def test_who_waits_is_not_counted_as_a_borrower(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=0.5)
-    loan = await borrow(engine)
-    waiters = [asyncio.create_task(borrow(engine)) for _ in range(3)]
+    lease = await acquire(engine)
+    waiters = [asyncio.create_task(acquire(engine)) for _ in range(3)]
     await asyncio.sleep(0.01)
     assert numbers(engine) == (1, 0, 0, 1)
     outcomes = await asyncio.gather(*waiters, return_exceptions=True)
     assert all(isinstance(outcome, PoolTimeoutError) for outcome in outcomes)
     assert numbers(engine) == (1, 0, 0, 1)
-    await give_back(loan)
+    await release(lease)
     assert numbers(engine) == (1, 1, 0, 0)
 
 
 async def test_a_connect_under_way_takes_its_slot(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=1)
     door = Door(engine)
-    loan = await borrow(engine)
+    lease = await acquire(engine)
     door.shut()
-    task = asyncio.create_task(borrow(engine))
+    task = asyncio.create_task(acquire(engine))
     await eventually(lambda: door.arrivals == 2)
     assert pool_of(engine)._overflow == 1
     door.open()
-    await give_back(loan, await task)
+    await release(lease, await task)
 
 
 @pytest.mark.every_driver
 async def test_an_invalidated_connection_gives_its_slot_back(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=1, pool_timeout=5)
-    one, two = await borrow(engine), await borrow(engine)
+    one, two = await acquire(engine), await acquire(engine)
     await invalidate(one)
     await eventually(lambda: pool_of(engine).checkedout() == 1)
     await invalidate(two)
     await eventually(lambda: pool_of(engine).checkedout() == 0)
-    loans = [await borrow(engine), await borrow(engine)]
+    leases = [await acquire(engine), await acquire(engine)]
     assert numbers(engine) == (1, 0, 1, 2)
-    await give_back(*loans)
+    await release(*leases)
     assert pool_of(engine).checkedout() == 0

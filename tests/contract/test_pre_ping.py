@@ -1,4 +1,4 @@
-"""``pool_pre_ping``: no borrower meets a dead connection, and a new one is not asked again."""
+"""``pool_pre_ping``: no holder meets a dead connection, and a new one is not asked again."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ from tests.contract.door import Door, WalledUpError
 from tests.contract.journal import Journal
 from tests.contract.subject import (
     Subject,
+    acquire,
     ask,
     backend_of,
-    borrow,
-    give_back,
     invalidate,
     lent,
     pool_of,
+    release,
 )
 from tests.eventually import eventually
 from tests.servers.postgres import PostgresServer
@@ -34,15 +34,15 @@ async def test_a_dead_connection_is_replaced_and_so_are_the_older_ones(
 ) -> None:
     engine = subject.engine(pool_size=3, max_overflow=0, pool_timeout=5, pool_pre_ping=True)
     journal = Journal(engine)
-    loans = [await borrow(engine) for _ in range(3)]
-    stale, dead = {loan.dbapi_connection for loan in loans}, loans[0].driver_connection
-    await give_back(*loans)
+    leases = [await acquire(engine) for _ in range(3)]
+    stale, dead = {lease.dbapi_connection for lease in leases}, leases[0].driver_connection
+    await release(*leases)
     await subject.kill(dead)
 
-    loans = [await borrow(engine) for _ in range(3)]
-    assert not stale & {loan.dbapi_connection for loan in loans}
-    assert [await ask(loan, "SELECT 1") for loan in loans] == [1, 1, 1]
-    await give_back(*loans)
+    leases = [await acquire(engine) for _ in range(3)]
+    assert not stale & {lease.dbapi_connection for lease in leases}
+    assert [await ask(lease, "SELECT 1") for lease in leases] == [1, 1, 1]
+    await release(*leases)
     assert pool_of(engine).checkedout() == 0
     await eventually(lambda: set(journal.connections("close")) == stale)
     assert (journal.count("close"), journal.count("connect")) == (3, 6)
@@ -53,8 +53,8 @@ async def test_a_live_connection_stays(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_pre_ping=True)
     journal = Journal(engine)
     for _ in range(3):
-        async with lent(engine) as loan:
-            assert await ask(loan, "SELECT 1") == 1
+        async with lent(engine) as lease:
+            assert await ask(lease, "SELECT 1") == 1
     assert (journal.count("connect"), journal.count("close")) == (1, 0)
 
 
@@ -65,7 +65,7 @@ async def test_a_kept_connection_is_asked_and_a_new_one_is_not(
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5, pool_pre_ping=True)
     last_heard_of: dict[str, object] = {}
 
-    def look(name: str) -> None:
+    def poll(name: str) -> None:
         def note(connection: Any, *_: object) -> None:
             if connection is None:
                 return
@@ -76,14 +76,14 @@ async def test_a_kept_connection_is_asked_and_a_new_one_is_not(
         event.listen(engine.sync_engine, name, note)
 
     for name in ("connect", "checkout", "checkin"):
-        look(name)
+        poll(name)
 
-    async with lent(engine) as loan:
+    async with lent(engine) as lease:
         assert last_heard_of["checkout"] == last_heard_of["connect"]
-        await ask(loan, "SELECT 1")
-    async with lent(engine) as loan:
+        await ask(lease, "SELECT 1")
+    async with lent(engine) as lease:
         assert last_heard_of["checkout"] != last_heard_of["checkin"]
-        await invalidate(loan)
+        await invalidate(lease)
     await eventually(lambda: pool_of(engine).checkedout() == 0)
     async with lent(engine):
         assert last_heard_of["checkout"] == last_heard_of["connect"]
@@ -95,21 +95,21 @@ async def test_a_server_that_is_gone_is_the_connects_error_and_frees_the_slot(
 ) -> None:
     engine = subject.engine(pool_size=2, max_overflow=0, pool_timeout=5, pool_pre_ping=True)
     door = Door(engine)
-    loans = [await borrow(engine), await borrow(engine)]
-    drivers = [loan.driver_connection for loan in loans]
-    await give_back(*loans)
+    leases = [await acquire(engine), await acquire(engine)]
+    drivers = [lease.driver_connection for lease in leases]
+    await release(*leases)
     for driver in drivers:
         await subject.kill(driver)
     door.walled_up = True
     for _ in range(3):
         with pytest.raises(WalledUpError):
-            await borrow(engine)
+            await acquire(engine)
     await eventually(lambda: pool_of(engine).checkedout() == 0)
 
     door.walled_up = False
-    loans = [await borrow(engine), await borrow(engine)]
-    assert [await ask(loan, "SELECT 1") for loan in loans] == [1, 1]
-    await give_back(*loans)
+    leases = [await acquire(engine), await acquire(engine)]
+    assert [await ask(lease, "SELECT 1") for lease in leases] == [1, 1]
+    await release(*leases)
 
 
 def let_pings_fail(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
@@ -132,16 +132,16 @@ async def test_a_listener_decides_whether_a_failed_ping_is_a_disconnection(
         told.append(context.is_pre_ping)
         context.is_disconnect = disconnected
 
-    async with lent(engine) as loan:
-        stale = loan.dbapi_connection
+    async with lent(engine) as lease:
+        stale = lease.dbapi_connection
     dbapi: Any = engine.dialect.loaded_dbapi
     let_pings_fail(engine, monkeypatch, dbapi.OperationalError("strange"))
     if disconnected:
-        async with lent(engine) as loan:
-            assert loan.dbapi_connection is not stale
+        async with lent(engine) as lease:
+            assert lease.dbapi_connection is not stale
     else:
         with pytest.raises((DBAPIError, dbapi.OperationalError)):
-            await borrow(engine)
+            await acquire(engine)
     assert told == [True]
     await eventually(lambda: pool_of(engine).checkedout() == 0)
 
@@ -151,11 +151,11 @@ async def test_a_ping_that_fails_for_another_reason_is_an_error_and_frees_the_sl
     subject: Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5, pool_pre_ping=True)
-    await give_back(await borrow(engine))
+    await release(await acquire(engine))
     with monkeypatch.context() as patch:
         let_pings_fail(engine, patch, PingError())
         with pytest.raises(PingError):
-            await borrow(engine)
+            await acquire(engine)
     await eventually(lambda: pool_of(engine).checkedout() == 0)
-    async with lent(engine) as loan:
-        assert await ask(loan, "SELECT 1") == 1
+    async with lent(engine) as lease:
+        assert await ask(lease, "SELECT 1") == 1

@@ -1,4 +1,4 @@
-"""Reset on return: what one borrower leaves behind, the next one does not find."""
+"""Reset on return: what one holder leaves behind, the next one does not find."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from sqlalchemy import PoolResetState, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util import greenlet_spawn
 from tests.contract.journal import Journal
-from tests.contract.subject import Subject, ask, borrow, give_back, invalidate, lent, pool_of
+from tests.contract.subject import Subject, acquire, ask, invalidate, lent, pool_of, release
 from tests.eventually import eventually
 
 COUNT = "SELECT count(*) FROM left_behind"
@@ -36,9 +36,9 @@ async def test_no_uncommitted_row_survives(subject: Subject, reset: object) -> N
         await connection.execute(text(INSERT))
     assert await count(engine) == 0
 
-    async with lent(engine) as loan:
-        await ask(loan, INSERT)
-        assert await ask(loan, COUNT) == 1
+    async with lent(engine) as lease:
+        await ask(lease, INSERT)
+        assert await ask(lease, COUNT) == 1
     assert await count(engine) == 0
 
 
@@ -46,8 +46,8 @@ async def test_no_uncommitted_row_survives(subject: Subject, reset: object) -> N
 async def test_with_commit_what_a_raw_loan_wrote_stays(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_reset_on_return="commit")
     await make_table(engine)
-    async with lent(engine) as loan:
-        await ask(loan, INSERT)
+    async with lent(engine) as lease:
+        await ask(lease, INSERT)
     assert await count(subject.engine()) == 1
 
 
@@ -66,11 +66,11 @@ async def test_with_commit_a_connection_still_rolls_back_what_it_began(
 async def test_with_none_the_transaction_is_left_as_it_is(subject: Subject, reset: object) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_reset_on_return=reset)
     await make_table(engine)
-    async with lent(engine) as loan:
-        await ask(loan, INSERT)
-    async with lent(engine) as loan:
-        assert await ask(loan, COUNT) == 1
-        await greenlet_spawn(loan.rollback)
+    async with lent(engine) as lease:
+        await ask(lease, INSERT)
+    async with lent(engine) as lease:
+        assert await ask(lease, COUNT) == 1
+        await greenlet_spawn(lease.rollback)
     assert await count(engine) == 0
 
 
@@ -86,8 +86,8 @@ async def test_a_scheme_of_ones_own_replaces_the_reset(subject: Subject) -> None
         if not state.terminate_only:
             connection.rollback()
 
-    async with lent(engine) as loan:
-        await ask(loan, INSERT)
+    async with lent(engine) as lease:
+        await ask(lease, INSERT)
     assert await count(engine) == 0
     plain = PoolResetState(transaction_was_reset=False, terminate_only=False, asyncio_safe=True)
     assert states[0] == plain
@@ -99,13 +99,13 @@ async def test_reset_is_not_for_the_invalidated_and_for_the_detached_says_so(
 ) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
     journal = Journal(engine)
-    await invalidate(await borrow(engine))
+    await invalidate(await acquire(engine))
     await eventually(lambda: pool_of(engine).checkedout() == 0)
     assert journal.count("reset") == 0
 
-    loan = await borrow(engine)
-    loan.detach()
-    await give_back(loan)
+    lease = await acquire(engine)
+    lease.detach()
+    await release(lease)
     (entry,) = journal.of("reset")
     assert entry.rest[1] == PoolResetState(
         transaction_was_reset=False, terminate_only=True, asyncio_safe=True
@@ -129,8 +129,8 @@ async def test_the_reset_does_not_repeat_what_the_connection_did(
     async with engine.connect() as connection:
         await connection.execute(text(COUNT))
     assert called == 1
-    async with lent(engine) as loan:
-        await ask(loan, COUNT)
+    async with lent(engine) as lease:
+        await ask(lease, COUNT)
     assert called == 2
 
 

@@ -21,7 +21,7 @@ __all__ = [
     "Subject",
 ]
 
-SETTLED = 61
+SETTLED_AGE = 61
 """Seconds after which a worker's start is over."""
 
 FELL = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'"
@@ -126,7 +126,7 @@ async def burst(subject: Subject) -> None:
 async def read_on(subject: Subject) -> None:
     """Read a little until the start is long over."""
     await at_once(lambda: subject.ask("hold/0.2"), 2)
-    await steadily(lambda: subject.ask("express/1"), per_second=2, seconds=SETTLED + 30)
+    await steadily(lambda: subject.ask("express/1"), per_second=2, seconds=SETTLED_AGE + 30)
 
 
 async def bar(subject: Subject) -> None:
@@ -175,7 +175,7 @@ async def work_alone(workers: Workers) -> None:
 
 async def block(workers: Workers) -> None:
     """Do what stops the event loop, once the worker's start is over."""
-    await asyncio.sleep(SETTLED)
+    await asyncio.sleep(SETTLED_AGE)
     for _ in range(4):
         await workers.ask("/blocked/block/0.5")
         await asyncio.sleep(3)
@@ -183,7 +183,7 @@ async def block(workers: Workers) -> None:
 
 async def freeze(workers: Workers) -> None:
     """Stop one event loop for so long that nothing is heard of its worker."""
-    await asyncio.sleep(SETTLED)
+    await asyncio.sleep(SETTLED_AGE)
     await workers.ask("/frozen/block/20", worker=1)
 
 

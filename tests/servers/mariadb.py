@@ -55,7 +55,7 @@ class MariadbServer:
             return rows
 
     def answers(self) -> bool:
-        """Tell whether a connection can be opened."""
+        """Return whether a connection can be opened."""
         try:
             self.execute("SELECT 1")
         except pymysql.OperationalError:

@@ -40,7 +40,7 @@ class Era(StrEnum):
     FOLLOWING = "since 1.21"
 
     def has(self, version: tuple[int, ...]) -> bool:
-        """Tell whether a version is of this era."""
+        """Return whether a version is of this era."""
         return (version >= FIRST_TO_FOLLOW) == (self is Era.FOLLOWING)
 
 
@@ -77,7 +77,7 @@ class PgbouncerServer:
             return cursor.fetchall() if cursor.description else []
 
     def answers(self) -> bool:
-        """Tell whether the admin console can be reached."""
+        """Return whether the admin console can be reached."""
         try:
             self.admin("SHOW VERSION")
         except psycopg.OperationalError:

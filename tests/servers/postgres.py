@@ -71,7 +71,7 @@ class PostgresServer:
             return cursor.fetchall() if cursor.description else []
 
     def answers(self) -> bool:
-        """Tell whether a connection can be opened."""
+        """Return whether a connection can be opened."""
         try:
             self.execute("SELECT 1")
         except psycopg.OperationalError:

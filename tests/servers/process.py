@@ -44,7 +44,7 @@ class Server(Protocol):
     """What tests know of a server."""
 
     def answers(self) -> bool:
-        """Tell whether it serves."""
+        """Return whether it serves."""
 
 
 S = TypeVar("S", bound=Server)
@@ -77,7 +77,7 @@ class ServerProcess:
         self._account = account = server_account()
         self.directory = server_directory(f"penstock-{name}-", account, place=roomy_memory())
         self._stop_signal = stop_signal
-        self._keeper: subprocess.Popen[bytes] | None = None
+        self._runtime: subprocess.Popen[bytes] | None = None
         self._command: Sequence[str | Path] = ()
         self._user = account.pw_uid if account else None
         self._group = account.pw_gid if account else None
@@ -124,7 +124,7 @@ class ServerProcess:
     def start(self, command: Sequence[str | Path], *, env: Mapping[str, str] | None = None) -> None:
         """Start the server, without waiting until it answers."""
         self._command = command
-        self._keeper = subprocess.Popen(
+        self._runtime = subprocess.Popen(
             ["/bin/sh", "-c", KEEPER, "sh", self.directory, self._stop_signal, *command],
             cwd="/",
             env={**os.environ, **(env or {})},
@@ -137,10 +137,10 @@ class ServerProcess:
 
     def halt(self, pid: int) -> None:
         """Stop the server, of which ``pid`` is the first process, and keep its directory."""
-        assert self._keeper
+        assert self._runtime
         os.kill(pid, getattr(signal, f"SIG{self._stop_signal}"))
-        self._keeper.wait()  # before its standard input is closed, which removes the directory
-        self._keeper.communicate()
+        self._runtime.wait()  # before its standard input is closed, which removes the directory
+        self._runtime.communicate()
 
     def start_again(self) -> None:
         """Start a server that was halted, as before, without waiting until it answers."""
@@ -154,7 +154,7 @@ class ServerProcess:
         """
         deadline = time.monotonic() + START_SECONDS
         while not answers():
-            if not self._keeper or self._keeper.poll() is not None or time.monotonic() > deadline:
+            if not self._runtime or self._runtime.poll() is not None or time.monotonic() > deadline:
                 raise ServerStartError(f"The server did not start:\n{self.log()}")
             time.sleep(0.05)
 
@@ -187,8 +187,8 @@ class ServerProcess:
 
     def stop(self) -> None:
         """Stop the server, wait for its end, and remove the directory."""
-        if self._keeper:
-            self._keeper.communicate()
+        if self._runtime:
+            self._runtime.communicate()
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def __enter__(self) -> Self:

@@ -63,7 +63,7 @@ class PrometheusServer:
         return targets
 
     def answers(self) -> bool:
-        """Tell whether it serves queries."""
+        """Return whether it serves queries."""
         try:
             url = f"http://127.0.0.1:{self.port}/-/ready"
             return httpx.get(url, trust_env=False).status_code == 200

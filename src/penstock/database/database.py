@@ -29,8 +29,8 @@ from penstock.database.unit import UnitOfWork
 from penstock.deadlines import Deadline
 from penstock.drivers.driver import NO_OPTIONS, BeginOptions
 from penstock.engine import (
-    Confinement,
     EngineOptions,
+    ReadOnlyConnections,
     build_engine,
     pool_snapshot,
     watch_statements,
@@ -89,7 +89,7 @@ class Database:
         self._kinds = SessionKinds.of(session_class, autoflush=settings.autoflush)
         self._engine = build_engine(settings, self._engine_options)
         note_failures(self._engine.sync_engine)
-        self._confinement = Confinement(self._engine, settings)
+        self._read_only_connections = ReadOnlyConnections(self._engine, settings)
         self._reading = reading_engine(self._engine)
         self._make_unit: Callable[[BeginOptions], UnitOfWork] = self._pooled_unit
         self._lifecycle = Lifecycle(self._start, self._stop)
@@ -176,7 +176,7 @@ class Database:
         return pool_snapshot(self._engine)
 
     def is_busier_than(self, share: float) -> bool:
-        """Tell whether more than a share of the pool's limit is lent.
+        """Return whether more than a share of the pool's limit is checked out.
 
         Args:
             share: From 0.0 to 1.0.
@@ -205,13 +205,13 @@ class Database:
             await self._connect()
 
     async def close(self, timeout: float = 10.0) -> None:  # noqa: ASYNC109 - a bound, for callers
-        """Take one :meth:`open` back; the last lends nothing any more and closes every connection.
+        """Take one :meth:`open` back; the last stops checkouts and closes every connection.
 
         While an ``open`` is in progress, it waits for the outcome and takes that back. Without an
         ``open`` it closes what was connected by use alone. The database may be opened again.
 
         Args:
-            timeout: Seconds to wait for what is lent, before it is taken back by force.
+            timeout: Seconds to wait for what is checked out, before it is taken back by force.
 
         Raises:
             PoolInAnotherLoop: It is open, or its connections are in use, in another event loop.
@@ -276,7 +276,7 @@ class Database:
         return pool
 
     async def ping(self, timeout: float = 2.0) -> None:  # noqa: ASYNC109 - a bound, for callers
-        """Borrow a connection and make one round trip.
+        """Check out a connection and make one round trip.
 
         Args:
             timeout: Seconds for the whole of it, the wait for a connection included.
@@ -318,7 +318,7 @@ class Database:
         return unit
 
     @contextmanager
-    def units_from(self, make: Callable[[BeginOptions], UnitOfWork] | None) -> Iterator[None]:
+    def sessions_from(self, make: Callable[[BeginOptions], UnitOfWork] | None) -> Iterator[None]:
         """Let every unit of work be made by ``make`` for the length of a block.
 
         Args:
@@ -346,7 +346,7 @@ class Database:
         )
 
     @contextmanager
-    def units_on(self, connection: AsyncConnection) -> Iterator[None]:
+    def sessions_on(self, connection: AsyncConnection) -> Iterator[None]:
         """Let every unit of work of a block work within a connection's transaction, by savepoints.
 
         They work one at a time, but for those that one has within it.
@@ -361,7 +361,7 @@ class Database:
                 connection, connection, options=options, kinds=self._kinds, nested=turns.within()
             )
 
-        with self.units_from(make):
+        with self.sessions_from(make):
             yield
 
     def _own_pool(self) -> PenstockPool:
@@ -376,7 +376,7 @@ class Database:
         if self.settings.driver == "asyncpg" and is_pooled and is_plain:
             return DriverLane(
                 self._engine,
-                self._confinement.is_possible,
+                self._read_only_connections.is_possible,
                 self.settings.command_timeout,
                 session_class=self._kinds.writing.sync_session_class,
                 isolates=self._isolates,
@@ -389,7 +389,11 @@ class Database:
 
     async def _server_numbers(self) -> ServerNumbers | None:
         # A pooler's clients are not the server's.
-        return await server_numbers(self._engine) if self._confinement.is_possible() else None
+        return (
+            await server_numbers(self._engine)
+            if self._read_only_connections.is_possible()
+            else None
+        )
 
     def _watch_statements(self) -> None:
         if not self.settings.telemetry and self.settings.slow_query is None:

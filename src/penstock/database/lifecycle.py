@@ -53,7 +53,7 @@ ServerNumbers = tuple[float, float, float, float]
 
 
 async def server_numbers(engine: AsyncEngine) -> ServerNumbers | None:
-    """Ask the server, if a connection is idle; it counts as no loan.
+    """Ask the server, if a connection is idle; it counts as no lease.
 
     Args:
         engine: On asyncpg, with a :class:`PenstockPool`.

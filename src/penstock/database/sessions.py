@@ -160,8 +160,8 @@ class ReadingSession(UnitSession):
                 await (AsyncSession.rollback(self) if failed else AsyncSession.commit(self))
 
     def _may_step_aside(self) -> bool:
-        is_at_rest = not self.running and not self._streams
-        return is_at_rest and self.in_transaction() and not self._holds_state()
+        is_idle_in_transaction = not self.running and not self._streams
+        return is_idle_in_transaction and self.in_transaction() and not self._holds_state()
 
     def _holds_state(self) -> bool:
         """Return whether the transaction is the session's own and its end would undo something."""
@@ -216,7 +216,7 @@ def _ends_without_wait(connection: Connection) -> bool:
     if connection.invalidated or connection.closed or connection.dispatch.rollback:
         return False
     pool: Any = connection.engine.pool
-    if not isinstance(pool, PenstockPool) or pool.is_overheard():
+    if not isinstance(pool, PenstockPool) or pool.has_checkout_listeners():
         return False
     ends_without_wait = getattr(connection.connection.dbapi_connection, "ends_without_wait", None)
     return ends_without_wait is not None and bool(ends_without_wait())

@@ -33,12 +33,12 @@ from penstock.database.sessions import ReadingSession, SessionKinds, WritingSess
 from penstock.database.turns import NestedTurn, SelfDeadlock, SessionBusy
 from penstock.drivers.driver import NO_OPTIONS, BeginOptions
 from penstock.express.errors import LaneEnded
-from penstock.express.lane import Batches, Call, Copy, OpenLane, Pick
+from penstock.express.lane import Batches, Call, Copy, Extract, OpenLane
 from penstock.express.query import Query
 from penstock.pool import enclosing_tasks
 from penstock.pool.lease import task_of
 from penstock.pool.record import Record
-from penstock.pool.slot import LENT
+from penstock.pool.slot import CHECKED_OUT
 
 __all__ = ["UnitLane", "UnitOfWork", "refuse_self_deadlock"]
 
@@ -319,11 +319,11 @@ def _processes(
 ) -> Iterator[int]:
     """Return the server's processes of the connections that the task has besides."""
     held = {record.slot for _, record in leases}
-    for keeper in {record.keeper for _, record in leases}:
-        for slot in keeper.ledger:
-            if slot.state is LENT and slot not in held and task_of(slot.loan) is task:
+    for runtime in {record.runtime for _, record in leases}:
+        for slot in runtime.ledger:
+            if slot.state is CHECKED_OUT and slot not in held and task_of(slot.lease) is task:
                 connection = slot.content.dbapi_connection
-                pid = keeper.driver_of(connection).server_pid(connection)
+                pid = runtime.driver_of(connection).server_pid(connection)
                 if pid is not None:
                     yield pid
 
@@ -331,7 +331,7 @@ def _processes(
 async def _cancel_what_waits(session: UnitSession, record: Record, pids: list[int]) -> bool:
     """Cancel what waits for a session; return whether anything did."""
     connection = session.open_connection()
-    own = record.keeper.driver_of(record.dbapi_connection).server_pid(record.dbapi_connection)
+    own = record.runtime.driver_of(record.dbapi_connection).server_pid(record.dbapi_connection)
     if connection is None or session.turns.are_taken:
         return False
     async with session.turn(object()):
@@ -370,30 +370,30 @@ class UnitLane:
         self._held = held
 
     # No coroutine where nothing is held: a request that has no session pays for none.
-    def read(self, call: Call, pick: Pick) -> Coroutine[Any, Any, Any]:
+    def read(self, call: Call, extract: Extract) -> Coroutine[Any, Any, Any]:
         """As the protocol says."""
         if self._units or self._held:
-            return self._read_beside(call, pick)
-        return self._shared.lane.read(call, pick)  # type: ignore[no-any-return]  # a lane's
+            return self._read_beside(call, extract)
+        return self._shared.lane.read(call, extract)  # type: ignore[no-any-return]  # a lane's
 
-    def _read_beside(self, call: Call, pick: Pick) -> Coroutine[Any, Any, Any]:
+    def _read_beside(self, call: Call, extract: Extract) -> Coroutine[Any, Any, Any]:
         unit = self._units.get(self._database)
         if unit is None:
-            return self._read_where_held(call, pick)
+            return self._read_where_held(call, extract)
         return unit.read_within(
-            lambda connection: self._shared.lane.read_within(connection, call, pick),
-            partial(self._read_where_held, call, pick),
+            lambda connection: self._shared.lane.read_within(connection, call, extract),
+            partial(self._read_where_held, call, extract),
         )
 
-    async def _read_where_held(self, call: Call, pick: Pick) -> Any:
+    async def _read_where_held(self, call: Call, extract: Extract) -> Any:
         if held := self._held.get(self._database):
             with suppress(LaneEnded):  # while this waited for its turn
-                return await held[-1].read_apart(call, pick)
-        return await self._shared.lane.read(call, pick)
+                return await held[-1].read_apart(call, extract)
+        return await self._shared.lane.read(call, extract)
 
-    def write(self, call: Call, pick: Pick) -> Coroutine[Any, Any, Any]:
+    def write(self, call: Call, extract: Extract) -> Coroutine[Any, Any, Any]:
         """As the protocol says."""
-        return self._write(self._shared.lane.write, call, pick)
+        return self._write(self._shared.lane.write, call, extract)
 
     def execute(self, call: Call) -> Coroutine[Any, Any, int]:
         """As the protocol says."""

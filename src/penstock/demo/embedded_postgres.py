@@ -145,7 +145,7 @@ _STOP_SECONDS = 20.0
 
 # Standard input closes when the demo stops the program, and also when the demo is killed. To
 # PostgreSQL's server SIGINT is the fast shutdown, to initdb the order to stop.
-_KEEPER = """
+_RUNTIME = """
 directory=$1; shift
 exec 3<&0
 "$@" 3<&- &
@@ -207,7 +207,7 @@ class EmbeddedPostgres:
         child = Child(name, directory / f"{name}.log")
         self._children.append(child)
         child.start(
-            ["/bin/sh", "-c", _KEEPER, "sh", directory, *command],
+            ["/bin/sh", "-c", _RUNTIME, "sh", directory, *command],
             environment=without_database_variables(),
             account=self._account,
         )

@@ -23,9 +23,9 @@ class PoolPeaks:
         samples: Answers that were looked at.
         size: Connections that a worker's pool keeps.
         limit: Connections that it may have open.
-        checked_out: Most connections that were lent at once.
+        checked_out: Most connections that were checked out at once.
         overflow: Most connections above ``size``.
-        utilisation: Largest share of ``limit`` that was lent, from 0.0 to 1.0.
+        utilisation: Largest share of ``limit`` that was checked out, from 0.0 to 1.0.
     """
 
     samples: int = 0
@@ -152,7 +152,7 @@ def report(figures: DemoFigures) -> Iterator[Table | str]:
     yield from (f"Errors: {error}, {count:,} times" for error, count in load.total.errors.items())
     yield (
         f"Pool of a worker: {pool.size} connections and up to {pool.limit - pool.size} more; "
-        f"{pool.checked_out} lent at once at the most ({pool.utilisation:.0%} of {pool.limit}), "
+        f"{pool.checked_out} checked out at once at most ({pool.utilisation:.0%} of {pool.limit}), "
         f"as seen in {pool.samples} looks at /pool-stats"
     )
 

@@ -14,11 +14,11 @@ from penstock.drivers.driver import LASTING, Driver, Prepared, never, number_of
 from penstock.drivers.effects import Effect
 from penstock.drivers.pipelining import Pipeline
 
-__all__ = ["Asyncpg", "is_confined"]
+__all__ = ["Asyncpg", "is_read_only"]
 
-CONFINE = "SET default_transaction_read_only = on"
+SET_READ_ONLY = "SET default_transaction_read_only = on"
 FREE = "RESET default_transaction_read_only"
-"""To what the connection began with: a role may be confined by its own settings."""
+"""To what the connection began with: a role may be kept read-only by its own settings."""
 
 RESET = (
     "CLOSE ALL;SET SESSION AUTHORIZATION DEFAULT;RESET ROLE;RESET ALL;UNLISTEN *;"
@@ -34,7 +34,7 @@ class Asyncpg(Driver):
     """asyncpg: pinged in one round trip; it asks the server itself to cancel a query."""
 
     can_recover = True
-    can_confine = True
+    can_set_read_only = True
     resets_pipelined = True
 
     def owns(self, connection: Any) -> bool:
@@ -155,16 +155,16 @@ class Asyncpg(Driver):
                 # prepare() would not cache it
                 await_(connection._connection._get_statement(statement.text, None))
 
-    def confine(
-        self, connection: Any, *, to_reading: bool, is_excused: Callable[[], bool] = never
+    def set_read_only(
+        self, connection: Any, *, to_reading: bool, ignores_error: Callable[[], bool] = never
     ) -> None:
         """As the base class says."""
-        statement = CONFINE if to_reading else FREE
-        Pipeline.of(connection._connection._transport).send_query(statement, is_excused)
+        statement = SET_READ_ONLY if to_reading else FREE
+        Pipeline.of(connection._connection._transport).send_query(statement, ignores_error)
 
 
-def is_confined(driver: Any) -> bool:
-    """Return whether the server last said that the connection is confined to reading.
+def is_read_only(driver: Any) -> bool:
+    """Return whether the server last said that the connection is kept read-only to reading.
 
     Args:
         driver: asyncpg's connection. Servers before PostgreSQL 14 do not say.

@@ -112,8 +112,8 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
 
     __slots__ = (
         "_has_lost_settings",
-        "_is_doubtful",
         "_is_limited_anew",
+        "_may_have_state",
         "_opening",
         "_options",
         "_undoing",
@@ -144,12 +144,12 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
     """Whether the open transaction may be another than the one that its settings were sent for."""
     reads_within: bool
     is_shared: bool
-    """Whether a pooler in between may lend the server's session to others between transactions.
+    """Whether a pooler in between may hand out the server's session to others between transactions.
 
     A PgBouncer before 1.21 does so with the answer to ROLLBACK, also where the beginning of the
     next transaction has followed it already: the rest of that would go to another session.
     """
-    _is_doubtful: bool
+    _may_have_state: bool
     _is_limited_anew: bool
     _opening: list[tuple[str, Parameters]]
     _options: BeginOptions | None
@@ -171,7 +171,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         connection.effects = Effect.NONE
         connection.begin = connection._options = connection.lease_options = None
         connection._opening = []
-        connection._is_doubtful = connection._has_lost_settings = False
+        connection._may_have_state = connection._has_lost_settings = False
         connection.reads_within = connection.holds_state = connection.is_shared = False
         connection._undoing = None
         connection._is_limited_anew = False
@@ -233,7 +233,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
             self._send_again(effects)
         if self.reads_within or (self._options is not None and self._options.reading):
             # Before its first query, a transaction may be made to write (SET TRANSACTION).
-            self._is_doubtful = self._is_doubtful or not effects & Effect.READS
+            self._may_have_state = self._may_have_state or not effects & Effect.READS
         if self._is_limited_anew:
             self._is_limited_anew = False
         elif self._options is not None and not effects & Effect.CONTROL:
@@ -256,11 +256,11 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         Args:
             begins: False where that ends.
         """
-        self.reads_within, self._is_doubtful = begins, False
+        self.reads_within, self._may_have_state = begins, False
 
     def _send_again(self, effects: Effect) -> None:
         again = []
-        if self._is_doubtful and not effects & Effect.CONTROL:
+        if self._may_have_state and not effects & Effect.CONTROL:
             again.append(STAY_READ_ONLY)
         if self._has_lost_settings:
             self._has_lost_settings = False
@@ -381,7 +381,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         self._transaction, self._options = transaction, options
         if self._opening:
             self._send(self._opening)
-        self._is_doubtful, self._has_lost_settings = self.reads_within, False
+        self._may_have_state, self._has_lost_settings = self.reads_within, False
         self.holds_state = False
 
     def begin_as(self, options: BeginOptions) -> None:
@@ -400,7 +400,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         self._opening = [("BEGIN READ ONLY" if options.reading else "BEGIN", ())]
         if options.settings:
             self._opening.append(context_statement(options.settings))
-        self._is_doubtful, self._has_lost_settings = options.reading, True
+        self._may_have_state, self._has_lost_settings = options.reading, True
 
     async def read_apart(
         self,
@@ -490,7 +490,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
             try:
                 self._end(super().rollback)
             except self.dbapi.Error:
-                # As amid somebody's statement on the driver's own connection: SQLAlchemy gives
+                # As during somebody's statement on the driver's own connection: SQLAlchemy gives
                 # back only what it knows is gone.
                 _abort(self._connection)
                 raise

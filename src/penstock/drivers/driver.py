@@ -116,8 +116,8 @@ class Driver:
 
     can_recover = False
     """Whether a connection can be used again after its query was cancelled."""
-    can_confine = False
-    """Whether a connection can be confined to reading without a round trip."""
+    can_set_read_only = False
+    """Whether a connection can be kept read-only to reading without a round trip."""
     resets_pipelined = False
     """Whether session state is undone without a wait."""
 
@@ -163,7 +163,8 @@ class Driver:
         """Return the number of the socket whose end is to be awaited after the close.
 
         Returns:
-            None where closing waits by itself until the server has hung up, or has no socket.
+            None where closing waits by itself until the server has closed the socket, or has no
+            socket.
         """
         return None if self.is_closed(connection)() else self.fileno(connection)
 
@@ -218,17 +219,18 @@ class Driver:
     def prepare(self, dialect: Any, connection: Any, statements: list[Prepared]) -> None:
         """Prepare statements, so that no request has to. Runs in a greenlet."""
 
-    def confine(
-        self, connection: Any, *, to_reading: bool, is_excused: Callable[[], bool] = never
+    def set_read_only(
+        self, connection: Any, *, to_reading: bool, ignores_error: Callable[[], bool] = never
     ) -> None:
         """Have the server refuse whatever writes, outside a transaction, from now on; or not.
 
-        Without a round trip. While it is confined, each statement is a transaction of its own.
+        Without a round trip. While it is kept read-only, each statement is a transaction of its
+        own.
 
         Args:
             connection: SQLAlchemy's adapter around the driver's connection, at rest.
             to_reading: False to lift it.
-            is_excused: As ``Pipeline.send_query`` has it.
+            ignores_error: As ``Pipeline.send_query`` has it.
         """
         raise NotImplementedError
 

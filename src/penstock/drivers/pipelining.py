@@ -58,14 +58,14 @@ class _Query:
     """A statement, or a Sync, whose answer ends with ReadyForQuery.
 
     Args:
-        is_excused: Asked after an error: whether nobody relies on the statement any more.
+        ignores_error: Asked after an error: whether nobody relies on the statement any more.
         leaves_idle: Whether no transaction may be open afterwards.
     """
 
-    __slots__ = ("failed", "is_excused", "leaves_idle")
+    __slots__ = ("failed", "ignores_error", "leaves_idle")
 
-    def __init__(self, is_excused: Callable[[], bool], *, leaves_idle: bool) -> None:
-        self.is_excused = is_excused
+    def __init__(self, ignores_error: Callable[[], bool], *, leaves_idle: bool) -> None:
+        self.ignores_error = ignores_error
         self.leaves_idle = leaves_idle
         self.failed = False
 
@@ -101,7 +101,7 @@ class Pipeline(asyncio.Protocol):
         self._received = bytearray()
         self._left: int | None = 0
         """How many bytes the driver has still to hear of a message; below 0, how many it has heard
-        of a header; None where that is not known, amid a large answer."""
+        of a header; None where that is not known, during a large answer."""
         self._tail = b""
         """The last bytes that the driver has heard, if they did not end an answer."""
         self.is_refused = False
@@ -142,7 +142,7 @@ class Pipeline(asyncio.Protocol):
         self._transport.write(messages)
 
     def send_query(
-        self, text: str, is_excused: Callable[[], bool] = _never, *, leaves_idle: bool = False
+        self, text: str, ignores_error: Callable[[], bool] = _never, *, leaves_idle: bool = False
     ) -> None:
         """Send one or several statements as a transaction of their own.
 
@@ -150,19 +150,19 @@ class Pipeline(asyncio.Protocol):
 
         Args:
             text: Without parameters.
-            is_excused: Asked when the server has refused: whether nobody relies on it any more.
+            ignores_error: Asked when the server has refused: whether nobody relies on it any more.
             leaves_idle: Whether the connection is closed, too, if a transaction is open then.
         """
         query = text.encode() + b"\0"
-        self.expect_query(is_excused, leaves_idle=leaves_idle)
+        self.expect_query(ignores_error, leaves_idle=leaves_idle)
         self._transport.write(b"Q" + (len(query) + 4).to_bytes(4) + query)
 
     def expect_query(
-        self, is_excused: Callable[[], bool] = _never, *, leaves_idle: bool = False
+        self, ignores_error: Callable[[], bool] = _never, *, leaves_idle: bool = False
     ) -> None:
         """Keep the answer to a statement from the driver which the driver itself is to send."""
         self.end_batch()
-        self._expected.append(_Query(is_excused, leaves_idle=leaves_idle))
+        self._expected.append(_Query(ignores_error, leaves_idle=leaves_idle))
 
     @property
     def has_open_batch(self) -> bool:
@@ -294,7 +294,7 @@ class Pipeline(asyncio.Protocol):
         elif kind == _READY:
             self._expected.popleft()
             is_left_open = query.leaves_idle and message[_HEADER] != _IDLE
-            if is_left_open or (query.failed and not query.is_excused()):
+            if is_left_open or (query.failed and not query.ignores_error()):
                 self._transport.abort()
 
     # For the driver, as it comes.

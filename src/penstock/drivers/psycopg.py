@@ -83,7 +83,7 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
     __slots__ = (
         "__weakref__",
         "_has_lost_settings",
-        "_is_doubtful",
+        "_may_have_state",
         "_options",
         "begin",
         "effects",
@@ -107,7 +107,7 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
     ran_itself: int
     _has_lost_settings: bool
     reads_within: bool
-    _is_doubtful: bool
+    _may_have_state: bool
     _options: BeginOptions | None
 
     @classmethod
@@ -117,7 +117,7 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         connection = cls(adapter.dbapi, driver)
         connection.effects = Effect.NONE
         connection.begin = connection._options = connection.lease_options = None
-        connection._is_doubtful = connection._has_lost_settings = False
+        connection._may_have_state = connection._has_lost_settings = False
         connection.reads_within = connection.holds_state = False
         connection.limit = connection.own_timeout = None
         connection.ran = connection.ran_itself = 0
@@ -166,15 +166,15 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
             self.begin = options
         else:
             self._options = options
-            self._is_doubtful, self._has_lost_settings = options.reading, True
+            self._may_have_state, self._has_lost_settings = options.reading, True
 
     async def _stay_read_only(self, effects: Effect) -> None:
         if effects & Effect.SEVERAL:
             raise self.dbapi.ProgrammingError("A session that reads runs one statement at a time.")
-        if self._is_doubtful and not effects & Effect.CONTROL:
+        if self._may_have_state and not effects & Effect.CONTROL:
             await self._run("SET TRANSACTION READ ONLY")
         # Before its first query, a transaction may be made to write (SET TRANSACTION).
-        self._is_doubtful = self._is_doubtful or not effects & Effect.READS
+        self._may_have_state = self._may_have_state or not effects & Effect.READS
 
     async def _stay_set(self, options: BeginOptions, effects: Effect, operation: Any) -> None:
         if self._has_lost_settings:
@@ -183,17 +183,17 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
             return
         if effects & Effect.SEVERAL and options.settings:
             raise ContextError(
-                "A text of several statements ends its transaction amid them, and with it the "
+                "A text of several statements ends its transaction during them, and with it the "
                 "context of what follows: run them one by one."
             )
         self._has_lost_settings = not keeps_transaction(operation)
 
     def read_within(self, *, begins: bool) -> None:
         """As for asyncpg's."""
-        self.reads_within, self._is_doubtful = begins, False
+        self.reads_within, self._may_have_state = begins, False
 
     async def _begin(self, options: BeginOptions) -> None:
-        driver, self._is_doubtful = self._connection, self.reads_within
+        driver, self._may_have_state = self._connection, self.reads_within
         self._has_lost_settings = False
         if driver.autocommit and options != NO_OPTIONS:
             await self._run("BEGIN")
@@ -307,7 +307,7 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         try:
             await_(self._within_limit(self._connection.rollback()))
         except self.dbapi.Error:
-            # As amid a COPY that nobody reads: SQLAlchemy gives back only what it knows is gone.
+            # As during a COPY that nobody reads: SQLAlchemy gives back only what it knows is gone.
             self._connection.pgconn.finish()
             raise
 

@@ -1,7 +1,7 @@
 """The SQLAlchemy engine: its pool, its drivers' settings, and what a failed connect says."""
 
 from penstock.engine.build import EngineOptions, build_engine
-from penstock.engine.listeners import Confinement, pool_snapshot, watch_statements
+from penstock.engine.listeners import ReadOnlyConnections, pool_snapshot, watch_statements
 from penstock.engine.timeouts import (
     LockTimeout,
     StatementTimeout,
@@ -10,9 +10,9 @@ from penstock.engine.timeouts import (
 )
 
 __all__ = [
-    "Confinement",
     "EngineOptions",
     "LockTimeout",
+    "ReadOnlyConnections",
     "StatementTimeout",
     "Timeouts",
     "TransactionTimeout",

@@ -16,7 +16,7 @@ from penstock.engine.listeners import note_statements
 from penstock.engine.timeouts import explain_timeouts
 from penstock.errors import SettingsError
 from penstock.pool import PenstockPool
-from penstock.pool.errors import let_go
+from penstock.pool.errors import clear_traceback
 from penstock.settings import DatabaseSettings
 
 __all__ = ["EngineOptions", "build_engine"]
@@ -118,15 +118,16 @@ MARGIN = 5.0
 """Seconds by which the pool waits longer for a connection than the driver may take: the driver's
 limit is exact and its error says more; and what SQLAlchemy asks of a new connection adds to it."""
 
-TRUSTED_FOR = 0.5
-"""Seconds after its last use for which a connection is lent without a ping under
+PING_AFTER = 0.5
+"""Seconds after its last use for which a connection is checked out without a ping under
 ``pool_pre_ping``; HikariCP's default, com.zaxxer.hikari.aliveBypassWindowMs."""
 
 _NO_OPTIONS = EngineOptions()
 
-# SQLAlchemy's StaticPool lends the one connection to all at once, so that one request's rollback
-# undoes what another has written, acknowledged or not. This lends it to one at a time, and nothing
-# but its own end replaces it: a ping that a busy event loop answers late would empty the database.
+# SQLAlchemy's StaticPool hands out the one connection to all at once, so that one request's
+# rollback undoes what another has written, acknowledged or not. This hands out it to one at a
+# time, and nothing but its own end replaces it: a ping that a busy event loop answers late would
+# empty the database.
 ONE_CONNECTION: Mapping[str, Any] = {
     "pool_size": 1,
     "max_overflow": 0,
@@ -145,7 +146,7 @@ class _Unpooled(NullPool):
         try:
             return super()._do_get()
         except BaseException as error:
-            let_go(error)
+            clear_traceback(error)
             raise
 
 
@@ -236,7 +237,7 @@ def _queue(settings: DatabaseSettings) -> dict[str, Any]:
 
 def _idle_before_ping(settings: DatabaseSettings) -> float:
     if settings.pool_pre_ping:
-        return min(TRUSTED_FOR, settings.idle_before_ping)
+        return min(PING_AFTER, settings.idle_before_ping)
     return settings.idle_before_ping
 
 

@@ -21,7 +21,7 @@ from penstock.engine.connect_arguments import (
     without_client_check,
 )
 from penstock.errors import SettingsError
-from penstock.pool.errors import ConnectFailed, FailureReason, let_go, reason_of
+from penstock.pool.errors import ConnectFailed, FailureReason, clear_traceback, reason_of
 from penstock.settings import DatabaseSettings, Driver
 
 __all__ = [
@@ -133,10 +133,10 @@ class Connector:
             async with limit:
                 return self._equipped(await self._connected(args, arguments))
         except Exception as error:
-            let_go(error)
+            clear_traceback(error)
             raise connect_failed(self._settings, error, timed_out=limit.expired()) from error
         except BaseException as error:
-            let_go(error)
+            clear_traceback(error)
             raise
 
     async def _connected(self, args: tuple[Any, ...], arguments: dict[str, Any]) -> Any:
@@ -146,7 +146,7 @@ class Connector:
             simpler = self._simplify(arguments, error)
             if simpler is None:
                 raise
-            let_go(error)
+            clear_traceback(error)
         return await self._connect(*args, **simpler)
 
     def _equipped(self, connection: Any) -> Any:
@@ -188,7 +188,7 @@ PRAGMAS = ("PRAGMA foreign_keys=ON", "PRAGMA journal_mode=WAL")
 
 
 def is_one_connection(url: URL) -> bool:
-    """Tell whether a database lives in its connection, and is gone when that is replaced.
+    """Return whether a database lives in its connection, and is gone when that is replaced.
 
     Args:
         url: Of an SQLite database.

@@ -16,19 +16,20 @@ from penstock.engine.connect_arguments import POOLERS
 from penstock.pool import PenstockPool, PoolSnapshot
 from penstock.pool.lease import STATEMENT_KEY
 from penstock.settings import DatabaseSettings
-from penstock.telemetry.leases import AT_REST_KEY
+from penstock.telemetry.leases import IDLE_IN_TRANSACTION_KEY
 from penstock.telemetry.statement_watch import StatementWatch
 
-__all__ = ["Confinement", "note_statements", "pool_snapshot", "watch_statements"]
+__all__ = ["ReadOnlyConnections", "note_statements", "pool_snapshot", "watch_statements"]
 
 _logger = logging.getLogger("penstock.engine")
 
 
-class Confinement:
-    """Whether connections may be confined to reading by a setting of their server session.
+class ReadOnlyConnections:
+    """Whether connections may be kept read-only to reading by a setting of their server session.
 
     They may on asyncpg, with a pool of our own, and where each connection has a server session to
-    itself: a pooler would lend the session, confined, to somebody who writes. Whether one is in
+    itself: a pooler would hand out the session, kept read-only, to somebody who writes. Whether
+        one is in
     between is asked of the first connection: a pooler makes up the process that it names.
 
     Args:
@@ -45,7 +46,7 @@ class Confinement:
         event.listen(engine.sync_engine, "connect", self._tell)
 
     def is_possible(self) -> bool:
-        """Tell whether it is known to be right; not before the first connection is open."""
+        """Return whether it is known to be right; not before the first connection is open."""
         return self._is_proven
 
     def _tell(self, connection: Any, _: Any) -> None:
@@ -130,12 +131,12 @@ def _timed(run: Callable[..., None], watch: StatementWatch) -> Callable[..., Non
         # The batches of one INSERT are no repetition.
         if context is None or context.execute_style is not ExecuteStyle.INSERTMANYVALUES:
             watch.count(statement)
-        info[AT_REST_KEY] = inf
+        info[IDLE_IN_TRANSACTION_KEY] = inf
         began = monotonic()
         try:
             run(cursor, statement, parameters, context)
         finally:
-            ended = info[AT_REST_KEY] = monotonic()
+            ended = info[IDLE_IN_TRANSACTION_KEY] = monotonic()
             if ended - began > watch.slow_after:
                 watch.slow(statement, ended - began, _rows(cursor))
 

@@ -55,14 +55,16 @@ class Named:
 
 GAUGES = (
     Named("db_client_connection_idle_max", "Idle connections kept for good (pool_size).", "size"),
-    Named("db_client_connection_pending_requests", "Askers that wait for a connection.", "waiting"),
+    Named(
+        "db_client_connection_pending_requests", "Callers that wait for a connection.", "waiting"
+    ),
     Named("penstock_connections_opening", "Connections being opened.", "opening"),
     Named("penstock_connections_invalid", "Connections being closed or cleaned up.", "invalid"),
     Named("penstock_connections_overflow", "Open connections above pool_size.", "overflow"),
     Named(
         "penstock_connections_at_rest",
-        "Lent connections within a transaction without a statement for five seconds or more.",
-        "at_rest",
+        "Connections that have been idle in transaction for five seconds or more.",
+        "idle_in_transaction",
     ),
     Named(
         "penstock_server_connections",
@@ -104,21 +106,21 @@ PEAKS = (
 COUNTERS = (
     Named(
         "db_client_connection_timeouts",
-        "Askers whose pool_timeout passed before they got a connection.",
+        "Callers whose pool_timeout passed before they got a connection.",
         "timeouts",
     ),
-    Named("penstock_checkouts", "Loans of connections.", "checkouts"),
-    Named("penstock_checkouts_waited", "Loans that had to be waited for.", "waits"),
+    Named("penstock_checkouts", "Leases of connections.", "checkouts"),
+    Named("penstock_checkouts_waited", "Leases that had to be waited for.", "waits"),
     Named(
-        "penstock_checkouts_refused", "Askers that got no connection, for any reason.", "refused"
+        "penstock_checkouts_refused", "Callers that got no connection, for any reason.", "refused"
     ),
-    Named("penstock_checkouts_shed", "Askers turned away early, for too many waited.", "shed"),
+    Named("penstock_checkouts_shed", "Callers rejected early, for too many waited.", "shed"),
     Named(
         "penstock_checkouts_nested",
-        "Tasks that held one of a pool's connections, all lent, and asked for another.",
+        "Tasks that held one of a pool's connections, all checked out, and asked for another.",
         "nested",
     ),
-    Named("penstock_checkins", "Loans that have ended.", "checkins"),
+    Named("penstock_checkins", "Leases that have ended.", "checkins"),
     Named("penstock_connections_opened", "Connections opened.", "opened"),
     Named(
         "penstock_connection_open_failures",
@@ -134,19 +136,21 @@ COUNTERS = (
     Named(
         "penstock_connections_died", "Connections that were found closed, mute or broken.", "died"
     ),
-    Named("penstock_connections_mended", "Connections saved after a cancelled query.", "mended"),
-    Named("penstock_leaks", "Loans that lasted longer than leak_after.", "leaks"),
+    Named(
+        "penstock_connections_recovered", "Connections saved after a cancelled query.", "recovered"
+    ),
+    Named("penstock_leaks", "Leases that lasted longer than leak_after.", "leaks"),
     Named("penstock_slow_statements", "Statements slower than slow_query.", "slow"),
 )
 HISTOGRAMS = (
     Named(
         "db_client_connection_wait_time",
-        "Time from the asking for a connection to the lending.",
+        "Time from the asking for a connection to the checkout.",
         "wait",
     ),
     Named(
         "db_client_connection_use_time",
-        "Time from the lending of a connection to its return.",
+        "Time from the checkout of a connection to its return.",
         "hold",
     ),
     Named(
@@ -308,10 +312,13 @@ def _routes(readings: list[Reading]) -> Iterator[Metric]:
     # By worker: what they have in common would fall with the end of one of them.
     labels = [POOL_LABEL, "route", "worker"]
     checkouts = CounterMetricFamily(
-        "penstock_route_checkouts", "Loans that have ended, by route and worker.", labels=labels
+        "penstock_route_checkouts", "Leases that have ended, by route and worker.", labels=labels
     )
     seconds = CounterMetricFamily(
-        "penstock_route_hold_seconds", "Time of those loans, in all.", labels=labels, unit="seconds"
+        "penstock_route_hold_seconds",
+        "Time of those leases, in all.",
+        labels=labels,
+        unit="seconds",
     )
     for reading in readings:
         top = {use.route for use in reading.routes[:TOP_ROUTES]}

@@ -10,7 +10,7 @@ from penstock.drivers.driver import BeginOptions
 from penstock.express import DriverLane, protocol
 from penstock.express.compiled import Plan
 from penstock.express.connections import Connections, Fetch, Run, Then, Use
-from penstock.express.lease import Loan
+from penstock.express.lease import Lease
 from penstock.express.protocol import Answer
 from penstock.telemetry import StatementWatch
 
@@ -104,7 +104,7 @@ class TracedConnections:
 
     async def use_within(
         self,
-        lease: Loan,
+        lease: Lease,
         use: Use,
         plan: Plan,
         sql: str,

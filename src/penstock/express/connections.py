@@ -1,4 +1,4 @@
-"""The pool's connections, borrowed for one statement or for a transaction that only reads."""
+"""The pool's connections, checked out for one statement or for a transaction that only reads."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
@@ -16,18 +16,24 @@ from sqlalchemy.util import greenlet_spawn
 
 from penstock.context import Settings
 from penstock.deadlines import current_limits, limits_in_force, within_limits
-from penstock.drivers.asyncpg import is_confined
+from penstock.drivers.asyncpg import is_read_only
 from penstock.drivers.driver import BeginOptions
 from penstock.engine import Timeouts, TransactionTimeout
 from penstock.express.compiled import Plan
 from penstock.express.errors import LaneEnded
-from penstock.express.lease import Loan, Patience, rows_of, take_back
+from penstock.express.lease import CommandTimeout, Lease, rows_of, take_back
 from penstock.express.protocol import fetch, prepared_of
-from penstock.express.translation import is_lost, is_outdated, is_shutdown, was_interrupted, worded
+from penstock.express.translation import (
+    is_lost,
+    is_outdated,
+    is_shutdown,
+    translate_error,
+    was_interrupted,
+)
 from penstock.pool import PenstockPool
 from penstock.pool.lease import STATEMENT_KEY, OpenLease
 from penstock.pool.record import Record
-from penstock.telemetry.leases import AT_REST_KEY
+from penstock.telemetry.leases import IDLE_IN_TRANSACTION_KEY
 from penstock.telemetry.statement_watch import StatementWatch
 
 __all__ = ["SNAPSHOT", "ConnectionLost", "Connections", "Fetch", "Run", "Then", "repeated"]
@@ -165,8 +171,8 @@ class Connections:
 
     Args:
         engine: Whose pool it is; SQLAlchemy's asyncpg dialect below.
-        is_confinable: Tells whether a connection may be confined to reading for its session: not
-            where a pooler hands the server's sessions around.
+        is_confinable: Returns whether a connection may be kept read-only to reading for its
+            session: not where a pooler hands the server's sessions around.
         command_timeout: Seconds that a statement may take; the driver's own limit is the same.
         snapshot: The isolation level of a read of several statements; None for the server's own.
 
@@ -184,9 +190,9 @@ class Connections:
         self.is_confinable = is_confinable
         self._snapshot = snapshot
         self.watch: StatementWatch | None = None
-        self._patience = Patience(command_timeout)
+        self._command_limit = CommandTimeout(command_timeout)
         self._timeouts = Timeouts("asyncpg", command_timeout)
-        self._running = self._patience.running
+        self._running = self._command_limit.running
         self._engine = engine
         self._sync = engine.sync_engine
         self._logger = engine.sync_engine.logger
@@ -203,7 +209,7 @@ class Connections:
         asked_at: float | None = None,
         then: Then | None = None,
     ) -> Any:
-        """Borrow a connection for one statement, and what its results take.
+        """Check out a connection for one statement, and what its results take.
 
         Args:
             use: Sends it and returns the answer.
@@ -212,7 +218,7 @@ class Connections:
             arguments: Its values, as above.
             writes: Whether the server is to let it write.
             settings: Of the server, for this statement alone.
-            asked_at: As for ``PenstockPool.lend``.
+            asked_at: As for ``PenstockPool.checkout``.
             then: What makes the results by further statements, in the same transaction, which
                 for a read is one snapshot; None where the answer is all.
 
@@ -221,20 +227,20 @@ class Connections:
             sqlalchemy.exc.DBAPIError: As a session would raise it.
         """
         pool: PenstockPool = self._sync.pool  # type: ignore[assignment]  # as Database has looked
-        patience, watch = self._patience, self.watch
+        command_limit, watch = self._command_limit, self.watch
         if watch is not None:
             watch.count(sql)
         if (
             settings
             or then is not None
             or (current_limits.get() is not None and limits_in_force() is not None)
-            or patience.leaves_it_to_the_driver
-            or pool.is_overheard()
+            or command_limit.leaves_it_to_the_driver
+            or pool.has_checkout_listeners()
             or not (writes or self.is_confinable())
         ):
             work = _Work(use, plan, sql, arguments, writes, settings, asked_at, then)
             return await self._use_otherwise(pool, work)
-        lent = pool.lend(is_noted=False, asked_at=asked_at)
+        lent = pool.checkout(records_checkout=False, asked_at=asked_at)
         record: Record = lent if lent.__class__ is Record else await lent  # type: ignore[misc]  # the one or the other
         adapter: Any = record.dbapi_connection
         driver = adapter._connection  # noqa: SLF001 - asyncpg's; its property costs more
@@ -242,15 +248,16 @@ class Connections:
             adapter.effects |= plan.effects
         running, limited = self._running, driver._config  # noqa: SLF001 - where its limit is
         try:
-            # Written out, for each read pays for a call: Patience watches in the driver's place.
+            # Written out, for each read pays for a call: CommandTimeout watches in the driver's
+            # place.
             if not running:
-                patience.watch()
+                command_limit.watch()
             running.add(record)
-            driver._config = patience.unlimited or patience.without_limit(limited)  # noqa: SLF001 - as above
+            driver._config = command_limit.unlimited or command_limit.without_limit(limited)  # noqa: SLF001 - as above
             if (
                 record.reads_only is writes
                 or self._logger.isEnabledFor(INFO)
-                or not (writes or is_confined(driver))
+                or not (writes or is_read_only(driver))
             ):
                 self._make_ready(record, sql, writes)
             answer = await use(driver, plan, sql, arguments)
@@ -262,14 +269,14 @@ class Connections:
             return await self._recovered(record, adapter, work, error)
         running.discard(record)
         driver._config = limited  # noqa: SLF001 - as above
-        if watch is not None and monotonic() - record.slot.lent_at > watch.slow_after:
+        if watch is not None and monotonic() - record.slot.checked_out_at > watch.slow_after:
             self._time(record, sql, answer)
-        pool.give_back(record)
+        pool.release(record)
         return answer
 
     def _time(self, record: Record, sql: str, answer: Any = None) -> None:
         # From the checkout, whose moment is known, so that no statement need be timed by itself.
-        watch, seconds = self.watch, monotonic() - record.slot.lent_at
+        watch, seconds = self.watch, monotonic() - record.slot.checked_out_at
         if watch is not None and seconds > watch.slow_after:
             watch.slow(sql, seconds, rows_of(answer))
 
@@ -280,11 +287,11 @@ class Connections:
         driver = adapter._connection  # noqa: SLF001 - asyncpg's
         waited = record.slot.waited
         adapter.limit = None  # of a lease before
-        error = self._patience.explained(record, cause)
+        error = self._command_limit.translate_timeout(record, cause)
         if work.may_be_sent_again(driver, error):
-            return await self._use_anew(Loan(record), work)
+            return await self._use_anew(Lease(record), work)
         if isinstance(error, OutdatedSchemaCacheError):
-            await driver.reload_schema_state()  # for the borrower after this
+            await driver.reload_schema_state()  # for the holder after this
         was_taken = record.dbapi_connection is None
         take_back(record, driver, error)
         told = self._told(adapter, error, work, waited)
@@ -293,49 +300,49 @@ class Connections:
         raise told from told.__cause__
 
     async def _use_otherwise(self, pool: PenstockPool, work: "_Work") -> Any:
-        loan = await Loan.of(pool, is_noted=False, asked_at=work.asked_at)
-        waited = loan.record.slot.waited
+        lease = await Lease.of(pool, records_checkout=False, asked_at=work.asked_at)
+        waited = lease.record.slot.waited
         try:
-            self._make_ready(loan.record, work.sql, work.writes)
-            answer = await self._run_alone(loan, work)
+            self._make_ready(lease.record, work.sql, work.writes)
+            answer = await self._run_alone(lease, work)
         except BaseException as error:  # noqa: BLE001 - as above
-            self._time_alone(loan.record, work)
-            if work.may_be_sent_again(loan.driver, error):
-                return await self._use_anew(loan, work)
-            told = self._told_of(loan, error, work, waited)
-            await self._take_back(loan, error)
+            self._time_alone(lease.record, work)
+            if work.may_be_sent_again(lease.driver, error):
+                return await self._use_anew(lease, work)
+            told = self._told_of(lease, error, work, waited)
+            await self._take_back(lease, error)
             raise told from told.__cause__
-        self._time_alone(loan.record, work, answer)
-        await loan.give_back()
+        self._time_alone(lease.record, work, answer)
+        await lease.release()
         return _made(answer)
 
     def _time_alone(self, record: Record, work: _Work, answer: Any = None) -> None:
         if work.then is None:  # else each of its statements was timed
             self._time(record, work.sql, answer)
 
-    async def _run_alone(self, loan: Loan, work: "_Work") -> Any:
+    async def _run_alone(self, lease: Lease, work: "_Work") -> Any:
         """Run a statement as a transaction of its own, with its settings, that reads if it may."""
-        loan.adapter.effects |= work.plan.effects
+        lease.adapter.effects |= work.plan.effects
         if work.then is not None or not (work.writes or self.is_confinable()):
-            return await self._run_in_transaction(loan, work)
+            return await self._run_in_transaction(lease, work)
         if work.settings or limits_in_force() is not None:
-            if not await _is_prepared(loan, work):
-                return await self._run_in_transaction(loan, work)
-            await loan.adapter.limit_next(BeginOptions(settings=work.settings))
-            loan.adapter.send_settings(work.settings)
-        return await work.on(loan.driver)
+            if not await _is_prepared(lease, work):
+                return await self._run_in_transaction(lease, work)
+            await lease.adapter.limit_next(BeginOptions(settings=work.settings))
+            lease.adapter.send_settings(work.settings)
+        return await work.on(lease.driver)
 
-    async def _run_in_transaction(self, loan: Loan, work: "_Work") -> Any:
+    async def _run_in_transaction(self, lease: Lease, work: "_Work") -> Any:
         """Run what takes several messages, between a BEGIN with its settings and a COMMIT."""
-        adapter = loan.adapter
+        adapter = lease.adapter
         isolation = None if work.then is None or work.writes else self._snapshot
         adapter.begin = BeginOptions(not work.writes, isolation, settings=work.settings)
         await adapter.begin_pipelined()
         try:
-            answer = await self._done(loan, work)
+            answer = await self._done(lease, work)
         except Exception as error:
             limit = adapter.limit
-            if not was_interrupted(error) and not is_lost(loan.driver, error):
+            if not was_interrupted(error) and not is_lost(lease.driver, error):
                 with suppress(Exception):  # the connection is recovered then
                     await greenlet_spawn(adapter.rollback)
             adapter.limit = limit  # for the error's text
@@ -343,18 +350,18 @@ class Connections:
         if isinstance(answer, _NotMade):
             await greenlet_spawn(adapter.rollback)
         else:
-            loan.is_committing = True
+            lease.is_committing = True
             await greenlet_spawn(adapter.commit)
         return answer
 
-    async def _done(self, loan: Loan, work: "_Work") -> Any:
+    async def _done(self, lease: Lease, work: "_Work") -> Any:
         """Run a statement and what its results take, in the transaction that is open."""
         if work.then is None:
-            return await work.on(loan.driver)
-        answer = await self._timed(work.sql, work.on(loan.driver))
+            return await work.on(lease.driver)
+        answer = await self._timed(work.sql, work.on(lease.driver))
         failures: dict[BaseException, Exception] = {}
         try:
-            results = await work.then(partial(self._follow, loan, failures), answer)
+            results = await work.then(partial(self._follow, lease, failures), answer)
         except Exception as error:  # noqa: BLE001 - raised once the transaction is over
             if error in failures:
                 raise failures[error] from None
@@ -365,7 +372,7 @@ class Connections:
 
     async def _follow(
         self,
-        loan: Loan,
+        lease: Lease,
         failures: dict[BaseException, Exception],
         plan: Plan,
         sql: str,
@@ -374,12 +381,12 @@ class Connections:
         if self.watch is not None:
             self.watch.count(sql)
         self._logger.info(sql)
-        loan.adapter.note(sql)
+        lease.adapter.note(sql)
         try:
-            return await self._timed(sql, fetch(loan.driver, plan, sql, arguments))
+            return await self._timed(sql, fetch(lease.driver, plan, sql, arguments))
         except Exception as error:  # noqa: BLE001 - raised in other words
             error.statement_sent = sql, arguments  # type: ignore[attr-defined]  # for its text
-            told = self._worded(loan.adapter, error, sql, arguments)
+            told = self._translated(lease.adapter, error, sql, arguments)
             failures[told] = error
             raise told from told.__cause__
 
@@ -393,28 +400,28 @@ class Connections:
                 self.watch.slow(sql, seconds, rows_of(answer))
         return answer
 
-    async def _use_anew(self, loan: Loan, work: "_Work") -> Any:
+    async def _use_anew(self, lease: Lease, work: "_Work") -> Any:
         # asyncpg knows a table or a type as it was before.
-        waited = loan.record.slot.waited
+        waited = lease.record.slot.waited
         try:
-            await loan.driver.reload_schema_state()
-            answer = await self._run_alone(loan, work)
+            await lease.driver.reload_schema_state()
+            answer = await self._run_alone(lease, work)
         except BaseException as error:  # noqa: BLE001 - as above
-            told = self._told_of(loan, error, work, waited)
-            await self._take_back(loan, error)
+            told = self._told_of(lease, error, work, waited)
+            await self._take_back(lease, error)
             raise told from told.__cause__
-        await loan.give_back()
+        await lease.release()
         return _made(answer)
 
     @staticmethod
-    async def _take_back(loan: Loan, error: BaseException) -> None:
-        driver = loan.driver
-        is_open = driver.is_in_transaction() or loan.adapter.has_begun
-        await loan.take_back(error, amid_transaction=is_open and not driver.is_closed())
+    async def _take_back(lease: Lease, error: BaseException) -> None:
+        driver = lease.driver
+        is_open = driver.is_in_transaction() or lease.adapter.has_begun
+        await lease.take_back(error, amid_transaction=is_open and not driver.is_closed())
 
     async def use_within(
         self,
-        lease: Loan,
+        lease: Lease,
         use: Use,
         plan: Plan,
         sql: str,
@@ -445,25 +452,25 @@ class Connections:
             try:
                 answer = await self._read_apart(lease, work, settings)
             except Exception as error:
-                if not is_outdated(lease.driver, error, writes=False, is_undone=True):
+                if not is_outdated(lease.driver, error, writes=False, rolls_back_after=True):
                     raise
                 await lease.driver.reload_schema_state()
                 answer = await self._read_apart(lease, work, settings)
         except BaseException as error:  # noqa: BLE001 - raised in other words
-            told = self._worded(lease.adapter, error, sql, arguments)
+            told = self._translated(lease.adapter, error, sql, arguments)
             raise told from told.__cause__
         return _made(answer)
 
-    async def _read_apart(self, lease: Loan, work: _Work, settings: Settings) -> Any:
+    async def _read_apart(self, lease: Lease, work: _Work, settings: Settings) -> Any:
         info = lease.record.info
-        info[AT_REST_KEY] = inf
+        info[IDLE_IN_TRANSACTION_KEY] = inf
         try:
             reading = lease.adapter.read_apart(
                 work.sql, settings, lambda _: self._done(lease, work)
             )
             return await (reading if work.then else self._timed(work.sql, reading))
         finally:
-            info[AT_REST_KEY] = monotonic()
+            info[IDLE_IN_TRANSACTION_KEY] = monotonic()
 
     @asynccontextmanager
     async def transaction(self, sql: str, options: BeginOptions) -> AsyncIterator[Run]:
@@ -476,8 +483,8 @@ class Connections:
         Raises:
             sqlalchemy.exc.DBAPIError: As a session would raise it.
         """
-        loan = await self._within_limits(self._begin(sql, options))
-        lease = OpenLease(partial(_abandon, loan))
+        lease = await self._within_limits(self._begin(sql, options))
+        opened = OpenLease(partial(_abandon, lease))
         is_ending = False
 
         def run(
@@ -489,53 +496,53 @@ class Connections:
             apart: Settings | None = None,
             then: Then | None = None,
         ) -> Coroutine[Any, Any, Any]:
-            lease.use()
+            opened.use()
             if apart is not None:
-                return self._run_apart(loan, use, plan, text, arguments, settings=apart, then=then)
-            running = self._run(loan, use, plan, text, arguments)
+                return self._run_apart(lease, use, plan, text, arguments, settings=apart, then=then)
+            running = self._run(lease, use, plan, text, arguments)
             return running if then is None else _then(then, partial(run, fetch), running)
 
         try:
             yield run
-            if not lease.leave():
+            if not opened.leave():
                 return
-            is_ending = loan.is_over = True  # from here on nobody else may begin anything
-            await greenlet_spawn(loan.adapter.rollback)
+            is_ending = lease.is_over = True  # from here on nobody else may begin anything
+            await greenlet_spawn(lease.adapter.rollback)
         except BaseException as error:
-            if not is_ending and not lease.leave():
+            if not is_ending and not opened.leave():
                 raise  # its request has ended it
-            await loan.take_back(error, amid_transaction=True)
-            told = self._worded(loan.adapter, error, sql, ())
+            await lease.take_back(error, amid_transaction=True)
+            told = self._translated(lease.adapter, error, sql, ())
             raise told from told.__cause__
-        await loan.give_back()
+        await lease.release()
 
     async def _run(
         self,
-        loan: Loan,
+        lease: Lease,
         use: Use,
         plan: Any,
         text: str,
         arguments: Any,
     ) -> Any:
-        if loan.is_over:
+        if lease.is_over:
             raise LaneEnded(_ENDED.format(text))
-        watch, info = self.watch, loan.record.info
+        watch, info = self.watch, lease.record.info
         if watch is not None and use is fetch:  # for a stream takes many turns
             watch.count(text)
-        info[AT_REST_KEY] = inf
-        loan.adapter.note(text)
+        info[IDLE_IN_TRANSACTION_KEY] = inf
+        lease.adapter.note(text)
         try:
-            answering = self._within_limits(use(loan.driver, plan, text, arguments))
+            answering = self._within_limits(use(lease.driver, plan, text, arguments))
             return await self._timed(text, answering)
         except BaseException as error:  # noqa: BLE001 - raised in other words
-            told = self._worded(loan.adapter, error, text, arguments)
+            told = self._translated(lease.adapter, error, text, arguments)
             raise told from told.__cause__
         finally:
-            info[AT_REST_KEY] = monotonic()
+            info[IDLE_IN_TRANSACTION_KEY] = monotonic()
 
     async def _run_apart(
         self,
-        loan: Loan,
+        lease: Lease,
         use: Use,
         plan: Any,
         text: str,
@@ -544,14 +551,16 @@ class Connections:
         settings: Settings,
         then: Then | None,
     ) -> Any:
-        if loan.is_over:
+        if lease.is_over:
             raise LaneEnded(_ENDED.format(text))
-        return await self.use_within(loan, use, plan, text, arguments, settings=settings, then=then)
+        return await self.use_within(
+            lease, use, plan, text, arguments, settings=settings, then=then
+        )
 
     def _within_limits(self, work: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
         return work if limits_in_force() is None else within_limits(work)
 
-    async def _begin(self, sql: str, options: BeginOptions) -> Loan:
+    async def _begin(self, sql: str, options: BeginOptions) -> Lease:
         try:
             return await self._begin_once(sql, options)
         except ConnectionLost as error:
@@ -561,39 +570,39 @@ class Connections:
 
     async def _begin_once(
         self, sql: str, options: BeginOptions, *, asked_at: float | None = None
-    ) -> Loan:
-        loan = await Loan.of(self._sync.pool, asked_at=asked_at)  # type: ignore[arg-type]  # as above
-        waited = loan.record.slot.waited
+    ) -> Lease:
+        lease = await Lease.of(self._sync.pool, asked_at=asked_at)  # type: ignore[arg-type]  # as above
+        waited = lease.record.slot.waited
         try:
-            loan.record.info[STATEMENT_KEY] = sql
+            lease.record.info[STATEMENT_KEY] = sql
             self._logger.info(sql)
-            loan.adapter.begin = options
-            await loan.adapter.open_transaction()
-            loan.record.info[AT_REST_KEY] = monotonic()
+            lease.adapter.begin = options
+            await lease.adapter.open_transaction()
+            lease.record.info[IDLE_IN_TRANSACTION_KEY] = monotonic()
         except BaseException as error:
-            await loan.take_back(error, amid_transaction=True)
-            told = self._worded(loan.adapter, error, sql, ())
-            if is_lost(loan.driver, error):
+            await lease.take_back(error, amid_transaction=True)
+            told = self._translated(lease.adapter, error, sql, ())
+            if is_lost(lease.driver, error):
                 raise ConnectionLost(told, waited, self._sync.pool) from error  # type: ignore[arg-type]  # as above
             raise told from told.__cause__
-        return loan
+        return lease
 
     def _make_ready(self, record: Record, sql: str, writes: bool) -> None:
         adapter: Any = record.dbapi_connection
         is_as_wanted = record.reads_only is not writes and (
-            writes or is_confined(adapter._connection)  # noqa: SLF001 - asyncpg's
+            writes or is_read_only(adapter._connection)  # noqa: SLF001 - asyncpg's
         )
         if not is_as_wanted and (writes or self.is_confinable()):
-            record.confine(to_reading=not writes)
+            record.set_read_only(to_reading=not writes)
         self._logger.info(sql)
 
     def _told_of(
-        self, loan: Loan, error: BaseException, work: "_Work", waited: float
+        self, lease: Lease, error: BaseException, work: "_Work", waited: float
     ) -> BaseException:
-        if not work.writes or work.then is None or loan.is_committing:
-            return self._told(loan.adapter, error, work, waited)
+        if not work.writes or work.then is None or lease.is_committing:
+            return self._told(lease.adapter, error, work, waited)
         # Nothing is saved, whatever has become of the connection: there was no COMMIT.
-        told = self._told(loan.adapter, error, replace(work, writes=False), waited)
+        told = self._told(lease.adapter, error, replace(work, writes=False), waited)
         told = told.error if isinstance(told, ConnectionLost) else told
         if isinstance(told, TimeoutError):
             told.outcome_unknown = False  # type: ignore[attr-defined]  # for the lane
@@ -604,14 +613,14 @@ class Connections:
     ) -> BaseException:
         if work.writes and isinstance(error, asyncio.CancelledError):
             error.was_sent = True  # type: ignore[attr-defined]  # for whoever has set a limit
-        told = self._worded(adapter, error, work.sql, work.arguments)
+        told = self._translated(adapter, error, work.sql, work.arguments)
         if isinstance(told, TransactionTimeout):
             return told  # which says that nothing is saved, and would come again
         if is_lost(adapter._connection, error):  # noqa: SLF001 - asyncpg's
             return ConnectionLost(told, waited, self._sync.pool)  # type: ignore[arg-type]  # as above
         return told
 
-    def _worded(
+    def _translated(
         self, adapter: Any, error: BaseException, sql: str, arguments: Any
     ) -> BaseException:
         sql, arguments = getattr(error, "statement_sent", (sql, arguments))
@@ -624,7 +633,7 @@ class Connections:
             connection_invalidated=adapter._connection.is_closed(),  # noqa: SLF001 - asyncpg's
         )
         if timeout is None:
-            return worded(self._engine, adapter, error, sql, arguments)
+            return translate_error(self._engine, adapter, error, sql, arguments)
         timeout.__cause__ = error
         return timeout
 
@@ -639,26 +648,26 @@ async def _then(then: Then, fetch: Fetch, answering: Coroutine[Any, Any, Any]) -
     return await then(fetch, await answering)
 
 
-async def _abandon(loan: Loan) -> None:
+async def _abandon(lease: Lease) -> None:
     """Return the connection of a block that nobody will leave."""
-    loan.is_over = True
+    lease.is_over = True
     try:
-        await greenlet_spawn(loan.adapter.rollback)
+        await greenlet_spawn(lease.adapter.rollback)
     except BaseException as error:
-        await loan.take_back(error, amid_transaction=True)
+        await lease.take_back(error, amid_transaction=True)
         raise
-    await loan.give_back()
+    await lease.release()
 
 
-async def _is_prepared(loan: Loan, work: _Work) -> bool:
+async def _is_prepared(lease: Lease, work: _Work) -> bool:
     """Prepare a statement; return whether it can be run in one go, right behind its settings.
 
     What prepares a statement ends the transaction of what is in front of it.
     """
     if not isinstance(work.plan, Plan):
         return False  # as COPY, which asks for the columns first
-    if prepared_of(loan.driver, work.sql) is not None:
+    if prepared_of(lease.driver, work.sql) is not None:
         return True
-    loan.adapter.send_settings(work.settings)  # a search_path, by which names are looked up
-    await loan.driver._get_statement(work.sql, None)  # noqa: SLF001 - as messages.learn()
-    return prepared_of(loan.driver, work.sql) is not None
+    lease.adapter.send_settings(work.settings)  # a search_path, by which names are looked up
+    await lease.driver._get_statement(work.sql, None)  # noqa: SLF001 - as messages.learn()
+    return prepared_of(lease.driver, work.sql) is not None

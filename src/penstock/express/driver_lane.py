@@ -1,4 +1,4 @@
-"""Statements straight on asyncpg's connections, which the pool lends without a greenlet."""
+"""Statements straight on asyncpg's connections, which the pool hands out without a greenlet."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
@@ -30,17 +30,17 @@ from penstock.express.lane import (
     Call,
     Copy,
     ExecuteListeners,
+    Extract,
     OpenLane,
-    Pick,
     ReadingLane,
     in_turns,
 )
-from penstock.express.lease import Loan, count
+from penstock.express.lease import Lease, count
 from penstock.express.query import Query
 from penstock.express.related import loads_related
-from penstock.express.rows import PICKS_OF_ONE, Shape
+from penstock.express.rows import EXTRACTS_OF_ONE, Shape
 from penstock.express.translation import not_converted, not_read
-from penstock.pool import LoanReclaimed
+from penstock.pool import LeaseReclaimed
 from penstock.telemetry.statement_watch import StatementWatch
 
 __all__ = ["DriverLane"]
@@ -57,7 +57,7 @@ class DriverLane:
         isolates: Whether the server's own isolation level has a transaction see one moment.
 
     Attributes:
-        connections: What it borrows from; whoever traces statements puts its own around it.
+        connections: What it checks out from; whoever traces statements puts its own around it.
     """
 
     def __init__(
@@ -83,9 +83,9 @@ class DriverLane:
     def watch(self, watch: StatementWatch | None) -> None:
         self.connections.watch = watch
 
-    async def read(self, call: Call, pick: Pick) -> Any:
+    async def read(self, call: Call, extract: Extract) -> Any:
         """As the protocol says; repeated where the connection ended without an answer."""
-        call = self._listeners.heard(call)
+        call = self._listeners.after_listeners(call)
         plan, sql, arguments = _bound(call, self._dialect)
         use, fetch, settings = self.connections.use, protocol.fetch, call.settings
         if not plan.reads:
@@ -98,53 +98,55 @@ class DriverLane:
         except ConnectionLost as lost:
             again = partial(use, fetch, plan, sql, arguments, False, settings=settings, then=then)
             answer = await repeated(lost, again)
-        return pick(_results(call, plan, answer, then))
+        return extract(_results(call, plan, answer, then))
 
-    async def read_within(self, connection: AsyncConnection, call: Call, pick: Pick) -> Any:
+    async def read_within(self, connection: AsyncConnection, call: Call, extract: Extract) -> Any:
         """As the protocol says."""
-        call = self._listeners.heard(call)
+        call = self._listeners.after_listeners(call)
         plan, sql, arguments = _bound(call, self._dialect)
         if not plan.reads:
             raise not_read(sql)
         below: Any = connection.sync_connection
         record = below.connection._connection_record  # noqa: SLF001 - SQLAlchemy's, of our pool
         if record is None or record.dbapi_connection is None:
-            raise LoanReclaimed("The connection of the request's session was taken away meanwhile.")
+            raise LeaseReclaimed(
+                "The connection of the request's session was taken away meanwhile."
+            )
         then = loads_related(plan, call, self._listeners.dispatch)
         answer = await self.connections.use_within(
-            Loan(record), protocol.fetch, plan, sql, arguments, settings=call.settings, then=then
+            Lease(record), protocol.fetch, plan, sql, arguments, settings=call.settings, then=then
         )
-        return pick(_results(call, plan, answer, then))
+        return extract(_results(call, plan, answer, then))
 
-    async def write(self, call: Call, pick: Pick) -> Any:
+    async def write(self, call: Call, extract: Extract) -> Any:
         """As the protocol says; what may fail after the write is done before its COMMIT.
 
         Several rows are written in as many messages, but few round trips.
         """
-        call, fetch = self._listeners.heard(call), protocol.fetch
+        call, fetch = self._listeners.after_listeners(call), protocol.fetch
         if call.rows is None:
             plan, sql, arguments = _bound(call, self._dialect)
         elif call.rows:
             plan, sql, arguments = await _bound_rows(call, call.rows, self._dialect)
             fetch = protocol.fetch_many
         else:
-            return pick([])
+            return extract([])
         then = loads_related(plan, call, self._listeners.dispatch)
 
         async def finish(further: Fetch, answer: Any) -> Any:
             found = answer if then is None else await then(further, answer)
-            return pick(_results(call, plan, found, then))
+            return extract(_results(call, plan, found, then))
 
-        if then is not None or _may_fail(call, plan, pick):
+        if then is not None or _may_fail(call, plan, extract):
             return await self._write(
                 fetch, plan, sql, arguments, settings=call.settings, then=finish
             )
         answer = await self._write(fetch, plan, sql, arguments, settings=call.settings)
-        return pick(_results(call, plan, answer, None))
+        return extract(_results(call, plan, answer, None))
 
     async def execute(self, call: Call) -> int:
         """As the protocol says."""
-        call = self._listeners.heard(call)
+        call = self._listeners.after_listeners(call)
         plan, sql, arguments = _bound(call, self._dialect)
         return count(
             await self._write(protocol.execute, plan, sql, arguments, settings=call.settings)
@@ -154,7 +156,7 @@ class DriverLane:
         self, query: Query[Any], rows: Sequence[Mapping[str, Any]], settings: Settings = ()
     ) -> None:
         """As the protocol says, in as many messages as there are rows, but few round trips."""
-        query, rows = self._listeners.heard_many(query, rows)
+        query, rows = self._listeners.listened_many(query, rows)
         if rows:
             plan, sql, arguments = await _bound_rows(Call(query, {}), rows, self._dialect)
             await self._write(protocol.execute_many, plan, sql, arguments, settings=settings)
@@ -169,14 +171,14 @@ class DriverLane:
     @asynccontextmanager
     async def stream(self, call: Call, batch: int) -> AsyncIterator[Batches]:
         """As the protocol says, by a cursor of the server's in a transaction of its own."""
-        call = self._listeners.heard(call)
+        call = self._listeners.after_listeners(call)
         async with self.reading(call) as lane, lane.stream(call, batch) as batches:
             yield batches
 
     @asynccontextmanager
     async def reading(self, call: Call) -> AsyncIterator[OpenLane]:
         """As the protocol says."""
-        call = self._listeners.heard(call)
+        call = self._listeners.after_listeners(call)
         plan, sql, _ = _bound(call, self._dialect)
         isolation = self._snapshot if plan.takes_statements else None
         options = BeginOptions(True, isolation, settings=call.settings)
@@ -232,29 +234,29 @@ class _OpenLane:
         self._turn = asyncio.Lock()
         """A connection answers one statement at a time."""
 
-    async def read(self, call: Call, pick: Pick) -> Any:
-        call = self._listeners.heard(call)
+    async def read(self, call: Call, extract: Extract) -> Any:
+        call = self._listeners.after_listeners(call)
         plan, sql, arguments = _bound(call, self._dialect)
         if not plan.reads:
             raise not_read(sql)
         then = loads_related(plan, call, self._listeners.dispatch)
         async with self._turn:
             answer = await self._run(protocol.fetch, plan, sql, arguments, then=then)
-        return pick(_results(call, plan, answer, then))
+        return extract(_results(call, plan, answer, then))
 
-    async def read_apart(self, call: Call, pick: Pick) -> Any:
-        call = self._listeners.heard(call)
+    async def read_apart(self, call: Call, extract: Extract) -> Any:
+        call = self._listeners.after_listeners(call)
         plan, sql, arguments = _bound(call, self._dialect)
         if not plan.reads:
             raise not_read(sql)
         then, apart = loads_related(plan, call, self._listeners.dispatch), call.settings
         async with self._turn:
             answer = await self._run(protocol.fetch, plan, sql, arguments, apart=apart, then=then)
-        return pick(_results(call, plan, answer, then))
+        return extract(_results(call, plan, answer, then))
 
     @asynccontextmanager
     async def stream(self, call: Call, batch: int) -> AsyncIterator[Batches]:
-        call = self._listeners.heard(call)
+        call = self._listeners.after_listeners(call)
         plan, sql, arguments = _bound(call, self._dialect)
         if not plan.reads:
             raise not_read(sql)
@@ -284,12 +286,12 @@ class _OpenLane:
         yield self
 
 
-def _may_fail(call: Call, plan: Plan, pick: Pick) -> bool:
+def _may_fail(call: Call, plan: Plan, extract: Extract) -> bool:
     """Return whether what a write returns may turn out not to be a result."""
     if plan.may_fail:
         return True
     is_of_one_row = call.rows is None and call.query.is_of_one_row
-    return pick in PICKS_OF_ONE and not is_of_one_row
+    return extract in EXTRACTS_OF_ONE and not is_of_one_row
 
 
 def _shaped(shape: Shape, call: Call) -> Then:
@@ -308,7 +310,7 @@ def _results(call: Call, plan: Plan, answer: Any, then: Then | None) -> list[Any
 def _of(call: Call, results: list[Any]) -> list[Any]:
     if call.adhoc is None:
         return results
-    return call.query.own_columns.found_by(call.adhoc[0], results)
+    return call.query.rebind_columns.found_by(call.adhoc[0], results)
 
 
 async def _bound_rows(

@@ -38,9 +38,9 @@ __all__ = [
     "Call",
     "Copy",
     "ExecuteListeners",
+    "Extract",
     "Lane",
     "OpenLane",
-    "Pick",
     "ReadingLane",
     "Stream",
     "Turns",
@@ -85,7 +85,7 @@ async def in_turns(items: Iterable[_T]) -> AsyncIterator[_T]:
 
 Batches = AsyncIterator[list[Any]]
 """Results, batch by batch."""
-Pick = Callable[[list[Any]], Any]
+Extract = Callable[[list[Any]], Any]
 """Takes what was asked for out of all results."""
 
 
@@ -102,10 +102,10 @@ class Call:
         settings: Names and values of server settings that hold for this call alone; ``role`` is
             the role.
         rows: The values for each of several runs; None for one run, with ``values``.
-        is_heard: Whether the listeners to ``do_orm_execute`` were asked.
+        has_run_listeners: Whether the listeners to ``do_orm_execute`` were asked.
     """
 
-    __slots__ = ("adhoc", "is_heard", "query", "rows", "settings", "values")
+    __slots__ = ("adhoc", "has_run_listeners", "query", "rows", "settings", "values")
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class Call:
         self.adhoc = adhoc
         self.settings: Settings = ()
         self.rows: Sequence[Mapping[str, Any]] | None = None
-        self.is_heard = False
+        self.has_run_listeners = False
 
     @property
     def statement(self) -> Any:
@@ -147,7 +147,7 @@ class Copy(Protocol):
 class ReadingLane(Protocol):
     """A way to run statements that only read."""
 
-    async def read(self, call: Call, pick: Pick) -> Any:
+    async def read(self, call: Call, extract: Extract) -> Any:
         """Run a statement as a transaction of its own, and return what is wanted of its results."""
         ...
 
@@ -163,7 +163,7 @@ class ReadingLane(Protocol):
 class OpenLane(ReadingLane, Protocol):
     """A way to run statements that only read in one open transaction, on one connection."""
 
-    async def read_apart(self, call: Call, pick: Pick) -> Any:
+    async def read_apart(self, call: Call, extract: Extract) -> Any:
         """Read in that transaction, and leave nothing there, not even a failure."""
         ...
 
@@ -183,7 +183,7 @@ class Lane(ReadingLane, Protocol):
         """Give a lane whose statements all see the database as it was at the first of them."""
         ...
 
-    async def read_within(self, connection: AsyncConnection, call: Call, pick: Pick) -> Any:
+    async def read_within(self, connection: AsyncConnection, call: Call, extract: Extract) -> Any:
         """Read on a connection that the caller holds, within the transaction that is open there.
 
         The statement sees what the transaction has written. It leaves nothing there, not even a
@@ -191,7 +191,7 @@ class Lane(ReadingLane, Protocol):
         """
         ...
 
-    async def write(self, call: Call, pick: Pick) -> Any:
+    async def write(self, call: Call, extract: Extract) -> Any:
         """Run a statement as a transaction of its own, and return what is wanted of the same."""
         ...
 
@@ -270,7 +270,7 @@ class ExecuteListeners:
         self._listeners: Any = self.dispatch.do_orm_execute
         self._adhoc = AdHocQueries()
 
-    def heard(self, call: Call) -> Call:
+    def after_listeners(self, call: Call) -> Call:
         """Return a call as the listeners would have it.
 
         Args:
@@ -279,18 +279,21 @@ class ExecuteListeners:
         Raises:
             ExpressError: A listener has done what takes a session.
         """
-        if not self._listeners or call.is_heard:
+        if not self._listeners or call.has_run_listeners:
             return call
         given = call.values if call.rows is None else call.rows
         statement, values = self._ask(call.statement, given)
-        heard = copy(call)  # for a stream may be opened again
+        after_listeners = copy(call)  # for a stream may be opened again
         if statement is not call.statement or values is not given:
-            heard = self._adhoc.call(statement, {} if call.rows is not None else values)
-            heard.settings, heard.rows = call.settings, None if call.rows is None else values
-        heard.is_heard = True
-        return heard
+            after_listeners = self._adhoc.call(statement, {} if call.rows is not None else values)
+            after_listeners.settings, after_listeners.rows = (
+                call.settings,
+                None if call.rows is None else values,
+            )
+        after_listeners.has_run_listeners = True
+        return after_listeners
 
-    def heard_many(
+    def listened_many(
         self, query: Query[Any], rows: Sequence[Mapping[str, Any]]
     ) -> tuple[Query[Any], Sequence[Mapping[str, Any]]]:
         """Return a query and its rows as the listeners would have them.

@@ -10,7 +10,7 @@ from penstock.express.translation import is_lost, was_interrupted
 from penstock.pool import PenstockPool
 from penstock.pool.record import Record
 
-__all__ = ["Loan", "Patience", "count", "rows_of", "take_back"]
+__all__ = ["CommandTimeout", "Lease", "count", "rows_of", "take_back"]
 
 SHORTEST = 10.0
 """Seconds below which a limit is left to the driver's own timers, which are exact. To set one and
@@ -19,7 +19,7 @@ LOOK_EVERY = 1.0
 """Seconds between two looks at what is running: so late may be what ends a statement."""
 
 
-class Patience:
+class CommandTimeout:
     """Ends what runs for longer than ``command_timeout``, in the place of the driver.
 
     Args:
@@ -53,7 +53,7 @@ class Patience:
         if self._timer is None or loop is not self._loop:
             self._timer, self._loop = loop.call_later(LOOK_EVERY, self._look), loop
 
-    def explained(self, record: Record, error: BaseException) -> BaseException:
+    def translate_timeout(self, record: Record, error: BaseException) -> BaseException:
         """Return the error to raise: a cancellation that came from here is a ``TimeoutError``."""
         if record not in self._ended:
             return error
@@ -67,10 +67,10 @@ class Patience:
         self._timer = None
         now = monotonic()
         for record in self.running - self._ended:
-            borrower = record.slot.loan  # None where the pool has taken the connection back
-            if borrower is not None and now - record.slot.lent_at > self._seconds:
+            holder = record.slot.lease  # None where the pool has taken the connection back
+            if holder is not None and now - record.slot.checked_out_at > self._seconds:
                 self._ended.add(record)
-                borrower.cancel()
+                holder.cancel()
         if self.running:
             self.watch()
 
@@ -93,8 +93,8 @@ def rows_of(answer: Any) -> int:
     return len(records) if isinstance(records, list) else 0
 
 
-class Loan:
-    """A connection, borrowed from the pool itself or, where somebody listens, through SQLAlchemy.
+class Lease:
+    """A checked-out connection: from the pool itself or, where it has listeners, by SQLAlchemy.
 
     Args:
         record: Of the connection.
@@ -119,29 +119,29 @@ class Loan:
 
     @classmethod
     async def of(
-        cls, pool: PenstockPool, *, is_noted: bool = True, asked_at: float | None = None
+        cls, pool: PenstockPool, *, records_checkout: bool = True, asked_at: float | None = None
     ) -> Self:
-        """Borrow a connection.
+        """Check out a connection.
 
         Args:
             pool: Whose.
-            is_noted: As for ``PenstockPool.lend``.
-            asked_at: As for ``PenstockPool.lend``; of no effect where somebody listens.
+            records_checkout: As for ``PenstockPool.checkout``.
+            asked_at: As for ``PenstockPool.checkout``; of no effect where somebody listens.
 
         Raises:
             PoolTimeout: None was to be had.
         """
-        if pool.is_overheard():
+        if pool.has_checkout_listeners():
             checkout: Any = await greenlet_spawn(pool.connect)
             return cls(checkout._connection_record, checkout)  # noqa: SLF001 - SQLAlchemy's
-        lent = pool.lend(is_noted=is_noted, asked_at=asked_at)
-        return cls(lent if lent.__class__ is Record else await lent)  # type: ignore[misc]  # the one or the other
+        checked_out = pool.checkout(records_checkout=records_checkout, asked_at=asked_at)
+        return cls(checked_out if checked_out.__class__ is Record else await checked_out)  # type: ignore[misc]  # the one or the other
 
-    async def give_back(self) -> None:
+    async def release(self) -> None:
         """Return the connection, on which nothing is open."""
         self.is_over = True
         if self._checkout is None:
-            self.record.keeper.pool._return_conn(self.record)  # noqa: SLF001 - the base class's name for it
+            self.record.runtime.pool._return_conn(self.record)  # noqa: SLF001 - the base class's name for it
         else:
             await asyncio.shield(greenlet_spawn(self._checkout.close))
 
@@ -160,7 +160,7 @@ class Loan:
         if why is not None:
             self._checkout.invalidate(why)
         if isinstance(error, GeneratorExit):  # which lets nobody wait
-            self.record.keeper.in_background(greenlet_spawn(self._checkout.close))
+            self.record.runtime.in_background(greenlet_spawn(self._checkout.close))
         else:
             await asyncio.shield(greenlet_spawn(self._checkout.close))
 
@@ -168,7 +168,7 @@ class Loan:
 def take_back(
     record: Record, driver: Any, error: BaseException, *, amid_transaction: bool = False
 ) -> None:
-    """Return a connection that the pool itself has lent, after something has failed.
+    """Return a connection that the pool itself has checked out, after something has failed.
 
     Args:
         record: Of the connection.
@@ -176,18 +176,18 @@ def take_back(
         error: What was raised.
         amid_transaction: As above.
     """
-    keeper = record.keeper
+    runtime = record.runtime
     why = _reason(driver, error, amid_transaction=amid_transaction)
     if record.dbapi_connection is None:  # taken away meanwhile
-        keeper.came_back_empty(record)
+        runtime.returned_without_connection(record)
     elif why is not None:
-        keeper.give_up(record, why)
+        runtime.evict(record, why)
     else:
-        keeper.pool._return_conn(record)  # noqa: SLF001 - as above
+        runtime.pool._return_conn(record)  # noqa: SLF001 - as above
 
 
 def _reason(driver: Any, error: BaseException, *, amid_transaction: bool) -> BaseException | None:
-    """Return why a connection cannot be lent again at once; a cancellation has it cleaned up."""
+    """Return why a connection cannot be used again at once; a cancellation has it cleaned up."""
     if amid_transaction and not driver.is_closed():
         return asyncio.CancelledError()  # whatever failed: it may be the caller's own
     if is_lost(driver, error):

@@ -256,7 +256,7 @@ class Loading:
         return own.wrap(joined) if own and joined else own or joined
 
     def are_all_columns_in_order(self) -> bool:
-        """Tell whether the driver's rows are the results, value by value."""
+        """Return whether the driver's rows are the results, value by value."""
         if any(not isinstance(getter, itemgetter) for getter in self.getters):
             return False
         positions = tuple(range(self.cursor.width))

@@ -1,4 +1,4 @@
-"""What is said to the server, by asyncpg, on a connection that is borrowed already.
+"""What is said to the server, by asyncpg, on a connection that is checked out already.
 
 Each is given asyncpg's connection, the plan, the SQL and its values.
 """

@@ -233,7 +233,7 @@ def _refuse_return_defaults(statement: Any) -> None:
 
 
 def is_open(statement: Any) -> bool:
-    """Tell whether a statement's columns are named by the values, as in ``insert(table)`` alone."""
+    """Return whether the values name the statement's columns, as in ``insert(table)`` alone."""
     if not isinstance(statement, Insert | Update):
         return False
     given: Any = statement
@@ -327,7 +327,7 @@ class Query(Generic[_T_co]):
         return parameters | self.attributes.names if self.is_open else parameters
 
     @cached_property
-    def own_columns(self) -> OwnColumns:
+    def rebind_columns(self) -> OwnColumns:
         """What its rows are found by, and those of another statement of the same form."""
         return OwnColumns(self.statement)
 

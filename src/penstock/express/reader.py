@@ -13,11 +13,11 @@ from sqlalchemy import Row, Select
 from penstock.context import ContextError, ContextSource, Settings, SettingValue, context_of
 from penstock.deadlines import Deadline, DeadlineExceeded, current_limits, within_limits
 from penstock.express.errors import ExpressError, ParameterError, raise_if_unknown
-from penstock.express.lane import AdHocQueries, Call, Pick, ReadingLane, Stream
+from penstock.express.lane import AdHocQueries, Call, Extract, ReadingLane, Stream
 from penstock.express.query import Mapped, Query, Statement, existence_of
-from penstock.express.rows import every, first, one, one_or_none, scalar
+from penstock.express.rows import all_, first, one, one_or_none, scalar
 
-__all__ = ["Asking", "Reader", "Values", "mark_as_awaited", "within"]
+__all__ = ["Executor", "Reader", "Values", "mark_as_awaited", "within"]
 
 
 def mark_as_awaited(function: Callable[..., Any]) -> None:
@@ -47,7 +47,7 @@ class _Place(Generic[_L]):
         self.lane = lane
 
 
-class Asking(Generic[_L]):
+class Executor(Generic[_L]):
     """What a reader and a writer have in common.
 
     Every method takes a statement, or what ``query()`` made of one, and the values of its
@@ -130,7 +130,7 @@ class Asking(Generic[_L]):
         other._context = context  # noqa: SLF001
         return other
 
-    def _run(self, call: Call, pick: Pick) -> Coroutine[Any, Any, Any]:
+    def _run(self, call: Call, extract: Extract) -> Coroutine[Any, Any, Any]:
         raise NotImplementedError
 
     # No coroutine, as what follows: each one more between a route and the driver costs as much as
@@ -140,7 +140,7 @@ class Asking(Generic[_L]):
         statement: Any,
         values: Values,
         named: dict[str, Any],
-        pick: Pick,
+        extract: Extract,
     ) -> Coroutine[Any, Any, Any]:
         if statement.__class__ is Query and values is None:
             call = Call(statement, named)
@@ -149,10 +149,10 @@ class Asking(Generic[_L]):
         context = self._context
         settings = () if context is None else context.at_once()
         if settings is None:
-            answer = self._run_in_context(call, pick)
+            answer = self._run_in_context(call, extract)
         else:
             call.settings = settings
-            answer = self._run(call, pick)
+            answer = self._run(call, extract)
         return self._within(answer)
 
     def _within(self, answer: Coroutine[Any, Any, _T]) -> Coroutine[Any, Any, _T]:
@@ -160,9 +160,9 @@ class Asking(Generic[_L]):
             return answer
         return within(self._timeout, answer)
 
-    async def _run_in_context(self, call: Call, pick: Pick) -> Any:
+    async def _run_in_context(self, call: Call, extract: Extract) -> Any:
         call.settings = await self._settings()
-        return await self._run(call, pick)
+        return await self._run(call, extract)
 
     def _call(self, statement: Any, values: Values, named: dict[str, Any]) -> Call:
         if values is not None:
@@ -334,10 +334,10 @@ class Asking(Generic[_L]):
         **named: Any,
     ) -> Coroutine[Any, Any, Any]:
         """Return all results."""
-        return self._ask(statement, values, named, every)
+        return self._ask(statement, values, named, all_)
 
 
-for _method in (Asking.one, Asking.one_or_none, Asking.first, Asking.scalar, Asking.all):
+for _method in (Executor.one, Executor.one_or_none, Executor.first, Executor.scalar, Executor.all):
     mark_as_awaited(_method)
 
 
@@ -355,17 +355,17 @@ async def within(seconds: float | None, results: Coroutine[Any, Any, _T]) -> _T:
         raise
 
 
-class Reader(Asking[ReadingLane]):
+class Reader(Executor[ReadingLane]):
     """Runs statements that only read, each as a transaction of its own in one round trip.
 
     A read whose connection ends before any answer is repeated once. The server refuses what
     writes. Results are SQLAlchemy's rows; for ``select(User)``, detached instances.
     """
 
-    def _run(self, call: Call, pick: Pick) -> Coroutine[Any, Any, Any]:
+    def _run(self, call: Call, extract: Extract) -> Coroutine[Any, Any, Any]:
         if call.query.writes:
             raise _refusal(call)
-        return self.lane.read(call, pick)
+        return self.lane.read(call, extract)
 
     async def exists(
         self,

@@ -11,9 +11,9 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from penstock.express.orm import Cursor, Description, EntityParts, Loading, Origin
 
 __all__ = [
-    "PICKS_OF_ONE",
+    "EXTRACTS_OF_ONE",
     "Shape",
-    "every",
+    "all_",
     "expected_shape",
     "first",
     "one",
@@ -221,10 +221,10 @@ def scalar(results: Sequence[Any]) -> Any:
     return found[0] if isinstance(found, Row) else found
 
 
-def every(results: Sequence[Any]) -> Any:
+def all_(results: Sequence[Any]) -> Any:
     """Return all results."""
     return results
 
 
-PICKS_OF_ONE = frozenset({one, one_or_none})
+EXTRACTS_OF_ONE = frozenset({one, one_or_none})
 """Those that raise where there are several results."""

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from penstock.context import Settings
 from penstock.drivers.driver import BeginOptions
 from penstock.express.errors import LaneEnded
-from penstock.express.lane import Batches, Call, Copy, OpenLane, Pick, ReadingLane, in_turns
+from penstock.express.lane import Batches, Call, Copy, Extract, OpenLane, ReadingLane, in_turns
 from penstock.express.query import Query
 
 __all__ = ["SqlalchemyLane"]
@@ -55,22 +55,22 @@ class SqlalchemyLane:
         self._dialect = dialect
         self._isolates = isolates
 
-    async def read(self, call: Call, pick: Pick) -> Any:
+    async def read(self, call: Call, extract: Extract) -> Any:
         """As the protocol says."""
         async with self._reading(call) as session:
-            return pick(await _results(session, call))
+            return extract(await _results(session, call))
 
-    async def read_within(self, connection: AsyncConnection, call: Call, pick: Pick) -> Any:
+    async def read_within(self, connection: AsyncConnection, call: Call, extract: Extract) -> Any:
         """As the protocol says."""
         async with self._within(connection, call.settings) as session:
-            return pick(await _results(session, call))
+            return extract(await _results(session, call))
 
-    async def write(self, call: Call, pick: Pick) -> Any:
+    async def write(self, call: Call, extract: Extract) -> Any:
         """As the protocol says."""
         if call.rows is not None and not call.rows:
-            return pick([])  # of which a session makes a single row, without values
+            return extract([])  # of which a session makes a single row, without values
         async with self._write(BeginOptions(settings=call.settings)) as session:
-            return pick(await _results(session, call))
+            return extract(await _results(session, call))
 
     async def execute(self, call: Call) -> int:
         """As the protocol says."""
@@ -149,15 +149,15 @@ class _OpenLane:
         self._session = session
         self._within = within
 
-    async def read_apart(self, call: Call, pick: Pick) -> Any:
+    async def read_apart(self, call: Call, extract: Extract) -> Any:
         if getattr(self._session, "is_over", False):
             raise LaneEnded("This snapshot or stream ended when its async with block was left.")
         connection = await self._session.connection()
         async with self._within(connection, call.settings) as session:
-            return pick(await _results(session, call))
+            return extract(await _results(session, call))
 
-    async def read(self, call: Call, pick: Pick) -> Any:
-        return pick(await _results(self._session, call))
+    async def read(self, call: Call, extract: Extract) -> Any:
+        return extract(await _results(self._session, call))
 
     @asynccontextmanager
     async def stream(self, call: Call, batch: int) -> AsyncIterator[Batches]:

@@ -22,8 +22,8 @@ __all__ = [
     "is_shutdown",
     "not_converted",
     "not_read",
+    "translate_error",
     "was_interrupted",
-    "worded",
 ]
 
 _GONE = ("08", "57P01", "57P02", "57P03")
@@ -34,7 +34,7 @@ https://www.postgresql.org/docs/current/errcodes-appendix.html
 
 
 def is_lost(connection: Any, error: BaseException) -> bool:
-    """Tell whether an error means that the connection is gone, and with it the answer.
+    """Return whether an error means that the connection is gone, and with it the answer.
 
     Args:
         connection: asyncpg's.
@@ -61,14 +61,14 @@ def is_shutdown(error: BaseException) -> bool:
 
 
 def was_interrupted(error: BaseException) -> bool:
-    """Tell whether the driver has asked the server to cancel: somebody did not want to wait."""
+    """Return whether the driver has asked the server to cancel: somebody did not want to wait."""
     return isinstance(error, asyncio.CancelledError | TimeoutError)
 
 
 def is_outdated(
-    connection: Any, error: BaseException, *, writes: bool, is_undone: bool = False
+    connection: Any, error: BaseException, *, writes: bool, rolls_back_after: bool = False
 ) -> bool:
-    """Tell whether a statement failed for what asyncpg knows of types, and may be sent again.
+    """Return whether a statement failed for what asyncpg knows of types, and may be sent again.
 
     A table or a type was altered, or dropped and made anew, while statements were prepared with
     the old one.
@@ -77,9 +77,9 @@ def is_outdated(
         connection: asyncpg's.
         error: What it raised.
         writes: Whether the statement writes: then only if it has not run.
-        is_undone: Whether the open transaction was rolled back to before it.
+        rolls_back_after: Whether the open transaction was rolled back to before it.
     """
-    is_over = is_undone or not connection.is_in_transaction()
+    is_over = rolls_back_after or not connection.is_in_transaction()
     if not isinstance(error, Exception) or not is_over:
         return False
     if isinstance(error, OutdatedSchemaCacheError):  # found out when the answer was there
@@ -112,7 +112,7 @@ def not_converted(error: Exception, sql: str, values: Any) -> StatementError:
     return StatementError(said, sql, values, error, hide_parameters=True)
 
 
-def worded(
+def translate_error(
     engine: AsyncEngine, adapter: Any, error: BaseException, sql: str, arguments: Sequence[Any]
 ) -> BaseException:
     """Return the error that a session would raise.

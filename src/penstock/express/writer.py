@@ -19,9 +19,9 @@ from sqlalchemy.orm import Mapper
 from penstock.drivers.effects import Effect
 from penstock.express.compiled import Attributes, OtherValues, discriminator
 from penstock.express.errors import ExpressError, ParameterError
-from penstock.express.lane import Call, Lane, Pick, Turns, in_turns
+from penstock.express.lane import Call, Extract, Lane, Turns, in_turns
 from penstock.express.query import Query, Statement, as_query
-from penstock.express.reader import Asking, Values
+from penstock.express.reader import Executor, Values
 from penstock.express.translation import not_converted
 
 __all__ = ["Copying", "RowsFailed", "Writer"]
@@ -214,7 +214,7 @@ async def _again(
         raise RowsFailed(error) from error
 
 
-class Writer(Asking[Lane]):
+class Writer(Executor[Lane]):
     """Runs statements that write, each as a transaction of its own in one round trip.
 
     Nothing is ever repeated. What was sent without an answer is :class:`CommitOutcomeUnknown`.
@@ -222,13 +222,13 @@ class Writer(Asking[Lane]):
     takes a list of rows, as one transaction.
     """
 
-    def _run(self, call: Call, pick: Pick) -> Coroutine[Any, Any, Any]:
+    def _run(self, call: Call, extract: Extract) -> Coroutine[Any, Any, Any]:
         statement = call.query.statement
         if call.query.writes and not statement._returning:  # noqa: SLF001 - no public way to ask
             raise ExpressError(
                 f"It returns nothing: add returning(), or use execute(). {call.query!r}"
             )
-        return self.lane.write(call, pick)
+        return self.lane.write(call, extract)
 
     def _call_of_rows(self, statement: Any, rows: list[Any], named: dict[str, Any]) -> Call:
         call = self._call(statement, None, {})

@@ -23,7 +23,7 @@ from penstock import express
 from penstock.database import Database, ReadOnlyAsyncSession, UnitOfWork
 from penstock.deadlines import Deadline, Limits
 from penstock.errors import PenstockError
-from penstock.fastapi.request_sessions import HAS_EXIT_STACK, units_of
+from penstock.fastapi.request_sessions import HAS_EXIT_STACK, request_sessions_of
 
 __all__ = [
     "CurrentDatabase",
@@ -112,7 +112,7 @@ def statement_timeout(seconds: float | None) -> Callable[[HTTPConnection], Await
     _check("statement_timeout(...)", seconds)
 
     async def dependency(connection: HTTPConnection) -> None:
-        units_of(connection.scope).limit_statements(seconds)
+        request_sessions_of(connection.scope).limit_statements(seconds)
 
     return dependency
 
@@ -149,17 +149,17 @@ def _with_access(access: Access, dependency: _Dependency) -> _Dependency:
 
 def _session_of(name: str, pick: Callable[[UnitOfWork], Any]) -> Callable[..., Any]:
     async def dependency(connection: HTTPConnection) -> Any:
-        units = units_of(connection.scope)
-        unit = units.unit(name)
-        units.watch_route(connection.scope)
+        request_sessions = request_sessions_of(connection.scope)
+        unit = request_sessions.unit(name)
+        request_sessions.watch_route(connection.scope)
         return pick(unit)
 
     async def generator(connection: HTTPConnection) -> AsyncGenerator[Any, None]:
-        units = units_of(connection.scope)
+        request_sessions = request_sessions_of(connection.scope)
         try:
-            yield pick(units.unit(name))
+            yield pick(request_sessions.unit(name))
         except BaseException as error:
-            await units.fail(error)
+            await request_sessions.fail(error)
             raise
 
     return dependency if HAS_EXIT_STACK else generator
@@ -199,7 +199,7 @@ def current_database(name: str = "default") -> Callable[[HTTPConnection], Awaita
     """
 
     async def dependency(connection: HTTPConnection) -> Database:
-        return units_of(connection.scope).database(name)
+        return request_sessions_of(connection.scope).database(name)
 
     return _with_access("write", dependency)
 
@@ -216,7 +216,7 @@ def reader(name: str = "default") -> Callable[[HTTPConnection], Awaitable[expres
     """
 
     async def dependency(connection: HTTPConnection) -> express.Reader:
-        return units_of(connection.scope).reader(name)
+        return request_sessions_of(connection.scope).reader(name)
 
     return _with_access("read", dependency)
 
@@ -232,7 +232,7 @@ def writer(name: str = "default") -> Callable[[HTTPConnection], Awaitable[expres
     """
 
     async def dependency(connection: HTTPConnection) -> express.Writer:
-        return units_of(connection.scope).writer(name)
+        return request_sessions_of(connection.scope).writer(name)
 
     return _with_access("write", dependency)
 

@@ -78,8 +78,8 @@ class PoolLog:
 
     def _warn(self, pool: PoolSnapshot) -> None:
         _logger.warning(
-            "pool %s: %d of %d connections are lent (%.0f %%). Requests will soon wait: raise "
-            "pool_size or max_overflow, or hold connections for a shorter time.",
+            "pool %s: %d of %d connections are checked out (%.0f %%). Requests will soon wait: "
+            "raise pool_size or max_overflow, or hold connections for a shorter time.",
             self._name,
             pool.checked_out,
             pool.limit,

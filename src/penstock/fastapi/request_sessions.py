@@ -18,7 +18,13 @@ from penstock.errors import PenstockError
 from penstock.express import Reader, Writer
 from penstock.pool import task_of
 
-__all__ = ["HAS_EXIT_STACK", "SCOPE_KEY", "WEBSOCKET_REFUSAL", "RequestUnits", "units_of"]
+__all__ = [
+    "HAS_EXIT_STACK",
+    "SCOPE_KEY",
+    "WEBSOCKET_REJECTION",
+    "RequestSessions",
+    "request_sessions_of",
+]
 
 SCOPE_KEY = "penstock"
 
@@ -32,14 +38,14 @@ dependency has to be a generator to see the exception."""
 
 _GENERATOR = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 
-WEBSOCKET_REFUSAL = (
+WEBSOCKET_REJECTION = (
     "A WebSocket outlives any transaction, so no session is injected into it. Take "
     "database: CurrentDatabase and open one for each message: "
     "async with database.write() as session."
 )
 
 
-class RequestUnits:
+class RequestSessions:
     """The units of work of one request, one for each database, made when first asked for.
 
     Args:
@@ -48,7 +54,15 @@ class RequestUnits:
         limits: What bounds the request; None for nothing.
     """
 
-    __slots__ = ("_databases", "_ended", "_held", "_limits", "_refusal", "_stack", "_units")
+    __slots__ = (
+        "_databases",
+        "_ended",
+        "_held",
+        "_limits",
+        "_refusal",
+        "_request_sessions",
+        "_stack",
+    )
 
     def __init__(
         self,
@@ -63,7 +77,7 @@ class RequestUnits:
         """What has ended, once something has."""
         self._stack: AsyncExitStack | None = None
         """The exit stack that ends the units when an exception ends the route."""
-        self._units: dict[Database, UnitOfWork] = {}
+        self._request_sessions: dict[Database, UnitOfWork] = {}
         self._held: Held = {}
         """The streams and snapshots of the express lane that are open."""
 
@@ -85,30 +99,32 @@ class RequestUnits:
             SessionClosed: The response has left, or this is a WebSocket.
         """
         database = self.database(name)  # inside a mounted application perhaps another one
-        if database not in self._units:
+        if database not in self._request_sessions:
             if self._refusal is not None:
                 raise SessionClosed(self._refusal)
             if self._ended:
                 raise SessionClosed(f"No session is to be had any more: {self._ended}.")
-            self._units[database] = database.unit()
-        return self._units[database]
+            self._request_sessions[database] = database.unit()
+        return self._request_sessions[database]
 
     def reader(self, name: str) -> Reader:
         """Return the express lane for what reads, beside this request's sessions."""
         database = self.database(name)
         shared = database.reader
-        return shared.over(UnitLane(shared, database, self._units, self._held))
+        return shared.over(UnitLane(shared, database, self._request_sessions, self._held))
 
     def writer(self, name: str) -> Writer:
         """Return the express lane for what writes, beside this request's sessions."""
         database = self.database(name)
         shared = database.writer
-        return shared.over(UnitLane(shared, database, self._units, self._held))
+        return shared.over(UnitLane(shared, database, self._request_sessions, self._held))
 
     def holding_tasks(self) -> Iterator[Any]:
         """Return the tasks that have acquired the connections which the sessions hold."""
-        for _, record in chain.from_iterable(unit.leases() for unit in self._units.values()):
-            yield task_of(record.slot.loan)
+        for _, record in chain.from_iterable(
+            unit.leases() for unit in self._request_sessions.values()
+        ):
+            yield task_of(record.slot.lease)
 
     def limit_statements(self, seconds: float | None) -> None:
         """Limit each of the request's statements from now on.
@@ -155,19 +171,19 @@ class RequestUnits:
         With several databases everything is flushed before the first COMMIT, which leaves the
         shortest time in which one could be saved without the other.
         """
-        units = list(self._units.values())
-        for unit in units:
+        request_sessions = list(self._request_sessions.values())
+        for unit in request_sessions:
             unit.check()
-        if len(units) > 1:
-            for unit in units:
+        if len(request_sessions) > 1:
+            for unit in request_sessions:
                 await unit.flush()
-        for unit in units:
+        for unit in request_sessions:
             await unit.commit()
 
     @property
     def are_used(self) -> bool:
         """Whether there is any."""
-        return bool(self._units)
+        return bool(self._request_sessions)
 
     def refuse(self, why: str) -> None:
         """Make no unit from now on, and bound nothing: what goes on is no part of the request.
@@ -185,8 +201,8 @@ class RequestUnits:
 
     async def _end(self, why: str, advice: Callable[[], str | None] | None = None) -> None:
         cancelled: BaseException | None = None
-        while self._units:
-            _, unit = self._units.popitem()
+        while self._request_sessions:
+            _, unit = self._request_sessions.popitem()
             try:
                 await unit.end(why, advice)
             except BaseException as error:  # noqa: BLE001 - raised once the others have ended too
@@ -195,20 +211,20 @@ class RequestUnits:
             raise cancelled
 
 
-def units_of(scope: MutableMapping[str, Any]) -> RequestUnits:
+def request_sessions_of(scope: MutableMapping[str, Any]) -> RequestSessions:
     """Return the units of the request behind ``scope``.
 
     Raises:
         PenstockError: ``install`` was not called for this application.
     """
     try:
-        units: RequestUnits = scope[SCOPE_KEY]
+        request_sessions: RequestSessions = scope[SCOPE_KEY]
     except KeyError:
         raise PenstockError(
             "No database is installed in this application. Call "
             "penstock.fastapi.install(app, database) before it serves."
         ) from None
-    return units
+    return request_sessions
 
 
 def _advice() -> str | None:

@@ -15,13 +15,18 @@ from penstock.database import Database
 from penstock.errors import PenstockError
 from penstock.fastapi.access import Access
 from penstock.pool import PoolTimeout
-from penstock.pool.queue import Refused
+from penstock.pool.queue import RejectReason
 
 __all__ = ["add", "add_health_routes", "add_pool_routes", "let_others_first"]
 
 _logger = logging.getLogger(__name__)
 _NO_STORE = {"Cache-Control": "no-store"}
-_BUSY = (Refused.WAITING, Refused.SHED, Refused.HOPELESS, Refused.FULL)
+_BUSY = (
+    RejectReason.WAITING,
+    RejectReason.SHED,
+    RejectReason.DEADLINE_UNREACHABLE,
+    RejectReason.FULL,
+)
 """Why a pool gives no connection while all of them are in use."""
 
 

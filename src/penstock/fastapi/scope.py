@@ -27,8 +27,8 @@ from penstock.context import (
 )
 from penstock.database import Database
 from penstock.deadlines import Limits, current_limits
-from penstock.fastapi.request_sessions import SCOPE_KEY, WEBSOCKET_REFUSAL, RequestUnits
-from penstock.pool import borrower_route, holding_tasks
+from penstock.fastapi.request_sessions import SCOPE_KEY, WEBSOCKET_REJECTION, RequestSessions
+from penstock.pool import holder_route, holding_tasks
 from penstock.pool.lease import OpenLease, end_abandoned, request_leases
 from penstock.telemetry.statement_watch import (
     RequestStatements,
@@ -60,7 +60,7 @@ class RequestContexts:
         outer: What an application around this one says.
     """
 
-    __slots__ = ("_asking", "_functions", "_known", "_outer", "_scope", "_turn")
+    __slots__ = ("_executor", "_functions", "_known", "_outer", "_scope", "_turn")
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class RequestContexts:
         self._outer = outer
         self._known: dict[object, SessionContext] = {}
         self._turn = asyncio.Lock()
-        self._asking: asyncio.Task[Any] | None = None
+        self._executor: asyncio.Task[Any] | None = None
         """The task in which a function is at work."""
 
     def known(self, database: object) -> SessionContext | None:
@@ -95,7 +95,7 @@ class RequestContexts:
         if database not in self._functions:
             assert self._outer is not None  # noqa: S101 - or it would be known
             return await self._outer.of(database)
-        if self._asking is asyncio.current_task():
+        if self._executor is asyncio.current_task():
             raise ContextError(
                 "session_context uses a session of its own request, which waits for what it "
                 "returns: let it open one, async with database.read()."
@@ -106,7 +106,7 @@ class RequestContexts:
             return self._known[database]
 
     async def _ask(self, function: ContextOf) -> SessionContext:
-        scope, self._asking = self._scope, asyncio.current_task()
+        scope, self._executor = self._scope, asyncio.current_task()
         outside = request_context.set(None)
         try:
             said: Any = function(
@@ -114,7 +114,7 @@ class RequestContexts:
             )
             context = await said if inspect.isawaitable(said) else said
         finally:
-            self._asking = None
+            self._executor = None
             request_context.reset(outside)
         if context is None:
             return NO_CONTEXT
@@ -230,10 +230,10 @@ class SessionScope:
             return self._mounted(scope, receive, send)
         if scope["type"] == "http":
             limits = self._limits_of(scope)
-            scope[SCOPE_KEY] = RequestUnits(self._databases, limits=limits)
+            scope[SCOPE_KEY] = RequestSessions(self._databases, limits=limits)
             exchange = _Exchange(scope, receive, send, self._answer_error, self._observers)
             return exchange.run(self.app, limits)
-        scope[SCOPE_KEY] = RequestUnits(self._databases, WEBSOCKET_REFUSAL)
+        scope[SCOPE_KEY] = RequestSessions(self._databases, WEBSOCKET_REJECTION)
         return self._conversation(scope, receive, send)
 
     async def _conversation(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -308,11 +308,11 @@ class _Exchange:
         "_leases",
         "_observers",
         "_receive",
+        "_request_sessions",
         "_route",
         "_scope",
         "_send",
         "_statements",
-        "_units",
     )
 
     def __init__(
@@ -324,7 +324,7 @@ class _Exchange:
         observers: Sequence[Observer],
     ) -> None:
         self._scope, self._receive, self._send = scope, receive, send
-        self._units: RequestUnits = scope[SCOPE_KEY]
+        self._request_sessions: RequestSessions = scope[SCOPE_KEY]
         self._answer_error = answer_error
         self._observers = observers
         self._is_replaced = False
@@ -336,8 +336,8 @@ class _Exchange:
     async def run(self, app: ASGIApp, limits: Limits | None) -> None:
         """Have the application answer, within its limits."""
         limiting = current_limits.set(limits)
-        borrower = borrower_route.set(self._route)
-        holding = holding_tasks.set(self._units.holding_tasks)
+        holder = holder_route.set(self._route)
+        holding = holding_tasks.set(self._request_sessions.holding_tasks)
         counting = request_statements.set(self._statements)
         opening = request_leases.set(self._leases)
         try:
@@ -347,17 +347,17 @@ class _Exchange:
                 raise
         finally:
             current_limits.reset(limiting)
-            borrower_route.reset(borrower)
+            holder_route.reset(holder)
             holding_tasks.reset(holding)
             request_statements.reset(counting)
             request_leases.reset(opening)
             await self._end()
 
     async def _end(self) -> None:
-        self._units.refuse(_OVER)
+        self._request_sessions.refuse(_OVER)
         try:
-            if self._units.are_used:
-                await self._units.end()
+            if self._request_sessions.are_used:
+                await self._request_sessions.end()
         finally:
             if self._leases:
                 await end_abandoned(self._leases)
@@ -368,15 +368,15 @@ class _Exchange:
         if message["type"] == "http.response.start" and not self._is_replaced:
             for observe in self._observers:
                 observe(self._scope, message, self._arrived)
-            if self._units.are_used:
+            if self._request_sessions.are_used:
                 return self._settle_and_send(message)
-            self._units.refuse(_LEFT)
+            self._request_sessions.refuse(_LEFT)
             self._report_repeated()
         return _dropped() if self._is_replaced else self._send(message)
 
     async def _settle_and_send(self, message: Message) -> None:
         try:
-            await _settle(self._units, message["status"])
+            await _settle(self._request_sessions, message["status"])
         except Exception as error:
             self._is_replaced = True
             await self._replace(message, error)
@@ -412,10 +412,10 @@ def route_of(scope: Scope) -> str:
     return f"{method if method in _METHODS else '_OTHER'} {pattern}"
 
 
-async def _settle(units: RequestUnits, status: int) -> None:
+async def _settle(request_sessions: RequestSessions, status: int) -> None:
     try:
         if status < 400:
-            await units.commit()
+            await request_sessions.commit()
     finally:
-        units.refuse(f"its response ({status}) left")
-        await units.end()
+        request_sessions.refuse(f"its response ({status}) left")
+        await request_sessions.end()

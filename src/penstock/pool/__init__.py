@@ -3,7 +3,7 @@
 from penstock.pool.errors import (
     ConnectFailed,
     FailureReason,
-    LoanReclaimed,
+    LeaseReclaimed,
     NestedCheckout,
     PoolClosed,
     PoolFull,
@@ -11,7 +11,7 @@ from penstock.pool.errors import (
     PoolSuspended,
     PoolTimeout,
 )
-from penstock.pool.lease import borrower_route, enclosing_tasks, holding_tasks, task_of
+from penstock.pool.lease import enclosing_tasks, holder_route, holding_tasks, task_of
 from penstock.pool.policy import PoolPolicy
 from penstock.pool.pool import PenstockPool
 from penstock.pool.snapshot import PoolSnapshot
@@ -19,7 +19,7 @@ from penstock.pool.snapshot import PoolSnapshot
 __all__ = [
     "ConnectFailed",
     "FailureReason",
-    "LoanReclaimed",
+    "LeaseReclaimed",
     "NestedCheckout",
     "PenstockPool",
     "PoolClosed",
@@ -29,8 +29,8 @@ __all__ = [
     "PoolSnapshot",
     "PoolSuspended",
     "PoolTimeout",
-    "borrower_route",
     "enclosing_tasks",
+    "holder_route",
     "holding_tasks",
     "task_of",
 ]

@@ -17,11 +17,11 @@ from penstock.errors import SettingsError
 from penstock.pool.errors import PoolInAnotherLoop, text_of
 from penstock.pool.events import Listeners
 from penstock.pool.ledger import Ledger
-from penstock.pool.liveness import Question
+from penstock.pool.liveness import Probe
 from penstock.pool.policy import PoolPolicy, is_number
 from penstock.pool.record import Record
-from penstock.pool.runtime import Keeper
-from penstock.pool.slot import CHECKING, CLOSING, IDLE, LENT, MENDING, Backoff, Lifetime
+from penstock.pool.runtime import PoolRuntime
+from penstock.pool.slot import CHECKED_OUT, CHECKING, CLOSING, IDLE, RECOVERING, Backoff, Lifetime
 from penstock.pool.snapshot import PoolSnapshot
 
 __all__ = ["LoopBoundPool", "PoolNumbers", "check_size", "check_times", "snapshot_of"]
@@ -40,17 +40,17 @@ def snapshot_of(ledger: Ledger, uncollected: int = 0) -> PoolSnapshot:
         size=ledger.size,
         limit=0 if ledger.limit == math.inf else int(ledger.limit),
         checked_in=ledger.count(IDLE, CHECKING),
-        checked_out=max(0, ledger.count(LENT) - uncollected),
+        checked_out=max(0, ledger.count(CHECKED_OUT) - uncollected),
         overflow=max(0, ledger.open - ledger.size),
         opening=ledger.opening,
-        invalid=ledger.count(MENDING, CLOSING) + uncollected,
+        invalid=ledger.count(RECOVERING, CLOSING) + uncollected,
         waiting=len(ledger.waiters),
         suspended=ledger.suspended,
         closed=ledger.closed,
         opened_total=ledger.tally.opened,
         closed_total=ledger.tally.closed,
         open_failures_total=ledger.tally.open_failures,
-        refused_total=waited.refused + waited.turned_away,
+        rejected_total=waited.refused + waited.rejected,
         last_open_error=f"{type(error).__name__}: {text_of(error)}" if error else None,
     )
 
@@ -102,7 +102,7 @@ class IdleQueue:
 
     @property
     def use_lifo(self) -> bool:
-        """Whether the connection returned last is lent first."""
+        """Whether the connection returned last is checked out first."""
         return self._pool.uses_lifo
 
     def qsize(self) -> int:
@@ -110,11 +110,11 @@ class IdleQueue:
         return self._pool.checkedin()
 
     def empty(self) -> bool:
-        """Tell whether no connection is idle."""
+        """Return whether no connection is idle."""
         return not self.qsize()
 
     def full(self) -> bool:
-        """Tell whether ``pool_size`` connections are idle."""
+        """Return whether ``pool_size`` connections are idle."""
         return 0 < self.maxsize <= self.qsize()
 
 
@@ -124,7 +124,7 @@ class PoolNumbers(AsyncAdaptedQueuePool):
     ledger: Ledger
     uses_lifo: bool
 
-    def _collect(self) -> int:
+    def _drain_reclaimed(self) -> int:
         """Bring the books up to date, where they may be changed.
 
         Returns:
@@ -134,7 +134,7 @@ class PoolNumbers(AsyncAdaptedQueuePool):
 
     def snapshot(self) -> PoolSnapshot:
         """Return the pool's numbers at this moment; any thread may ask."""
-        return snapshot_of(self.ledger, self._collect())
+        return snapshot_of(self.ledger, self._drain_reclaimed())
 
     @property
     def name(self) -> str:
@@ -143,7 +143,7 @@ class PoolNumbers(AsyncAdaptedQueuePool):
 
     @property
     def not_idle(self) -> int:
-        """Connections that cannot be lent at the moment; no fewer than are lent."""
+        """Connections that cannot be checked out at the moment; no fewer than are checked out."""
         return self.ledger.open - self.ledger.idle
 
     def size(self) -> int:
@@ -159,7 +159,7 @@ class PoolNumbers(AsyncAdaptedQueuePool):
         return self.snapshot().checked_in
 
     def checkedout(self) -> int:
-        """Return the number of connections that are lent."""
+        """Return the number of connections that are checked out."""
         return self.snapshot().checked_out
 
     def overflow(self) -> int:
@@ -172,7 +172,7 @@ class PoolNumbers(AsyncAdaptedQueuePool):
 
     @property
     def _overflow(self) -> int:  # type: ignore[override]  # others read it, nobody writes it
-        self._collect()
+        self._drain_reclaimed()
         return self.ledger.open - self.ledger.size if self.ledger.size else 0
 
     @property
@@ -205,14 +205,14 @@ class LoopBoundPool(PoolNumbers):
     def _set_up(self, pool_size: int, max_overflow: int) -> None:
         self.listeners = Listeners()
         self._keep_books(pool_size, max_overflow)
-        self._keeper: Keeper | None = None
+        self._runtime: PoolRuntime | None = None
         """Whoever looks after the connections, once they belong to an event loop."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._binding = RLock()
         """Whoever binds it to an event loop: two threads may try at the same time."""
         self._thread: int | None = None
         """Where the loop runs: to compare it costs less than to ask which loop is running."""
-        self._lost: deque[Record] = deque()
+        self._reclaim_queue: deque[Record] = deque()
         """The keeper's: what came back without a connection and is to be looked at."""
         self._process = os.getpid()
         self._inherited: list[Ledger] = []
@@ -227,11 +227,11 @@ class LoopBoundPool(PoolNumbers):
         if pool.ledger.suspended:
             self.ledger.suspend()
             self._suspended_before = pool
-        pool._in_loop(pool.ledger.wind_up)  # noqa: SLF001 - of the same class
+        pool._in_loop(pool.ledger.shut_down)  # noqa: SLF001 - of the same class
 
     def _lend_again(self) -> None:
         self.ledger.resume(monotonic())
-        self._carry_out()
+        self._dispatch()
         if (before := self._suspended_before) is not None:
             self._suspended_before = None
             before._lend_again()  # noqa: SLF001 - of the same class
@@ -247,43 +247,43 @@ class LoopBoundPool(PoolNumbers):
             lifo=self.uses_lifo,
             connects_at_once=self.policy.connects_at_once,
         )
-        # Looked up once: each loan needs them.
-        self._borrow, self._give_back = self.ledger.borrow, self.ledger.give_back
-        self._orders = self.ledger.orders
+        # Looked up once: each lease needs them.
+        self._acquire, self._release = self.ledger.acquire, self.ledger.release
+        self._actions = self.ledger.actions
 
     def _close_connection(self, connection: Any, *, terminate: bool = False) -> None:
-        if self._keeper is None or not self._keeper.close_later(connection):
+        if self._runtime is None or not self._runtime.close_later(connection):
             self.close_now(connection, terminate=terminate)
 
     def close_now(self, connection: Any, *, terminate: bool = True) -> None:
         """Close a connection here and now, as SQLAlchemy does. Runs in a greenlet."""
         super()._close_connection(connection, terminate=terminate)
 
-    async def ask(self, question: Question[T], seconds: float) -> T | None:
-        """Put a question to the server on an idle connection, which counts as no loan.
+    async def ask(self, probe: Probe[T], seconds: float) -> T | None:
+        """Put a question to the server on an idle connection, which counts as no lease.
 
         Args:
-            question: Given the driver's connection; what it raises costs that connection.
+            probe: Given the driver's connection; what it raises costs that connection.
             seconds: The bound.
 
         Returns:
             Its answer; None where no connection was idle.
         """
-        return await self._here.questions.ask(question, seconds) if self._is_here() else None
+        return await self._bound_runtime.pinger.ask(probe, seconds) if self._is_bound() else None
 
     @property
-    def _here(self) -> Keeper:
-        if self._keeper is None:
+    def _bound_runtime(self) -> PoolRuntime:
+        if self._runtime is None:
             self.bind_to_loop()
-        assert self._keeper is not None  # noqa: S101 - just made
-        return self._keeper
+        assert self._runtime is not None  # noqa: S101 - just made
+        return self._runtime
 
     def leave_to_parent(self) -> None:
         """Note that this process was forked: what is open belongs to the one that forked it."""
         self._thread = None
         self._binding = RLock()  # which another thread of the parent may have held
 
-    def _is_here(self) -> bool:
+    def _is_bound(self) -> bool:
         return get_ident() == self._thread and _running_loop() is self._loop
 
     def bind_to_loop(self) -> None:
@@ -293,7 +293,7 @@ class LoopBoundPool(PoolNumbers):
             PoolInAnotherLoop: It has connections in another, or another thread runs its loop.
         """
         with self._binding:
-            if not self._is_here():
+            if not self._is_bound():
                 loop = asyncio.get_running_loop()
                 self._leave_loop()
                 self._join(loop)
@@ -307,7 +307,7 @@ class LoopBoundPool(PoolNumbers):
         return self._loop is not None and self._loop.is_running() and self._process == os.getpid()
 
     def _leave_loop(self) -> None:
-        if self._keeper is None or self._loop is None:
+        if self._runtime is None or self._loop is None:
             return
         if self._process != os.getpid():
             self._inherited.append(self.ledger)
@@ -319,26 +319,26 @@ class LoopBoundPool(PoolNumbers):
         self._process = os.getpid()
         self._loop = loop
         self._thread = get_ident()
-        self._keeper = Keeper(self, loop)
+        self._runtime = PoolRuntime(self, loop)
         # Looked up once, as above.
-        self._lost = self._keeper.lost
-        self._hangups = self._keeper.hangups
+        self._reclaim_queue = self._runtime.reclaim_queue
+        self._socket_monitor = self._runtime.socket_monitor
 
-    def _collect(self) -> int:
-        if self._lost and self._is_here():
-            self._here.collect()
-        return len(self._lost)
+    def _drain_reclaimed(self) -> int:
+        if self._reclaim_queue and self._is_bound():
+            self._bound_runtime.drain_reclaimed()
+        return len(self._reclaim_queue)
 
-    def _carry_out(self) -> None:
-        if self._keeper is not None:
-            self._keeper.carry_out()
+    def _dispatch(self) -> None:
+        if self._runtime is not None:
+            self._runtime.dispatch()
 
     def _in_loop(self, work: Callable[[], object]) -> None:
         """Change the books: now, or soon in the event loop that another thread runs."""
-        if self._keeper is None or self._is_here() or not self._is_served_elsewhere():
+        if self._runtime is None or self._is_bound() or not self._is_served_elsewhere():
             work()
         else:
-            self._keeper.in_loop(work)
+            self._runtime.in_loop(work)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
 
 from penstock.deadlines import Deadline, limits_in_force
-from penstock.pool.events import CheckoutRefused
+from penstock.pool.events import CheckoutRejected
 from penstock.pool.leaks import refuse_nested_checkout, report_nested_checkout
-from penstock.pool.queue import Refusal, Refused, Waiter
+from penstock.pool.queue import Rejection, RejectReason, Waiter
 from penstock.pool.record import Record
 from penstock.pool.slot import Slot
 
 if TYPE_CHECKING:
-    from penstock.pool.runtime import Keeper
+    from penstock.pool.runtime import PoolRuntime
 
-__all__ = ["Borrowing"]
+__all__ = ["Checkout"]
 
 
 class AsyncWaiter(Waiter):
@@ -32,7 +32,9 @@ class AsyncWaiter(Waiter):
 
     __slots__ = ("future",)
 
-    def __init__(self, future: "Future[Slot | Refusal]", deadline: float, retry_for: float) -> None:
+    def __init__(
+        self, future: "Future[Slot | Rejection]", deadline: float, retry_for: float
+    ) -> None:
         super().__init__(deadline, retry_for)
         self.future = future
 
@@ -43,17 +45,17 @@ class AsyncWaiter(Waiter):
         self.future.set_result(slot)
         return True
 
-    def refuse(self, refusal: Refusal) -> None:
+    def refuse(self, refusal: Rejection) -> None:
         """As the base class says."""
         if not self.future.done():
             self.future.set_result(refusal)
 
 
-class Borrowing:
+class Checkout:
     """One task's way to a connection.
 
     Args:
-        keeper: Who looks after the pool.
+        runtime: Who looks after the pool.
         now: The time.
         asked_at: When the task asked, where it was given something broken; None for now.
 
@@ -66,20 +68,20 @@ class Borrowing:
         "_call_ends_at",
         "_deadline",
         "_held",
-        "_keeper",
         "_limit",
         "_of_call",
         "_retry_for",
+        "_runtime",
         "_waited",
         "asked_at",
     )
 
-    def __init__(self, keeper: "Keeper", now: float, asked_at: float | None = None) -> None:
-        self._keeper = keeper
-        timeout = keeper.pool.timeout()
+    def __init__(self, runtime: "PoolRuntime", now: float, asked_at: float | None = None) -> None:
+        self._runtime = runtime
+        timeout = runtime.pool.timeout()
         self.asked_at = now if asked_at is None else asked_at
         self._deadline = math.inf if timeout is None else self.asked_at + timeout
-        self._retry_for = keeper.retry_for(timeout)
+        self._retry_for = runtime.retry_for(timeout)
         self._waited = self._again = False
         self._held: frozenset[Slot] = frozenset()
         self._call_ends_at, self._limit = math.inf, ""
@@ -101,52 +103,52 @@ class Borrowing:
             self._deadline, self._limit, self._of_call = until, limit, deadline
 
     async def slot(self, slot: Slot | None) -> Slot:
-        """Return a lent slot whose connection is fit for use.
+        """Return a checked out slot whose connection is fit for use.
 
         Args:
-            slot: Lent already but not proven fit; None where none was idle.
+            slot: Checked out already but not proven fit; None where none was idle.
 
         Raises:
             PoolTimeout: None was to be had within ``pool_timeout``.
-            PoolClosed: The pool lends nothing any more.
+            PoolClosed: The pool hands out nothing any more.
             Exception: What the driver raised when a connection was opened.
         """
-        keeper = self._keeper
+        runtime = self._runtime
         while True:
-            slot = slot or keeper.ledger.borrow(monotonic()) or await self._wait()
+            slot = slot or runtime.ledger.acquire(monotonic()) or await self._wait()
             record: Record = slot.content
-            if not keeper.lives(record):
-                self._give_up(record, DisconnectionError("The server has closed the connection"))
-            elif not self._is_doubtful(slot) or await self._answers_ping(record):
+            if not runtime.lives(record):
+                self._evict(record, DisconnectionError("The server has closed the connection"))
+            elif not self._needs_ping(slot) or await self._answers_ping(record):
                 return slot
             slot = None
             self._begin_again()
 
     async def _wait(self) -> Slot:
-        keeper, now = self._keeper, monotonic()
-        waiter = AsyncWaiter(keeper.loop.create_future(), self._deadline, self._retry_for)
+        runtime, now = self._runtime, monotonic()
+        waiter = AsyncWaiter(runtime.loop.create_future(), self._deadline, self._retry_for)
         if self._again:
             waiter.held = self._held
-            keeper.ledger.wait_again(waiter, self.asked_at, now)
+            runtime.ledger.wait_again(waiter, self.asked_at, now)
         else:
             self._queue_up(waiter, now)
         self._again = self._waited = True
-        keeper.carry_out()
-        keeper.timers.answer_in_time(waiter, now)
+        runtime.dispatch()
+        runtime.timers.answer_in_time(waiter, now)
         try:
-            answer: Slot | Refusal = await waiter.future
+            answer: Slot | Rejection = await waiter.future
         except BaseException:
             self._withdraw(waiter)
             raise
-        if isinstance(answer, Refusal):
+        if isinstance(answer, Rejection):
             raise self._error(answer)
         return answer
 
     def _queue_up(self, waiter: AsyncWaiter, now: float) -> None:
-        ledger = self._keeper.ledger
+        ledger = self._runtime.ledger
         is_full = ledger.open >= ledger.limit
         if is_full:
-            self._held = waiter.held = refuse_nested_checkout(self._keeper)
+            self._held = waiter.held = refuse_nested_checkout(self._runtime)
         if self._deadline <= self.asked_at:
             if self._limit or not ledger.has_place():
                 raise self._error(ledger.why_it_waits(waiter))
@@ -156,44 +158,44 @@ class Borrowing:
         if refusal is not None:
             raise self._error(refusal)
         if is_full:  # what is told at once that there is none waits for nobody
-            report_nested_checkout(self._keeper, self._held)
+            report_nested_checkout(self._runtime, self._held)
 
     def _withdraw(self, waiter: AsyncWaiter) -> None:
-        ledger, future = self._keeper.ledger, waiter.future
+        ledger, future = self._runtime.ledger, waiter.future
         if not ledger.waiters.withdraw(waiter) and future.done() and not future.cancelled():
             answer = future.result()
             if isinstance(answer, Slot):
-                ledger.give_back(answer, monotonic())
-                self._keeper.carry_out()
+                ledger.release(answer, monotonic())
+                self._runtime.dispatch()
 
-    def _error(self, refusal: Refusal) -> BaseException:
-        keeper, waited = self._keeper, monotonic() - self.asked_at
-        if keeper.listeners.are_there:
-            keeper.listeners.tell(CheckoutRefused(refusal.why, waited))
+    def _error(self, refusal: Rejection) -> BaseException:
+        runtime, waited = self._runtime, monotonic() - self.asked_at
+        if runtime.listeners.are_there:
+            runtime.listeners.tell(CheckoutRejected(refusal.why, waited))
         if refusal.error is not None:
-            return refusal.error.with_traceback(None)  # it would grow with every asker
-        error = keeper.refusal(refusal.why, waited, self._limit)
+            return refusal.error.with_traceback(None)  # it would grow with every caller
+        error = runtime.refusal(refusal.why, waited, self._limit)
         if self._of_call is None or not self._of_call.is_over():
             return error
         exceeded = self._of_call.exceeded(str(error))
         exceeded.__cause__ = error
         return exceeded
 
-    def _is_doubtful(self, slot: Slot) -> bool:
-        keeper = self._keeper
-        if keeper.pre_pings and not slot.content.fresh:
+    def _needs_ping(self, slot: Slot) -> bool:
+        runtime = self._runtime
+        if runtime.pre_pings and not slot.content.fresh:
             return True
-        return monotonic() - slot.since >= keeper.policy.idle_before_ping
+        return monotonic() - slot.since >= runtime.policy.idle_before_ping
 
     async def _answers_ping(self, record: Record) -> bool:
-        keeper = self._keeper
+        runtime = self._runtime
         is_alive = await self._pinged(record)
         # SQLAlchemy, which would ping by itself, does not ping what is fresh.
-        record.fresh = is_alive and keeper.pre_pings
+        record.fresh = is_alive and runtime.pre_pings
         if not is_alive:
-            keeper.pool.logger.info("Connection %r answered no ping", record.dbapi_connection)
-            self._give_up(record, InvalidatePoolError("A ping was not answered"))
-            keeper.distrust_idle()
+            runtime.pool.logger.info("Connection %r answered no ping", record.dbapi_connection)
+            self._evict(record, InvalidatePoolError("A ping was not answered"))
+            runtime.evict_stale_idle()
         return is_alive
 
     async def _pinged(self, record: Record) -> bool:
@@ -204,13 +206,13 @@ class Borrowing:
         except TimeoutError:
             if not limit.expired():
                 raise
-            raise self._error(Refusal(Refused.WAITING)) from None
+            raise self._error(Rejection(RejectReason.WAITING)) from None
 
     async def _pinged_within_bounds(self, record: Record) -> bool:
         try:
-            return await self._keeper.questions.ping(record, self._patience_for_ping())
+            return await self._runtime.pinger.ping(record, self._patience_for_ping())
         except BaseException as error:
-            self._keeper.give_up(record, error)
+            self._runtime.evict(record, error)
             raise
 
     def _rest_after_waiting(self) -> float | None:
@@ -223,14 +225,14 @@ class Borrowing:
         return self._deadline - monotonic()
 
     def _patience_for_ping(self) -> float:
-        bound = self._keeper.policy.ping_timeout
+        bound = self._runtime.policy.ping_timeout
         if self._waited or self._limit or self._deadline <= self.asked_at:
             return bound  # pool_timeout=0 is about waiting for others
         return max(0.0, min(bound, self._deadline - monotonic()))
 
-    def _give_up(self, record: Record, error: DisconnectionError) -> None:
-        keeper = self._keeper
-        keeper.give_up(record, error)
-        if keeper.pre_pings:
+    def _evict(self, record: Record, error: DisconnectionError) -> None:
+        runtime = self._runtime
+        runtime.evict(record, error)
+        if runtime.pre_pings:
             # As pool_pre_ping is documented: nothing that is open now is trusted any more.
-            keeper.pool._invalidate(record, error, _checkin=False)  # type: ignore[arg-type]  # noqa: SLF001 - the base class's
+            runtime.pool._invalidate(record, error, _checkin=False)  # type: ignore[arg-type]  # noqa: SLF001 - the base class's

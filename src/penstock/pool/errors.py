@@ -11,13 +11,13 @@ from sqlalchemy.exc import InvalidRequestError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeoutError
 
 from penstock.errors import PenstockError
-from penstock.pool.queue import Refused
+from penstock.pool.queue import RejectReason
 from penstock.pool.snapshot import PoolSnapshot
 
 __all__ = [
     "ConnectFailed",
     "FailureReason",
-    "LoanReclaimed",
+    "LeaseReclaimed",
     "NestedCheckout",
     "PoolClosed",
     "PoolFull",
@@ -25,9 +25,9 @@ __all__ = [
     "PoolSuspended",
     "PoolTimeout",
     "chain_of",
+    "clear_traceback",
     "is_refused",
     "is_transient",
-    "let_go",
     "reason_of",
     "refusal_error",
     "text_of",
@@ -162,7 +162,7 @@ def reason_of(error: BaseException) -> FailureReason:
     return found
 
 
-def let_go(error: BaseException) -> None:
+def clear_traceback(error: BaseException) -> None:
     """Clear the frames that a failed connect keeps alive through its error.
 
     The driver's hold its half-open socket: psycopg closes that only when nobody holds it any more.
@@ -186,7 +186,7 @@ def text_of(error: BaseException) -> str:
 
 
 def is_refused(error: BaseException) -> bool:
-    """Tell whether the server said no, so that trying again soon would only annoy it."""
+    """Return whether the server said no, so that trying again soon would only annoy it."""
     return _reason(error) in (FailureReason.AUTHENTICATION, FailureReason.UNKNOWN_DATABASE)
 
 
@@ -233,7 +233,7 @@ class PoolTimeout(PenstockError, SQLAlchemyTimeoutError):  # noqa: N818 - it rea
 
     Args:
         message: What happened, how long it took, and the pool's numbers.
-        phase: What the asker was waiting for.
+        phase: What the caller was waiting for.
         snapshot: The pool's numbers when it gave up.
     """
 
@@ -242,7 +242,7 @@ class PoolTimeout(PenstockError, SQLAlchemyTimeoutError):  # noqa: N818 - it rea
     def __init__(
         self,
         message: str,
-        phase: Refused = Refused.WAITING,
+        phase: RejectReason = RejectReason.WAITING,
         snapshot: PoolSnapshot | None = None,
     ) -> None:
         super().__init__(message)
@@ -251,11 +251,11 @@ class PoolTimeout(PenstockError, SQLAlchemyTimeoutError):  # noqa: N818 - it rea
 
 
 class PoolFull(PoolTimeout):
-    """``max_waiting`` askers were waiting already; this one was not let in."""
+    """``max_waiting`` callers were waiting already; this one was not let in."""
 
 
 class PoolSuspended(PoolTimeout):
-    """Lending was suspended, and not resumed within ``pool_timeout``."""
+    """Checkout was suspended, and not resumed within ``pool_timeout``."""
 
 
 class NestedCheckout(PoolTimeout):
@@ -263,31 +263,31 @@ class NestedCheckout(PoolTimeout):
 
 
 class PoolClosed(PenstockError, InvalidRequestError):  # noqa: N818 - as above
-    """The pool was drained: it lends nothing any more."""
+    """The pool was drained: it hands out nothing any more."""
 
 
 class PoolInAnotherLoop(PenstockError, InvalidRequestError):  # noqa: N818 - as above
     """The pool's connections belong to another event loop than the one that asks."""
 
 
-class LoanReclaimed(PenstockError, InvalidRequestError):  # noqa: N818 - as above
-    """A connection was taken from its borrower, who had kept it for too long."""
+class LeaseReclaimed(PenstockError, InvalidRequestError):  # noqa: N818 - as above
+    """A connection was taken from its holder, who had kept it for too long."""
 
 
 _WHAT = {
-    Refused.WAITING: "every connection stayed lent",
-    Refused.CONNECTING: "no new connection was ready in time",
-    Refused.SHED: "the queue has been standing, and its oldest are turned away (codel_target)",
-    Refused.HOPELESS: "at the pace of the queue, its turn would have come too late",
-    Refused.FULL: "as many as may (max_waiting) are waiting already",
-    Refused.SUSPENDED: "lending is suspended",
-    Refused.CLOSED: "the pool was drained and lends nothing any more",
+    RejectReason.WAITING: "every connection stayed checked out",
+    RejectReason.CONNECTING: "no new connection was ready in time",
+    RejectReason.SHED: "the queue has been standing, and its oldest are rejected (codel_target)",
+    RejectReason.DEADLINE_UNREACHABLE: "at the pace of the queue its turn would come too late",
+    RejectReason.FULL: "as many as may (max_waiting) are waiting already",
+    RejectReason.SUSPENDED: "checkout is suspended",
+    RejectReason.CLOSED: "the pool was drained and hands out nothing any more",
 }
-_CLASSES = {Refused.FULL: PoolFull, Refused.SUSPENDED: PoolSuspended}
+_CLASSES = {RejectReason.FULL: PoolFull, RejectReason.SUSPENDED: PoolSuspended}
 
 
 def refusal_error(
-    why: Refused,
+    why: RejectReason,
     *,
     pool: str,
     timeout: float | None,
@@ -301,11 +301,11 @@ def refusal_error(
         why: The phase.
         pool: The pool's name.
         timeout: Its ``pool_timeout``, in seconds; None for none.
-        waited: Seconds that the asker waited.
+        waited: Seconds that the caller waited.
         snapshot: The pool's numbers.
         limit: What bounded the wait more closely than ``pool_timeout``; empty for nothing.
     """
-    if why is Refused.CLOSED:
+    if why is RejectReason.CLOSED:
         return PoolClosed(f"No connection from {pool}: {_WHAT[why]}")
     pool_timeout = "none" if timeout is None else f"{timeout:g} s"
     limits = ", ".join(filter(None, (limit, f"pool_timeout={pool_timeout}")))

@@ -4,19 +4,19 @@ import logging
 from dataclasses import dataclass
 from typing import Protocol
 
-from penstock.pool.queue import Refused
+from penstock.pool.queue import RejectReason
 from penstock.pool.slot import CloseReason
 
 __all__ = [
     "CheckedIn",
     "CheckedOut",
-    "CheckoutRefused",
+    "CheckoutRejected",
     "ConnectionClosed",
-    "ConnectionMended",
     "ConnectionOpened",
+    "ConnectionRecovered",
     "LeakReport",
+    "LeaseLeaked",
     "Listeners",
-    "LoanLeaked",
     "Meter",
     "NestedCheckoutSeen",
     "OpeningFailed",
@@ -28,32 +28,32 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class LeakReport:
-    """A connection that has been lent for longer than ``leak_after``.
+    """A connection that has been checked out for longer than ``leak_after``.
 
     Args:
-        seconds: How long it has been lent.
+        seconds: How long it has been checked out.
         route: Where the request went, such as ``GET /users/{user_id}``; None outside requests.
-        borrowed_at: Stack of the checkout, innermost frame last.
-        holder_at: Stack of where the borrower is now; empty where it has gone.
+        acquired_at: Stack of the checkout, innermost frame last.
+        holder_at: Stack of where the holder is now; empty where it has gone.
         statement: The last statement, cut, without values and literals; None where none is known.
         reclaimed: Whether the connection is taken back by force.
     """
 
     seconds: float
     route: str | None
-    borrowed_at: str
+    acquired_at: str
     holder_at: str
     statement: str | None
     reclaimed: bool
 
     def __str__(self) -> str:
         return (
-            f"A connection has been lent for {self.seconds:.1f} s"
+            f"A connection has been checked out for {self.seconds:.1f} s"
             f"{f' to {self.route}' if self.route else ''}"
             f"{', and is now taken back' if self.reclaimed else ''}. "
             f"Its last statement: {self.statement or 'not known'}.\n"
-            f"Borrowed at:\n{self.borrowed_at}"
-            f"The borrower is now at:\n{self.holder_at or '  (it has ended)' + chr(10)}"
+            f"Checked out at:\n{self.acquired_at}"
+            f"The holder is now at:\n{self.holder_at or '  (it has ended)' + chr(10)}"
         )
 
 
@@ -66,11 +66,11 @@ class ConnectionOpened:
 
     Args:
         seconds: What it took.
-        for_upkeep: Whether nobody waited for it.
+        for_housekeeping: Whether nobody waited for it.
     """
 
     seconds: float
-    for_upkeep: bool
+    for_housekeeping: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class ConnectionClosed:
 
 
 @dataclass(frozen=True, slots=True)
-class ConnectionMended:
+class ConnectionRecovered:
     """A connection was saved after its query had been cancelled.
 
     Args:
@@ -125,10 +125,10 @@ class Pinged:
 
 @dataclass(frozen=True, slots=True)
 class CheckedOut:
-    """A connection was lent.
+    """A connection was checked out.
 
     Args:
-        waited: Seconds from the asking to the lending; 0 where one was idle.
+        waited: Seconds from the asking to the checkout; 0 where one was idle.
     """
 
     waited: float
@@ -139,14 +139,14 @@ class CheckedIn:
     """A connection came back.
 
     Args:
-        held: Seconds that it was lent.
+        held: Seconds that it was checked out.
     """
 
     held: float
 
 
 @dataclass(frozen=True, slots=True)
-class CheckoutRefused:
+class CheckoutRejected:
     """Somebody asked for a connection and got none.
 
     Args:
@@ -154,13 +154,13 @@ class CheckoutRefused:
         waited: Seconds from the asking to the refusal.
     """
 
-    why: Refused
+    why: RejectReason
     waited: float
 
 
 @dataclass(frozen=True, slots=True)
-class LoanLeaked:
-    """A connection has been lent for longer than ``leak_after``."""
+class LeaseLeaked:
+    """A connection has been checked out for longer than ``leak_after``."""
 
     report: LeakReport
 
@@ -176,11 +176,11 @@ class NestedCheckoutSeen:
 PoolEvent = (
     CheckedIn
     | CheckedOut
-    | CheckoutRefused
+    | CheckoutRejected
     | ConnectionClosed
-    | ConnectionMended
+    | ConnectionRecovered
     | ConnectionOpened
-    | LoanLeaked
+    | LeaseLeaked
     | NestedCheckoutSeen
     | OpeningFailed
     | Pinged
@@ -191,20 +191,20 @@ class PoolListener(Protocol):
     """Somebody who wants to know; called in the event loop, and should be quick."""
 
     def __call__(self, event: PoolEvent, /) -> None:
-        """Take note of an event; what it raises is logged and goes no further."""
+        """Record an event; what it raises is logged and goes no further."""
 
 
 class Meter(Protocol):
-    """The one who counts loans, told without an event for each of them."""
+    """The one who counts leases, told without an event for each of them."""
 
     def waited(self, seconds: float, /) -> None:
-        """Take note of a loan that had to be waited for."""
+        """Record a lease that had to be waited for."""
 
     def returned(self, held: float, /) -> None:
-        """Take note of a connection that came back after so many seconds."""
+        """Record a connection that came back after so many seconds."""
 
     def __call__(self, event: PoolEvent, /) -> None:
-        """Take note of what is no loan and no return."""
+        """Record what is no lease and no return."""
 
 
 class Listeners:
@@ -214,7 +214,7 @@ class Listeners:
 
     def __init__(self) -> None:
         self.all: tuple[PoolListener, ...] = ()
-        """Looked at before the event of a loan or a return is made, which nobody may want."""
+        """Looked at before the event of a lease or a return is made, which nobody may want."""
         self.meter: Meter | None = None
         self.are_there = False
         """Looked at before any other event is made: whether there is a listener or a meter."""
@@ -230,7 +230,7 @@ class Listeners:
         self._look()
 
     def measure_by(self, meter: Meter | None) -> None:
-        """Have loans counted by ``meter``; None for nobody."""
+        """Have leases counted by ``meter``; None for nobody."""
         self.meter = meter
         self._look()
 
@@ -244,26 +244,26 @@ class Listeners:
         if self.meter is not None:
             _tell(self.meter, event)
 
-    # Loans, which the meter counts by itself.
+    # Leases, which the meter counts by itself.
 
-    def lent_at_once(self) -> None:
-        """Tell of a loan of what was idle; the meter knows it from the return."""
-        self._tell_of_loan(CheckedOut(0.0))
+    def checked_out_at_once(self) -> None:
+        """Tell of a lease of what was idle; the meter knows it from the return."""
+        self._report_lease(CheckedOut(0.0))
 
     def waited(self, seconds: float) -> None:
-        """Tell of a loan that had to be waited for."""
+        """Tell of a lease that had to be waited for."""
         if self.meter is not None:
             self.meter.waited(seconds)
-        self._tell_of_loan(CheckedOut(seconds))
+        self._report_lease(CheckedOut(seconds))
 
     def returned(self, held: float) -> None:
         """Tell of a connection that came back after so many seconds."""
         if self.meter is not None:
             self.meter.returned(held)
         if self.all:
-            self._tell_of_loan(CheckedIn(held))
+            self._report_lease(CheckedIn(held))
 
-    def _tell_of_loan(self, event: CheckedIn | CheckedOut) -> None:
+    def _report_lease(self, event: CheckedIn | CheckedOut) -> None:
         for listener in self.all:
             _tell(listener, event)
 

@@ -1,4 +1,4 @@
-"""When upkeep is due: each job looks at the ledger and orders what has to be done."""
+"""When housekeeping is due: each job looks at the ledger and orders what has to be done."""
 
 import math
 from collections import deque
@@ -6,9 +6,9 @@ from collections.abc import Container
 from dataclasses import dataclass
 
 from penstock.pool.ledger import Ledger
-from penstock.pool.slot import CHECKING, CLOSING, IDLE, LENT, OPENING, CloseReason, Slot
+from penstock.pool.slot import CHECKED_OUT, CHECKING, CLOSING, IDLE, OPENING, CloseReason, Slot
 
-__all__ = ["Schedule", "UpkeepPolicy"]
+__all__ = ["Housekeeper", "HousekeeperPolicy"]
 
 REPLACEMENTS_AT_ONCE = 2
 """Connections whose replacement is being opened at most: the others go on working."""
@@ -21,8 +21,8 @@ LOOKS_PER_WINDOW = 4
 
 
 @dataclass(frozen=True, slots=True)
-class UpkeepPolicy:
-    """What upkeep aims at.
+class HousekeeperPolicy:
+    """What housekeeping aims at.
 
     Args:
         min_idle: Connections that are kept ready, as far as the pool's size allows.
@@ -36,7 +36,7 @@ class UpkeepPolicy:
     keepalive: float = 120.0
 
 
-class Schedule:
+class Housekeeper:
     """The jobs of one pool, to be run each :meth:`interval`.
 
     Args:
@@ -44,7 +44,7 @@ class Schedule:
         policy: What to aim at.
     """
 
-    def __init__(self, ledger: Ledger, policy: UpkeepPolicy) -> None:
+    def __init__(self, ledger: Ledger, policy: HousekeeperPolicy) -> None:
         self._ledger = ledger
         self._policy = policy
         self._least_idle: deque[int] = deque(maxlen=LOOKS_PER_WINDOW)
@@ -54,7 +54,7 @@ class Schedule:
         self._owed = 0
         """Retired for want of room before their replacement was opened."""
         self._next_leaves_at = -math.inf
-        """When the next may be retired so; one that is lent leaves room only when it comes back."""
+        """When the next may be retired so; a checked-out one leaves room only at its return."""
 
     def interval(self) -> float:
         """Return for how many seconds nothing has to be looked at.
@@ -97,7 +97,7 @@ class Schedule:
                 staying -= 1
             elif ledger.open < ledger.limit:
                 if ledger.opening < ledger.connects_at_once:
-                    ledger.order_open(now, for_upkeep=True, replaces=slot)
+                    ledger.request_open(now, for_housekeeping=True, replaces=slot)
             elif now >= self._next_leaves_at and not self._is_room_coming():
                 ledger.retire(slot)
                 staying -= 1
@@ -105,8 +105,8 @@ class Schedule:
                 self._next_leaves_at = now + self.interval()
 
     def _due(self, now: float, replaced: Container[Slot | None]) -> list[Slot]:
-        slots = [slot for slot in self._ledger if slot.doomed is None and slot not in replaced]
-        slots = [slot for slot in slots if slot.state in (IDLE, LENT)]
+        slots = [slot for slot in self._ledger if slot.eviction is None and slot not in replaced]
+        slots = [slot for slot in slots if slot.state in (IDLE, CHECKED_OUT)]
         slots.sort(key=lambda slot: slot.retire_at)
         pace = self.interval() * self._runs_per_replacement()
         is_late = any(slot.retire_at <= now + turn * pace for turn, slot in enumerate(slots))
@@ -136,7 +136,7 @@ class Schedule:
             return
         due = [slot for slot in self._idle() if now - slot.since >= self._policy.keepalive]
         for slot in due[: self._ledger.connects_at_once]:
-            self._ledger.order_check(slot)
+            self._ledger.request_ping(slot)
 
     def fill(self, now: float) -> None:
         """Open what is missing for ``min_idle`` and for what was retired in advance."""
@@ -147,13 +147,13 @@ class Schedule:
         ready = ledger.count(IDLE, CHECKING) + ledger.opening
         wanted = max(self._owed, self._policy.min_idle - ready)
         while wanted > 0 and ledger.open < most and ledger.opening < ledger.connects_at_once:
-            if not ledger.order_open(now, for_upkeep=True):
+            if not ledger.request_open(now, for_housekeeping=True):
                 return
             wanted -= 1
             self._owed = max(0, self._owed - 1)
 
     def _is_room_coming(self) -> bool:
-        """Tell whether it is better to wait until something that is under way is done.
+        """Return whether it is better to wait until something that is under way is done.
 
         In a pool without overflow one has to go first; the next goes when it has been closed.
         """
@@ -165,7 +165,7 @@ class Schedule:
     def _staying(self) -> int:
         """Number of slots that will still be there when all that is under way is done."""
         return sum(
-            slot.state is not CLOSING and slot.doomed is None and slot.replaces is None
+            slot.state is not CLOSING and slot.eviction is None and slot.replaces is None
             for slot in self._ledger
         )
 

@@ -17,12 +17,12 @@ import sqlalchemy
 
 __all__ = [
     "STATEMENT_KEY",
-    "Loan",
+    "Lease",
     "OpenLease",
-    "borrower_route",
     "enclosing_tasks",
     "end_abandoned",
     "here",
+    "holder_route",
     "holding_tasks",
     "request_leases",
     "task_of",
@@ -44,7 +44,7 @@ _NOT_THE_CALLERS = (
 _TEXT = re.compile(r"(['\"])(?:\\.|(?!\1).)*\1?")
 """A text in a line of source, which may hold a statement with its literals."""
 
-borrower_route: ContextVar[Callable[[], str] | None] = ContextVar("borrower_route", default=None)
+holder_route: ContextVar[Callable[[], str] | None] = ContextVar("holder_route", default=None)
 """Who asks, in words, such as a request's route; called only when there is something to report."""
 
 holding_tasks: ContextVar[Callable[[], Iterable[Any]] | None] = ContextVar(
@@ -60,12 +60,12 @@ STATEMENT_KEY = "penstock_statement"
 """Where in a connection's ``info`` its last statement stands, if somebody notes it."""
 
 
-class Loan:
+class Lease:
     """A checkout that was noted: by whom, for what, and from where.
 
     Args:
         task: Who asked.
-        info: Of the connection, which forgets the last statement of the borrower before.
+        info: Of the connection, which forgets the last statement of the holder before.
     """
 
     __slots__ = ("frames", "reported", "route", "task")
@@ -73,7 +73,7 @@ class Loan:
     def __init__(self, task: "asyncio.Task[Any] | None", info: dict[Any, Any]) -> None:
         self.task = task
         info.pop(STATEMENT_KEY, None)
-        self.route = borrower_route.get()
+        self.route = holder_route.get()
         self.frames = _frames()
         self.reported = False
 
@@ -82,9 +82,9 @@ class Loan:
         return _text(reversed(self.frames))
 
 
-def task_of(loan: Any) -> Any:
+def task_of(lease: Any) -> Any:
     """Return the task of a checkout, whether it was noted or not."""
-    return loan.task if type(loan) is Loan else loan
+    return lease.task if type(lease) is Lease else lease
 
 
 def here() -> str:

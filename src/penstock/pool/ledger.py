@@ -1,7 +1,7 @@
 """Who gets which connection, and when one is opened or closed: decided here, done elsewhere.
 
 Synchronous, without I/O and without a clock: every method is told the time, changes the books, and
-leaves what has to be done in ``orders``. The pool drives it in production; a test or a simulation
+leaves what has to be done in ``actions``. The pool drives it in production; a test or a simulation
 drives it on a clock of its own.
 """
 
@@ -10,14 +10,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from penstock.pool.queue import AdmissionPolicy, Refusal, Refused, Waiter, Waiters
+from penstock.pool.queue import AdmissionPolicy, Rejection, RejectReason, Waiter, Waiters
 from penstock.pool.slot import (
+    CHECKED_OUT,
     CHECKING,
     CLOSING,
     IDLE,
-    LENT,
-    MENDING,
     OPENING,
+    RECOVERING,
     Backoff,
     CloseReason,
     Lifetime,
@@ -25,7 +25,17 @@ from penstock.pool.slot import (
     SlotState,
 )
 
-__all__ = ["Books", "Check", "Close", "Ledger", "LedgerError", "Open", "Order", "Tally", "limit_of"]
+__all__ = [
+    "Action",
+    "Books",
+    "Check",
+    "Close",
+    "Ledger",
+    "LedgerError",
+    "Open",
+    "Tally",
+    "limit_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +60,7 @@ class Check:
     slot: Slot
 
 
-Order = Open | Close | Check
+Action = Open | Close | Check
 
 
 class LedgerError(Exception):
@@ -75,7 +85,7 @@ class Books:
         lifetime: When connections retire.
         backoff: How far apart failing attempts to open one are.
         admission: How the queue is kept short.
-        lifo: Whether the connection returned last is lent first.
+        lifo: Whether the connection returned last is checked out first.
         connects_at_once: Connections that are opened in parallel at most.
     """
 
@@ -91,7 +101,7 @@ class Books:
         connects_at_once: int = 4,
     ) -> None:
         self.size, self.overflow, self.limit = size, overflow, limit_of(size, overflow)
-        self.orders: deque[Order] = deque()
+        self.actions: deque[Action] = deque()
         self.lifetime = lifetime
         self.backoff = backoff
         self.connects_at_once = connects_at_once
@@ -105,14 +115,14 @@ class Books:
         self._slots: dict[Slot, None] = {}
         """Every slot, in whatever state: never more than the limit, unless that was lowered."""
         self._idle: deque[Slot] = deque()
-        """Empty while anybody waits, unless lending is suspended."""
+        """Empty while anybody waits, unless checkout is suspended."""
         self._take: Callable[[], Slot] = self._idle.pop if lifo else self._idle.popleft
         self.waiters = Waiters(admission or AdmissionPolicy())
         self._queue = self.waiters.queue
         self._opening = 0
         self._closing = 0
         self._barred = False
-        """Suspended or closed: nothing idle is lent."""
+        """Suspended or closed: nothing idle is checked out."""
         self._alert = False
         """Closed, replaced, or more open than allowed: a returned slot is looked at twice."""
 
@@ -132,7 +142,7 @@ class Books:
 
     @property
     def idle(self) -> int:
-        """Slots that can be lent."""
+        """Slots that can be checked out."""
         return len(self._idle)
 
     @property
@@ -140,18 +150,18 @@ class Books:
         """Connections being opened."""
         return self._opening
 
-    def order_open(
-        self, now: float, *, for_upkeep: bool = False, replaces: Slot | None = None
+    def request_open(
+        self, now: float, *, for_housekeeping: bool = False, replaces: Slot | None = None
     ) -> bool:
         """Have a connection opened; False where there is no room, or it is too early to try."""
         if not self._may_open(now):
             return False
-        if for_upkeep and self.closed:
+        if for_housekeeping and self.closed:
             return False
-        slot = Slot(now, for_upkeep=for_upkeep, replaces=replaces)
+        slot = Slot(now, for_housekeeping=for_housekeeping, replaces=replaces)
         self._slots[slot] = None
         self._opening += 1
-        self.orders.append(Open(slot))
+        self.actions.append(Open(slot))
         return True
 
     def open_for_waiters(self, now: float) -> None:
@@ -162,7 +172,7 @@ class Books:
         if self.suspended:
             return
         wanted = min(len(self._queue), 1 if self.backoff.is_failing else self.connects_at_once)
-        while self._opening < wanted and self.order_open(now):
+        while self._opening < wanted and self.request_open(now):
             pass
 
     def spare(self) -> Slot | None:
@@ -174,19 +184,19 @@ class Books:
         slot.state = CHECKING
         return slot
 
-    def order_check(self, slot: Slot) -> None:
+    def request_ping(self, slot: Slot) -> None:
         """Have an idle slot's connection pinged."""
         self._idle.remove(slot)
         slot.state = CHECKING
-        self.orders.append(Check(slot))
+        self.actions.append(Check(slot))
 
     def retire(self, slot: Slot, why: CloseReason = CloseReason.LIFETIME) -> None:
         """Have the slot's connection closed: now where it is idle, else when it comes back."""
         if slot.state is IDLE:
             self._idle.remove(slot)
-            self._dismiss(slot, why)
+            self._close_idle(slot, why)
         else:
-            slot.doomed = slot.doomed or why
+            slot.eviction = slot.eviction or why
 
     def _place(self, slot: Slot, now: float, *, is_new: bool = False) -> None:
         slot.since = now
@@ -195,11 +205,11 @@ class Books:
             why = CloseReason.SURPLUS
         if why is None and not self.suspended and self._hand_over(slot, now):
             return
-        why = why or slot.doomed
+        why = why or slot.eviction
         if why is None and (self.closed or self.replaced):
             why = CloseReason.DISPOSED
         if why is not None:
-            self._dismiss(slot, why)
+            self._close_idle(slot, why)
             self._watch()
         else:
             slot.state = IDLE
@@ -214,14 +224,14 @@ class Books:
         return len(self._slots) < self.limit and now >= self.backoff.until
 
     def _outlived(self, slot: Slot, now: float) -> CloseReason | None:
-        if slot.doomed:
-            return slot.doomed
+        if slot.eviction:
+            return slot.eviction
         return CloseReason.LIFETIME if now >= slot.expires_at else None
 
-    def _dismiss(self, slot: Slot, why: CloseReason) -> None:
+    def _close_idle(self, slot: Slot, why: CloseReason) -> None:
         slot.state = CLOSING
         self._closing += 1
-        self.orders.append(Close(slot, why))
+        self.actions.append(Close(slot, why))
 
     def _has_prospects(self) -> bool:
         return len(self._slots) > self._closing
@@ -245,29 +255,29 @@ def limit_of(size: int, overflow: int) -> float:
 class Ledger(Books):
     """Decides for one pool; ``Books`` has its arguments."""
 
-    # Borrowing and returning: the hot path.
+    # Checkout and returning: the hot path.
 
-    def borrow(self, now: float) -> Slot | None:
-        """Lend an idle slot at once; None where there is none, and the asker may ``wait``."""
+    def acquire(self, now: float) -> Slot | None:
+        """Hand out an idle slot at once; None where there is none, and the caller may ``wait``."""
         if self._barred:
             return None
         idle = self._idle
         while idle:
             slot = self._take()
             if now < slot.expires_at:
-                slot.state = LENT
-                slot.lent_at = now
-                if len(idle) < self.least_idle:  # noqa: PLR1730 - a call costs more, on every loan
+                slot.state = CHECKED_OUT
+                slot.checked_out_at = now
+                if len(idle) < self.least_idle:  # noqa: PLR1730 - a call costs more, on every lease
                     self.least_idle = len(idle)
                 return slot
-            self._dismiss(slot, CloseReason.LIFETIME)
+            self._close_idle(slot, CloseReason.LIFETIME)
         return None
 
-    def give_back(self, slot: Slot, now: float) -> None:
-        """Take a lent slot back: for the oldest waiter, or as an idle one."""
-        if slot.state is not LENT:
+    def release(self, slot: Slot, now: float) -> None:
+        """Take a checked out slot back: for the oldest waiter, or as an idle one."""
+        if slot.state is not CHECKED_OUT:
             raise LedgerError(f"a slot that is {slot.state.value} was returned")
-        if self._queue or self._alert or slot.doomed:
+        if self._queue or self._alert or slot.eviction:
             self._place(slot, now)
         else:
             slot.state = IDLE
@@ -276,7 +286,7 @@ class Ledger(Books):
 
     # Waiting.
 
-    def wait(self, waiter: Waiter, now: float) -> Refusal | None:
+    def wait(self, waiter: Waiter, now: float) -> Rejection | None:
         """Queue up.
 
         Returns:
@@ -285,7 +295,7 @@ class Ledger(Books):
         """
         refusal = self._turns_away(now)
         if refusal is not None:
-            self.waiters.tally.turned_away += 1
+            self.waiters.tally.rejected += 1
             return refusal
         can_be_opened = max(0, self.limit - len(self._slots)) + self._opening
         refusal = self.waiters.join(waiter, len(self._queue) - can_be_opened, now)
@@ -293,7 +303,7 @@ class Ledger(Books):
         return refusal
 
     def wait_again(self, waiter: Waiter, arrived: float, now: float) -> None:
-        """Queue up in front of all: what the asker was handed turned out to be broken."""
+        """Queue up in front of all: what the caller was handed turned out to be broken."""
         self.waiters.rejoin(waiter, arrived, now)
         self.open_for_waiters(now)
 
@@ -302,20 +312,20 @@ class Ledger(Books):
         self.waiters.refuse(waiter, self.why_it_waits(waiter))
 
     def has_place(self) -> bool:
-        """Return whether one more asker would be served without anybody's return.
+        """Return whether one more caller would be served without anybody's return.
 
         A place that is being closed, cleaned up or pinged is nobody else's.
         """
-        return not self.suspended and self.limit - self.count(LENT) > len(self._queue)
+        return not self.suspended and self.limit - self.count(CHECKED_OUT) > len(self._queue)
 
-    def why_it_waits(self, waiter: Waiter) -> Refusal:
+    def why_it_waits(self, waiter: Waiter) -> Rejection:
         """Return what a waiter is told that gives up now."""
         if self.suspended:
-            return Refusal(Refused.SUSPENDED)
+            return Rejection(RejectReason.SUSPENDED)
         backoff = self.backoff
         if waiter.arrived < backoff.until and len(self._slots) - self._opening < self.limit:
-            return Refusal(Refused.FAILED, backoff.last_error)
-        return Refusal(Refused.CONNECTING if self._opening else Refused.WAITING)
+            return Rejection(RejectReason.FAILED, backoff.last_error)
+        return Rejection(RejectReason.CONNECTING if self._opening else RejectReason.WAITING)
 
     # What became of the orders.
 
@@ -332,8 +342,8 @@ class Ledger(Books):
         self.open_for_waiters(now)
 
     def renew(self, slot: Slot, now: float) -> None:
-        """Report that a lent slot has a new connection, which nothing is held against."""
-        slot.doomed = None
+        """Report that a checked out slot has a new connection, which nothing is held against."""
+        slot.eviction = None
         self._begin_life(slot, now)
 
     def _begin_life(self, slot: Slot, now: float) -> None:
@@ -373,15 +383,15 @@ class Ledger(Books):
         self.backoff.failed(now, error, refused=refused)
         if slot.replaces is not None:
             slot.replaces.retire_at = now
-        refusal = Refusal(Refused.FAILED, error)
+        refusal = Rejection(RejectReason.FAILED, error)
         if transient and self.tally.opened and not self.closed:
             self._refuse_impatient(refusal, now)
         elif not self._has_prospects():
             self.waiters.refuse_all(refusal)
-        elif not slot.for_upkeep and len(self._queue) > self._opening:
+        elif not slot.for_housekeeping and len(self._queue) > self._opening:
             self.waiters.refuse_oldest(refusal)
 
-    def _refuse_impatient(self, refusal: Refusal, now: float) -> None:
+    def _refuse_impatient(self, refusal: Rejection, now: float) -> None:
         unserved = len(self._queue) - self._opening
         since = self.backoff.failing_since
         over = [each for each in self._queue if now - max(each.arrived, since) >= each.retry_for]
@@ -390,7 +400,7 @@ class Ledger(Books):
 
     def vacate(self, slot: Slot, now: float) -> None:
         """Report that the slot holds no connection any more."""
-        self._expect(slot, LENT, CHECKING, MENDING, CLOSING)
+        self._expect(slot, CHECKED_OUT, CHECKING, RECOVERING, CLOSING)
         if slot.state is CLOSING:
             self._closing -= 1
         slot.state = CLOSING
@@ -402,20 +412,20 @@ class Ledger(Books):
             self.waiters.refuse_all(refusal)
         self.open_for_waiters(now)
 
-    def mend(self, slot: Slot) -> None:
-        """Report that a lent slot came back amid a cancelled query, and is being cleaned up."""
-        self._expect(slot, LENT)
-        slot.state = MENDING
+    def recover(self, slot: Slot) -> None:
+        """Report that a slot came back during a cancelled query, and is being cleaned up."""
+        self._expect(slot, CHECKED_OUT)
+        slot.state = RECOVERING
 
     def restore(self, slot: Slot, now: float) -> None:
-        """Report that a connection that was mended or pinged works."""
-        self._expect(slot, MENDING, CHECKING)
+        """Report that a connection that was recovered or pinged works."""
+        self._expect(slot, RECOVERING, CHECKING)
         self._place(slot, now)
 
     def discard(self, slot: Slot, why: CloseReason) -> None:
         """Have the connection of a slot that is not idle closed."""
-        self._expect(slot, LENT, CHECKING, MENDING)
-        self._dismiss(slot, why)
+        self._expect(slot, CHECKED_OUT, CHECKING, RECOVERING)
+        self._close_idle(slot, why)
 
     # The operator.
 
@@ -428,12 +438,12 @@ class Ledger(Books):
         self.open_for_waiters(now)
 
     def suspend(self) -> None:
-        """Lend nothing until ``resume``; askers wait, what is lent is taken back."""
+        """Hand out nothing until ``resume``; callers wait, what is checked out is taken back."""
         self.suspended = self._barred = True
         self.waiters.forget_pace()
 
     def resume(self, now: float) -> None:
-        """Lend again, to the oldest waiter first."""
+        """Hand out again, to the oldest waiter first."""
         self.suspended = False
         self._barred = self.closed
         self.waiters.begin_anew(now)
@@ -447,7 +457,7 @@ class Ledger(Books):
             if slot.state is not CLOSING:
                 self.retire(slot, CloseReason.DISPOSED)
 
-    def wind_up(self) -> None:
+    def shut_down(self) -> None:
         """Close whatever comes back and nobody waits for: another pool takes the place of this."""
         self.replaced = self._alert = True
 
@@ -457,10 +467,10 @@ class Ledger(Books):
         while self._idle:
             self.retire(self._idle[0], CloseReason.DISPOSED)
 
-    def _turns_away(self, now: float) -> Refusal | None:
+    def _turns_away(self, now: float) -> Rejection | None:
         if self.closed:
-            return Refusal(Refused.CLOSED)
+            return Rejection(RejectReason.CLOSED)
         backoff = self.backoff
         if backoff.refused and now < backoff.until and not self._has_prospects():
-            return Refusal(Refused.FAILED, backoff.last_error)
+            return Rejection(RejectReason.FAILED, backoff.last_error)
         return None

@@ -19,28 +19,28 @@ from penstock.pool.record import Record
 from penstock.pool.slot import CloseReason, Slot
 
 if TYPE_CHECKING:
-    from penstock.pool.runtime import Keeper
+    from penstock.pool.runtime import PoolRuntime
 
 __all__ = [
-    "LOOK_EVERY",
-    "Hangups",
-    "Question",
-    "Questions",
+    "POLL_INTERVAL",
+    "Pinger",
+    "Probe",
+    "SocketMonitor",
     "Watched",
     "abandon",
-    "ended",
-    "heed",
+    "retrieve_exception",
     "shut",
+    "wait_done",
 ]
 
 SLICES = 5
 
 
-async def ended(task: "asyncio.Task[Any]", seconds: float) -> bool:
+async def wait_done(task: "asyncio.Task[Any]", seconds: float) -> bool:
     """Wait until a task has ended, and tell whether it has.
 
     Where the loop stands still, blocked by somebody's code or paused with its machine, an answer
-    may be there that nobody could read. So the time is taken in slices, of which a standstill,
+    may be there that nobody could read. So the time is taken in slices, of which a stall,
     however long, uses up one.
 
     Args:
@@ -54,28 +54,28 @@ async def ended(task: "asyncio.Task[Any]", seconds: float) -> bool:
     return False
 
 
-def heed(task: "asyncio.Task[Any]") -> None:
+def retrieve_exception(task: "asyncio.Task[Any]") -> None:
     """Look at what became of a task that nobody waits for any more: it is not worth a warning."""
     if not task.cancelled():
         task.exception()
 
 
-LOOK_EVERY = 0.001
-"""Seconds. The event loop sees a hang-up by itself in each of its rounds; this is for those that
-came during the present round, so that to look more often would be for nothing."""
+POLL_INTERVAL = 0.001
+"""Seconds. The event loop sees a closed socket by itself in each of its rounds; this is for those
+that came during the present round, so that to look more often would be for nothing."""
 
 
 class Watched(Protocol):
-    """Whatever is told that its server has hung up."""
+    """Whatever is told that its server has closed the socket."""
 
     fileno: int | None
-    hung_up: bool
+    peer_closed: bool
 
 
-class Hangups:
+class SocketMonitor:
     """Watches the sockets of one pool, on Linux; elsewhere the event loop has to notice.
 
-    ``POLLIN`` is not asked for: a notification that waits to be read is no hang-up.
+    ``POLLIN`` is not asked for: a notification that waits to be read is no closed socket.
     """
 
     __slots__ = ("_epoll", "_watched", "looked_at")
@@ -89,10 +89,10 @@ class Hangups:
         """Begin to watch a socket; None for a connection that has none.
 
         Args:
-            watched: Whose ``hung_up`` will be set.
+            watched: Whose ``peer_closed`` will be set.
             fileno: The socket's number.
         """
-        watched.hung_up = False
+        watched.peer_closed = False
         watched.fileno = fileno
         if self._epoll is None or fileno is None:
             return
@@ -109,15 +109,15 @@ class Hangups:
             del self._watched[fileno]
             self._unregister(fileno)
 
-    def look(self, now: float) -> None:
+    def poll(self, now: float) -> None:
         """Ask the kernel, which takes a microsecond at most, if it has not just been asked."""
-        if self._epoll is None or now - self.looked_at <= LOOK_EVERY:
+        if self._epoll is None or now - self.looked_at <= POLL_INTERVAL:
             return
         self.looked_at = now
         for fileno, _ in self._epoll.poll(0, len(self._watched) + 1):
             watched = self._watched.pop(fileno, None)
             if watched is not None:
-                watched.hung_up = True
+                watched.peer_closed = True
             self._unregister(fileno)
 
     def _unregister(self, fileno: int) -> None:
@@ -132,34 +132,34 @@ CLOSE_TIMEOUT = 5.0
 """Seconds for the server to end a connection's process; then the socket is dropped."""
 
 
-async def shut(keeper: "Keeper", connection: Any, close: Callable[[], None]) -> None:
-    """Close a connection, and wait until the server has hung up, too; both within a bound.
+async def shut(runtime: "PoolRuntime", connection: Any, close: Callable[[], None]) -> None:
+    """Close a connection, and wait for the server to close its end; each within a bound.
 
     Args:
-        keeper: Who looks after its pool.
+        runtime: Who looks after its pool.
         connection: SQLAlchemy's adapter around the driver's connection.
         close: What closes it. Runs in a greenlet.
     """
     try:
-        async with asyncio.timeout(CLOSE_TIMEOUT), _seen_off(keeper, connection):
+        async with asyncio.timeout(CLOSE_TIMEOUT), _seen_off(runtime, connection):
             await greenlet_spawn(close)
     except Exception:
         _logger.debug("A connection did not close in time or properly", exc_info=True)
-        abandon(keeper, connection)
+        abandon(runtime, connection)
     except BaseException:
-        abandon(keeper, connection)
+        abandon(runtime, connection)
         raise
 
 
-def abandon(keeper: "Keeper", connection: Any) -> None:
+def abandon(runtime: "PoolRuntime", connection: Any) -> None:
     """Drop a connection that does not close: outside a greenlet this waits for nothing."""
     with contextlib.suppress(Exception):
-        keeper.driver_of(connection).abandon(keeper.dialect, connection)
+        runtime.driver_of(connection).abandon(runtime.dialect, connection)
 
 
 @asynccontextmanager
-async def _seen_off(keeper: "Keeper", connection: Any) -> AsyncIterator[None]:
-    number = keeper.driver_of(connection).sees_off(connection)
+async def _seen_off(runtime: "PoolRuntime", connection: Any) -> AsyncIterator[None]:
+    number = runtime.driver_of(connection).sees_off(connection)
     if number is None:
         yield
         return
@@ -167,33 +167,33 @@ async def _seen_off(keeper: "Keeper", connection: Any) -> AsyncIterator[None]:
         copy.setblocking(False)
         yield
         with contextlib.suppress(OSError):
-            while await keeper.loop.sock_recv(copy, 4096):
+            while await runtime.loop.sock_recv(copy, 4096):
                 pass
 
 
 T = TypeVar("T")
-Question = Callable[[Any], Awaitable[T]]
+Probe = Callable[[Any], Awaitable[T]]
 
 
-class Questions:
+class Pinger:
     """Asks on one pool's connections, and tells the ledger which of them do not answer.
 
     Args:
-        keeper: Who looks after the pool.
+        runtime: Who looks after the pool.
     """
 
-    def __init__(self, keeper: "Keeper") -> None:
-        self._keeper = keeper
+    def __init__(self, runtime: "PoolRuntime") -> None:
+        self._runtime = runtime
 
-    async def ask(self, question: Question[T], seconds: float) -> T | None:
+    async def ask(self, probe: Probe[T], seconds: float) -> T | None:
         """As ``PenstockPool.ask`` says."""
-        if (slot := self._keeper.ledger.spare()) is None:
+        if (slot := self._runtime.ledger.spare()) is None:
             return None
         is_alive = False
         try:
             async with asyncio.timeout(seconds):
-                answer = await question(slot.content.dbapi_connection)
-            is_alive = self._keeper.lives(slot.content)
+                answer = await probe(slot.content.dbapi_connection)
+            is_alive = self._runtime.lives(slot.content)
         finally:
             self._asked(slot, is_alive=is_alive)
         return answer
@@ -203,7 +203,7 @@ class Questions:
         record: Record = slot.content
         is_alive = False
         try:
-            is_alive = await self.ping(record, self._keeper.policy.ping_timeout)
+            is_alive = await self.ping(record, self._runtime.policy.ping_timeout)
         except Exception:
             _logger.debug("A ping failed", exc_info=True)
         finally:
@@ -211,10 +211,10 @@ class Questions:
 
     def _asked(self, slot: Slot, *, is_alive: bool) -> None:
         if is_alive:
-            self._keeper.ledger.restore(slot, monotonic())
+            self._runtime.ledger.restore(slot, monotonic())
         else:
-            self._keeper.ledger.discard(slot, CloseReason.DEAD)
-        self._keeper.carry_out()
+            self._runtime.ledger.discard(slot, CloseReason.DEAD)
+        self._runtime.dispatch()
 
     async def ping(self, record: Record, seconds: float) -> bool:
         """Make one round trip.
@@ -228,23 +228,23 @@ class Questions:
         """
         began = monotonic()
         is_alive = await self._answers(record, seconds)
-        if self._keeper.listeners.are_there:
-            self._keeper.listeners.tell(Pinged(monotonic() - began, is_alive))
+        if self._runtime.listeners.are_there:
+            self._runtime.listeners.tell(Pinged(monotonic() - began, is_alive))
         return is_alive
 
     async def _answers(self, record: Record, seconds: float) -> bool:
-        keeper, connection = self._keeper, record.dbapi_connection
-        driver = keeper.driver_of(connection)
-        ping = keeper.loop.create_task(greenlet_spawn(driver.ping, keeper.dialect, connection))
-        ping.add_done_callback(heed)
+        runtime, connection = self._runtime, record.dbapi_connection
+        driver = runtime.driver_of(connection)
+        ping = runtime.loop.create_task(greenlet_spawn(driver.ping, runtime.dialect, connection))
+        ping.add_done_callback(retrieve_exception)
         try:
-            answered = await ended(ping, seconds)
+            answered = await wait_done(ping, seconds)
         except BaseException:
             ping.cancel()
             raise
         if answered:
             return ping.result()
         # First, for a driver that is cancelled would ask the silent server to cancel, and wait.
-        abandon(self._keeper, connection)
+        abandon(self._runtime, connection)
         ping.cancel()
         return False

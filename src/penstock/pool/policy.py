@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from penstock.errors import SettingsError
-from penstock.pool.housekeeper import UpkeepPolicy
+from penstock.pool.housekeeper import HousekeeperPolicy
 from penstock.pool.queue import AdmissionPolicy
 from penstock.settings import NestedCheckoutPolicy
 
@@ -21,17 +21,17 @@ class PoolPolicy:
 
     Args:
         min_idle: Connections that are kept ready, up to ``pool_size``.
-        max_waiting: Askers that may wait at once.
+        max_waiting: Callers that may wait at once.
         codel_target: Wait that the queue may have for ``codel_interval`` before waiters are shed.
         codel_interval: As above; CoDel's own proposal is 0.1 with a target of 0.005 (RFC 8289).
         overflow_idle: Time after which connections above ``pool_size`` are closed if unneeded.
         keepalive: Idleness after which a connection is pinged in the background; 0 for never.
-        idle_before_ping: Idleness after which a connection is pinged before it is lent.
+        idle_before_ping: Idleness after which a connection is pinged before it is checked out.
         ping_timeout: Bound of each ping.
         connect_timeout: Bound of each attempt to connect.
         connects_at_once: Connections opened in parallel at most.
-        leak_after: Time after which a loan is reported.
-        reclaim_leaks: Whether a loan that is reported is also taken back.
+        leak_after: Time after which a lease is reported.
+        reclaim_leaks: Whether a lease that is reported is also taken back.
         nested_checkout: What is done with a task that would wait for itself.
 
     Raises:
@@ -75,7 +75,7 @@ class PoolPolicy:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @property
-    def notes_loans(self) -> bool:
+    def records_checkouts(self) -> bool:
         """Whether the place of each checkout is noted."""
         return self.leak_after is not None or self.nested_checkout == NestedCheckoutPolicy.REFUSE
 
@@ -85,9 +85,9 @@ class PoolPolicy:
         return AdmissionPolicy(self.max_waiting, self.codel_target, self.codel_interval)
 
     @property
-    def upkeep(self) -> UpkeepPolicy:
-        """The part that upkeep follows."""
-        return UpkeepPolicy(self.min_idle, self.overflow_idle, self.keepalive)
+    def worker(self) -> HousekeeperPolicy:
+        """The part that housekeeping follows."""
+        return HousekeeperPolicy(self.min_idle, self.overflow_idle, self.keepalive)
 
 
 def from_text(name: str, value: Any) -> Any:
@@ -161,5 +161,5 @@ _POSITIVE = (
 
 
 def is_number(value: object) -> bool:
-    """Tell whether a value can be compared with one; a bool and NaN are none."""
+    """Return whether a value can be compared with one; a bool and NaN are none."""
     return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)

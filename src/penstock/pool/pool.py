@@ -16,12 +16,12 @@ from sqlalchemy.util import await_
 
 from penstock.drivers.capabilities import driver_of
 from penstock.pool.binding import LoopBoundPool, check_size, check_times
-from penstock.pool.checkout import Borrowing
-from penstock.pool.lease import Loan, borrower_route
-from penstock.pool.liveness import LOOK_EVERY
+from penstock.pool.checkout import Checkout
+from penstock.pool.lease import Lease, holder_route
+from penstock.pool.liveness import POLL_INTERVAL
 from penstock.pool.policy import PoolPolicy, boolean, from_text, nested_checkout_policy
 from penstock.pool.record import Record
-from penstock.pool.slot import LENT, Slot
+from penstock.pool.slot import CHECKED_OUT, Slot
 
 __all__ = ["PenstockPool"]
 
@@ -38,8 +38,8 @@ class PenstockPool(LoopBoundPool):
         creator: What opens a connection; an engine provides it.
         pool_size: Connections that are kept; 0 for no limit.
         max_overflow: Connections above that; -1 for no limit.
-        timeout: How long an asker waits, connecting included; None for ever, 0 not at all.
-        use_lifo: Whether the connection returned last is lent first.
+        timeout: How long a caller waits, connecting included; None for ever, 0 not at all.
+        use_lifo: Whether the connection returned last is checked out first.
         min_idle: See :class:`PoolPolicy`, as for all that follow.
         max_waiting: As above.
         codel_target: As above.
@@ -111,9 +111,9 @@ class PenstockPool(LoopBoundPool):
         """Whether session state ends with its lease; ``reset_on_return=None`` leaves it all."""
         invoke = self._invoke_creator
         self._invoke_creator = lambda record: driver_of(self._dialect).adapt(invoke(record))
-        self._notes_loans = self.policy.notes_loans
-        self._trusted_for = -1.0 if self._pre_ping else self.policy.idle_before_ping
-        """Seconds for which an idle connection is lent without a ping."""
+        self._records_checkouts = self.policy.records_checkouts
+        self._ping_after = -1.0 if self._pre_ping else self.policy.idle_before_ping
+        """Seconds for which an idle connection is checked out without a ping."""
 
     _sqla_logger_namespace = "sqlalchemy.pool.PenstockPool"
     """Below the name by which SQLAlchemy's documentation has people set the level."""
@@ -138,25 +138,26 @@ class PenstockPool(LoopBoundPool):
     def connect(self) -> PoolProxiedConnection:
         """Check out a connection; its ``close()`` returns it. Runs in a greenlet."""
         if self.dispatch.checkout or self._pre_ping:
-            loan: Any = super().connect()
+            lease: Any = super().connect()
         else:
-            loan = Record.checkout(self)  # as the base class, where nobody looks
-            loan._counter = 1  # noqa: SLF001 - the base class's
-        record = loan._connection_record  # noqa: SLF001 - as above
+            lease = Record.checkout(self)  # as the base class, where nobody looks
+            lease._counter = 1  # noqa: SLF001 - the base class's
+        record = lease._connection_record  # noqa: SLF001 - as above
         if record.reads_only:
-            record.confine(to_reading=False)
-        return loan  # type: ignore[no-any-return]  # the base class's
+            record.set_read_only(to_reading=False)
+        return lease  # type: ignore[no-any-return]  # the base class's
 
-    def lend(
-        self, *, is_noted: bool = True, asked_at: float | None = None
+    def checkout(
+        self, *, records_checkout: bool = True, asked_at: float | None = None
     ) -> "Record | Coroutine[Any, Any, Record]":
-        """Lend a connection without a greenlet and without SQLAlchemy's events of the pool.
+        """Hand out a connection without a greenlet and without SQLAlchemy's events of the pool.
 
-        It goes back by :meth:`give_back`; :meth:`is_overheard` tells who would miss the events.
+        It goes back by :meth:`release`; :meth:`has_checkout_listeners` tells who would miss the
+        events.
 
         Args:
-            is_noted: Whether it is reported as a leak after ``leak_after``, which a loan for a
-                single statement cannot be.
+            records_checkout: Whether it is reported as a leak after ``leak_after``, which a lease
+                for a single statement cannot be.
             asked_at: Where the connection before turned out to be broken: when the caller asked
                 for that, on ``time.monotonic``. It waits in front of all, and ``pool_timeout``
                 counts from then.
@@ -166,91 +167,97 @@ class PenstockPool(LoopBoundPool):
 
         Raises:
             PoolTimeout: None was to be had within ``pool_timeout``; as what follows, awaited.
-            PoolClosed: The pool lends nothing any more.
+            PoolClosed: The pool hands out nothing any more.
             Exception: What the driver raised when a connection was opened.
         """
-        return self._do_get(_as_it_is, is_noted, asked_at)
+        return self._do_get(_as_it_is, records_checkout, asked_at)
 
     def retire_open(self) -> None:
-        """Lend nothing again that is open now, as the server is ending its connections."""
-        self._here.retire_older_than(time())
+        """Hand out nothing again that is open now, as the server is ending its connections."""
+        self._bound_runtime.retire_older_than(time())
 
-    def is_overheard(self) -> bool:
-        """Tell whether somebody listens to what SQLAlchemy does at a checkout or a return."""
+    def has_checkout_listeners(self) -> bool:
+        """Return whether somebody listens to what SQLAlchemy does at a checkout or a return."""
         heard = self.dispatch
         return bool(heard.checkout or heard.checkin or heard.reset)
 
     def _do_get(
         self,
         wait: Callable[[Coroutine[Any, Any, Record]], Any] = await_,
-        is_noted: bool = True,
+        records_checkout: bool = True,
         asked_at: float | None = None,
     ) -> Record:
         task = current_task(self._loop)
         if task is None or get_ident() != self._thread:
             self.bind_to_loop()
             task = current_task(self._loop)
-        if self._lost:
-            self._here.collect()
+        if self._reclaim_queue:
+            self._bound_runtime.drain_reclaimed()
         now = monotonic()
-        slot = self._borrow(now)
+        slot = self._acquire(now)
         if slot is not None:
             record: Record = slot.content
-            hangups = self._hangups
-            if now - hangups.looked_at > LOOK_EVERY:
-                hangups.look(now)
-            is_trusted = now - slot.since < self._trusted_for
-            if is_trusted and not record.hung_up and not record.is_closed():
-                slot.loan = Loan(task, record.info) if self._notes_loans and is_noted else task
-                slot.route = borrower_route.get()
+            socket_monitor = self._socket_monitor
+            if now - socket_monitor.looked_at > POLL_INTERVAL:
+                socket_monitor.poll(now)
+            is_fresh = now - slot.since < self._ping_after
+            if is_fresh and not record.peer_closed and not record.is_closed():
+                slot.lease = (
+                    Lease(task, record.info)
+                    if self._records_checkouts and records_checkout
+                    else task
+                )
+                slot.route = holder_route.get()
                 if self.listeners.all:
-                    self.listeners.lent_at_once()
+                    self.listeners.checked_out_at_once()
                 return record
         try:
-            borrowing = Borrowing(self._here, now, asked_at)
-            return wait(self._get_slowly(slot, borrowing, task, is_noted))  # type: ignore[no-any-return]  # above
+            checkout = Checkout(self._bound_runtime, now, asked_at)
+            return wait(self._get_slowly(slot, checkout, task, records_checkout))  # type: ignore[no-any-return]  # above
         except MissingGreenlet:
-            if slot is not None and slot.state is LENT:
-                self._give_back(slot, now)
+            if slot is not None and slot.state is CHECKED_OUT:
+                self._release(slot, now)
             raise
 
     async def _get_slowly(
         self,
         slot: Slot | None,
-        borrowing: Borrowing,
+        checkout: Checkout,
         task: "asyncio.Task[Any] | None",
-        is_noted: bool,
+        records_checkout: bool,
     ) -> Record:
-        self._here.timers.wake()
-        slot = await borrowing.slot(slot)
+        self._bound_runtime.timers.wake()
+        slot = await checkout.slot(slot)
         record: Record = slot.content
-        waited = monotonic() - borrowing.asked_at
-        slot.waited_before = (slot.lent_at, waited)
-        slot.loan = Loan(task, record.info) if self._notes_loans and is_noted else task
-        slot.route = borrower_route.get()
+        waited = monotonic() - checkout.asked_at
+        slot.waited_before = (slot.checked_out_at, waited)
+        slot.lease = (
+            Lease(task, record.info) if self._records_checkouts and records_checkout else task
+        )
+        slot.route = holder_route.get()
         if self.listeners.are_there:
             self.listeners.waited(waited)
         return record
 
     def _do_return_conn(self, record: Record) -> None:  # type: ignore[override]  # all are ours
         if record.dbapi_connection is None:
-            record.keeper.came_back_empty(record)
+            record.runtime.returned_without_connection(record)
             return
         trace = record.trace
         trace.lease_options = None
-        if trace.effects and self._resets and record.keeper.undo(record):
-            record.keeper.came_back_empty(record)
+        if trace.effects and self._resets and record.runtime.undo(record):
+            record.runtime.returned_without_connection(record)
             return
         now = monotonic()
         slot = record.slot
-        slot.loan = slot.route = None
+        slot.lease = slot.route = None
         if (listeners := self.listeners).are_there:
-            listeners.returned(now - slot.lent_at)
-        self._give_back(slot, now)
-        if self._orders:
-            record.keeper.carry_out()
+            listeners.returned(now - slot.checked_out_at)
+        self._release(slot, now)
+        if self._actions:
+            record.runtime.dispatch()
 
-    _return_conn = give_back = _do_return_conn  # type: ignore[assignment]  # as above
+    _return_conn = release = _do_return_conn  # type: ignore[assignment]  # as above
 
     def dispose(self) -> None:
         """Close the idle connections now, and each of the others when it is returned.
@@ -259,13 +266,13 @@ class PenstockPool(LoopBoundPool):
 
         Where another thread runs the pool's event loop, that is done there.
         """
-        if self._keeper is not None:
-            if self._is_here():
-                self._keeper.dispose()
+        if self._runtime is not None:
+            if self._is_bound():
+                self._runtime.dispose()
             elif self._is_served_elsewhere():
-                self._keeper.in_loop(self._keeper.dispose)
+                self._runtime.in_loop(self._runtime.dispose)
             else:
-                self._keeper.abandon_all()
+                self._runtime.abandon_all()
         self._is_disposed = True
         self.logger.info("Pool disposed. %s", self.status())
 
@@ -304,7 +311,7 @@ class PenstockPool(LoopBoundPool):
         _checkin: bool = True,
     ) -> None:
         super()._invalidate(connection, exception, _checkin)
-        self._here.retire_older_than(self._invalidate_time)
+        self._bound_runtime.retire_older_than(self._invalidate_time)
 
     # The operator.
 
@@ -327,31 +334,32 @@ class PenstockPool(LoopBoundPool):
 
     def _set_limits(self, size: int, overflow: int) -> None:
         self.ledger.resize(size, overflow, monotonic())
-        self._carry_out()
+        self._dispatch()
 
     def suspend(self) -> None:
-        """Lend nothing until :meth:`resume`: askers wait, each up to its ``pool_timeout``."""
+        """Hand out nothing until :meth:`resume`: callers wait, each up to its ``pool_timeout``."""
         self._in_loop(self.ledger.suspend)
 
     def resume(self) -> None:
-        """Lend again, to those first who have waited longest."""
+        """Hand out again, to those first who have waited longest."""
         self._in_loop(self._lend_again)
 
     async def prefill(self) -> None:
         """Open connections until ``min_idle`` are ready; an attempt that fails ends it."""
-        if not self._is_here():
+        if not self._is_bound():
             self.bind_to_loop()
-        await self._here.prefill()
+        await self._bound_runtime.prefill()
 
     async def drain(self, timeout: float = 30.0) -> None:  # noqa: ASYNC109 - a bound, for callers
-        """Lend nothing any more, serve those who wait, and close each connection on its return.
+        """Hand out nothing any more, serve those who wait, and close each connection on its return.
 
         Args:
-            timeout: Seconds; then what is lent is taken back by force, and what opens given up.
+            timeout: Seconds; then what is checked out is taken back by force, and what opens given
+                up.
         """
-        if not self._is_here():
+        if not self._is_bound():
             self.bind_to_loop()
-        await self._here.drain(timeout)
+        await self._bound_runtime.drain(timeout)
 
 
 def _as_it_is(work: Coroutine[Any, Any, Record]) -> Coroutine[Any, Any, Record]:

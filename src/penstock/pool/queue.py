@@ -7,37 +7,37 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 
-from penstock.pool.slot import LENT, Slot
+from penstock.pool.slot import CHECKED_OUT, Slot
 
 __all__ = [
     "Admission",
     "AdmissionPolicy",
     "QueueClock",
-    "Refusal",
-    "Refused",
+    "RejectReason",
+    "Rejection",
     "Waiter",
     "Waiters",
     "WaitersTally",
 ]
 
 
-class Refused(StrEnum):
-    """The phase in which an asker was refused."""
+class RejectReason(StrEnum):
+    """The phase in which a caller was refused."""
 
     WAITING = "waiting"
-    """Its deadline passed while every connection was lent."""
+    """Its deadline passed while every connection was checked out."""
     CONNECTING = "connecting"
     """Its deadline passed while a connection was being opened."""
     SHED = "shed"
     """The queue had been standing for too long, and it was its turn to go."""
-    HOPELESS = "hopeless"
+    DEADLINE_UNREACHABLE = "hopeless"
     """At the pace of the queue its turn would have come after its deadline."""
     FULL = "full"
     """As many as may wait were waiting."""
     SUSPENDED = "suspended"
-    """Its deadline passed while lending was suspended."""
+    """Its deadline passed while checkout was suspended."""
     CLOSED = "closed"
-    """The pool lends nothing any more."""
+    """The pool hands out nothing any more."""
     NESTED = "nested"
     """It waited for itself: its task holds a connection of the saturated pool."""
     FAILED = "failed"
@@ -45,7 +45,7 @@ class Refused(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class Rejection:
     """What a waiter gets instead of a slot.
 
     Args:
@@ -53,7 +53,7 @@ class Refusal:
         error: What the driver raised, where a connection could not be opened.
     """
 
-    why: Refused
+    why: RejectReason
     error: BaseException | None = None
 
 
@@ -86,7 +86,7 @@ class AdmissionPolicy:
         """Seconds between two reports that the event loop runs, while anybody waits.
 
         A quarter of a second is little for a request and costs nothing; with a short
-        ``codel_interval`` an equally short standstill has to be seen.
+        ``codel_interval`` an equally short stall has to be seen.
         """
         return 0.25 if self.codel_target is None else min(0.25, self.codel_interval / 4)
 
@@ -204,7 +204,7 @@ class Admission:
         self._handed_over_at: deque[float] = deque(maxlen=PACE_SAMPLES)
         """The newest hand-overs since the queue began to fill."""
 
-    def refuses(self, waiting: float, now: float, patience: float) -> Refused | None:
+    def refuses(self, waiting: float, now: float, patience: float) -> RejectReason | None:
         """Return why a caller is rejected; None where it may wait.
 
         Args:
@@ -213,19 +213,19 @@ class Admission:
             patience: Seconds until the caller gives up.
 
         Returns:
-            ``FULL`` where too many wait, ``HOPELESS`` where at the pace of this busy period the
-            caller's turn would come too late.
+            ``FULL`` where too many wait, ``DEADLINE_UNREACHABLE`` where at the pace of this busy
+            period the caller's turn would come too late.
         """
         self._demand.came(now)
         if waiting < 0:
             return None
         most = self.policy.max_waiting
         if most is not None and waiting >= most:
-            return Refused.FULL
+            return RejectReason.FULL
         if len(self._handed_over_at) == PACE_SAMPLES:
             pace = (now - self._handed_over_at[0]) / (PACE_SAMPLES - 1)
             if (waiting + 1) * pace > patience:
-                return Refused.HOPELESS
+                return RejectReason.DEADLINE_UNREACHABLE
         return None
 
     def busy(self, now: float) -> None:
@@ -308,7 +308,7 @@ class Waiter(ABC):
         """Take the slot, or return False where it is no longer wanted."""
 
     @abstractmethod
-    def refuse(self, refusal: Refusal) -> None:
+    def refuse(self, refusal: Rejection) -> None:
         """Learn that there will be no slot."""
 
 
@@ -317,14 +317,14 @@ class WaitersTally:
     """What has happened in the queue so far.
 
     ``queued`` is ``handed_over``, ``refused``, ``withdrawn`` and who waits now together.
-    ``turned_away`` never came to wait.
+    ``rejected`` never came to wait.
     """
 
     queued: int = 0
     handed_over: int = 0
     refused: int = 0
     withdrawn: int = 0
-    turned_away: int = 0
+    rejected: int = 0
 
 
 class Waiters:
@@ -346,7 +346,7 @@ class Waiters:
     def __len__(self) -> int:
         return len(self.queue)
 
-    def join(self, waiter: Waiter, ahead: float, now: float) -> Refusal | None:
+    def join(self, waiter: Waiter, ahead: float, now: float) -> Rejection | None:
         """Queue up at the end.
 
         Args:
@@ -361,8 +361,8 @@ class Waiters:
         moment = self._moment(now)
         why = self._admission.refuses(ahead, moment, waiter.deadline - now)
         if why is not None:
-            self.tally.turned_away += 1
-            return Refusal(why)
+            self.tally.rejected += 1
+            return Rejection(why)
         waiter.arrived, waiter.queued_at = now, moment
         self.queue[waiter] = None
         self.tally.queued += 1
@@ -391,11 +391,11 @@ class Waiters:
         return moment
 
     def forget_pace(self) -> None:
-        """Call nobody's waiting hopeless by the pace so far: lending is suspended."""
+        """Call nobody's waiting hopeless by the pace so far: checkout is suspended."""
         self._admission.forget_pace()
 
     def begin_anew(self, now: float) -> None:
-        """Judge nobody by the time that has passed: lending was suspended."""
+        """Judge nobody by the time that has passed: checkout was suspended."""
         moment = self._clock.start(now)
         self._admission.begin_anew(moment)
         for waiter in self.queue:
@@ -409,24 +409,24 @@ class Waiters:
         self.tally.withdrawn += 1
         return True
 
-    def refuse(self, waiter: Waiter, refusal: Refusal) -> None:
+    def refuse(self, waiter: Waiter, refusal: Rejection) -> None:
         """Answer a waiter, if it still waits, that there will be no slot."""
         if waiter in self.queue:
             del self.queue[waiter]
             self.tally.refused += 1
             waiter.refuse(refusal)
 
-    def refuse_oldest(self, refusal: Refusal) -> None:
+    def refuse_oldest(self, refusal: Rejection) -> None:
         """Answer the oldest waiter that there will be no slot."""
         self.refuse(next(iter(self.queue)), refusal)
 
-    def refuse_all(self, refusal: Refusal) -> None:
+    def refuse_all(self, refusal: Rejection) -> None:
         """Answer everybody that there will be no slot."""
         while self.queue:
             self.refuse_oldest(refusal)
 
     def hand_over(self, slot: Slot, now: float, *, may_shed: bool = True) -> bool:
-        """Lend the slot to the oldest waiter who still wants it and may have it; False if none.
+        """Hand out the slot to the oldest waiter who still wants it and may have it; False if none.
 
         Args:
             slot: A free one.
@@ -441,7 +441,7 @@ class Waiters:
         if self._offer(slot, now, moment):
             for waiter in shed:
                 self.tally.refused += 1
-                waiter.refuse(Refusal(Refused.SHED))
+                waiter.refuse(Rejection(RejectReason.SHED))
             return True
         self.queue.update(dict.fromkeys(shed))
         return self._offer(slot, now, moment)
@@ -456,8 +456,8 @@ class Waiters:
         while self.queue:
             waiter, _ = self.queue.popitem(last=False)
             if waiter.accept(slot):
-                slot.state = LENT
-                slot.lent_at = now
+                slot.state = CHECKED_OUT
+                slot.checked_out_at = now
                 self.tally.handed_over += 1
                 self._admission.handed_over(moment - waiter.queued_at, moment)
                 return True

@@ -15,25 +15,31 @@ from penstock.drivers.capabilities import driver_of
 from penstock.drivers.driver import Driver, Trace
 from penstock.drivers.effects import Effect
 from penstock.log_limit import LogLimit
-from penstock.pool.errors import LoanReclaimed, PoolClosed, PoolTimeout, is_transient, refusal_error
-from penstock.pool.events import CheckoutRefused
-from penstock.pool.housekeeper import Schedule
-from penstock.pool.liveness import Hangups, Questions
-from penstock.pool.queue import Refusal, Refused
+from penstock.pool.errors import (
+    LeaseReclaimed,
+    PoolClosed,
+    PoolTimeout,
+    is_transient,
+    refusal_error,
+)
+from penstock.pool.events import CheckoutRejected
+from penstock.pool.housekeeper import Housekeeper
+from penstock.pool.liveness import Pinger, SocketMonitor
+from penstock.pool.queue import Rejection, RejectReason
 from penstock.pool.record import Record
-from penstock.pool.slot import CHECKING, IDLE, LENT, CloseReason, Slot
-from penstock.pool.worker import Timers, Upkeep
+from penstock.pool.slot import CHECKED_OUT, CHECKING, IDLE, CloseReason, Slot
+from penstock.pool.worker import ConnectionWorker, Timers
 
 if TYPE_CHECKING:
     from penstock.pool.binding import LoopBoundPool
 
-__all__ = ["Keeper"]
+__all__ = ["PoolRuntime"]
 
 _UNKNOWN = Driver()
 """Of connections that a creator or a ``do_connect`` listener has brought from elsewhere."""
 
 
-class Keeper:
+class PoolRuntime:
     """Looks after the connections of one pool on one event loop.
 
     Args:
@@ -50,15 +56,15 @@ class Keeper:
         self.dialect = pool._dialect  # noqa: SLF001 - the base class's
         self.pre_pings = pool._pre_ping  # noqa: SLF001 - as above
         self._driver = driver_of(self.dialect)
-        self.hangups = Hangups()
-        self.upkeep = Upkeep(self)
-        self.questions = Questions(self)
+        self.socket_monitor = SocketMonitor()
+        self.worker = ConnectionWorker(self)
+        self.pinger = Pinger(self)
         self.nested_log_limit = LogLimit()
-        self.lost: deque[Record] = deque()
-        """Returned without a connection: the garbage collector may do that at any moment, amid
+        self.reclaim_queue: deque[Record] = deque()
+        """Returned without a connection: the garbage collector may do that at any moment, during
         the ledger's own work or in another thread, so that it is looked at later."""
-        self._schedule = Schedule(self.ledger, self.policy.upkeep)
-        self.timers = Timers(self, self._schedule)
+        self._housekeeper = Housekeeper(self.ledger, self.policy.worker)
+        self.timers = Timers(self, self._housekeeper)
         self._records: dict[int, Record] = {}
         """By the identity of the connection, of which the record keeps a reference."""
         self._drained = asyncio.Event()
@@ -76,7 +82,7 @@ class Keeper:
         record.is_closed = driver.is_closed(connection)
         record.trace = driver.trace(connection)
         record.trace.effects = Effect.NONE  # what `connect` listeners have set is there to stay
-        self.hangups.watch(record, driver.fileno(connection))
+        self.socket_monitor.watch(record, driver.fileno(connection))
         self._records[id(connection)] = record
 
     def forget(self, record: Record) -> None:
@@ -84,12 +90,12 @@ class Keeper:
         self._records.pop(id(record.known), None)
         record.known = None
         record.is_closed = _not_to_be_used
-        self.hangups.forget(record)
+        self.socket_monitor.forget(record)
 
     def lives(self, record: Record) -> bool:
         """Tell without a round trip whether the record's connection is still open."""
-        self.hangups.look(monotonic())
-        return not (record.hung_up or record.is_closed())
+        self.socket_monitor.poll(monotonic())
+        return not (record.peer_closed or record.is_closed())
 
     def close_later(self, connection: Any) -> bool:
         """Have a connection closed whose slot counts until then; False if it is not known."""
@@ -98,18 +104,18 @@ class Keeper:
             return False
         self.forget(record)
         record.repair = True
-        self.in_loop(lambda: self.upkeep.take_down(record, connection, mend=False))
+        self.in_loop(lambda: self.worker.tear_down(record, connection, recover=False))
         return True
 
-    def mends(self, record: Record) -> bool:
-        """Have the record's connection mended after a cancellation; False if it cannot be."""
+    def recovers(self, record: Record) -> bool:
+        """Have the record's connection recovered after a cancellation; False if it cannot be."""
         connection = record.dbapi_connection
         if record.known is not connection or not self.lives(record):
             return False
         if not self.driver_of(connection).can_recover:
             return False
         self.forget(record)
-        self.upkeep.take_down(record, connection, mend=True)
+        self.worker.tear_down(record, connection, recover=True)
         return True
 
     def undo(self, record: Record) -> bool:
@@ -129,7 +135,7 @@ class Keeper:
         elif _resets_pipelined(driver, connection, effects):
             driver.reset_pipelined(connection)
             record.reads_only = False
-        elif self.mends(record):
+        elif self.recovers(record):
             record.dbapi_connection = None
             return True
         else:
@@ -141,21 +147,25 @@ class Keeper:
         return not all(map(_is_own, self.pool.dispatch.connect))
 
     def retire_older_than(self, started: float) -> None:
-        """Lend no connection again that was opened before the whole pool was invalidated.
+        """Hand out no connection again that was opened before the whole pool was invalidated.
 
         Args:
             started: That moment by the wall clock, as SQLAlchemy notes it.
         """
         for slot in list(self.ledger):
             record: Record | None = slot.content
-            if slot.state in (IDLE, LENT, CHECKING) and record and record.starttime < started:
+            if (
+                slot.state in (IDLE, CHECKED_OUT, CHECKING)
+                and record
+                and record.starttime < started
+            ):
                 self.ledger.retire(slot, CloseReason.INVALID)
-        self.carry_out()
+        self.dispatch()
 
-    def distrust_idle(self) -> None:
+    def evict_stale_idle(self) -> None:
         """Close what has been idle for so long that it would be pinged: one was found silent.
 
-        Each of them could cost the asker another ``ping_timeout``.
+        Each of them could cost the caller another ``ping_timeout``.
         """
         long_ago = monotonic() - self.policy.idle_before_ping
         self._retire_idle(lambda slot: slot.since <= long_ago)
@@ -168,7 +178,7 @@ class Keeper:
         for slot in list(self.ledger):
             if slot.state is IDLE and is_unfit(slot):
                 self.ledger.retire(slot, CloseReason.DEAD)
-        self.carry_out()
+        self.dispatch()
 
     def retry_for(self, timeout: float | None) -> float:
         """Return for how many seconds a failed connect is tried again for one caller.
@@ -182,7 +192,7 @@ class Keeper:
         return math.inf if timeout else 0.0
 
     def reconnected(self, record: Record, asked_at: float | None = None) -> Any:
-        """Return a connection for a lent record that has lost its own. Runs in a greenlet.
+        """Return a connection for a checked out record that has lost its own. Runs in a greenlet.
 
         Args:
             record: Whose connection is gone, or about to be closed.
@@ -205,9 +215,9 @@ class Keeper:
             if not limit.expired():
                 raise
             backoff, waited = self.ledger.backoff, monotonic() - asked_at
-            why = Refused.FAILED if asked_at < backoff.until else Refused.CONNECTING
-            self.listeners.tell(CheckoutRefused(why, waited))
-            if why is Refused.FAILED and backoff.last_error is not None:
+            why = RejectReason.FAILED if asked_at < backoff.until else RejectReason.CONNECTING
+            self.listeners.tell(CheckoutRejected(why, waited))
+            if why is RejectReason.FAILED and backoff.last_error is not None:
                 raise backoff.last_error.with_traceback(None) from None
             raise self.refusal(why, waited) from error
 
@@ -228,7 +238,7 @@ class Keeper:
         backoff = self.ledger.backoff
         while True:
             try:
-                return await self.upkeep.connect(record)
+                return await self.worker.connect(record)
             except Exception as error:
                 now = monotonic()
                 if not is_transient(error) or self.ledger.closed or now >= retry_until:
@@ -236,7 +246,9 @@ class Keeper:
                 backoff.failed(now, error, refused=False)
             await asyncio.sleep(max(0.0, backoff.until - monotonic()))
 
-    def refusal(self, why: Refused, waited: float, limit: str = "") -> PoolTimeout | PoolClosed:
+    def refusal(
+        self, why: RejectReason, waited: float, limit: str = ""
+    ) -> PoolTimeout | PoolClosed:
         """Make the error for a caller who gets no connection.
 
         Args:
@@ -256,60 +268,60 @@ class Keeper:
 
     # What comes back without a connection.
 
-    def give_up(self, record: Record, error: BaseException) -> None:
-        """Take back a lent record whose connection turned out to be broken."""
+    def evict(self, record: Record, error: BaseException) -> None:
+        """Take back a checked out record whose connection turned out to be broken."""
         try:
             record.invalidate(error)
         finally:
             self._take_back(record)
-            self.carry_out()
+            self.dispatch()
 
     async def reclaim(self, slot: Slot, why: str) -> None:
-        """Take a connection from its borrower, who finds it closed at the next use."""
-        if slot.state is LENT:
+        """Take a connection from its holder, who finds it closed at the next use."""
+        if slot.state is CHECKED_OUT:
             slot.content.is_orphan = True
-            await greenlet_spawn(self.give_up, slot.content, LoanReclaimed(why))
+            await greenlet_spawn(self.evict, slot.content, LeaseReclaimed(why))
 
-    def came_back_empty(self, record: Record) -> None:
+    def returned_without_connection(self, record: Record) -> None:
         """Note a return without a connection, at any moment and from any thread."""
         if not self.dialect.has_terminate:
             # SQLAlchemy leaves a lost one to its own finaliser: nothing may hold it.
             self.forget(record)
             if not record.repair:
                 record.trace = Trace()
-        self.lost.append(record)
-        self.in_loop(self.collect)
+        self.reclaim_queue.append(record)
+        self.in_loop(self.drain_reclaimed)
 
-    def collect(self) -> None:
+    def drain_reclaimed(self) -> None:
         """Look at what came back without a connection."""
-        while self.lost:
-            self._take_back(self.lost.popleft())
-        self.carry_out()
+        while self.reclaim_queue:
+            self._take_back(self.reclaim_queue.popleft())
+        self.dispatch()
 
     def _take_back(self, record: Record) -> None:
         slot = record.slot
-        if slot.state is not LENT or slot.content is not record:
+        if slot.state is not CHECKED_OUT or slot.content is not record:
             return
-        slot.loan = slot.route = None
+        slot.lease = slot.route = None
         if self.listeners.are_there:
-            self.listeners.returned(monotonic() - slot.lent_at)
+            self.listeners.returned(monotonic() - slot.checked_out_at)
         if record.dbapi_connection is not None:
             self.ledger.discard(slot, CloseReason.INVALID)
         elif record.repair:
-            self.ledger.mend(slot)
+            self.ledger.recover(slot)
         elif record.repaired is not None:
             record.dbapi_connection, record.repaired = record.repaired, None
-            self.ledger.give_back(slot, monotonic())
+            self.ledger.release(slot, monotonic())
         else:
             self.forget(record)
-            self.upkeep.vacate(slot, CloseReason.LOST)
+            self.worker.vacate(slot, CloseReason.LOST)
 
     # What is due.
 
-    def carry_out(self) -> None:
+    def dispatch(self) -> None:
         """Start the work that the ledger has ordered."""
-        if self.ledger.orders:
-            self.upkeep.carry_out()
+        if self.ledger.actions:
+            self.worker.dispatch()
         if self.ledger.closed and not self.ledger.open:
             self._drained.set()
 
@@ -320,7 +332,7 @@ class Keeper:
 
     def in_background(self, work: Coroutine[Any, Any, None]) -> None:
         """Have something done in a task of its own."""
-        self.upkeep.start(work, "reclaim")
+        self.worker.start(work, "reclaim")
 
     # The operator.
 
@@ -329,17 +341,17 @@ class Keeper:
         self.timers.wake()
         failures = self.ledger.tally.open_failures
         while self.ledger.tally.open_failures == failures:
-            self._schedule.fill(monotonic())
-            if not self.ledger.orders and not self.ledger.opening:
+            self._housekeeper.fill(monotonic())
+            if not self.ledger.actions and not self.ledger.opening:
                 return
-            self.carry_out()
-            await self.upkeep.connected()
+            self.dispatch()
+            await self.worker.connected()
 
     async def drain(self, seconds: float) -> None:
-        """Lend nothing any more, and wait for what is lent; then take it back by force."""
-        self._schedule.resting = True
+        """Stop checkouts, wait for what is checked out, then take it back by force."""
+        self._housekeeper.resting = True
         self.ledger.close()
-        self.carry_out()
+        self.dispatch()
         try:
             async with asyncio.timeout(seconds):
                 await self._drained.wait()
@@ -347,24 +359,25 @@ class Keeper:
             await self._take_back_all(f"The pool was drained, and waited for {seconds:g} s.")
 
     async def _take_back_all(self, why: str) -> None:
-        # Again and again, for what was being opened may be lent meanwhile; each close is bounded.
+        # Again and again, for what was being opened may be checked out meanwhile; each close is
+        # bounded.
         while not self._drained.is_set():
-            self.ledger.waiters.refuse_all(Refusal(Refused.CLOSED))
-            self.upkeep.stop_connecting()
-            for slot in [slot for slot in self.ledger if slot.state is LENT]:
+            self.ledger.waiters.refuse_all(Rejection(RejectReason.CLOSED))
+            self.worker.stop_connecting()
+            for slot in [slot for slot in self.ledger if slot.state is CHECKED_OUT]:
                 await self.reclaim(slot, why)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._drained.wait(), 0.05)
 
     def dispose(self) -> None:
         """Close what is idle, and the rest when it comes back; in a greenlet, wait for it."""
-        self._schedule.resting = True
+        self._housekeeper.resting = True
         self.ledger.dispose()
-        self.carry_out()
+        self.dispatch()
         if in_greenlet():
-            await_(self.upkeep.settled())
+            await_(self.worker.settled())
             self.ledger.dispose()  # what was opened meanwhile for those who waited
-            self.carry_out()
+            self.dispatch()
 
     def abandon_all(self) -> None:
         """Drop every connection: their loop is gone or not running."""

@@ -7,12 +7,12 @@ from random import Random
 from typing import Any
 
 __all__ = [
+    "CHECKED_OUT",
     "CHECKING",
     "CLOSING",
     "IDLE",
-    "LENT",
-    "MENDING",
     "OPENING",
+    "RECOVERING",
     "Backoff",
     "CloseReason",
     "Lifetime",
@@ -26,15 +26,15 @@ class SlotState(Enum):
 
     OPENING = "opening"
     IDLE = "idle"
-    LENT = "lent"
+    CHECKED_OUT = "checked out"
     CHECKING = "checking"
-    MENDING = "mending"
+    RECOVERING = "recovering"
     CLOSING = "closing"
 
 
-# A name of the module is found faster than a member of the enumeration, twice per loan.
-OPENING, IDLE, LENT = SlotState.OPENING, SlotState.IDLE, SlotState.LENT
-CHECKING, MENDING, CLOSING = SlotState.CHECKING, SlotState.MENDING, SlotState.CLOSING
+# A name of the module is found faster than a member of the enumeration, twice per lease.
+OPENING, IDLE, CHECKED_OUT = SlotState.OPENING, SlotState.IDLE, SlotState.CHECKED_OUT
+CHECKING, RECOVERING, CLOSING = SlotState.CHECKING, SlotState.RECOVERING, SlotState.CLOSING
 
 
 class CloseReason(StrEnum):
@@ -53,7 +53,7 @@ class CloseReason(StrEnum):
     STATE = "state"
     """Its lease left session state on the server that cannot be undone in place."""
     LOST = "lost"
-    """Whoever had borrowed it detached it, lost it, or kept it for too long."""
+    """Whoever had checked out it detached it, lost it, or kept it for too long."""
 
 
 class Slot:
@@ -63,17 +63,17 @@ class Slot:
 
     Args:
         now: When the connection was ordered.
-        for_upkeep: Whether no waiter asked for it.
+        for_housekeeping: Whether no waiter asked for it.
         replaces: The slot that is retired when this one has opened.
     """
 
     __slots__ = (
+        "checked_out_at",
         "content",
-        "doomed",
+        "eviction",
         "expires_at",
-        "for_upkeep",
-        "lent_at",
-        "loan",
+        "for_housekeeping",
+        "lease",
         "opened_at",
         "replaces",
         "retire_at",
@@ -84,35 +84,35 @@ class Slot:
     )
 
     def __init__(
-        self, now: float, *, for_upkeep: bool = False, replaces: "Slot | None" = None
+        self, now: float, *, for_housekeeping: bool = False, replaces: "Slot | None" = None
     ) -> None:
         self.state = OPENING
         self.since = now
-        """When its connection was last known to work: opened, returned, mended or pinged."""
-        self.lent_at = now
+        """When its connection was last known to work: opened, returned, recovered or pinged."""
+        self.checked_out_at = now
         self.opened_at = now
         self.retire_at = math.inf
         """When it is to be replaced; spread, so that connections of one age do not go together."""
         self.expires_at = math.inf
-        """From here on it is not lent any more."""
-        self.doomed: CloseReason | None = None
-        """Why it is closed instead of lent again when it comes back."""
-        self.for_upkeep = for_upkeep
+        """From here on it is not checked out any more."""
+        self.eviction: CloseReason | None = None
+        """Why it is closed instead of checked out again when it comes back."""
+        self.for_housekeeping = for_housekeeping
         self.replaces = replaces
         self.content: Any = None
         """The driver's own: nothing here looks into it."""
-        self.loan: Any = None
-        """Who has it, while it is lent; the driver's own as well."""
+        self.lease: Any = None
+        """Who has it, while it is checked out; the driver's own as well."""
         self.route: Callable[[], str] | None = None
-        """Says in words who has it, while it is lent; None outside requests."""
+        """Says in words who has it, while it is checked out; None outside requests."""
         self.waited_before = (math.nan, 0.0)
-        """When it was lent last to somebody who had to wait, and for how many seconds."""
+        """When it was checked out last to somebody who had to wait, and for how many seconds."""
 
     @property
     def waited(self) -> float:
         """Seconds for which its holder has waited for it."""
-        lent_at, seconds = self.waited_before
-        return seconds if lent_at == self.lent_at else 0.0
+        checked_out_at, seconds = self.waited_before
+        return seconds if checked_out_at == self.checked_out_at else 0.0
 
 
 JITTER = 0.1
@@ -146,7 +146,7 @@ class Lifetime:
         return opened_at + self.recycle * (1.0 - JITTER * self._random.random())
 
     def expires_at(self, opened_at: float) -> float:
-        """Return when it may not be lent any more."""
+        """Return when it may not be checked out any more."""
         return math.inf if self.recycle < 0 else opened_at + self.recycle
 
 

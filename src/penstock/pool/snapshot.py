@@ -14,17 +14,17 @@ class PoolSnapshot:
         limit: Connections that it may have open at once (``pool_size + max_overflow``);
             0 where the pool keeps none and sets no limit (serverless).
         checked_in: Open connections that wait in the pool.
-        checked_out: Connections that are lent.
-        overflow: Lent or open connections above ``size``; never negative.
+        checked_out: Connections that are checked out.
+        overflow: Checked out or open connections above ``size``; never negative.
         opening: Connections that are being opened.
         invalid: Connections that are being closed, or cleaned up after a cancelled query.
-        waiting: Askers that wait for a connection.
-        suspended: Whether lending is suspended.
-        closed: Whether the pool lends nothing any more.
+        waiting: Callers that wait for a connection.
+        suspended: Whether checkout is suspended.
+        closed: Whether the pool hands out nothing any more.
         opened_total: Connections opened so far.
         closed_total: Connections closed so far.
         open_failures_total: Connections that could not be opened so far.
-        refused_total: Askers that got no connection so far.
+        rejected_total: Callers that got no connection so far.
         last_open_error: What the newest failure to open a connection was, while it lasts.
     """
 
@@ -41,17 +41,17 @@ class PoolSnapshot:
     opened_total: int = 0
     closed_total: int = 0
     open_failures_total: int = 0
-    refused_total: int = 0
+    rejected_total: int = 0
     last_open_error: str | None = None
 
     @property
     def utilisation(self) -> float:
-        """Share of ``limit`` that is lent, from 0.0 to 1.0; 0.0 where there is no limit."""
+        """Share of ``limit`` that is checked out, from 0.0 to 1.0; 0.0 where there is no limit."""
         return self.checked_out / self.limit if self.limit else 0.0
 
     def __str__(self) -> str:
         text = (
-            f"{self.checked_out} of {self.limit or 'any number'} connections lent, "
+            f"{self.checked_out} of {self.limit or 'any number'} connections checked out, "
             f"{self.checked_in} idle, {self.opening} opening, {self.invalid} being closed or "
             f"cleaned up, {self.waiting} waiting"
         )

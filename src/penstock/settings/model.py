@@ -218,7 +218,7 @@ class DatabaseSettings(BaseModel):
         30.0, ge=0, le=86400, description="Idleness after which a connection is tested first."
     )
     leak_after: Annotated[RealOrOff, SECONDS] = Field(
-        gt=0, le=86400, description="How long a connection is lent before that is reported."
+        gt=0, le=86400, description="How long a connection is checked out before that is reported."
     )
     reclaim_leaks: bool = Field(
         default=False, description="Whether what is reported is also taken back by force."

@@ -103,9 +103,10 @@ class Profile:
         pool_pre_ping: Whether a connection is tested when it is checked out.
         echo: Whether every statement is logged.
         min_idle: Connections that are kept ready, as far as ``pool_size`` allows.
-        codel_target: Seconds that the wait may last before waiters are turned away; None for ever.
+        codel_target: Seconds that the wait may last before waiters are rejected; None for ever.
         codel_interval: Seconds for which it has to last longer than that.
-        leak_after: Seconds after which a connection that is still lent is reported; None for never.
+        leak_after: Seconds after which a connection that is still checked out is reported; None
+            for never.
         nested_checkout: What is done with a task that would wait for itself.
     """
 
@@ -251,7 +252,7 @@ PROXIES: Mapping[Proxy, IdleLimit] = {
 # They put a database that nobody uses to sleep, which is no use if the pool keeps it awake.
 SLEEPING = frozenset({Proxy.NEON})
 
-# They lend one server connection to many clients in turn, so a statement prepared by one client
+# They hand out one server connection to many clients in turn, so a statement prepared by one client
 # may be missing for it later, or be another client's. PgBouncer does so before 1.21 and wherever
 # max_prepared_statements is 0, as in Azure's; without a cache it is right on every version.
 SHARING = frozenset({Proxy.AZURE_PGBOUNCER, Proxy.PGBOUNCER, Proxy.SUPAVISOR})

@@ -6,35 +6,35 @@ from typing import Any
 
 from penstock.drivers.effects import Effect
 from penstock.drivers.sql_text import shape
-from penstock.pool.lease import STATEMENT_KEY, Loan
-from penstock.pool.slot import LENT, Slot
-from penstock.telemetry.snapshot import NO_ROUTE, STATES, Lease
+from penstock.pool.lease import STATEMENT_KEY, Lease
+from penstock.pool.slot import CHECKED_OUT, Slot
+from penstock.telemetry.snapshot import NO_ROUTE, STATES, LeaseSample
 
-__all__ = ["AT_REST_KEY", "Leases", "count_at_rest", "in_transaction"]
+__all__ = ["IDLE_IN_TRANSACTION_KEY", "Leases", "count_idle_in_transaction", "in_transaction"]
 
-AT_REST_KEY = "penstock_at_rest_since"
+IDLE_IN_TRANSACTION_KEY = "penstock_at_rest_since"
 """Where in a connection's ``info`` the moment stands at which its last statement ended, on the
 monotonic clock; infinity while one runs."""
 
-AT_REST_FOR = 5.0
+IDLE_IN_TRANSACTION_AFTER = 5.0
 """Seconds without a statement that are no mere pause between two."""
 
 
-def count_at_rest(slots: Iterable[Slot], now: float) -> int:
+def count_idle_in_transaction(slots: Iterable[Slot], now: float) -> int:
     """Return how many connections are held by a transaction that has done nothing for 5 seconds.
 
     Args:
         slots: Of the pool's ledger.
         now: By the monotonic clock, in seconds.
     """
-    return sum(slot.state is LENT and _is_at_rest(slot, now) for slot in slots)
+    return sum(slot.state is CHECKED_OUT and _is_idle_in_transaction(slot, now) for slot in slots)
 
 
-def _is_at_rest(slot: Slot, now: float) -> bool:
+def _is_idle_in_transaction(slot: Slot, now: float) -> bool:
     record = slot.content
-    since = record.info.get(AT_REST_KEY, inf)
-    # What is older than the loan is the borrower's before.
-    if since < slot.lent_at or now - since < AT_REST_FOR:
+    since = record.info.get(IDLE_IN_TRANSACTION_KEY, inf)
+    # What is older than the lease is the holder's before.
+    if since < slot.checked_out_at or now - since < IDLE_IN_TRANSACTION_AFTER:
         return False
     return in_transaction(record)
 
@@ -45,7 +45,7 @@ def in_transaction(record: Any) -> bool:
     if connection is None:
         return False
     try:
-        is_open: bool = record.keeper.driver_of(connection).is_in_transaction(connection)
+        is_open: bool = record.runtime.driver_of(connection).is_in_transaction(connection)
     except Exception:  # noqa: BLE001 - it is closed
         return False
     return is_open
@@ -67,7 +67,9 @@ class Leases:
         self._leak_after = inf if leak_after is None else leak_after
         self._is_mysql = is_mysql
 
-    def look(self, slots: Iterable[Slot], monotonic: float, now: float, most: int) -> list[Lease]:
+    def look(
+        self, slots: Iterable[Slot], monotonic: float, now: float, most: int
+    ) -> list[LeaseSample]:
         """Return the leases that have lasted longest, these first.
 
         Args:
@@ -76,14 +78,17 @@ class Leases:
             now: The same as Unix time.
             most: How many at most.
         """
-        lent = sorted((slot for slot in slots if slot.state is LENT), key=lambda slot: slot.lent_at)
-        return [self._lease(slot, monotonic, now) for slot in lent[:most]]
+        checked_out = sorted(
+            (slot for slot in slots if slot.state is CHECKED_OUT),
+            key=lambda slot: slot.checked_out_at,
+        )
+        return [self._lease(slot, monotonic, now) for slot in checked_out[:most]]
 
-    def _lease(self, slot: Slot, monotonic: float, now: float) -> Lease:
-        age = monotonic - slot.lent_at
+    def _lease(self, slot: Slot, monotonic: float, now: float) -> LeaseSample:
+        age = monotonic - slot.checked_out_at
         record, route = slot.content, slot.route
         lasts = bool(record.trace.effects & Effect.LASTING)
-        return Lease(
+        return LeaseSample(
             route=NO_ROUTE if route is None else _called(route),
             since=now - age,
             state=_state(slot),
@@ -93,7 +98,7 @@ class Leases:
 
     def _statement(self, slot: Slot) -> str:
         # Of a lease that is not noted it may be the one before's.
-        statement = slot.content.info.get(STATEMENT_KEY) if isinstance(slot.loan, Loan) else None
+        statement = slot.content.info.get(STATEMENT_KEY) if isinstance(slot.lease, Lease) else None
         return shape(statement[:_LOOKED_AT], is_mysql=self._is_mysql) if statement else ""
 
 
@@ -106,6 +111,6 @@ def _called(route: Callable[[], str]) -> str:
 
 def _state(slot: Slot) -> str:
     info: dict[Any, Any] = slot.content.info
-    if info.get(AT_REST_KEY) == inf:
+    if info.get(IDLE_IN_TRANSACTION_KEY) == inf:
         return STATES[0]
     return STATES[1] if in_transaction(slot.content) else STATES[2]

@@ -7,18 +7,18 @@ from math import nan
 
 from penstock.pool.errors import ConnectFailed, FailureReason, reason_of
 from penstock.pool.events import (
-    CheckoutRefused,
+    CheckoutRejected,
     ConnectionClosed,
-    ConnectionMended,
     ConnectionOpened,
-    LoanLeaked,
+    ConnectionRecovered,
+    LeaseLeaked,
     NestedCheckoutSeen,
     OpeningFailed,
     Pinged,
     PoolEvent,
 )
-from penstock.pool.lease import borrower_route
-from penstock.pool.queue import Refused
+from penstock.pool.lease import holder_route
+from penstock.pool.queue import RejectReason
 from penstock.pool.slot import CloseReason
 from penstock.pool.snapshot import PoolSnapshot
 from penstock.telemetry.schema import (
@@ -30,13 +30,13 @@ from penstock.telemetry.schema import (
     SAMPLE,
     SECONDS_KEPT,
 )
-from penstock.telemetry.snapshot import NO_ROUTE, Lease
+from penstock.telemetry.snapshot import NO_ROUTE, LeaseSample
 from penstock.telemetry.tables import routes_of, statements_of, write_leases
 from penstock.telemetry.worker_file import WorkerFile
 
 __all__ = ["NOT_KNOWN", "Recorder", "ServerNumbers"]
 
-YOUNG = 60.0
+YOUNG_AGE = 60.0
 """Seconds below which a connection that ended was short-lived."""
 SHORTEST_WAIT = 2 * BOUNDS[0]
 """Seconds; the first bucket is for those who had not to wait."""
@@ -50,8 +50,8 @@ _SUM = len(BOUNDS) + 1
 _SECOND = tuple(name for name in SAMPLE if name in COUNTERS)
 """Counters whose growth within a second is part of its sample."""
 _GAUGES = ("size", "limit", "checked_in", "checked_out", "overflow", "opening", "invalid")
-_SHED = (Refused.SHED, Refused.HOPELESS, Refused.FULL)
-_TIMEOUTS = (Refused.WAITING, Refused.CONNECTING)
+_SHED = (RejectReason.SHED, RejectReason.DEADLINE_UNREACHABLE, RejectReason.FULL)
+_TIMEOUTS = (RejectReason.WAITING, RejectReason.CONNECTING)
 _BROKEN = (CloseReason.DEAD, CloseReason.INVALID, CloseReason.LOST)
 
 ServerNumbers = tuple[float, float, float, float]
@@ -79,23 +79,23 @@ class Recorder:
         self.is_cut_off = False
         """Whether a connection has died since one was opened."""
 
-    # The hot path: once for each loan.
+    # The hot path: once for each lease.
 
     def returned(self, held: float, /) -> None:
-        """Take note of a connection that came back after so many seconds."""
+        """Record a connection that came back after so many seconds."""
         numbers = self._numbers
         numbers[_CHECKINS] += 1.0
         numbers[_HOLD + bisect_left(BOUNDS, held)] += 1.0
         numbers[_HOLD + _SUM] += held
-        route = borrower_route.get()
+        route = holder_route.get()
         row = self._routes.row(NO_ROUTE if route is None else route())
         numbers[row] += 1.0
         numbers[row + 1] += held
-        if held > numbers[row + 2]:  # noqa: PLR1730 - a call costs more, on every loan
+        if held > numbers[row + 2]:  # noqa: PLR1730 - a call costs more, on every lease
             numbers[row + 2] = held
 
     def waited(self, seconds: float, /) -> None:
-        """Take note of a loan that had to be waited for."""
+        """Record a lease that had to be waited for."""
         self._numbers[_WAITS] += 1.0
         self._time("wait", max(seconds, SHORTEST_WAIT))
         self._wait_longest = max(self._wait_longest, seconds)
@@ -103,7 +103,7 @@ class Recorder:
     # What happens seldom.
 
     def __call__(self, event: PoolEvent, /) -> None:
-        """Take note of what is no loan and no return."""
+        """Record what is no lease and no return."""
         match event:
             case ConnectionOpened(seconds=seconds):
                 self._count("opened")
@@ -116,11 +116,11 @@ class Recorder:
             case ConnectionClosed(why=why, age=age):
                 self._count("closed")
                 self._closed(why, age)
-            case ConnectionMended():
-                self._count("mended")
-            case CheckoutRefused(why=why, waited=waited):
+            case ConnectionRecovered():
+                self._count("recovered")
+            case CheckoutRejected(why=why, waited=waited):
                 self._refused(why, waited)
-            case LoanLeaked():
+            case LeaseLeaked():
                 self._count("leaks")
             case NestedCheckoutSeen():
                 self._count("nested")
@@ -142,10 +142,10 @@ class Recorder:
         if why in _BROKEN:
             self._count("died")
             self.is_cut_off = True
-        elif age < YOUNG and why is not CloseReason.DISPOSED:
+        elif age < YOUNG_AGE and why is not CloseReason.DISPOSED:
             self._count("short_lived")
 
-    def _refused(self, why: Refused, waited: float) -> None:
+    def _refused(self, why: RejectReason, waited: float) -> None:
         self._count("refused")
         if why in _SHED:
             self._count("shed")
@@ -154,11 +154,11 @@ class Recorder:
         self._wait_longest = max(self._wait_longest, waited)
 
     def committed(self, seconds: float) -> None:
-        """Take note of a COMMIT that the server has answered."""
+        """Record a COMMIT that the server has answered."""
         self._time("commit", seconds)
 
     def slow(self, statement: str, route: str, seconds: float, rows: int) -> None:
-        """Take note of a statement that took longer than ``slow_query``.
+        """Record a statement that took longer than ``slow_query``.
 
         Args:
             statement: Its shape, without values.
@@ -175,7 +175,7 @@ class Recorder:
         numbers[row + 5] = time.time()
 
     def repeated(self, statement: str, route: str, times: int) -> None:
-        """Take note of a statement that one request ran remarkably often.
+        """Record a statement that one request ran remarkably often.
 
         Args:
             statement: Its shape, without values.
@@ -189,25 +189,31 @@ class Recorder:
     # Once a second.
 
     def sample(
-        self, pool: PoolSnapshot, at_rest: int, oldest_wait: float, late: float, now: float
+        self,
+        pool: PoolSnapshot,
+        idle_in_transaction: int,
+        oldest_wait: float,
+        late: float,
+        now: float,
     ) -> None:
         """Add a second to the history.
 
         Args:
             pool: Its numbers.
-            at_rest: Lent connections on which nothing runs, within a transaction.
+            idle_in_transaction: Checked out connections on which nothing runs, within a
+                transaction.
             oldest_wait: Seconds for which the first in the queue waits.
             late: Seconds by which this comes too late.
             now: Unix time.
         """
         numbers = self._numbers
-        lent = numbers[_CHECKINS] + pool.checked_out
+        checked_out = numbers[_CHECKINS] + pool.checked_out
         # What was detached never comes back.
-        numbers[_CHECKOUTS] = max(numbers[_CHECKOUTS], lent)
-        # Who had not to wait is counted by nobody, to spare each loan the work.
+        numbers[_CHECKOUTS] = max(numbers[_CHECKOUTS], checked_out)
+        # Who had not to wait is counted by nobody, to spare each lease the work.
         numbers[_WAIT] = max(numbers[_WAIT], numbers[_CHECKOUTS] - numbers[_WAITS])
         values = {name: float(getattr(pool, name)) for name in (*_GAUGES, "waiting")}
-        values |= {"at": now, "at_rest": float(at_rest), "loop_late": late}
+        values |= {"at": now, "idle_in_transaction": float(idle_in_transaction), "loop_late": late}
         values |= self._growth()
         values["wait_longest"] = max(self._wait_longest, oldest_wait)
         values |= zip(SAMPLE[-4:], self.server, strict=True)
@@ -218,7 +224,7 @@ class Recorder:
             numbers[place + index] = values[name]
         numbers[LAYOUT.written] = float(written + 1)
 
-    def leases(self, leases: Sequence[Lease]) -> None:
+    def leases(self, leases: Sequence[LeaseSample]) -> None:
         """Write what is checked out at this moment, at most ``LEASES``."""
         write_leases(self._numbers, self._texts, leases)
 

@@ -57,7 +57,7 @@ def quantile(counts: Sequence[int], share: float) -> float:
 
 
 HISTOGRAMS = ("wait", "hold", "create", "ping", "commit")
-"""What is timed: the wait for a connection, its loan, opening one, pinging one, COMMIT."""
+"""What is timed: the wait for a connection, its lease, opening one, pinging one, COMMIT."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,21 +91,21 @@ class Counters:
     """What has happened since a worker's start.
 
     Args:
-        checkouts: Connections lent.
+        checkouts: Connections checked out.
         waits: Of them, those that had to be waited for.
         checkins: Connections that came back.
-        refused: Askers that got none, whatever the reason.
+        refused: Callers that got none, whatever the reason.
         timeouts: Of them, those whose ``pool_timeout`` passed, not counting a suspended pool's.
-        shed: Of them, those turned away at once, for too many waited.
+        shed: Of them, those rejected at once, for too many waited.
         opened: Connections opened.
         open_failures: Attempts to open one that failed.
         closed: Connections closed.
         short_lived: Of them, those that were younger than a minute and not broken.
         died: Of them, those that the server had closed, that answered no ping, that broke, or that
             the application invalidated.
-        mended: Connections saved after a cancelled statement.
-        leaks: Loans that lasted longer than ``leak_after``.
-        nested: Tasks that asked for a second connection while all were lent.
+        recovered: Connections saved after a cancelled statement.
+        leaks: Leases that lasted longer than ``leak_after``.
+        nested: Tasks that asked for a second connection while all were checked out.
         slow: Statements that took longer than ``slow_query``.
     """
 
@@ -120,7 +120,7 @@ class Counters:
     closed: int = 0
     short_lived: int = 0
     died: int = 0
-    mended: int = 0
+    recovered: int = 0
     leaks: int = 0
     nested: int = 0
     slow: int = 0
@@ -151,13 +151,13 @@ class Sample:
         size: ``pool_size``.
         limit: Connections that may be open at once; 0 for no limit.
         checked_in: Idle connections.
-        checked_out: Lent ones.
+        checked_out: Checked out ones.
         overflow: Those above ``size``.
         opening: Those being opened.
         invalid: Those being closed or cleaned up.
-        waiting: Askers that wait.
-        at_rest: Lent connections, within a transaction, on which no statement has run for five
-            seconds or more.
+        waiting: Callers that wait.
+        idle_in_transaction: Checked out connections, within a transaction, on which no statement
+            has run for five seconds or more.
         checkouts: As in :class:`Counters`, within this second, as are all that follow up to
             ``slow``.
         waits: As above.
@@ -172,7 +172,7 @@ class Sample:
         died: As above.
         slow: As above.
         wait_seconds: Sum of the waits that ended within this second.
-        hold_seconds: Sum of the loans that ended within it.
+        hold_seconds: Sum of the leases that ended within it.
         wait_longest: The longest wait of those, or of those that still wait, in seconds.
         loop_late: Seconds by which the event loop was late for this sample.
         server_connections: Connections of everybody to the server; NaN while not known.
@@ -190,7 +190,7 @@ class Sample:
     opening: int = _sum()
     invalid: int = _sum()
     waiting: int = _sum()
-    at_rest: int = _sum()
+    idle_in_transaction: int = _sum()
     checkouts: int = _sum()
     waits: int = _sum()
     checkins: int = _sum()
@@ -214,7 +214,7 @@ class Sample:
 
     @property
     def utilisation(self) -> float:
-        """Share of ``limit`` that is lent, from 0.0 to 1.0; 0.0 where there is no limit."""
+        """Share of ``limit`` that is checked out, from 0.0 to 1.0; 0.0 where there is no limit."""
         return self.checked_out / self.limit if self.limit else 0.0
 
     @staticmethod

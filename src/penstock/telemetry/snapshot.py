@@ -8,7 +8,7 @@ from penstock.telemetry.schema import Counters, Histogram, Sample
 __all__ = [
     "NO_ROUTE",
     "STATES",
-    "Lease",
+    "LeaseSample",
     "Reading",
     "RouteUse",
     "StatementUse",
@@ -28,7 +28,7 @@ class RouteUse:
 
     Args:
         route: Its method and pattern, or ``(no route)``.
-        checkouts: Loans that have ended.
+        checkouts: Leases that have ended.
         seconds: Their sum.
         longest: The longest of them, in seconds.
     """
@@ -65,7 +65,7 @@ class StatementUse:
 
 
 @dataclass(frozen=True, slots=True)
-class Lease:
+class LeaseSample:
     """One connection that is checked out.
 
     Args:
@@ -127,7 +127,7 @@ class WorkerReading:
     histograms: dict[str, Histogram] = field(default_factory=dict)
     routes: tuple[RouteUse, ...] = ()
     statements: tuple[StatementUse, ...] = ()
-    leases: tuple[Lease, ...] = ()
+    leases: tuple[LeaseSample, ...] = ()
     unreachable: float = 0.0
     failures: int = 0
     fault: str = ""

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from penstock.drivers.sql_text import shape
 from penstock.log_limit import LogLimit
-from penstock.pool.lease import borrower_route
+from penstock.pool.lease import holder_route
 
 __all__ = [
     "RequestStatements",
@@ -40,7 +40,7 @@ class StatementSink(Protocol):
     """Who keeps what is found."""
 
     def slow(self, statement: str, route: str, seconds: float, rows: int) -> None:
-        """Take note of a statement that took longer than the threshold.
+        """Record a statement that took longer than the threshold.
 
         Args:
             statement: Its shape, without values.
@@ -50,7 +50,7 @@ class StatementSink(Protocol):
         """
 
     def repeated(self, statement: str, route: str, times: int) -> None:
-        """Take note of a statement that one request ran remarkably often.
+        """Record a statement that one request ran remarkably often.
 
         Args:
             statement: As above.
@@ -104,7 +104,7 @@ class StatementWatch:
             seconds: What it took.
             rows: What it returned or changed; 0 where that is not known.
         """
-        find_route = borrower_route.get()
+        find_route = holder_route.get()
         try:
             route = NO_ROUTE if find_route is None else find_route()
             text = shape(statement, is_mysql=self.is_mysql)

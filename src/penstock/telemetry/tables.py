@@ -15,7 +15,7 @@ from penstock.telemetry.schema import (
     STATEMENT_NUMBERS,
     STATEMENTS,
 )
-from penstock.telemetry.snapshot import STATES, Lease
+from penstock.telemetry.snapshot import STATES, LeaseSample
 
 __all__ = [
     "OTHER_ROUTES",
@@ -133,7 +133,9 @@ def statements_of(numbers: "memoryview[float]", texts: memoryview) -> Table:
 _NAME = ROUTE_BYTES + LEASE_STATEMENT_BYTES
 
 
-def write_leases(numbers: "memoryview[float]", texts: memoryview, leases: Sequence[Lease]) -> None:
+def write_leases(
+    numbers: "memoryview[float]", texts: memoryview, leases: Sequence[LeaseSample]
+) -> None:
     """Write the leases of this moment in the place of those before.
 
     Args:
@@ -158,7 +160,7 @@ def write_leases(numbers: "memoryview[float]", texts: memoryview, leases: Sequen
         numbers[begin] = 0.0
 
 
-def read_leases(values: Sequence[float], texts: memoryview) -> tuple[Lease, ...]:
+def read_leases(values: Sequence[float], texts: memoryview) -> tuple[LeaseSample, ...]:
     """Return what was written, those first that have lasted longest.
 
     Args:
@@ -166,7 +168,7 @@ def read_leases(values: Sequence[float], texts: memoryview) -> tuple[Lease, ...]
         texts: All bytes of the file.
     """
     return tuple(
-        Lease(
+        LeaseSample(
             _text(texts, number, 0, ROUTE_BYTES),
             values[begin],
             STATES[min(int(values[begin + 1]), len(STATES) - 1)],

@@ -12,7 +12,7 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from penstock.telemetry.leases import Leases, count_at_rest
+from penstock.telemetry.leases import Leases, count_idle_in_transaction
 from penstock.telemetry.recorder import NOT_KNOWN, Recorder, ServerNumbers
 from penstock.telemetry.schema import LEASES
 from penstock.telemetry.snapshot import Reading
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Sampler", "Telemetry"]
 
-BEAT = 0.1
+HEARTBEAT_INTERVAL = 0.1
 """Seconds between two looks at how late the event loop is: what blocks it for longer is seen."""
 
 
@@ -50,7 +50,7 @@ class Sampler:
         self._wait()
 
     def is_at_work(self) -> bool:
-        """Tell whether its event loop may still run."""
+        """Return whether its event loop may still run."""
         return not self._loop.is_closed()
 
     def stop(self) -> None:
@@ -60,7 +60,7 @@ class Sampler:
             self._timer = None
 
     def _wait(self) -> None:
-        self._due = self._loop.time() + BEAT
+        self._due = self._loop.time() + HEARTBEAT_INTERVAL
         self._timer = self._loop.call_at(self._due, self._beat)
 
     def _beat(self) -> None:
@@ -85,7 +85,7 @@ class Sampler:
         late, self._latest = self._latest, 0.0
         with contextlib.suppress(ValueError):  # the file is closed: the database is, too
             self._recorder.sample(
-                pool.snapshot(), count_at_rest(ledger, monotonic), waited, late, now
+                pool.snapshot(), count_idle_in_transaction(ledger, monotonic), waited, late, now
             )
             self._recorder.leases(self._leases.look(ledger, monotonic, now, LEASES))
 
@@ -125,7 +125,7 @@ class Telemetry:
         self._workers: Workers | None = None
         self._recorder: Recorder | None = None
         self._sampler: Sampler | None = None
-        self._asking: asyncio.Task[None] | None = None
+        self._executor: asyncio.Task[None] | None = None
         self._pool: Callable[[], PenstockPool] | None = None
 
     @property
@@ -139,17 +139,17 @@ class Telemetry:
         return self._recorder
 
     def committed(self, seconds: float) -> None:
-        """Take note of a COMMIT that the server has answered."""
+        """Record a COMMIT that the server has answered."""
         if self._recorder is not None:
             self._recorder.committed(seconds)
 
     def slow(self, statement: str, route: str, seconds: float, rows: int) -> None:
-        """Take note of a slow statement; as :class:`StatementSink` says, as the next."""
+        """Record a slow statement; as :class:`StatementSink` says, as the next."""
         if self._recorder is not None:
             self._recorder.slow(statement, route, seconds, rows)
 
     def repeated(self, statement: str, route: str, times: int) -> None:
-        """Take note of a statement that one request ran again and again."""
+        """Record a statement that one request ran again and again."""
         if self._recorder is not None:
             self._recorder.repeated(statement, route, times)
 
@@ -161,7 +161,7 @@ class Telemetry:
         """
         if self._sampler is not None and self._sampler.is_at_work():
             return
-        self.let_go()  # of what began in an event loop that is over
+        self.detach()  # of what began in an event loop that is over
         if not IS_POSSIBLE:
             _logger.info("No telemetry: this system has no locks that end with their process")
             return
@@ -182,7 +182,7 @@ class Telemetry:
         self._sampler = Sampler(pool, self._recorder)
         self._sampler.sample(time.time())
         asking = self._ask(self._recorder, self._workers, self._file.path)
-        self._asking = asyncio.get_running_loop().create_task(asking, name="penstock: server")
+        self._executor = asyncio.get_running_loop().create_task(asking, name="penstock: server")
 
     def _make_file(self) -> tuple[Path, WorkerFile]:
         directory = group_directory(self._chosen)
@@ -196,10 +196,10 @@ class Telemetry:
         """Count no more; what was counted goes on counting for the workers that remain."""
         file, workers = self._file, self._workers
         if file is not None and workers is not None:
-            self.let_go()
+            self.detach()
             self._clean_up(workers, file.path)
 
-    def let_go(self, *, is_own: bool = True) -> None:
+    def detach(self, *, is_own: bool = True) -> None:
         """Count no more, and leave the file as it is.
 
         Args:
@@ -207,15 +207,15 @@ class Telemetry:
         """
         if self._file is None:
             return
-        if self._asking is not None:
+        if self._executor is not None:
             with contextlib.suppress(RuntimeError):  # its event loop has been closed
-                self._asking.cancel()
+                self._executor.cancel()
         if self._sampler is not None:
             self._sampler.stop()
         if self._pool is not None:
             self._pool().listeners.measure_by(None)
         self._file.close(is_own=is_own)
-        self._file = self._recorder = self._sampler = self._asking = self._pool = None
+        self._file = self._recorder = self._sampler = self._executor = self._pool = None
 
     def _clean_up(self, workers: Workers, own: Path) -> None:
         with contextlib.suppress(OSError):  # no reason for a service not to end as it should
@@ -279,7 +279,7 @@ _COUNTING: "weakref.WeakSet[Telemetry]" = weakref.WeakSet()
 
 def _leave_to_parent() -> None:
     for telemetry in list(_COUNTING):
-        telemetry.let_go(is_own=False)
+        telemetry.detach(is_own=False)
 
 
 if hasattr(os, "register_at_fork"):

@@ -25,7 +25,7 @@ from penstock.telemetry.schema import (
     Histogram,
     Sample,
 )
-from penstock.telemetry.snapshot import Lease, RouteUse, StatementUse, Totals, WorkerReading
+from penstock.telemetry.snapshot import LeaseSample, RouteUse, StatementUse, Totals, WorkerReading
 from penstock.telemetry.tables import (
     OTHER_ROUTES,
     OTHER_STATEMENTS,
@@ -242,7 +242,7 @@ def is_alive(path: Path) -> bool:
 
 _COUNTS = frozenset(COUNTERS) | {
     "size", "limit", "checked_in", "checked_out", "overflow", "opening", "invalid", "waiting",
-    "at_rest",
+    "idle_in_transaction",
 }  # fmt: skip
 _SERVERS = SAMPLE[-4:]
 """Numbers of the server, which need not be known."""
@@ -356,7 +356,7 @@ def _statements(numbers: "memoryview[float]", texts: memoryview) -> tuple[Statem
     )
 
 
-def _leases(numbers: "memoryview[float]", texts: memoryview) -> tuple[Lease, ...]:
+def _leases(numbers: "memoryview[float]", texts: memoryview) -> tuple[LeaseSample, ...]:
     end = LAYOUT.leases + LEASES * LEASE_NUMBERS
     return read_leases(_checked(numbers[LAYOUT.leases : end].tolist()), texts)
 
@@ -372,9 +372,9 @@ def _each_checked(rows: _Rows) -> Iterator[tuple[tuple[str, ...], Sequence[float
 def _counters(numbers: "memoryview[float]") -> Counters:
     end = LAYOUT.counters + len(COUNTERS)
     counters = Counters(*map(int, _checked(numbers[LAYOUT.counters : end].tolist())))
-    # It is written once a second; what has come back since then has been lent before.
-    lent = max(counters.checkouts, counters.checkins)
-    return Counters(**{**asdict(counters), "checkouts": lent})
+    # It is written once a second; what has come back since then has been checked out before.
+    checked_out = max(counters.checkouts, counters.checkins)
+    return Counters(**{**asdict(counters), "checkouts": checked_out})
 
 
 def _histograms(numbers: "memoryview[float]") -> dict[str, Histogram]:

@@ -15,10 +15,10 @@ class Moment:
     """One second.
 
     Args:
-        checked_out: Lent connections.
-        waiting: Askers that wait.
-        checkouts: Connections lent within it.
-        refused: Askers that got none within it.
+        checked_out: Checked out connections.
+        waiting: Callers that wait.
+        checkouts: Connections checked out within it.
+        refused: Callers that got none within it.
     """
 
     checked_out: float

@@ -88,7 +88,7 @@ def _list(title: str, columns: Iterable[Column], parts: list[Part]) -> Section:
 
 _ROUTES = (
     Column("route", lambda use: use.text("route"), is_text=True),
-    Column("loans", lambda use: count(use.number("checkouts"))),
+    Column("leases", lambda use: count(use.number("checkouts"))),
     Column("in all", lambda use: duration(use.number("seconds"))),
     Column("mean", lambda use: duration(use.number("mean"))),
     Column("longest", lambda use: duration(use.number("longest"))),

@@ -78,7 +78,7 @@ _SOMETIMES = {
     "overflow": "overflow",
     "opening": "opening",
     "invalid": "closing",
-    "at_rest": "at rest in a transaction",
+    "idle_in_transaction": "at rest in a transaction",
 }
 
 

@@ -14,7 +14,7 @@ from tests.servers.postgres import PostgresServer
 
 from penstock import ContextError, ContextRequired, Database, query
 from penstock.drivers.driver import BeginOptions
-from penstock.testing import undone
+from penstock.testing import rollback_after
 
 CURRENT = "coalesce(current_setting('app.tenant', true), '')"
 TENANT = text(f"SELECT {CURRENT} AS tenant")
@@ -208,7 +208,7 @@ async def test_every_way_has_its_own_context_and_leaves_none_to_any_other(
 
 
 async def test_in_undone_as_well_and_in_savepoints_of_one_transaction(lone: Database) -> None:
-    async with undone(lone):
+    async with rollback_after(lone):
         for way in set(WAYS) - {write_in_the_lane, write_many_in_the_lane, copy_in_the_lane}:
             assert set(await way(lone, SEVEN)) == {"7"}, way.__name__
             assert set(await way(lone, None)) == {""}, way.__name__
@@ -225,7 +225,7 @@ async def test_in_undone_as_well_and_in_savepoints_of_one_transaction(lone: Data
 async def test_in_undone_a_role_ends_with_its_unit_and_a_refused_one_is_told_without_it(
     lone: Database,
 ) -> None:
-    async with undone(lone):
+    async with rollback_after(lone):
         login = await lone.reader.scalar(text("SELECT current_user"))
         async with lone.write(role=login) as session:
             assert await session.scalar(text("SHOW role")) == login
@@ -458,7 +458,7 @@ async def test_values_are_in_no_log_however_much_is_logged(
             await connection.run_sync(Base.metadata.create_all)
         for way in WAYS:
             assert set(await way(database, settings)) == {"QZhunterZQ"}
-        async with undone(database):
+        async with rollback_after(database):
             await read_in_a_session(database, settings)
 
     # The rows that show it are the test's own.
@@ -554,7 +554,7 @@ async def test_with_it_everything_works_and_so_does_what_is_none_of_its_business
     await strict.close()
     await strict.open()
     assert await strict.reader.with_context(settings=SEVEN).scalar(TENANT) == "7"
-    async with undone(strict):
+    async with rollback_after(strict):
         assert set(await read_in_a_session(strict, SEVEN)) == {"7"}
         with pytest.raises(ContextRequired):
             await read_in_a_session(strict, None)
@@ -568,7 +568,7 @@ async def test_a_view_follows_its_reader_and_shares_what_that_has_compiled(
 ) -> None:
     reader = lone.reader.with_context(settings=SEVEN)
     again = reader.with_context(settings={"app.person": "eve"})
-    async with undone(lone):
+    async with rollback_after(lone):
         assert (reader.lane, again.lane) == (lone.reader.lane, lone.reader.lane)
         assert await again.scalar(TENANT) == "7"
     assert reader.lane is lone.reader.lane is lone.lane

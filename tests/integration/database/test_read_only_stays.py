@@ -15,7 +15,7 @@ from tests.integration.engine.engines import with_driver
 from tests.servers.postgres import PostgresServer
 
 from penstock import Database, PenstockError
-from penstock.testing import undone
+from penstock.testing import rollback_after
 
 SCHEMA = """
 CREATE TABLE notes (line text DEFAULT 'sneaked in');
@@ -301,7 +301,7 @@ async def test_no_statement_of_a_session_writes_or_lifts_it(place: Place, way: W
 async def test_nor_does_one_within_undone(place: Place, way: Way) -> None:
     wrote = []
     for statements in STATEMENTS if way is by_execute else PATHS:
-        async with suppressed(undone(place.database)):
+        async with suppressed(rollback_after(place.database)):
             await try_to_write(place, way, statements)
         if place.written() != NOTHING:
             wrote.append(statements)
@@ -366,10 +366,12 @@ async def in_a_stream(database: Database, statement: Any) -> None:
             pass
 
 
-@pytest.mark.parametrize("is_undone", [False, True], ids=["", "undone"])
+@pytest.mark.parametrize("rolls_back_after", [False, True], ids=["", "undone"])
 @pytest.mark.parametrize("lane", [by_reader, in_a_snapshot, in_a_stream])
-async def test_no_statement_of_a_reader_writes(place: Place, lane: Lane, is_undone: bool) -> None:
-    async with suppressed(undone(place.database)) if is_undone else nullcontext():
+async def test_no_statement_of_a_reader_writes(
+    place: Place, lane: Lane, rolls_back_after: bool
+) -> None:
+    async with suppressed(rollback_after(place.database)) if rolls_back_after else nullcontext():
         for statement in {each for statements in STATEMENTS for each in statements}:
             with suppress(*ERRORS):
                 await lane(place.database, text(statement))

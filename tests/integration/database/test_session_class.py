@@ -12,7 +12,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession as ModelSession
 from tests.eventually import eventually
 
 from penstock import Database, PenstockError, ReadOnlyError, SessionClosed
-from penstock.testing import undone
+from penstock.testing import rollback_after
 
 
 class Hero(sqlmodel.SQLModel, table=True):
@@ -104,7 +104,7 @@ async def test_sessions_are_sqlmodels_where_that_is_asked_for(database_url: str)
 
 
 async def test_sessions_under_undone_are_of_the_class_too(database: Database) -> None:
-    async with undone(database):
+    async with rollback_after(database):
         async with database.write() as session:
             session.add(Hero(name="a"))
         assert await database.reader.scalar(select(func.count()).select_from(Hero)) == 1

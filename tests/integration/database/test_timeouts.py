@@ -223,7 +223,7 @@ def deadline(message: str) -> Callable[[str, Operation], Expected]:
 
 
 def ended(driver: str, operation: Operation) -> Expected:
-    """``transaction_timeout``; libpq forgets what the server says amid many statements."""
+    """``transaction_timeout``; libpq forgets what the server says during many statements."""
     if driver == "psycopg" and operation in (express_many, express_copy):
         return OperationalError, "server closed the connection"
     return TransactionTimeout, "transaction_timeout"

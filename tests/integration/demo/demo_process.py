@@ -58,11 +58,11 @@ class Machine:
         os.kill(process, signal.SIGKILL)
 
     def is_clean(self) -> bool:
-        """Tell whether neither a process nor a file is left."""
+        """Return whether neither a process nor a file is left."""
         return not self.processes() and not self.files()
 
     def becomes_clean(self) -> bool:
-        """Tell whether it is clean within a minute."""
+        """Return whether it is clean within a minute."""
         deadline = time.monotonic() + SECONDS
         while not self.is_clean() and time.monotonic() < deadline:
             time.sleep(0.05)

@@ -246,7 +246,7 @@ async def test_the_drivers_own_error_is_the_cause(database_url: str) -> None:
 async def test_waiting_for_the_pool_is_another_error(network_url: str) -> None:
     limits = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 1.0, "nested_checkout": "allow"}
     async with engine_on(network_url, **limits) as engine, engine.connect():
-        with pytest.raises(PoolTimeout, match="every connection stayed lent") as raised:
+        with pytest.raises(PoolTimeout, match="every connection stayed checked out") as raised:
             await scalar(engine, "SELECT 1")
     assert "connect_timeout" not in str(raised.value)
     assert not isinstance(raised.value, ConnectFailed)

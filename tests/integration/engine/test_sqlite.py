@@ -14,7 +14,7 @@ from tests.integration.engine.engines import engine_on, scalar
 from penstock import Database
 from penstock.engine import pool_snapshot
 from penstock.pool import ConnectFailed, FailureReason, PenstockPool, PoolSnapshot
-from penstock.testing import undone
+from penstock.testing import rollback_after
 
 MEMORY = "sqlite+aiosqlite:///:memory:"
 
@@ -95,7 +95,7 @@ async def test_what_a_savepoint_has_saved_is_undone_with_its_transaction(
 async def test_work_on_sqlite_is_undone(url: str) -> None:
     async with Database.from_url(url, environment="testing") as database:
         await database.writer.execute(text("CREATE TABLE kept (id int)"))
-        async with undone(database):
+        async with rollback_after(database):
             await database.writer.execute(text("INSERT INTO kept VALUES (1)"))
             assert await database.reader.scalar(text("SELECT count(*) FROM kept")) == 1
         assert await database.reader.scalar(text("SELECT count(*) FROM kept")) == 0

@@ -13,7 +13,7 @@ from penstock.engine import watch_statements
 from penstock.pool import PenstockPool
 from penstock.pool.lease import STATEMENT_KEY
 from penstock.telemetry import StatementWatch
-from penstock.telemetry.leases import count_at_rest
+from penstock.telemetry.leases import count_idle_in_transaction
 from penstock.telemetry.statement_watch import RequestStatements, request_statements
 
 WORDS = Table(
@@ -144,24 +144,24 @@ async def test_listeners_to_the_dialects_events_are_heard_all_the_same(any_url: 
 async def test_a_transaction_that_does_nothing_is_at_rest(any_url: str) -> None:
     async with engine_on(any_url) as engine:
         watch_statements(engine, StatementWatch(None))
-        at_rest = at_rest_in(engine)
+        idle_in_transaction = at_rest_in(engine)
         async with engine.connect() as connection:
             await connection.run_sync(WORDS.metadata.create_all)
             await connection.commit()
-            assert at_rest(60.0) == 0
+            assert idle_in_transaction(60.0) == 0
             await connection.execute(insert(WORDS).values(id=1, word="x"))
-            assert (at_rest(4.0), at_rest(6.0)) == (0, 1)
+            assert (idle_in_transaction(4.0), idle_in_transaction(6.0)) == (0, 1)
             await connection.commit()
-            assert at_rest(60.0) == 0
+            assert idle_in_transaction(60.0) == 0
             await connection.execute(insert(WORDS).values(id=2, word="x"))
-            assert at_rest(60.0) == 1
-        assert at_rest(60.0) == 0
+            assert idle_in_transaction(60.0) == 1
+        assert idle_in_transaction(60.0) == 0
         async with engine.connect():
-            assert at_rest(60.0) == 0
+            assert idle_in_transaction(60.0) == 0
 
 
 def at_rest_in(engine: AsyncEngine) -> Callable[[float], int]:
     """Return what counts the connections at rest as if so many seconds had passed."""
     pool = engine.pool
     assert isinstance(pool, PenstockPool)
-    return lambda seconds: count_at_rest(pool.ledger, monotonic() + seconds)
+    return lambda seconds: count_idle_in_transaction(pool.ledger, monotonic() + seconds)

@@ -9,7 +9,7 @@ from tests.servers.web import client_of
 from penstock import Database
 from penstock.fastapi import install
 
-LENT = "penstock_checkouts_total"
+CHECKED_OUT = "penstock_checkouts_total"
 
 
 async def test_every_database_has_its_label(database_url: str) -> None:
@@ -33,7 +33,7 @@ async def test_without_access_only_open_databases_are_told_of(database_url: str)
     async with client_of(app) as client:
         text = (await client.get("/metrics")).text
 
-    assert f'{LENT}{{db_client_connection_pool_name="default"}} ' in text
+    assert f'{CHECKED_OUT}{{db_client_connection_pool_name="default"}} ' in text
     assert "hidden" not in text
 
 

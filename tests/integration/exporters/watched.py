@@ -65,7 +65,7 @@ class Watched:
 
     def await_scrape(self) -> None:
         """Wait until Prometheus knows all that has happened up to now."""
-        # Two seconds, for what is lent is noted once a second.
+        # Two seconds, for what is checked out is noted once a second.
         least = time.time() + 2
         scraped = "timestamp(penstock_workers)"
         eventually(lambda: (self.prometheus.value(scraped) or 0) > least)

@@ -114,7 +114,7 @@ class World:
 
         @event.listens_for(listened, "load")
         def on_load(instance: Any, _: Any) -> None:
-            instance.heard = instance.value
+            instance.after_listeners = instance.value
 
         return listened
 

@@ -224,7 +224,7 @@ class Listened(Base):
 
 @event.listens_for(Listened, "load")
 def on_load(instance: Any, context: Any) -> None:
-    instance.heard = f"{instance.name} was loaded"
+    instance.after_listeners = f"{instance.name} was loaded"
 
 
 class Plain:

@@ -325,10 +325,10 @@ def once(listener: Listener) -> Listener:
     """A listener that does not hear what it runs itself."""
     left = [True]
 
-    def heard(state: ORMExecuteState) -> Any:
+    def after_listeners(state: ORMExecuteState) -> Any:
         return listener(state) if left and left.pop() else None
 
-    return heard
+    return after_listeners
 
 
 class OwnSession(Session):

@@ -27,7 +27,7 @@ from tests.servers.postgres import PostgresServer
 from tests.servers.proxy import Proxy, proxy_before
 
 from penstock import Database, DeadlineExceeded, ExpressError, query
-from penstock.fastapi.request_sessions import RequestUnits
+from penstock.fastapi.request_sessions import RequestSessions
 from penstock.telemetry.statement_watch import request_statements
 
 authors = select(Author).order_by(Author.id)
@@ -126,7 +126,7 @@ async def test_a_write_waits_for_its_commit_as_well(database: Database, proxy: P
 async def test_beside_a_session_and_in_a_snapshot_it_waits_once_for_each(
     database: Database, proxy: Proxy
 ) -> None:
-    units = RequestUnits({"default": database})
+    units = RequestSessions({"default": database})
     session, reader = units.unit("default").writer, units.reader("default")
     await session.execute(update(Author).values(name="flushed"))
     await reader.all(with_books)
@@ -553,13 +553,13 @@ async def test_each_statement_is_counted(database: Database) -> None:
 
 
 async def test_a_listener_to_the_pool_is_told_of_one_checkout(database: Database) -> None:
-    heard: list[str] = []
+    after_listeners: list[str] = []
     pool = database.engine.sync_engine.pool
-    event.listen(pool, "checkout", lambda *_: heard.append("out"))
-    event.listen(pool, "checkin", lambda *_: heard.append("in"))
+    event.listen(pool, "checkout", lambda *_: after_listeners.append("out"))
+    event.listen(pool, "checkin", lambda *_: after_listeners.append("in"))
     found = await database.reader.all(with_books)
 
-    assert heard == ["out", "in"]
+    assert after_listeners == ["out", "in"]
     assert sum(len(author.books) for author in found) == 11
 
 

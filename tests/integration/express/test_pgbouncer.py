@@ -29,7 +29,7 @@ from tests.servers.pgbouncer import Era, PgbouncerServer, pgbouncer_of, pgbounce
 from tests.servers.postgres import PostgresServer
 
 from penstock import Database, query
-from penstock.fastapi.request_sessions import RequestUnits
+from penstock.fastapi.request_sessions import RequestSessions
 
 POOLERS: dict[str, tuple[Era, int | None]] = {
     "before-1.21": (Era.BLIND, None),
@@ -110,7 +110,7 @@ async def test_no_reader_makes_a_writer_read_only(database: Database) -> None:
 
 async def test_a_reader_reads_within_its_requests_session(database: Database) -> None:
     async def write_and_read(item_id: int) -> None:
-        units = RequestUnits({"default": database})
+        units = RequestSessions({"default": database})
         session, reader = units.unit("default").writer, units.reader("default")
         session.add(Entry(item_id=item_id, way="session"))
         await session.flush()

@@ -14,8 +14,8 @@ from tests.integration.express.related_statements import READS, WRITES
 
 from penstock import Database, query
 from penstock.express.errors import ExpressError
-from penstock.express.lane import Call, Pick
-from penstock.testing import undone
+from penstock.express.lane import Call, Extract
+from penstock.testing import rollback_after
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
@@ -97,8 +97,8 @@ async def lane_writer(database: Database, statement: Any) -> Pictures:
 
 async def lane_within(database: Database, statement: Any) -> Pictures:
     class Within:
-        async def read(self, call: Call, pick: Pick) -> Any:
-            return await database.lane.read_within(await session.connection(), call, pick)
+        async def read(self, call: Call, extract: Extract) -> Any:
+            return await database.lane.read_within(await session.connection(), call, extract)
 
     async with database.write() as session:
         return [picture(await database.reader.over(Within()).all(statement))]
@@ -106,9 +106,9 @@ async def lane_within(database: Database, statement: Any) -> Pictures:
 
 async def lane_apart(database: Database, statement: Any) -> Pictures:
     class Apart:
-        async def read(self, call: Call, pick: Pick) -> Any:
+        async def read(self, call: Call, extract: Extract) -> Any:
             async with database.lane.snapshot() as lane:
-                return await lane.read_apart(call, pick)
+                return await lane.read_apart(call, extract)
 
     return [picture(await database.reader.over(Apart()).all(statement))]
 
@@ -231,5 +231,5 @@ async def test_returned_instances_load_what_a_session_loads(
 @pytest.mark.parametrize("name", ["two", "chain", "then_joined", "by_mapping_polymorphic"])
 async def test_a_lane_of_sessions_streams_the_same(database: Database, name: str) -> None:
     expected = await session_stream(database, READS[name])
-    async with undone(database):
+    async with rollback_after(database):
         assert await lane_stream(database, READS[name]) == expected

@@ -14,7 +14,7 @@ from tests.servers.proxy import Proxy, proxy_before
 
 from penstock import Database, ParameterError, query
 from penstock.express.errors import ExpressError
-from penstock.testing import undone
+from penstock.testing import rollback_after
 
 
 class Base(DeclarativeBase):
@@ -169,7 +169,7 @@ async def test_what_is_no_list_for_an_insert_is_refused_with_the_way_out(
 async def test_a_lane_of_sessions_returns_the_same(database: Database) -> None:
     asked = insert(Thing).returning(Thing, sort_by_parameter_order=True)
     asked = asked.options(selectinload(Thing.kind))
-    async with undone(database):
+    async with rollback_after(database):
         things = await database.writer.all(asked, ROWS)
         nothing = await database.writer.all(asked, [])
         assert await count(database) == 20

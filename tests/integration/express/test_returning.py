@@ -188,11 +188,11 @@ NOT_LOADED: dict[str, Any] = {
 @pytest.mark.parametrize("name", SEVERAL)
 async def test_where_one_was_expected_several_are_not_saved(jars: Database, name: str) -> None:
     before = await stored(jars)
-    for pick in (jars.writer.one, jars.writer.one_or_none):
+    for extract in (jars.writer.one, jars.writer.one_or_none):
         for asked in (SEVERAL[name], query(SEVERAL[name])):
             for _ in range(2):
                 with pytest.raises(MultipleResultsFound):
-                    await pick(asked)
+                    await extract(asked)
     assert await stored(jars) == before
     assert len(await jars.writer.all(SEVERAL[name])) > 1
     assert await stored(jars) != before
@@ -221,13 +221,13 @@ async def test_what_cannot_be_loaded_is_not_saved(jars: Database, name: str) -> 
 async def test_of_several_rows_none_is_saved_where_one_cannot_be_loaded(jars: Database) -> None:
     before, write = await stored(jars), jars.writer
     asked = insert(Jar).returning(Jar).options(selectinload(Jar.shelf))
-    for pick in (write.all, write.first, write.one, write.one_or_none, write.scalar):
+    for extract in (write.all, write.first, write.one, write.one_or_none, write.scalar):
         with pytest.raises(LookupError, match="SOUR"):
-            await pick(asked, [{"name": "c", "shelf_id": None}, {"name": "d", "shelf_id": 1}])
-    for pick in (write.one, write.one_or_none):
+            await extract(asked, [{"name": "c", "shelf_id": None}, {"name": "d", "shelf_id": 1}])
+    for extract in (write.one, write.one_or_none):
         for several in (asked, insert(Jar).returning(Jar.id)):
             with pytest.raises(MultipleResultsFound):
-                await pick(several, [{"name": "c"}, {"name": "d"}])
+                await extract(several, [{"name": "c"}, {"name": "d"}])
     assert await stored(jars) == before
     assert len(await write.all(asked, [{"name": "c"}, {"name": "d"}])) == 2
 

@@ -19,7 +19,7 @@ from tests.servers.proxy import Proxy, proxy_before
 
 from penstock import Database, query
 from penstock.deadlines import Deadline, Limits, current_limits
-from penstock.fastapi.request_sessions import RequestUnits
+from penstock.fastapi.request_sessions import RequestSessions
 
 
 class Base(DeclarativeBase):
@@ -176,7 +176,7 @@ async def test_a_read_on_the_connection_of_a_session_is_one_round_trip(
     postgres: PostgresServer, database_url: str
 ) -> None:
     async with one_connection(postgres.host, postgres.port, database_url) as (database, proxy):
-        units = RequestUnits({"default": database})
+        units = RequestSessions({"default": database})
         session, reader = units.unit("default").writer, units.reader("default")
 
         async def write(_: Database) -> None:
@@ -207,7 +207,7 @@ async def test_what_is_asked_at_once_waits_for_its_turn_and_costs_no_more(
 async def test_a_connection_that_replaces_another_has_prepared_its_statements(
     postgres: PostgresServer, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("penstock.pool.worker.TICK", 0.02)
+    monkeypatch.setattr("penstock.pool.worker.TICK_INTERVAL", 0.02)
     there = postgres.host, postgres.port, database_url
     async with one_connection(*there, max_overflow=1) as (database, proxy):
         pool: Any = database.engine.pool

@@ -16,8 +16,8 @@ from tests.integration.fastapi.notes import Note, Onlooker
 
 import penstock
 from penstock import Database, NestedCheckout, SelfDeadlock
-from penstock.fastapi.request_sessions import RequestUnits
-from penstock.testing import undone
+from penstock.fastapi.request_sessions import RequestSessions
+from penstock.testing import rollback_after
 
 BACKEND = text("SELECT pg_backend_pid()")
 TEXTS = select(Note.text).order_by(Note.id)
@@ -33,7 +33,7 @@ class Request:
     writing: Any
     reader: penstock.Reader
     writer: penstock.Writer
-    units: RequestUnits
+    units: RequestSessions
 
     async def commit(self) -> None:
         """End as a request that succeeds."""
@@ -42,7 +42,7 @@ class Request:
 
 
 def request_on(database: Database) -> Request:
-    units = RequestUnits({"default": database})
+    units = RequestSessions({"default": database})
     unit = units.unit("default")
     return Request(
         unit.reader, unit.writer, units.reader("default"), units.writer("default"), units
@@ -479,7 +479,7 @@ async def test_a_listener_that_sets_the_tenant_needs_no_second_connection(one: D
 
 
 async def test_all_of_it_works_within_a_test_that_is_undone(one: Database) -> None:
-    async with undone(one):
+    async with rollback_after(one):
         request = request_on(one)
         await request.reading.execute(SET_TENANT)
         await request.writing.execute(insert(Note).values(text="by the session"))

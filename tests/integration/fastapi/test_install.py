@@ -14,7 +14,7 @@ from tests.servers.web import client_of, serving
 
 from penstock import Database
 from penstock.fastapi import ReadSession, WriteSession, install, read_session
-from penstock.fastapi.request_sessions import units_of
+from penstock.fastapi.request_sessions import request_sessions_of
 from penstock.fastapi.routes import OperationsRoute
 
 
@@ -94,7 +94,7 @@ async def test_a_mounted_application_keeps_its_database_though_the_outer_one_was
     async def authenticate(
         request: Request, call_next: Callable[[Request], Awaitable[Response]]
     ) -> Response:
-        await units_of(request.scope).unit("default").reader.scalar(text("SELECT 1"))
+        await request_sessions_of(request.scope).unit("default").reader.scalar(text("SELECT 1"))
         return await call_next(request)
 
     @inner.get("/")
@@ -180,7 +180,7 @@ async def test_pool_stats_are_right_on_a_fresh_pool_and_on_a_busy_one(
                 "opened_total": 1,
                 "closed_total": 0,
                 "open_failures_total": 0,
-                "refused_total": 0,
+                "rejected_total": 0,
                 "utilisation": 0.0,
             }
         }
@@ -264,7 +264,7 @@ async def test_the_log_has_the_pools_state_and_no_more_than_one_warning_a_minute
         await client.get("/busy/later")
 
     (warning,) = (r.getMessage() for r in caplog.records if r.levelno == logging.WARNING)
-    assert "1 of 1 connections are lent (100 %)" in warning
+    assert "1 of 1 connections are checked out (100 %)" in warning
     assert "GET /busy/a%0Ab 200 pool=default size=1" in caplog.text
 
 

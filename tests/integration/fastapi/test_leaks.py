@@ -10,7 +10,7 @@ from tests.servers.web import client_of
 
 from penstock import Database, PenstockPool
 from penstock.fastapi import WriteSession, install
-from penstock.pool.events import LoanLeaked, PoolEvent
+from penstock.pool.events import LeaseLeaked, PoolEvent
 
 
 async def test_a_leak_is_reported_with_its_route(database_url: str) -> None:
@@ -28,14 +28,14 @@ async def test_a_leak_is_reported_with_its_route(database_url: str) -> None:
 
     async with client_of(app) as client:
         request = asyncio.create_task(client.post("/hold/private-name"))
-        await eventually(lambda: any(isinstance(event, LoanLeaked) for event in events))
+        await eventually(lambda: any(isinstance(event, LeaseLeaked) for event in events))
         done.set()
         assert (await request).status_code == 200
 
-    (leak,) = [event for event in events if isinstance(event, LoanLeaked)]
+    (leak,) = [event for event in events if isinstance(event, LeaseLeaked)]
     assert leak.report.route == "POST /hold/{name}"
     assert "private-name" not in str(leak.report)
-    assert "in hold" in leak.report.borrowed_at
+    assert "in hold" in leak.report.acquired_at
     assert "await done.wait()" in leak.report.holder_at
 
 

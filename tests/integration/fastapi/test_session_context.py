@@ -19,7 +19,7 @@ from tests.servers.web import client_of, serving
 
 from penstock import ContextError, ContextRequired, Database, PenstockError, SessionContext, query
 from penstock.fastapi import CurrentDatabase, Reader, ReadSession, Writer, WriteSession, install
-from penstock.testing import undone
+from penstock.testing import rollback_after
 
 TENANT = text("SELECT coalesce(current_setting('app.tenant', true), '') AS tenant")
 WRITE = text(
@@ -399,7 +399,7 @@ async def test_what_is_required_is_an_error_of_the_request_that_lacks_it(tables:
 async def test_in_undone_no_request_has_that_of_the_one_before(
     app: FastAPI, lone: Database
 ) -> None:
-    async with client_of(app) as client, undone(lone):
+    async with client_of(app) as client, rollback_after(lone):
         for tenant in ("red", "blue"):
             for path in ("/reading", "/both", "/database"):
                 answered = await client.get(path, headers={"x-tenant": tenant})

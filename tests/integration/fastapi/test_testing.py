@@ -12,7 +12,7 @@ from tests.servers.web import client_of
 
 from penstock import Database
 from penstock.fastapi import ReadSession, WriteSession
-from penstock.testing import exhausted, undone
+from penstock.testing import rollback_after, simulate_exhausted
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def notes_app(app: FastAPI) -> FastAPI:
 async def test_what_is_written_is_seen_within_the_block_and_undone_at_its_end(
     notes_app: FastAPI, database: Database, onlooker: Onlooker
 ) -> None:
-    async with client_of(notes_app) as client, undone(database):
+    async with client_of(notes_app) as client, rollback_after(database):
         assert (await client.post("/notes/one")).status_code == 201
         assert (await client.post("/notes/one")).status_code == 409
         async with database.write() as session:
@@ -47,7 +47,7 @@ async def test_the_database_is_itself_again_after_the_block(
     notes_app: FastAPI, database: Database, onlooker: Onlooker
 ) -> None:
     async with client_of(notes_app) as client:
-        async with undone(database):
+        async with rollback_after(database):
             await client.post("/notes/lost")
         await client.post("/notes/kept")
 
@@ -55,7 +55,7 @@ async def test_the_database_is_itself_again_after_the_block(
 
 
 async def test_reading_stays_read_only_within_the_block(database: Database) -> None:
-    async with undone(database), database.read() as session:
+    async with rollback_after(database), database.read() as session:
         with pytest.raises(Exception, match="read-only transaction"):
             await session.execute(text("INSERT INTO notes (text) VALUES ('x')"))
 
@@ -66,11 +66,11 @@ async def test_a_pool_that_looks_exhausted_answers_503_and_recovers(
 ) -> None:
     async with client_of(notes_app) as client:
         if isolated:
-            async with undone(database):
-                with exhausted(database):
+            async with rollback_after(database):
+                with simulate_exhausted(database):
                     assert (await client.get("/notes")).status_code == 503
                 assert (await client.get("/notes")).status_code == 200
-        with exhausted(database):
+        with simulate_exhausted(database):
             answer = await client.get("/notes")
             with pytest.raises(PoolTimeoutError):
                 async with database.read() as session:

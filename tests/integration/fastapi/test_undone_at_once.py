@@ -14,7 +14,7 @@ from tests.integration.fastapi.notes import Note, Onlooker
 
 from penstock import Database, SessionBusy
 from penstock.fastapi import Reader, ReadSession, Writer, WriteSession
-from penstock.testing import undone
+from penstock.testing import rollback_after
 
 COUNT = select(func.count()).select_from(Note)
 
@@ -65,7 +65,7 @@ async def add_and_fail(database: Database) -> None:
 
 
 async def test_reads_at_once(client: httpx.AsyncClient, database: Database) -> None:
-    async with database, undone(database):
+    async with database, rollback_after(database):
         await add(database, "one")
         assert await asyncio.gather(*(database.reader.scalar(COUNT) for _ in range(5))) == [1] * 5
         assert (await client.get("/gathered")).json() == [1] * 5
@@ -74,7 +74,7 @@ async def test_reads_at_once(client: httpx.AsyncClient, database: Database) -> N
 async def test_writes_at_once_each_keep_and_lose_what_is_theirs(
     client: httpx.AsyncClient, database: Database, onlooker: Onlooker
 ) -> None:
-    async with database, undone(database):
+    async with database, rollback_after(database):
         outcomes = await asyncio.gather(
             *(add(database, word) for word in ("a", "b", "a", "c")), return_exceptions=True
         )
@@ -85,7 +85,7 @@ async def test_writes_at_once_each_keep_and_lose_what_is_theirs(
 
 
 async def test_requests_at_once(client: httpx.AsyncClient, database: Database) -> None:
-    async with database, undone(database):
+    async with database, rollback_after(database):
         posts = [client.post(f"/write/{word}") for word in ("a", "b", "a")]
         reads = [client.get("/gathered") for _ in range(3)]
         answers = await asyncio.gather(*posts, *reads)
@@ -98,7 +98,7 @@ async def test_requests_at_once(client: httpx.AsyncClient, database: Database) -
 async def test_what_a_session_awaits_within_its_block_is_within_it(
     client: httpx.AsyncClient, database: Database, onlooker: Onlooker
 ) -> None:
-    async with database, undone(database):
+    async with database, rollback_after(database):
         async with database.write() as session:
             session.add(Note(text="outer"))
             await session.flush()
@@ -122,7 +122,7 @@ async def test_one_that_waits_for_an_earlier_one_that_never_ends_is_told_so(
         await release.wait()
         await add(lone, "never")
 
-    async with lone, undone(lone):
+    async with lone, rollback_after(lone):
         task = asyncio.create_task(later())
         await asyncio.sleep(0)
         async with lone.write() as session:
@@ -138,7 +138,7 @@ async def test_one_that_waits_for_an_earlier_one_that_never_ends_is_told_so(
 async def test_one_that_is_cancelled_while_it_waits_takes_no_turn(
     database: Database, work: Callable[[Database, str], Coroutine[Any, Any, object]]
 ) -> None:
-    async with database, undone(database):
+    async with database, rollback_after(database):
         for turns in range(5):
             async with database.write() as session:
                 session.add(Note(text=f"first {turns}"))

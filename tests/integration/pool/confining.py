@@ -1,4 +1,4 @@
-"""What is done on one connection, confined to reading or not, for the tests of confinement."""
+"""What is done on one connection, set read-only or not."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -11,14 +11,14 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.integration.pool.pools import MakeEngine, pool_of
 
-from penstock.express.lease import Loan
+from penstock.express.lease import Lease
 
 __all__ = [
     "DEFAULT",
     "INSERT",
     "Use",
-    "borrow",
-    "borrow_to_read",
+    "acquire",
+    "acquire_to_read",
     "cancel_a_read",
     "confined",
     "fail_to_read",
@@ -47,16 +47,16 @@ async def with_notes(make_engine: MakeEngine) -> AsyncEngine:
 
 @asynccontextmanager
 async def confined(engine: AsyncEngine) -> AsyncIterator[Any]:
-    """Give asyncpg's connection, confined as the express lane does it for a single read."""
-    loan = await Loan.of(pool_of(engine))
+    """Give asyncpg's connection, kept read-only as the express lane does it for a single read."""
+    lease = await Lease.of(pool_of(engine))
     try:
-        if not loan.record.reads_only:
-            loan.record.confine(to_reading=True)
-        yield loan.driver
+        if not lease.record.reads_only:
+            lease.record.set_read_only(to_reading=True)
+        yield lease.driver
     except BaseException as error:
-        await loan.take_back(error)
+        await lease.take_back(error)
         raise
-    await loan.give_back()
+    await lease.release()
 
 
 async def read(engine: AsyncEngine) -> None:
@@ -82,12 +82,12 @@ async def roll_back(engine: AsyncEngine) -> None:
         await connection.execute(INSERT)
 
 
-async def borrow_to_read(engine: AsyncEngine) -> None:
+async def acquire_to_read(engine: AsyncEngine) -> None:
     async with confined(engine):
         pass
 
 
-async def borrow(engine: AsyncEngine) -> None:
+async def acquire(engine: AsyncEngine) -> None:
     async with engine.connect():
         pass
 

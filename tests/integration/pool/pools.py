@@ -39,7 +39,7 @@ def pool_of(engine: AsyncEngine) -> PenstockPool:
 
 
 async def use(engine: AsyncEngine, until: asyncio.Event | None = None) -> int:
-    """Borrow a connection, run a statement, keep it for a while; return the server's process."""
+    """Check out a connection, run a statement, keep it for a while; return the server's process."""
     async with engine.connect() as connection:
         process: int = await connection.scalar(text("SELECT pg_backend_pid()"))
         if until is not None:
@@ -48,13 +48,13 @@ async def use(engine: AsyncEngine, until: asyncio.Event | None = None) -> int:
 
 
 async def backend(engine: AsyncEngine) -> int:
-    """Borrow a connection and return it unused; tell which process of the server is behind it."""
+    """Check out a connection and return it unused; return the server's process behind it."""
     async with engine.connect() as connection:
         return backend_of((await connection.get_raw_connection()).driver_connection)
 
 
 async def backends(engine: AsyncEngine, count: int) -> list[int]:
-    """Borrow several connections at once, and tell which they were."""
+    """Check out several connections at once, and tell which they were."""
     connections = [await engine.connect() for _ in range(count)]
     drivers = [(await each.get_raw_connection()).driver_connection for each in connections]
     for connection in connections:
@@ -85,14 +85,14 @@ async def outcome(engine: AsyncEngine) -> str:
 
 
 async def outcomes(asking: Iterable["asyncio.Task[str]"]) -> Counter[str]:
-    """Count what became of askers, all of whom are answered long before any timeout."""
+    """Count what became of callers, all of whom are answered long before any timeout."""
     async with asyncio.timeout(10):
         return Counter(await asyncio.gather(*asking))
 
 
-def ask(engine: AsyncEngine, askers: int) -> "list[asyncio.Task[str]]":
+def ask(engine: AsyncEngine, callers: int) -> "list[asyncio.Task[str]]":
     """Let so many ask at the same time."""
-    return [asyncio.create_task(outcome(engine)) for _ in range(askers)]
+    return [asyncio.create_task(outcome(engine)) for _ in range(callers)]
 
 
 def events_of(engine: AsyncEngine) -> list[PoolEvent]:

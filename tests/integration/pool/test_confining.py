@@ -1,4 +1,4 @@
-"""A connection is confined to reading in front of its next statement, and freed the same way."""
+"""A connection is set read-only in front of its next statement, and freed the same way."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,8 +13,8 @@ from tests.integration.pool.confining import (
     DEFAULT,
     INSERT,
     Use,
-    borrow,
-    borrow_to_read,
+    acquire,
+    acquire_to_read,
     cancel_a_read,
     confined,
     fail_to_read,
@@ -40,13 +40,13 @@ async def engine(make_engine: MakeEngine) -> AsyncEngine:
 
 BEFORE: list[Use] = [
     read,
-    borrow_to_read,
+    acquire_to_read,
     cancel_a_read,
     fail_to_read,
     write,
     write_in_autocommit,
     roll_back,
-    borrow,
+    acquire,
 ]
 
 
@@ -81,8 +81,8 @@ async def test_many_confinements_may_be_sent_before_any_statement(
     await write(engine)
     proxy.silence()
     for _ in range(20):  # none waits for an answer
-        await borrow_to_read(engine)
-        await borrow(engine)
+        await acquire_to_read(engine)
+        await acquire(engine)
     proxy.heal()
     await read(engine)
     await write(engine)
@@ -141,7 +141,7 @@ async def test_notifications_that_come_with_the_answer_reach_the_driver(
 ) -> None:
     name = make_url(str(engine.url)).database or ""
     proxy.silence()
-    await borrow_to_read(engine)
+    await acquire_to_read(engine)
     for number in range(3):
         postgres.execute(f"NOTIFY news, '{number}'", name)
     proxy.heal()
@@ -154,7 +154,7 @@ async def test_a_parameters_new_value_that_comes_with_the_answer_reaches_the_dri
     engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "penstock.drivers.asyncpg.CONFINE",
+        "penstock.drivers.asyncpg.SET_READ_ONLY",
         "SET default_transaction_read_only = on; SET application_name = 'changed'",
     )
     async with engine.connect() as connection:

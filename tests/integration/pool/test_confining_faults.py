@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.eventually import eventually
 from tests.integration.pool.confining import (
     Use,
-    borrow,
-    borrow_to_read,
+    acquire,
+    acquire_to_read,
     fail_to_read,
     read,
     with_notes,
@@ -34,7 +34,7 @@ async def test_a_connection_that_dies_with_a_confinement_in_flight_is_replaced(
 ) -> None:
     await write(engine)
     proxy.silence()
-    await borrow_to_read(engine)
+    await acquire_to_read(engine)
     proxy.cut()
     await eventually(lambda: not proxy.links)
     for use in (read, write):
@@ -47,7 +47,7 @@ async def test_a_backend_killed_with_a_confinement_in_flight_is_replaced(
 ) -> None:
     async with engine.connect() as connection:
         process = int(await connection.scalar(text("SELECT pg_backend_pid()")))
-    await borrow_to_read(engine)
+    await acquire_to_read(engine)
     kill(postgres, process)
     await eventually(lambda: not proxy.links)
     for use in (write, read):
@@ -60,7 +60,7 @@ async def test_a_confinement_that_the_server_refuses_costs_the_connection(
 ) -> None:
     await write(engine)
     with monkeypatch.context() as patch:
-        patch.setattr("penstock.drivers.asyncpg.CONFINE", "SET what_does_not_exist = on")
+        patch.setattr("penstock.drivers.asyncpg.SET_READ_ONLY", "SET what_does_not_exist = on")
         with pytest.raises(asyncpg.ConnectionDoesNotExistError):
             await read(engine)
     for use in (read, write):
@@ -73,7 +73,7 @@ SLOWLY = "DO 'BEGIN PERFORM pg_sleep(30); END'; SET default_transaction_read_onl
 
 @pytest.fixture
 def server_is_at_it(engine: AsyncEngine, postgres: PostgresServer) -> Callable[[], bool]:
-    """Tells whether the server has begun to sleep."""
+    """Returns whether the server has begun to sleep."""
     sleeping = (
         "SELECT 1 FROM pg_stat_activity "
         f"WHERE wait_event = 'PgSleep' AND datname = '{engine.url.database}'"
@@ -82,7 +82,7 @@ def server_is_at_it(engine: AsyncEngine, postgres: PostgresServer) -> Callable[[
 
 
 @pytest.mark.parametrize(
-    ("before", "cancelled"), [(write, read), (read, write), (borrow, fail_to_read)]
+    ("before", "cancelled"), [(write, read), (read, write), (acquire, fail_to_read)]
 )
 @pytest.mark.parametrize("use", [read, write, write_in_autocommit, fail_to_read])
 async def test_a_confinement_that_is_cancelled_with_its_statement_is_sent_again(
@@ -94,7 +94,7 @@ async def test_a_confinement_that_is_cancelled_with_its_statement_is_sent_again(
 ) -> None:
     await before(engine)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("penstock.drivers.asyncpg.CONFINE", SLOWLY.format("on"))
+        patch.setattr("penstock.drivers.asyncpg.SET_READ_ONLY", SLOWLY.format("on"))
         patch.setattr("penstock.drivers.asyncpg.FREE", SLOWLY.format("off"))
         task = asyncio.create_task(cancelled(engine))
         await eventually(server_is_at_it)

@@ -15,7 +15,7 @@ from penstock import PoolTimeout
 both_drivers = pytest.mark.parametrize("driver", ["asyncpg", "psycopg"], indirect=True)
 
 
-# A connect outlives its asker.
+# A connect outlives its caller.
 
 
 @both_drivers
@@ -24,11 +24,11 @@ async def test_a_connect_whose_asker_was_cancelled_serves_the_next(
 ) -> None:
     engine = make_engine()
     proxy.delay = 0.2
-    asker = asyncio.create_task(use(engine))
+    caller = asyncio.create_task(use(engine))
     await eventually(lambda: proxy.connecting == 1)
-    asker.cancel()
+    caller.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asker
+        await caller
     assert proxy.connecting == 1
     await use(engine)
     assert proxy.connects == 1
@@ -54,8 +54,8 @@ async def test_a_connect_that_nobody_waits_for_any_more_is_kept(
     proxy.delay = 0.1
     asking = ask(engine, 3)
     await eventually(lambda: proxy.connecting == 3)
-    for asker in asking:
-        asker.cancel()
+    for caller in asking:
+        caller.cancel()
     await asyncio.wait(asking)
     await eventually(lambda: pool_of(engine).snapshot().checked_in == 3)
     assert await outcomes(ask(engine, 9)) == {"served": 9}
@@ -83,12 +83,12 @@ async def test_pool_timeout_counts_the_wait_before_the_connect(
     engine = make_engine(pool_size=1, max_overflow=0, pool_timeout=0.6)
     connection = await engine.connect()
     proxy.delay = 0.5
-    asker = asyncio.create_task(use(engine))
+    caller = asyncio.create_task(use(engine))
     await asyncio.sleep(0.3)
     await connection.invalidate()
     await connection.close()
     with pytest.raises(PoolTimeout) as raised:
-        await asker
+        await caller
     assert raised.value.phase == "connecting"
     assert (proxy.connects, proxy.connecting) == (2, 1)
 
@@ -157,9 +157,9 @@ async def test_a_connection_that_comes_back_during_the_connect_is_lent_and_the_n
     async with engine.connect() as connection:
         returned = await connection.scalar(text("SELECT pg_backend_pid()"))
         proxy.delay = 0.3
-        asker = asyncio.create_task(use(engine))
+        caller = asyncio.create_task(use(engine))
         await eventually(lambda: proxy.connecting == 1)
-    assert (await asker, proxy.connecting) == (returned, 1)
+    assert (await caller, proxy.connecting) == (returned, 1)
     await eventually(lambda: pool_of(engine).snapshot().checked_in == 2)
     assert proxy.connects == 2
 

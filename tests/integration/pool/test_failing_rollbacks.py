@@ -19,7 +19,7 @@ COPY = text("COPY (SELECT generate_series(1, 100000)) TO STDOUT")
 
 
 async def copying(connection: Any) -> None:
-    """Have the driver amid an answer that it does not read (psycopg); refused by asyncpg."""
+    """Have the driver during an answer that it does not read (psycopg); refused by asyncpg."""
     await connection.execute(COPY)
 
 

@@ -1,4 +1,4 @@
-"""A loan that lasts too long is reported once, with all that is needed to find it."""
+"""A lease that lasts too long is reported once, with all that is needed to find it."""
 
 import asyncio
 import logging
@@ -14,7 +14,7 @@ from tests.eventually import eventually
 from tests.integration.pool.pools import pool_of
 
 from penstock import Database, PenstockPool
-from penstock.pool.events import LeakReport, LoanLeaked, PoolEvent
+from penstock.pool.events import LeakReport, LeaseLeaked, PoolEvent
 
 
 class Reports:
@@ -25,7 +25,7 @@ class Reports:
         pool_of(engine).listeners.add(self)
 
     def __call__(self, event: PoolEvent) -> None:
-        if isinstance(event, LoanLeaked):
+        if isinstance(event, LeaseLeaked):
             self.all.append(event.report)
 
 
@@ -50,12 +50,12 @@ async def test_a_leak_is_reported_once_with_both_places(
 
     (report,) = reports.all
     assert report.seconds >= 0.1
-    assert "borrow_for_too_long" in report.borrowed_at
-    assert "async with engine.connect() as connection:" in report.borrowed_at
+    assert "borrow_for_too_long" in report.acquired_at
+    assert "async with engine.connect() as connection:" in report.acquired_at
     assert "await done.wait()" in report.holder_at
-    assert "sqlalchemy" not in report.borrowed_at
+    assert "sqlalchemy" not in report.acquired_at
     assert not report.reclaimed
-    assert len([r for r in caplog.records if "has been lent for" in r.message]) == 1
+    assert len([r for r in caplog.records if "has been checked out for" in r.message]) == 1
 
 
 async def test_the_report_names_the_last_statement_without_its_values(database_url: str) -> None:
@@ -132,18 +132,18 @@ async def test_who_has_borrowed_a_connection_since_its_leak_was_found_keeps_it(
     )
     await (await engine.connect()).close()
     pool = pool_of(engine)
-    leaking: Any = pool.lend()
+    leaking: Any = pool.checkout()
     later: list[Any] = []
 
     def return_and_borrow(event: PoolEvent) -> None:
-        if isinstance(event, LoanLeaked) and not later:
-            pool.give_back(leaking)
-            later.append(pool.lend(is_noted=False))
+        if isinstance(event, LeaseLeaked) and not later:
+            pool.release(leaking)
+            later.append(pool.checkout(records_checkout=False))
 
     pool.listeners.add(return_and_borrow)
     await eventually(lambda: bool(later))
     await asyncio.sleep(0.1)
     assert later[0].dbapi_connection is not None
-    pool.give_back(later[0])
+    pool.release(later[0])
     assert pool.snapshot().closed_total == 0
     await engine.dispose()

@@ -109,7 +109,7 @@ async def test_a_connection_that_has_been_told_its_end_is_not_lent(
         await lease(connection)
     old = await backend(engine)
 
-    proxy.tell(b"E\0\0\0\x2bSFATAL\0VFATAL\0C57P01\0Mgoodbye, client\0\0")  # and no hang-up
+    proxy.tell(b"E\0\0\0\x2bSFATAL\0VFATAL\0C57P01\0Mgoodbye, client\0\0")  # and no closed socket
     await asyncio.sleep(0.05)
 
     assert await use(engine) != old
@@ -268,12 +268,12 @@ async def test_a_patience_that_waiting_has_used_up_condemns_no_connection(
     engine = make_engine(pool_size=2, max_overflow=0, pool_timeout=1, pool_pre_ping=True)
     known = set(await backends(engine, 2))
     held = [await engine.connect() for _ in range(2)]
-    asker = asyncio.create_task(use(engine))
+    caller = asyncio.create_task(use(engine))
     await eventually(lambda: pool_of(engine).snapshot().waiting == 1)
     proxy.silence()
     await held.pop().close()
     with pytest.raises(PoolTimeout) as raised:
-        await asker
+        await caller
     proxy.heal()
     await held.pop().close()
     assert raised.value.phase == "waiting"
@@ -294,16 +294,16 @@ async def test_pool_timeout_zero_leaves_time_for_a_ping(
 async def test_a_ping_whose_asker_was_cancelled_keeps_its_slot_within_the_bounds_of_mending(
     make_engine: MakeEngine, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("penstock.pool.worker.MEND_TIMEOUT", 0.2)
+    monkeypatch.setattr("penstock.pool.worker.RECOVER_TIMEOUT", 0.2)
     monkeypatch.setattr("penstock.pool.liveness.CLOSE_TIMEOUT", 0.2)
     engine = make_engine(pool_size=1, max_overflow=0, ping_timeout=30)
     silent = await backend(engine)
     age(engine, 30)
     proxy.silence()
-    asker = asyncio.create_task(backend(engine))
+    caller = asyncio.create_task(backend(engine))
     await eventually(lambda: pool_of(engine).snapshot().checked_out == 1)
-    asker.cancel()
+    caller.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asker
+        await caller
     async with asyncio.timeout(IMPATIENT):
         assert await use(engine) != silent

@@ -81,7 +81,7 @@ async def test_reset_listeners_see_a_mended_connection(engine: AsyncEngine) -> N
     before = len(resets)
     await cancel_a_query(engine)
     await backend(engine)
-    assert len(resets) >= before + 2  # the mended one and the one of backend_of
+    assert len(resets) >= before + 2  # the recovered one and the one of backend_of
 
 
 async def test_thirty_cancelled_queries_never_need_more_backends_than_the_pool_has(
@@ -102,7 +102,7 @@ async def test_a_server_that_does_not_answer_the_cancellation_is_given_up(
 ) -> None:
     if postgres.directory is None:
         pytest.skip("freezes a process of the server, so it has to be one that the tests started")
-    monkeypatch.setattr("penstock.pool.worker.MEND_TIMEOUT", 0.3)
+    monkeypatch.setattr("penstock.pool.worker.RECOVER_TIMEOUT", 0.3)
     engine = create_async_engine(database_url, poolclass=PenstockPool, pool_size=1, max_overflow=0)
     frozen = await backend(engine)
     task = asyncio.create_task(sleep_on_server(engine))
@@ -121,10 +121,10 @@ async def test_a_server_that_does_not_answer_the_cancellation_is_given_up(
 async def test_a_loop_that_stood_still_saves_the_connection_all_the_same(
     engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("penstock.pool.worker.MEND_TIMEOUT", 2.0)
+    monkeypatch.setattr("penstock.pool.worker.RECOVER_TIMEOUT", 2.0)
     process = await backend(engine)
     await cancel_a_query(engine)
-    await asyncio.sleep(0)  # in which the mending begins
+    await asyncio.sleep(0)  # in which the recovery begins
     time.sleep(2.2)  # noqa: ASYNC251 - the mistake of a service that is meant here
     assert await backend(engine) == process
 
@@ -166,7 +166,7 @@ async def test_a_connection_that_dies_as_the_last_step_of_mending_leaves_its_slo
         driver = dbapi_connection.driver_connection
         driver.terminate() if hasattr(driver, "terminate") else driver.pgconn.finish()
 
-    # What undoes the borrower's execution options comes last.
+    # What undoes the holder's execution options comes last.
     monkeypatch.setattr(engine.dialect, "reset_isolation_level", die)
     await cancel_a_query(engine, isolation_level="AUTOCOMMIT")
     async with asyncio.timeout(10):

@@ -101,7 +101,7 @@ async def test_no_more_than_max_waiting_wait(database_url: str) -> None:
     await eventually(lambda: pool_of(engine).snapshot().checked_out == 1)
     waiter = asyncio.create_task(use(engine))
     await eventually(lambda: pool_of(engine).snapshot().waiting == 1)
-    with pytest.raises(PoolFull, match=r"max_waiting.*1 of 1 connections lent"):
+    with pytest.raises(PoolFull, match=r"max_waiting.*1 of 1 connections checked out"):
         await use(engine)
     done.set()
     await asyncio.gather(holder, waiter)
@@ -167,14 +167,14 @@ async def test_draining_by_force_gives_up_what_is_still_being_opened(
 ) -> None:
     engine = make_engine(connect_timeout=60)
     proxy.silence(newcomers=True)
-    asker = asyncio.create_task(use(engine))
+    caller = asyncio.create_task(use(engine))
     await eventually(lambda: len(proxy.links) == 1)
 
     async with asyncio.timeout(30):
         await pool_of(engine).drain(timeout=0.1)
     assert pool_of(engine).ledger.open == 0
     with pytest.raises(PoolClosed):
-        await asker
+        await caller
     proxy.heal()
     await eventually(lambda: not proxy.links)
 

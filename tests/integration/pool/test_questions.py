@@ -1,4 +1,4 @@
-"""What a pool asks the server between two loans: bounded, and no slot is lost by it."""
+"""What a pool asks the server between two leases: bounded, and no slot is lost by it."""
 
 import asyncio
 from typing import Any
@@ -103,11 +103,11 @@ async def test_a_borrower_waits_for_the_answer_and_gets_the_connection(
 
     asking = asyncio.create_task(pool_of(engine).ask(ask_slowly, LONG))
     await asyncio.sleep(0)
-    borrowing = asyncio.create_task(backend(engine))
+    checkout = asyncio.create_task(backend(engine))
     await eventually(lambda: pool_of(engine).snapshot().waiting == 1)
     may_answer.set()
 
-    assert set(await asyncio.gather(asking, borrowing)) == {process}
+    assert set(await asyncio.gather(asking, checkout)) == {process}
     assert proxy.connects == 1
 
 

@@ -49,8 +49,8 @@ def waits(events: list[PoolEvent]) -> set[float]:
 
 
 @asynccontextmanager
-async def steady_use(engine: AsyncEngine, askers: int) -> AsyncIterator[None]:
-    """Let so many borrow and return, again and again, for a block."""
+async def steady_use(engine: AsyncEngine, callers: int) -> AsyncIterator[None]:
+    """Let so many check out and return, again and again, for a block."""
     is_over = False
 
     async def borrow_again_and_again() -> None:
@@ -59,7 +59,7 @@ async def steady_use(engine: AsyncEngine, askers: int) -> AsyncIterator[None]:
                 await asyncio.sleep(0.003)
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(askers):
+        for _ in range(callers):
             group.create_task(borrow_again_and_again())
         yield
         is_over = True

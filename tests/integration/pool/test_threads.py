@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy.util import greenlet_spawn
-from tests.contract.subject import borrow, give_back
+from tests.contract.subject import acquire, release
 from tests.eventually import eventually
 from tests.integration.pool.pools import MakeEngine, ask, outcomes, pool_of, use
 
@@ -37,12 +37,12 @@ async def test_reading_changes_nothing_between_a_return_and_the_loop_s_next_roun
     asyncio.get_running_loop().set_debug(True)  # which notices what another thread does to it
     engine = make_engine(pool_size=1, max_overflow=0, pool_timeout=5)
     pool, (read, expected) = pool_of(engine), READERS[reader]
-    loan = await borrow(engine)
+    lease = await acquire(engine)
     waiting = ask(engine, 1)
     await eventually(lambda: pool.snapshot().waiting == 1)
 
     def detach_and_read() -> object:
-        loan.detach()
+        lease.detach()
         before = [slot.state for slot in pool.ledger]
         seen = in_thread(lambda: read(pool))
         assert [slot.state for slot in pool.ledger] == before
@@ -51,13 +51,13 @@ async def test_reading_changes_nothing_between_a_return_and_the_loop_s_next_roun
     assert await greenlet_spawn(detach_and_read) == expected
     assert await outcomes(waiting) == {"served": 1}
     assert await use(engine)
-    await give_back(loan)
+    await release(lease)
 
 
 async def test_the_size_is_set_by_the_loop(make_engine: MakeEngine) -> None:
     asyncio.get_running_loop().set_debug(True)
     engine = make_engine(pool_size=1, max_overflow=0, pool_timeout=5)
-    loan = await borrow(engine)
+    lease = await acquire(engine)
     waiting = ask(engine, 2)
     await eventually(lambda: pool_of(engine).snapshot().waiting == 2)
 
@@ -66,7 +66,7 @@ async def test_the_size_is_set_by_the_loop(make_engine: MakeEngine) -> None:
     assert pool_of(engine).size() == 1
     assert await outcomes(waiting) == {"served": 2}
     assert pool_of(engine).size() == 2
-    await give_back(loan)
+    await release(lease)
 
 
 async def test_lending_is_suspended_and_resumed_by_the_loop(make_engine: MakeEngine) -> None:
@@ -90,6 +90,6 @@ async def test_without_a_wait_who_is_suspended_is_told_so(make_engine: MakeEngin
 
     async with asyncio.timeout(2):
         with pytest.raises(PoolSuspended):
-            await borrow(engine)
+            await acquire(engine)
     pool_of(engine).resume()
     assert await use(engine)

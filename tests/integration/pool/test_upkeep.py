@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("frequent_upkeep")
 
 
 async def ticks(number: int) -> None:
-    """Let upkeep have that many looks; what has not happened by then does not happen."""
+    """Let housekeeping have that many looks; what has not happened by then does not happen."""
     await asyncio.sleep(number * 0.02)
 
 

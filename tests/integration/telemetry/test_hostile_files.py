@@ -223,11 +223,11 @@ def test_a_number_that_no_worker_writes_leaves_out_its_file_until_it_is_mended(
     assert len(caplog.messages) == 1
 
     other.numbers[COLUMNS[column]] = before
-    mended = workers.read("default")
+    recovered = workers.read("default")
     other.close()
 
-    assert mended.counters.checkouts == 37
-    assert [len(each.history) for each in mended.workers] == [0, 1]
+    assert recovered.counters.checkouts == 37
+    assert [len(each.history) for each in recovered.workers] == [0, 1]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

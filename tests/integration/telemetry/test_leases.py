@@ -20,7 +20,7 @@ from penstock.fastapi import CurrentDatabase, WriteSession, install
 from penstock.findings import Finding
 from penstock.telemetry import rules
 from penstock.telemetry.schema import LEASES
-from penstock.telemetry.snapshot import Lease
+from penstock.telemetry.snapshot import LeaseSample
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def database_of(url: str, directory: Path, **settings: Any) -> Database:
     return Database.from_url(url, environment="testing", telemetry_dir=directory, **settings)
 
 
-def leases_of(database: Database) -> list[Lease]:
+def leases_of(database: Database) -> list[LeaseSample]:
     reading = database.telemetry.read()
     return [lease for each in reading.workers for lease in each.leases]
 

@@ -1,4 +1,4 @@
-"""By which routes the loans of a service are told apart."""
+"""By which routes the leases of a service are told apart."""
 
 from pathlib import Path
 

@@ -20,13 +20,13 @@ async def test_the_servers_own_numbers_are_asked_for_without_a_loan(
 ) -> None:
     monkeypatch.setattr("penstock.telemetry.telemetry.ASK_FIRST", 0.1)
     async with database_of(database_url, tmp_path) as database:
-        loans = database.telemetry.read().counters.checkouts
+        leases = database.telemetry.read().counters.checkouts
 
         await eventually(lambda: database.telemetry.read().now.server_limit > 0)
         now = database.telemetry.read().now
 
         assert now.server_connections >= 1
-        assert database.telemetry.read().counters.checkouts == loans
+        assert database.telemetry.read().counters.checkouts == leases
 
 
 async def test_a_server_that_did_not_say_its_numbers_is_asked_again(

@@ -16,7 +16,7 @@ from tests.servers.web import client_of
 from penstock import Database, PenstockPool, query
 from penstock.fastapi import Reader, ReadSession, install
 from penstock.telemetry import StatementUse
-from penstock.telemetry.leases import count_at_rest
+from penstock.telemetry.leases import count_idle_in_transaction
 
 LANES = ["session", "express"]
 SLEEP = select(
@@ -234,22 +234,22 @@ async def test_a_snapshot_and_a_stream_are_at_rest_between_two_statements(
     pool = database.engine.pool
     assert isinstance(pool, PenstockPool)
 
-    def at_rest() -> int:
-        return count_at_rest(pool.ledger, monotonic() + 6)
+    def idle_in_transaction() -> int:
+        return count_idle_in_transaction(pool.ledger, monotonic() + 6)
 
     async with database.reader.snapshot() as snapshot:
-        assert at_rest() == 1
+        assert idle_in_transaction() == 1
         running = asyncio.create_task(snapshot.one(sleep, seconds=0.2, secret="x"))
         await asyncio.sleep(0)
-        assert at_rest() == 0
+        assert idle_in_transaction() == 0
         await running
-        assert at_rest() == 1
+        assert idle_in_transaction() == 1
     async with stream_of(database) as rows:
         assert [row.n async for row in rows] == [1, 2, 3]
-        assert at_rest() == 1
-    assert at_rest() == 0
+        assert idle_in_transaction() == 1
+    assert idle_in_transaction() == 0
     await database.reader.one(sleep, seconds=0, secret="x")
-    assert at_rest() == 0
+    assert idle_in_transaction() == 0
 
 
 @asynccontextmanager

@@ -68,7 +68,7 @@ async def test_every_loan_is_counted_once_whoever_asks(database_url: str, tmp_pa
                 await database.reader.one(ONE)
             reading = database.telemetry.read()
 
-            # Each has opened its database with one loan more.
+            # Each has opened its database with one lease more.
             assert reading.counters.checkins == 30 + 12 + 5 + 3 * opening
             assert reading.histogram("hold").count == reading.counters.checkins
             assert pids(reading) == {os.getpid(), one.pid, other.pid}
@@ -105,11 +105,14 @@ async def test_a_worker_killed_under_load_is_gone_at_the_next_look_and_its_loans
     database_url: str, tmp_path: Path
 ) -> None:
     async with database_of(database_url, tmp_path) as database:
-        with worker(database_url, tmp_path) as doomed, worker(database_url, tmp_path, 10) as other:
+        with (
+            worker(database_url, tmp_path) as eviction,
+            worker(database_url, tmp_path, 10) as other,
+        ):
             said(other)
-            sure = [said(doomed) for _ in range(3)][-1]
-            doomed.kill()
-            doomed.wait()
+            sure = [said(eviction) for _ in range(3)][-1]
+            eviction.kill()
+            eviction.wait()
 
             after = database.telemetry.read()
             again = database.telemetry.read()
@@ -125,11 +128,11 @@ async def test_a_worker_that_was_killed_is_gone_though_a_process_that_it_forked_
     database_url: str, tmp_path: Path
 ) -> None:
     async with database_of(database_url, tmp_path) as database:
-        with worker(database_url, tmp_path, kind="forker") as doomed:
-            child = said(doomed)
-            assert pids(database.telemetry.read()) == {os.getpid(), doomed.pid}
-            doomed.kill()
-            doomed.wait()
+        with worker(database_url, tmp_path, kind="forker") as eviction:
+            child = said(eviction)
+            assert pids(database.telemetry.read()) == {os.getpid(), eviction.pid}
+            eviction.kill()
+            eviction.wait()
 
             after = pids(database.telemetry.read())
             os.kill(child, signal.SIGKILL)
@@ -282,7 +285,7 @@ async def test_commits_pings_and_waits_are_timed(database_url: str, tmp_path: Pa
         reading = database.telemetry.read()
 
         assert reading.histogram("commit").count == 1
-        assert reading.histogram("ping").count == 2  # before each of two loans
+        assert reading.histogram("ping").count == 2  # before each of two leases
         assert reading.histogram("create").count == 1
         assert reading.counters.opened == 1
 

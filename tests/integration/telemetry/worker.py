@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from penstock import Database, query
 
-TICK = query(text("SELECT 1 AS one"))
+TICK_INTERVAL = query(text("SELECT 1 AS one"))
 
 
 async def main(url: str, directory: str, reads: int) -> None:
@@ -18,7 +18,7 @@ async def main(url: str, directory: str, reads: int) -> None:
     ) as database:
         done = 0
         while not reads or done < reads:
-            await database.reader.one(TICK)
+            await database.reader.one(TICK_INTERVAL)
             done += 1
             if not reads and done % 50 == 0:
                 sys.stdout.write(f"{done}\n")

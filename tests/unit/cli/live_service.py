@@ -60,7 +60,7 @@ def database(name: str = "default", seconds: int = 60, **fields: Any) -> dict[st
             {
                 "id": "every-connection-out",
                 "severity": "critical",
-                "evidence": "All 15 connections were lent for 30 s.",
+                "evidence": "All 15 connections were checked out for 30 s.",
                 "remedy": "Set pool_size to 10.",
             }
         ],

@@ -53,10 +53,10 @@ def test_a_usual_terminal_shows_all_there_is_to_know() -> None:
     assert lines[4].endswith("▆▆  4 min, 15 at most")
     assert lines[6:9] == [
         "FINDINGS (1)",
-        "critical every-connection-out: All 15 connections were lent for 30 s.",
+        "critical every-connection-out: All 15 connections were checked out for 30 s.",
         "    do: Set pool_size to 10.",
     ]
-    assert words(lines[9]) == "ROUTES by hold time (10 of 30) loans in all mean longest"
+    assert words(lines[9]) == "ROUTES by hold time (10 of 30) leases in all mean longest"
     assert words(lines[10]) == "GET /things/0 1,000 10.0 s 10.0 ms 500 ms"
     assert lines[20].startswith("SLOW STATEMENTS (1)")
     assert words(lines[21]).endswith("… 4 250 ms 400 ms 120")
@@ -132,7 +132,7 @@ def test_what_is_rare_is_shown_while_it_is() -> None:
         "checked_out": 6,
         "limit": 0,
         "opening": 1,
-        "at_rest": 2,
+        "idle_in_transaction": 2,
         "server_connections": 90,
         "server_limit": 100,
         "replica_lag_bytes": 5_000_000,

@@ -78,4 +78,4 @@ def test_the_report_fits_a_terminal_of_80_columns_and_names_the_errors() -> None
     assert "Errors: 503, 2 times" in text
     assert "GET /users/{id}" in text
     assert "33.33%" in text
-    assert "9 lent at once" in text
+    assert "9 checked out at once" in text

@@ -311,19 +311,19 @@ def test_a_connection_that_is_lost_at_any_byte_is_lost_once(
 STATUSES = {"idle": (IDLE, True), "open": (OPEN, False), "failed": (message(b"Z", b"E"), False)}
 
 
-@pytest.mark.parametrize("is_excused", [False, True])
+@pytest.mark.parametrize("ignores_error", [False, True])
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize(("status", "is_idle"), STATUSES.values(), ids=STATUSES)
 @pytest.mark.parametrize("leaves_idle", [False, True])
 def test_a_query_that_somebody_relies_on_closes_the_connection_where_it_fails(
-    leaves_idle: bool, status: bytes, is_idle: bool, fails: bool, is_excused: bool
+    leaves_idle: bool, status: bytes, is_idle: bool, fails: bool, ignores_error: bool
 ) -> None:
     conversation = Conversation([])
     driver, transport = conversation.driver, conversation.transport
-    conversation.pipeline.send_query("SET a.b = 1", lambda: is_excused, leaves_idle=leaves_idle)
+    conversation.pipeline.send_query("SET a.b = 1", lambda: ignores_error, leaves_idle=leaves_idle)
     for data in (REFUSED if fails else DONE, status):
         transport.protocol.data_received(data)
-    assert transport.is_aborted is ((fails and not is_excused) or (leaves_idle and not is_idle))
+    assert transport.is_aborted is ((fails and not ignores_error) or (leaves_idle and not is_idle))
     assert driver.heard == b""
 
 

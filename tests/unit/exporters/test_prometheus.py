@@ -61,7 +61,9 @@ def histogram(*durations: float) -> Histogram:
 
 
 def test_states_are_those_of_all_workers_together() -> None:
-    first = Sample(NOW, size=5, limit=8, checked_in=3, checked_out=1, waiting=2, at_rest=1)
+    first = Sample(
+        NOW, size=5, limit=8, checked_in=3, checked_out=1, waiting=2, idle_in_transaction=1
+    )
     second = Sample(NOW, size=5, limit=8, checked_in=2, checked_out=6, overflow=3)
 
     scraped = scrape(of(worker(1, now=first), worker(2, now=second)))

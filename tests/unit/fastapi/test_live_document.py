@@ -13,7 +13,7 @@ from penstock.telemetry.snapshot import Reading, RouteUse, StatementUse, WorkerR
 
 
 def worker(pid: int, *lent: int, start: int = 100, **more: Any) -> WorkerReading:
-    """A worker whose samples have so many connections lent, one a second."""
+    """A worker whose samples have so many connections checked out, one a second."""
     history = tuple(
         Sample(start + second + 0.25, limit=10, checked_out=out) for second, out in enumerate(lent)
     )

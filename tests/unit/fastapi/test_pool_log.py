@@ -23,7 +23,7 @@ class Responses:
         self._lent: AsyncConnection | None = None
 
     async def short(self) -> None:
-        """Lend the only connection."""
+        """Hand out the only connection."""
         self._lent = await self._database.engine.connect()
 
     async def well(self) -> None:

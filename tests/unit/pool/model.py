@@ -3,23 +3,28 @@
 import math
 from typing import TYPE_CHECKING
 
-from tests.unit.pool.askers import NOW, Asker
+from tests.unit.pool.callers import NOW, Caller
 
-from penstock.pool.ledger import Check, Close, Ledger, Open, Order, Tally
-from penstock.pool.queue import Refusal, Refused, WaitersTally
-from penstock.pool.slot import CHECKING, CLOSING, IDLE, LENT, OPENING, Slot, SlotState
+from penstock.pool.ledger import Action, Check, Close, Ledger, Open, Tally
+from penstock.pool.queue import Rejection, RejectReason, WaitersTally
+from penstock.pool.slot import CHECKED_OUT, CHECKING, CLOSING, IDLE, OPENING, Slot, SlotState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["Customer", "Model"]
 
-OUT_OF_TURN = (Refused.WAITING, Refused.CONNECTING, Refused.SUSPENDED, Refused.FAILED)
+OUT_OF_TURN = (
+    RejectReason.WAITING,
+    RejectReason.CONNECTING,
+    RejectReason.SUSPENDED,
+    RejectReason.FAILED,
+)
 """Phases in which a deadline or another bound has passed, which happens to anybody in the queue."""
 
 
-class Customer(Asker):
-    """An asker that has the model check each answer.
+class Customer(Caller):
+    """A caller that has the model check each answer.
 
     Args:
         model: Of the pool it asks.
@@ -41,7 +46,7 @@ class Customer(Asker):
         self.model.offered(self, slot)
         return super().accept(slot)
 
-    def refuse(self, refusal: Refusal) -> None:
+    def refuse(self, refusal: Rejection) -> None:
         """Take note, if it is this one's turn."""
         self.model.refused(self, refusal)
         super().refuse(refusal)
@@ -61,13 +66,13 @@ class Model:
         """A slot that is given to the ledger to dispose of is ``IDLE`` meanwhile."""
         self.queue: list[Customer] = []
         self.customers: list[Customer] = []
-        self.to_do: list[Order] = []
+        self.to_do: list[Action] = []
         self.opened: Slot | None = None
-        """The slot that is just being reported as open, which may be lent once at any age."""
+        """The slot that was just reported open, which may be checked out once at any age."""
         self.shed: list[Customer] = []
         """Passed over by the hand-over that is going on, and to be told so."""
         self.loop_time = NOW
-        """The time that the event loop has run: a standstill counts as two heartbeats at most."""
+        """The time that the event loop has run: a stall counts as two heartbeats at most."""
         self.failing_since = math.inf
         self.slot_tally, self.tally = Tally(), WaitersTally()
         self._most_open = 0.0
@@ -91,18 +96,18 @@ class Model:
         self.lent(slot)
 
     def lent(self, slot: Slot) -> None:
-        """Check that a slot that is lent was free, and is fit to be lent."""
+        """Check that a slot that is checked out was free, and is fit to be checked out."""
         assert self.slots[slot] is IDLE
         assert self._staying() <= self.ledger.limit
         if slot is not self.opened:
             assert self.now < slot.expires_at
-            assert slot.doomed is None
-        self.slots[slot] = LENT
+            assert slot.eviction is None
+        self.slots[slot] = CHECKED_OUT
 
-    def refused(self, customer: Customer, refusal: Refusal) -> None:
+    def refused(self, customer: Customer, refusal: Rejection) -> None:
         """Check that whoever is refused waits, and is the oldest unless its time was over."""
         assert customer.answers == []
-        if refusal.why is Refused.SHED:
+        if refusal.why is RejectReason.SHED:
             assert self.shed.pop(0) is customer
         assert refusal.why in OUT_OF_TURN or self.queue[0] is customer
         self.queue.remove(customer)
@@ -110,8 +115,8 @@ class Model:
 
     def _may_shed(self, slot: Slot) -> bool:
         ledger, target = self.ledger, self.ledger.waiters._admission.policy.codel_target
-        others = [other for other in self.in_state(IDLE, OPENING, LENT) if other is not slot]
-        assert not any(self.slots[other] is not LENT for other in others)
+        others = [other for other in self.in_state(IDLE, OPENING, CHECKED_OUT) if other is not slot]
+        assert not any(self.slots[other] is not CHECKED_OUT for other in others)
         assert ledger.open >= ledger.limit or self.now < ledger.backoff.until
         assert target is not None
         assert all(self.loop_time - each.came_at > 2 * target for each in self.shed)
@@ -119,14 +124,14 @@ class Model:
 
     def take_orders(self) -> None:
         """Check that each new order is about a slot that the ledger may dispose of."""
-        while self.ledger.orders:
-            order = self.ledger.orders.popleft()
+        while self.ledger.actions:
+            order = self.ledger.actions.popleft()
             match order:
                 case Open(slot):
                     assert slot not in self.slots
                     assert self.now >= self.ledger.backoff.until
-                    assert slot.for_upkeep or not self.ledger.suspended
-                    assert not (slot.for_upkeep and self.ledger.closed)
+                    assert slot.for_housekeeping or not self.ledger.suspended
+                    assert not (slot.for_housekeeping and self.ledger.closed)
                     self.slots[slot] = OPENING
                 case Close(slot):
                     assert self.slots[slot] is IDLE
@@ -165,7 +170,7 @@ class Model:
             return over[: max(0, unserved)]
         if not self.has_prospects():
             return list(self.queue)
-        return self.queue[:1] if unserved > 0 and not failed.for_upkeep else []
+        return self.queue[:1] if unserved > 0 and not failed.for_housekeeping else []
 
     def _is_impatient(self, customer: Customer) -> bool:
         return self.now - max(customer.arrived, self.failing_since) >= customer.retry_for
@@ -175,7 +180,7 @@ class Model:
         return [slot for slot, state in self.slots.items() if state in states]
 
     def has_prospects(self) -> bool:
-        """Tell whether any slot has or will have a connection that can be lent."""
+        """Return whether any slot has or will have a connection that can be checked out."""
         return self._staying() > 0
 
     def _staying(self) -> int:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from penstock.pool.queue import PACE_SAMPLES, Admission, AdmissionPolicy, QueueClock, Refused
+from penstock.pool.queue import PACE_SAMPLES, Admission, AdmissionPolicy, QueueClock, RejectReason
 
 TARGET, INTERVAL = 0.005, 0.1
 CODEL = AdmissionPolicy(codel_target=TARGET, codel_interval=INTERVAL)
@@ -24,22 +24,22 @@ def test_without_a_policy_any_number_may_wait() -> None:
 
 
 @pytest.mark.parametrize(
-    ("waiting", "answer"), [(0, None), (2, None), (3, Refused.FULL), (4, Refused.FULL)]
+    ("waiting", "answer"), [(0, None), (2, None), (3, RejectReason.FULL), (4, RejectReason.FULL)]
 )
-def test_max_waiting_is_the_length_of_the_queue(waiting: int, answer: Refused | None) -> None:
+def test_max_waiting_is_the_length_of_the_queue(waiting: int, answer: RejectReason | None) -> None:
     admission = Admission(AdmissionPolicy(max_waiting=3))
     assert admission.refuses(waiting, 0.0, math.inf) is answer
 
 
 def test_with_max_waiting_0_nobody_waits() -> None:
-    assert Admission(AdmissionPolicy(max_waiting=0)).refuses(0, 0.0, math.inf) is Refused.FULL
+    assert Admission(AdmissionPolicy(max_waiting=0)).refuses(0, 0.0, math.inf) is RejectReason.FULL
 
 
 def test_who_would_be_served_too_late_is_told_at_once() -> None:
     admission = paced(2.0)
     now = 2.0 * PACE_SAMPLES
 
-    assert admission.refuses(4, now, 9.9) is Refused.HOPELESS
+    assert admission.refuses(4, now, 9.9) is RejectReason.DEADLINE_UNREACHABLE
     assert admission.refuses(4, now, 10.1) is None
 
 
@@ -50,7 +50,7 @@ def test_who_has_no_deadline_is_never_too_late() -> None:
 def test_a_few_hand_overs_say_nothing_of_the_pace() -> None:
     few = paced(2.0, hand_overs=PACE_SAMPLES - 1)
     assert few.refuses(1000, 2.0 * PACE_SAMPLES, 1.0) is None
-    assert paced(2.0).refuses(1000, 2.0 * PACE_SAMPLES, 1.0) is Refused.HOPELESS
+    assert paced(2.0).refuses(1000, 2.0 * PACE_SAMPLES, 1.0) is RejectReason.DEADLINE_UNREACHABLE
 
 
 def test_the_pace_is_that_of_the_newest_hand_overs() -> None:
@@ -61,7 +61,7 @@ def test_the_pace_is_that_of_the_newest_hand_overs() -> None:
     now = start + PACE_SAMPLES * 0.01
 
     assert admission.refuses(9, now, 0.15) is None
-    assert admission.refuses(9, now, 0.05) is Refused.HOPELESS
+    assert admission.refuses(9, now, 0.05) is RejectReason.DEADLINE_UNREACHABLE
 
 
 def test_after_a_stall_the_queue_is_not_called_hopeless() -> None:
@@ -79,7 +79,7 @@ def test_a_queue_in_which_nothing_moves_becomes_hopeless() -> None:
     admission = paced(0.001)
 
     assert admission.refuses(100, 1.0, 30.0) is None
-    assert admission.refuses(100, 20.0, 30.0) is Refused.HOPELESS
+    assert admission.refuses(100, 20.0, 30.0) is RejectReason.DEADLINE_UNREACHABLE
 
 
 def test_the_pace_is_forgotten_when_the_queue_was_empty() -> None:

@@ -1,9 +1,9 @@
 """A pool that is closed: who is still served, and what becomes of its connections."""
 
-from tests.unit.pool.askers import NOW, ask, carry_out, idle, lend, new_ledger, orders
+from tests.unit.pool.callers import NOW, actions, ask, checkout, dispatch, idle, new_ledger
 
 from penstock.pool.ledger import Close, Open, Tally
-from penstock.pool.queue import Refused
+from penstock.pool.queue import RejectReason
 from penstock.pool.slot import CHECKING, CloseReason
 
 
@@ -12,52 +12,52 @@ def test_a_closed_pool_turns_everybody_away() -> None:
     idle(ledger, 2)
     ledger.close()
 
-    assert ask(ledger).why is Refused.CLOSED
+    assert ask(ledger).why is RejectReason.CLOSED
     assert ledger.idle == 0
-    assert len(orders(ledger)) == 2
+    assert len(actions(ledger)) == 2
 
 
 def test_who_waited_before_a_pool_was_closed_is_served() -> None:
     ledger = new_ledger(2)
-    [slot] = lend(ledger, 1)
+    [slot] = checkout(ledger, 1)
     second, third = ask(ledger), ask(ledger)
     ledger.close()
-    carry_out(ledger)
+    dispatch(ledger)
     assert second.slot
 
-    ledger.give_back(slot, NOW)
+    ledger.release(slot, NOW)
     assert third.slot is slot
 
-    ledger.give_back(third.slot, NOW)
-    assert orders(ledger) == [Close(slot, CloseReason.DISPOSED)]
+    ledger.release(third.slot, NOW)
+    assert actions(ledger) == [Close(slot, CloseReason.DISPOSED)]
 
 
 def test_who_was_handed_something_broken_by_a_closed_pool_is_served() -> None:
     ledger = new_ledger(1)
-    [slot] = lend(ledger, 1)
+    [slot] = checkout(ledger, 1)
     waiting = ask(ledger)
     ledger.close()
     ledger.vacate(slot, NOW)
 
-    assert [type(order) for order in ledger.orders] == [Open]
-    carry_out(ledger)
+    assert [type(order) for order in ledger.actions] == [Open]
+    dispatch(ledger)
     assert waiting.slot
 
 
 def test_a_closed_pool_ends_empty() -> None:
     ledger = new_ledger(4, 1)
-    slots = lend(ledger, 4)
-    ledger.give_back(slots[0], NOW)
-    ledger.order_check(slots[0])
-    ledger.order_open(NOW, for_upkeep=True)
-    ledger.mend(slots[1])
+    slots = checkout(ledger, 4)
+    ledger.release(slots[0], NOW)
+    ledger.request_ping(slots[0])
+    ledger.request_open(NOW, for_housekeeping=True)
+    ledger.recover(slots[1])
     ledger.close()
 
     ledger.restore(slots[1], NOW)
     for slot in slots[2:]:
-        ledger.give_back(slot, NOW)
+        ledger.release(slot, NOW)
     assert ledger.count(CHECKING) == 1
-    carry_out(ledger)
+    dispatch(ledger)
 
     assert ledger.open == 0
     assert ledger.tally == Tally(opened=5, closed=5)
@@ -70,5 +70,5 @@ def test_a_closed_pool_that_was_suspended_lends_nothing_when_it_is_resumed() -> 
     ledger.close()
     ledger.resume(NOW)
 
-    assert ledger.borrow(NOW) is None
-    assert ask(ledger).why is Refused.CLOSED
+    assert ledger.acquire(NOW) is None
+    assert ask(ledger).why is RejectReason.CLOSED

@@ -6,7 +6,7 @@ from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeoutError
 
 from penstock.errors import PenstockError
 from penstock.pool.errors import (
-    LoanReclaimed,
+    LeaseReclaimed,
     NestedCheckout,
     PoolClosed,
     PoolFull,
@@ -15,26 +15,28 @@ from penstock.pool.errors import (
     PoolTimeout,
     refusal_error,
 )
-from penstock.pool.queue import Refused
+from penstock.pool.queue import RejectReason
 from penstock.pool.snapshot import PoolSnapshot
 
 SNAPSHOT = PoolSnapshot(
     size=5, limit=7, checked_in=0, checked_out=6, overflow=2, opening=1, invalid=0, waiting=12
 )
-NUMBERS = "6 of 7 connections lent, 0 idle, 1 opening, 0 being closed or cleaned up, 12 waiting"
+NUMBERS = (
+    "6 of 7 connections checked out, 0 idle, 1 opening, 0 being closed or cleaned up, 12 waiting"
+)
 WORDS = {
-    Refused.WAITING: (PoolTimeout, "every connection stayed lent"),
-    Refused.CONNECTING: (PoolTimeout, "no new connection was ready in time"),
-    Refused.SHED: (PoolTimeout, "codel_target"),
-    Refused.HOPELESS: (PoolTimeout, "its turn would have come too late"),
-    Refused.FULL: (PoolFull, "max_waiting"),
-    Refused.SUSPENDED: (PoolSuspended, "lending is suspended"),
+    RejectReason.WAITING: (PoolTimeout, "every connection stayed checked out"),
+    RejectReason.CONNECTING: (PoolTimeout, "no new connection was ready in time"),
+    RejectReason.SHED: (PoolTimeout, "codel_target"),
+    RejectReason.DEADLINE_UNREACHABLE: (PoolTimeout, "its turn would come too late"),
+    RejectReason.FULL: (PoolFull, "max_waiting"),
+    RejectReason.SUSPENDED: (PoolSuspended, "checkout is suspended"),
 }
-ELSEWHERE = {Refused.CLOSED, Refused.FAILED, Refused.NESTED}
+ELSEWHERE = {RejectReason.CLOSED, RejectReason.FAILED, RejectReason.NESTED}
 """What has an error without numbers, the driver's error, and one that shows both stacks."""
 
 
-def error_of(why: Refused, timeout: float | None = 30.0) -> PoolTimeout | PoolClosed:
+def error_of(why: RejectReason, timeout: float | None = 30.0) -> PoolTimeout | PoolClosed:
     return refusal_error(why, pool="orders", timeout=timeout, waited=1.2345, snapshot=SNAPSHOT)
 
 
@@ -45,7 +47,7 @@ def test_whoever_catches_sqlalchemys_timeout_catches_ours(kind: type[Exception])
     assert issubclass(kind, PenstockError)
 
 
-@pytest.mark.parametrize("kind", [PoolClosed, PoolInAnotherLoop, LoanReclaimed])
+@pytest.mark.parametrize("kind", [PoolClosed, PoolInAnotherLoop, LeaseReclaimed])
 def test_a_misuse_is_one_of_sqlalchemys_invalid_requests(kind: type[Exception]) -> None:
     assert issubclass(kind, InvalidRequestError)
     assert issubclass(kind, PenstockError)
@@ -53,11 +55,11 @@ def test_a_misuse_is_one_of_sqlalchemys_invalid_requests(kind: type[Exception]) 
 
 
 def test_every_phase_is_accounted_for() -> None:
-    assert set(WORDS) | ELSEWHERE == set(Refused)
+    assert set(WORDS) | ELSEWHERE == set(RejectReason)
 
 
 @pytest.mark.parametrize("why", WORDS)
-def test_each_phase_has_its_class_and_its_words(why: Refused) -> None:
+def test_each_phase_has_its_class_and_its_words(why: RejectReason) -> None:
     kind, words = WORDS[why]
 
     error = error_of(why)
@@ -70,7 +72,7 @@ def test_each_phase_has_its_class_and_its_words(why: Refused) -> None:
 
 
 @pytest.mark.parametrize("why", WORDS)
-def test_each_message_names_the_pool_the_time_and_the_numbers(why: Refused) -> None:
+def test_each_message_names_the_pool_the_time_and_the_numbers(why: RejectReason) -> None:
     message = str(error_of(why))
 
     assert message.startswith("No connection from orders after 1.234 s (pool_timeout=30 s): ")
@@ -83,22 +85,22 @@ def test_no_two_phases_have_the_same_words() -> None:
 
 
 def test_a_pool_without_timeout_says_so() -> None:
-    assert "(pool_timeout=none)" in str(error_of(Refused.SHED, timeout=None))
+    assert "(pool_timeout=none)" in str(error_of(RejectReason.SHED, timeout=None))
 
 
 def test_a_drained_pool_is_closed_not_late() -> None:
-    error = error_of(Refused.CLOSED)
+    error = error_of(RejectReason.CLOSED)
 
     assert type(error) is PoolClosed
     assert str(error) == (
-        "No connection from orders: the pool was drained and lends nothing any more"
+        "No connection from orders: the pool was drained and hands out nothing any more"
     )
 
 
 def test_a_failing_connect_is_named_among_the_numbers() -> None:
     snapshot = PoolSnapshot(1, 1, 0, 0, 0, last_open_error="OSError: no route to host")
     error = refusal_error(
-        Refused.CONNECTING, pool="orders", timeout=0.5, waited=0.5, snapshot=snapshot
+        RejectReason.CONNECTING, pool="orders", timeout=0.5, waited=0.5, snapshot=snapshot
     )
 
     assert "; the last attempt to connect failed: OSError: no route to host (" in str(error)
@@ -108,5 +110,5 @@ def test_a_timeout_of_no_known_phase_was_waiting() -> None:
     error = PoolTimeout("late")
 
     assert str(error).startswith("late ")
-    assert error.phase is Refused.WAITING
+    assert error.phase is RejectReason.WAITING
     assert error.snapshot is None

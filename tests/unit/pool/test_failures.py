@@ -1,21 +1,21 @@
 """Attempts to connect that fail: who learns it, and when the next one is made."""
 
 import pytest
-from tests.unit.pool.askers import NOW, ask, carry_out, idle, lend, new_ledger, orders
+from tests.unit.pool.callers import NOW, actions, ask, checkout, dispatch, idle, new_ledger
 
 from penstock.pool.ledger import Ledger, Open, Tally
-from penstock.pool.queue import Refusal, Refused
+from penstock.pool.queue import Rejection, RejectReason
 from penstock.pool.slot import LONGEST_DELAY_REFUSED, CloseReason, Slot
 
 NO = ConnectionError("no")
-FAILED = Refusal(Refused.FAILED, NO)
+FAILED = Rejection(RejectReason.FAILED, NO)
 
 
 def fail(
     ledger: Ledger, now: float = NOW, *, refused: bool = False, transient: bool = False
 ) -> None:
     """Let one of the ordered attempts fail."""
-    order = ledger.orders.popleft()
+    order = ledger.actions.popleft()
     assert isinstance(order, Open)
     ledger.failed(order.slot, now, NO, refused=refused, transient=transient)
 
@@ -23,7 +23,7 @@ def fail(
 def opened_before(size: int = 1) -> Ledger:
     """Return a pool that has reached its server, whose connections are gone."""
     ledger = new_ledger(size)
-    for slot in lend(ledger, size):
+    for slot in checkout(ledger, size):
         ledger.vacate(slot, NOW)
     return ledger
 
@@ -36,29 +36,29 @@ def retry(ledger: Ledger) -> float:
 
 
 def ordered(ledger: Ledger) -> list[Slot]:
-    return [order.slot for order in orders(ledger) if isinstance(order, Open)]
+    return [order.slot for order in actions(ledger) if isinstance(order, Open)]
 
 
 def test_where_nothing_else_can_come_everybody_learns_it() -> None:
     ledger = new_ledger(1)
-    askers = [ask(ledger) for _ in range(3)]
+    callers = [ask(ledger) for _ in range(3)]
 
     fail(ledger)
 
-    assert [asker.answers for asker in askers] == [[FAILED]] * 3
+    assert [caller.answers for caller in callers] == [[FAILED]] * 3
     assert ledger.open == 0
     assert ledger.tally == Tally(open_failures=1)
 
 
 def test_where_something_is_lent_the_oldest_learns_it() -> None:
     ledger = new_ledger(2)
-    [slot] = lend(ledger, 1)
+    [slot] = checkout(ledger, 1)
     first, second = ask(ledger), ask(ledger)
 
     fail(ledger)
     assert (first.answers, second.answers) == ([FAILED], [])
 
-    ledger.give_back(slot, NOW)
+    ledger.release(slot, NOW)
     assert second.slot is slot
 
 
@@ -68,14 +68,14 @@ def test_while_other_attempts_can_serve_everybody_nobody_learns_it() -> None:
     ledger.waiters.withdraw(third)
 
     fail(ledger)
-    carry_out(ledger)
+    dispatch(ledger)
 
     assert first.slot is not second.slot
 
 
 def test_what_is_only_being_closed_serves_nobody() -> None:
     ledger = new_ledger(2)
-    [slot] = lend(ledger, 1)
+    [slot] = checkout(ledger, 1)
     waiting = ask(ledger)
     ledger.discard(slot, CloseReason.DEAD)
 
@@ -86,8 +86,8 @@ def test_what_is_only_being_closed_serves_nobody() -> None:
 
 def test_an_attempt_that_nobody_asked_for_fails_unheard_while_there_are_others() -> None:
     ledger = new_ledger(2)
-    lend(ledger, 1)
-    ledger.order_open(NOW, for_upkeep=True)
+    checkout(ledger, 1)
+    ledger.request_open(NOW, for_housekeeping=True)
     waiting = ask(ledger)
 
     fail(ledger)
@@ -98,7 +98,7 @@ def test_an_attempt_that_nobody_asked_for_fails_unheard_while_there_are_others()
 
 def test_the_next_attempt_is_made_when_the_delay_is_over() -> None:
     ledger = new_ledger(2)
-    lend(ledger, 1)
+    checkout(ledger, 1)
     ask(ledger)
     fail(ledger)
     waiting = ask(ledger)
@@ -108,23 +108,23 @@ def test_the_next_attempt_is_made_when_the_delay_is_over() -> None:
     assert ordered(ledger) == []
 
     ledger.open_for_waiters(ledger.backoff.until)
-    carry_out(ledger)
+    dispatch(ledger)
     assert waiting.slot
 
 
 def test_a_connection_that_opens_ends_the_delay_for_those_who_wait() -> None:
     ledger = new_ledger(3)
-    askers = [ask(ledger) for _ in range(4)]
+    callers = [ask(ledger) for _ in range(4)]
     fail(ledger)
     [first, second] = ordered(ledger)
 
     ledger.opened(first, NOW)
     assert ledger.opening == 2
-    assert askers[0].answers == [FAILED]
+    assert callers[0].answers == [FAILED]
 
     ledger.opened(second, NOW)
-    carry_out(ledger)
-    assert len({asker.slot for asker in askers[1:]}) == 3
+    dispatch(ledger)
+    assert len({caller.slot for caller in callers[1:]}) == 3
 
 
 def test_a_refusing_server_is_not_asked_again_for_everybody_who_comes() -> None:
@@ -136,7 +136,7 @@ def test_a_refusing_server_is_not_asked_again_for_everybody_who_comes() -> None:
 
     assert late.answers == [FAILED]
     assert ordered(ledger) == []
-    assert ledger.waiters.tally.turned_away == 1
+    assert ledger.waiters.tally.rejected == 1
 
 
 def test_a_refusing_server_is_asked_again_when_the_delay_is_over() -> None:
@@ -145,26 +145,26 @@ def test_a_refusing_server_is_asked_again_when_the_delay_is_over() -> None:
     fail(ledger, refused=True)
 
     later = ask(ledger, NOW + LONGEST_DELAY_REFUSED)
-    carry_out(ledger)
+    dispatch(ledger)
 
     assert later.slot
 
 
 def test_while_something_is_lent_one_may_wait_though_the_server_refuses() -> None:
     ledger = new_ledger(2)
-    [slot] = lend(ledger, 1)
+    [slot] = checkout(ledger, 1)
     ask(ledger)
     fail(ledger, refused=True)
 
     waiting = ask(ledger, NOW + 0.1)
-    ledger.give_back(slot, NOW + 0.2)
+    ledger.release(slot, NOW + 0.2)
 
     assert waiting.slot is slot
 
 
 def test_who_waits_learns_it_when_a_refusing_server_has_cut_the_last_connection() -> None:
     ledger = new_ledger(2)
-    [slot] = lend(ledger, 1)
+    [slot] = checkout(ledger, 1)
     ask(ledger)
     fail(ledger, refused=True)
     waiting = ask(ledger, NOW + 0.1)
@@ -179,45 +179,45 @@ def test_who_waits_learns_it_when_a_refusing_server_has_cut_the_last_connection(
 
 def test_a_transient_failure_leaves_those_who_wait_in_the_queue_for_the_next_attempt() -> None:
     ledger = opened_before()
-    askers = [ask(ledger) for _ in range(3)]
+    callers = [ask(ledger) for _ in range(3)]
 
     fail(ledger, transient=True)
     fail(ledger, retry(ledger), transient=True)
     now = retry(ledger)
-    carry_out(ledger, now)
+    dispatch(ledger, now)
 
-    assert askers[0].slot
-    assert not any(asker.answers for asker in askers[1:])
+    assert callers[0].slot
+    assert not any(caller.answers for caller in callers[1:])
 
 
 def test_in_a_pool_that_was_never_connected_a_transient_failure_is_told_at_once() -> None:
     ledger = new_ledger(1)
-    askers = [ask(ledger) for _ in range(3)]
+    callers = [ask(ledger) for _ in range(3)]
 
     fail(ledger, transient=True)
 
-    assert [asker.answers for asker in askers] == [[FAILED]] * 3
+    assert [caller.answers for caller in callers] == [[FAILED]] * 3
 
 
 def test_in_a_pool_that_is_closed_a_transient_failure_is_told_at_once() -> None:
     ledger = opened_before()
-    askers = [ask(ledger) for _ in range(3)]
+    callers = [ask(ledger) for _ in range(3)]
     ledger.close()
 
     fail(ledger, transient=True)
 
-    assert [asker.answers for asker in askers] == [[FAILED]] * 3
+    assert [caller.answers for caller in callers] == [[FAILED]] * 3
 
 
 @pytest.mark.parametrize("refused", [True, False])
 def test_after_transient_failures_another_one_is_told_at_once(refused: bool) -> None:
     ledger = opened_before()
-    askers = [ask(ledger) for _ in range(3)]
+    callers = [ask(ledger) for _ in range(3)]
     fail(ledger, transient=True)
 
     fail(ledger, retry(ledger), refused=refused)
 
-    assert [asker.answers for asker in askers] == [[FAILED]] * 3
+    assert [caller.answers for caller in callers] == [[FAILED]] * 3
 
 
 def test_whose_deadline_passes_while_attempts_fail_learns_why_they_do() -> None:
@@ -251,19 +251,19 @@ def test_a_failure_of_long_ago_is_no_reason() -> None:
     late = ask(ledger, NOW + 60.0)
     ledger.expire(late)
 
-    assert late.why is Refused.CONNECTING
+    assert late.why is RejectReason.CONNECTING
 
 
 def test_where_all_connections_are_lent_a_failure_is_no_reason() -> None:
     ledger = new_ledger(2)
-    lend(ledger, 1)
+    checkout(ledger, 1)
     waiting = ask(ledger)
     fail(ledger, transient=True)
     ledger.resize(1, 0, NOW)
 
     ledger.expire(waiting)
 
-    assert waiting.why is Refused.WAITING
+    assert waiting.why is RejectReason.WAITING
 
 
 def test_attempts_are_repeated_for_nobody_for_longer_than_it_wants() -> None:
@@ -283,7 +283,7 @@ def test_attempts_are_repeated_for_nobody_for_longer_than_it_wants() -> None:
 
 def test_what_was_waited_for_before_the_first_failure_does_not_count() -> None:
     ledger = new_ledger(1)
-    [slot] = lend(ledger, 1)
+    [slot] = checkout(ledger, 1)
     waiting = ask(ledger, retry_for=5.0)
     ledger.vacate(slot, NOW + 60.0)
 
@@ -299,7 +299,7 @@ def test_who_does_not_want_a_repetition_is_not_told_while_other_attempts_may_ser
     fail(ledger, transient=True)
     assert (first.answers, second.answers) == ([FAILED], [])
 
-    carry_out(ledger)
+    dispatch(ledger)
     assert second.slot
 
 
@@ -307,10 +307,10 @@ def test_who_does_not_want_a_repetition_is_not_told_while_other_attempts_may_ser
 def test_a_failing_replacement_leaves_the_old_one_in_use(refused: bool) -> None:
     ledger = new_ledger(1, 1, recycle=60.0)
     [old] = idle(ledger, 1)
-    ledger.order_open(NOW, for_upkeep=True, replaces=old)
+    ledger.request_open(NOW, for_housekeeping=True, replaces=old)
 
     fail(ledger, refused=refused)
 
     assert old.retire_at == NOW
-    assert ledger.borrow(NOW) is old
-    assert old.doomed is None
+    assert ledger.acquire(NOW) is old
+    assert old.eviction is None

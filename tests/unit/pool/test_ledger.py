@@ -1,30 +1,30 @@
-"""Who gets which connection: lending, waiting, and what became of the orders."""
+"""Who gets which connection: checkout, waiting, and what became of the orders."""
 
 import math
 
 import pytest
-from tests.unit.pool.askers import NOW, Asker, ask, carry_out, idle, lend, new_ledger, orders
+from tests.unit.pool.callers import NOW, Caller, actions, ask, checkout, dispatch, idle, new_ledger
 
 from penstock.pool.ledger import Close, Ledger, Open, Tally
-from penstock.pool.queue import PACE_SAMPLES, AdmissionPolicy, Refused
-from penstock.pool.slot import CLOSING, IDLE, LENT, CloseReason, Slot
+from penstock.pool.queue import PACE_SAMPLES, AdmissionPolicy, RejectReason
+from penstock.pool.slot import CHECKED_OUT, CLOSING, IDLE, CloseReason, Slot
 
 NO = ConnectionError("no")
 
 
 def opening(ledger: Ledger, count: int) -> list[Slot]:
     """Take so many orders, each of them to open a connection."""
-    taken = orders(ledger)
+    taken = actions(ledger)
     slots = [order.slot for order in taken if isinstance(order, Open)]
     assert len(slots) == len(taken) == count
     return slots
 
 
-# Lending.
+# Checkout.
 
 
 def test_an_empty_pool_lends_nothing_at_once() -> None:
-    assert new_ledger().borrow(NOW) is None
+    assert new_ledger().acquire(NOW) is None
 
 
 @pytest.mark.parametrize(("lifo", "order"), [(False, [0, 1, 2]), (True, [2, 1, 0])])
@@ -32,35 +32,35 @@ def test_idle_slots_are_lent_in_the_order_that_was_asked_for(lifo: bool, order: 
     ledger = new_ledger(3, lifo=lifo)
     slots = idle(ledger, 3)
 
-    lent = [ledger.borrow(NOW + 1) for _ in range(3)]
+    lent = [ledger.acquire(NOW + 1) for _ in range(3)]
 
     assert lent == [slots[index] for index in order]
-    assert {(slot.state, slot.lent_at) for slot in slots} == {(LENT, NOW + 1)}
-    assert ledger.borrow(NOW + 1) is None
+    assert {(slot.state, slot.checked_out_at) for slot in slots} == {(CHECKED_OUT, NOW + 1)}
+    assert ledger.acquire(NOW + 1) is None
 
 
 def test_what_has_expired_is_closed_instead_of_lent() -> None:
     ledger = new_ledger(2, recycle=60.0)
     old = idle(ledger, 1)[0]
-    ledger.order_open(NOW + 30)
-    carry_out(ledger, NOW + 30)
+    ledger.request_open(NOW + 30)
+    dispatch(ledger, NOW + 30)
 
-    young = ledger.borrow(NOW + 60)
+    young = ledger.acquire(NOW + 60)
 
     assert young not in (None, old)
-    assert orders(ledger) == [Close(old, CloseReason.LIFETIME)]
+    assert actions(ledger) == [Close(old, CloseReason.LIFETIME)]
     assert ledger.open == 2
 
 
 def test_what_expires_while_it_is_lent_is_not_handed_on() -> None:
     ledger = new_ledger(1, recycle=60.0)
-    [slot] = lend(ledger, 1)
+    [slot] = checkout(ledger, 1)
     waiting = ask(ledger, NOW + 60)
 
-    ledger.give_back(slot, NOW + 60)
+    ledger.release(slot, NOW + 60)
     assert (slot.state, waiting.answers) == (CLOSING, [])
 
-    carry_out(ledger, NOW + 60)
+    dispatch(ledger, NOW + 60)
     assert waiting.slot is not slot
 
 
@@ -68,8 +68,8 @@ def test_with_recycle_0_every_loan_has_a_connection_of_its_own() -> None:
     ledger = new_ledger(1, recycle=0)
     slots = set()
     for _ in range(3):
-        [slot] = lend(ledger, 1)
-        ledger.give_back(slot, NOW)
+        [slot] = checkout(ledger, 1)
+        ledger.release(slot, NOW)
         slots.add(slot)
 
     assert len(slots) == 3
@@ -81,10 +81,10 @@ def test_the_fewest_idle_slots_are_noted() -> None:
     idle(ledger, 4)
     ledger.least_idle = ledger.idle
 
-    borrowed = [ledger.borrow(NOW), ledger.borrow(NOW)]
+    borrowed = [ledger.acquire(NOW), ledger.acquire(NOW)]
     for slot in filter(None, borrowed):
-        ledger.give_back(slot, NOW)
-    ledger.borrow(NOW)
+        ledger.release(slot, NOW)
+    ledger.acquire(NOW)
 
     assert ledger.least_idle == 2
 
@@ -94,12 +94,12 @@ def test_the_fewest_idle_slots_are_noted() -> None:
 
 def test_connections_are_opened_for_those_who_wait_so_many_at_once() -> None:
     ledger = new_ledger(5, connects_at_once=2)
-    askers = [ask(ledger) for _ in range(4)]
+    callers = [ask(ledger) for _ in range(4)]
     first, _ = opening(ledger, 2)
 
     ledger.opened(first, NOW)
 
-    assert askers[0].slot is first
+    assert callers[0].slot is first
     assert ledger.opening == 2
     assert len(opening(ledger, 1)) == 1
 
@@ -116,42 +116,42 @@ def test_no_more_are_opened_than_the_limit_allows() -> None:
 def test_without_a_limit_everybody_gets_a_connection(size: int, overflow: int) -> None:
     ledger = new_ledger(size, overflow)
 
-    assert len(set(lend(ledger, 50))) == 50
+    assert len(set(checkout(ledger, 50))) == 50
     assert ledger.limit == math.inf
 
 
 def test_a_returned_slot_goes_to_the_oldest_waiter() -> None:
     ledger = new_ledger(1)
-    [slot] = lend(ledger, 1)
+    [slot] = checkout(ledger, 1)
     first, second = ask(ledger), ask(ledger)
 
-    ledger.give_back(slot, NOW + 1)
+    ledger.release(slot, NOW + 1)
 
     assert first.slot is slot
     assert second.answers == []
-    assert (slot.state, slot.since, slot.lent_at) == (LENT, NOW + 1, NOW + 1)
+    assert (slot.state, slot.since, slot.checked_out_at) == (CHECKED_OUT, NOW + 1, NOW + 1)
 
 
 def test_a_slot_that_every_waiter_has_left_becomes_idle() -> None:
     ledger = new_ledger(1)
-    [slot] = lend(ledger, 1)
+    [slot] = checkout(ledger, 1)
     ask(ledger).gone = True
 
-    ledger.give_back(slot, NOW)
+    ledger.release(slot, NOW)
 
     assert slot.state is IDLE
-    assert ledger.borrow(NOW) is slot
+    assert ledger.acquire(NOW) is slot
 
 
 def test_a_connection_that_is_being_closed_still_takes_its_place() -> None:
     ledger = new_ledger(1)
-    [slot] = lend(ledger, 1)
+    [slot] = checkout(ledger, 1)
     ledger.discard(slot, CloseReason.DEAD)
     waiting = ask(ledger)
-    assert orders(ledger) == [Close(slot, CloseReason.DEAD)]
+    assert actions(ledger) == [Close(slot, CloseReason.DEAD)]
 
     ledger.vacate(slot, NOW)
-    carry_out(ledger)
+    dispatch(ledger)
 
     assert waiting.slot is not slot
     assert ledger.tally == Tally(opened=2, closed=1)
@@ -161,29 +161,29 @@ def test_with_max_waiting_0_one_may_have_a_connection_opened_but_not_wait_for_a_
     ledger = new_ledger(1, admission=AdmissionPolicy(max_waiting=0))
 
     first, second = ask(ledger), ask(ledger)
-    carry_out(ledger)
+    dispatch(ledger)
 
     assert first.slot
-    assert second.why is Refused.FULL
+    assert second.why is RejectReason.FULL
 
 
 def test_in_a_pool_made_smaller_as_many_may_wait_as_before() -> None:
     ledger = new_ledger(5, admission=AdmissionPolicy(max_waiting=1))
-    lend(ledger, 5)
+    checkout(ledger, 5)
     ledger.resize(1, 0, NOW)
 
     assert ask(ledger).answers == []
-    assert ask(ledger).why is Refused.FULL
+    assert ask(ledger).why is RejectReason.FULL
 
 
 def test_who_was_handed_something_broken_waits_in_front_of_all() -> None:
     ledger = new_ledger(1)
-    [slot] = lend(ledger, 1)
-    waiting, unlucky = ask(ledger), Asker()
+    [slot] = checkout(ledger, 1)
+    waiting, unlucky = ask(ledger), Caller()
 
     ledger.vacate(slot, NOW)
     ledger.wait_again(unlucky, NOW - 3, NOW)
-    carry_out(ledger)
+    dispatch(ledger)
 
     assert unlucky.slot
     assert unlucky.arrived == NOW - 3
@@ -192,37 +192,37 @@ def test_who_was_handed_something_broken_waits_in_front_of_all() -> None:
 
 def test_who_was_handed_something_broken_has_a_connection_opened() -> None:
     ledger = new_ledger(1)
-    [slot] = lend(ledger, 1)
+    [slot] = checkout(ledger, 1)
     ledger.vacate(slot, NOW)
-    unlucky = Asker()
+    unlucky = Caller()
 
     ledger.wait_again(unlucky, NOW, NOW)
-    carry_out(ledger)
+    dispatch(ledger)
 
     assert unlucky.slot
 
 
 def test_who_was_handed_something_broken_waits_also_where_the_queue_is_full() -> None:
     ledger = new_ledger(1, admission=AdmissionPolicy(max_waiting=1))
-    lend(ledger, 1)
+    checkout(ledger, 1)
     ask(ledger)
 
-    ledger.wait_again(Asker(), NOW - 3, NOW)
+    ledger.wait_again(Caller(), NOW - 3, NOW)
 
     assert len(ledger.waiters) == 2
 
 
 def test_the_quiet_before_somebody_came_back_is_not_the_pace_of_the_queue() -> None:
     ledger = new_ledger(1)
-    [slot] = lend(ledger, 1)
+    [slot] = checkout(ledger, 1)
     for _ in range(PACE_SAMPLES):
         ask(ledger)
     for _ in range(PACE_SAMPLES):
-        ledger.give_back(slot, NOW)
+        ledger.release(slot, NOW)
     later = NOW + 3600
-    ledger.wait_again(Asker(), later, later)
+    ledger.wait_again(Caller(), later, later)
     ask(ledger, later, deadline=later + 30)
-    ledger.give_back(slot, later)
+    ledger.release(slot, later)
 
     patient = ask(ledger, later, deadline=later + 30)
 
@@ -233,23 +233,23 @@ def test_whose_deadline_passes_is_told_what_it_was_waiting_for() -> None:
     ledger = new_ledger(1)
     connecting = ask(ledger)
     ledger.expire(connecting)
-    carry_out(ledger)
-    lend(ledger, 1)
+    dispatch(ledger)
+    checkout(ledger, 1)
     waiting, suspended = ask(ledger), ask(ledger)
     ledger.expire(waiting)
     ledger.suspend()
     ledger.expire(suspended)
 
-    assert connecting.why is Refused.CONNECTING
-    assert waiting.why is Refused.WAITING
-    assert suspended.why is Refused.SUSPENDED
+    assert connecting.why is RejectReason.CONNECTING
+    assert waiting.why is RejectReason.WAITING
+    assert suspended.why is RejectReason.SUSPENDED
 
 
 def test_a_deadline_that_passes_after_the_answer_changes_nothing() -> None:
     ledger = new_ledger(1)
-    asker = ask(ledger)
-    carry_out(ledger)
+    caller = ask(ledger)
+    dispatch(ledger)
 
-    ledger.expire(asker)
+    ledger.expire(caller)
 
-    assert asker.slot.state is LENT
+    assert caller.slot.state is CHECKED_OUT

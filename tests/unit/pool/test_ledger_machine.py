@@ -13,13 +13,21 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from tests.unit.pool.askers import new_ledger
+from tests.unit.pool.callers import new_ledger
 from tests.unit.pool.model import Customer, Model
 
-from penstock.pool.housekeeper import Schedule, UpkeepPolicy
-from penstock.pool.ledger import Check, Close, Ledger, Open, Order
-from penstock.pool.queue import AdmissionPolicy, Refusal, Refused
-from penstock.pool.slot import CHECKING, CLOSING, IDLE, LENT, MENDING, CloseReason, SlotState
+from penstock.pool.housekeeper import Housekeeper, HousekeeperPolicy
+from penstock.pool.ledger import Action, Check, Close, Ledger, Open
+from penstock.pool.queue import AdmissionPolicy, Rejection, RejectReason
+from penstock.pool.slot import (
+    CHECKED_OUT,
+    CHECKING,
+    CLOSING,
+    IDLE,
+    RECOVERING,
+    CloseReason,
+    SlotState,
+)
 
 Thing = TypeVar("Thing")
 
@@ -47,7 +55,7 @@ ledgers = st.builds(
     seed=any_one,
 )
 policies = st.builds(
-    UpkeepPolicy, st.integers(0, 3), st.sampled_from([2.0, 60.0]), st.sampled_from([0, 5.0])
+    HousekeeperPolicy, st.integers(0, 3), st.sampled_from([2.0, 60.0]), st.sampled_from([0, 5.0])
 )
 
 
@@ -68,10 +76,10 @@ def where_some_are(*states: SlotState) -> Callable[["LedgerMachine"], bool]:
 class LedgerMachine(RuleBasedStateMachine):
     """A driver that does anything a driver may do."""
 
-    @initialize(ledger=ledgers, upkeep=policies)
-    def begin(self, ledger: Ledger, upkeep: UpkeepPolicy) -> None:
+    @initialize(ledger=ledgers, worker=policies)
+    def begin(self, ledger: Ledger, worker: HousekeeperPolicy) -> None:
         self.ledger = ledger
-        self.schedule = Schedule(ledger, upkeep)
+        self.housekeeper = Housekeeper(ledger, worker)
         self.model = Model(ledger)
 
     @invariant()
@@ -86,7 +94,7 @@ class LedgerMachine(RuleBasedStateMachine):
     )
     def somebody_asks(self, patience: float, retry_for: float) -> None:
         if not self.borrows():
-            self.schedule.resting = False
+            self.housekeeper.resting = False
             customer = Customer(self.model, self.model.now + patience, retry_for)
             must = self.must_be_refused()
             refusal = self.ledger.wait(customer, self.model.now)
@@ -94,12 +102,14 @@ class LedgerMachine(RuleBasedStateMachine):
                 assert must is None
                 self.model.joined(customer)
             else:
-                assert refusal == must or refusal.why is Refused.HOPELESS
-                assert refusal.why is not Refused.HOPELESS or patience < float("inf")
-                self.model.tally.turned_away += 1
+                assert refusal == must or refusal.why is RejectReason.DEADLINE_UNREACHABLE
+                assert refusal.why is not RejectReason.DEADLINE_UNREACHABLE or patience < float(
+                    "inf"
+                )
+                self.model.tally.rejected += 1
 
     def borrows(self) -> bool:
-        slot = self.ledger.borrow(self.model.now)
+        slot = self.ledger.acquire(self.model.now)
         self.model.take_orders()
         if slot is None:
             return False
@@ -109,17 +119,17 @@ class LedgerMachine(RuleBasedStateMachine):
         self.model.lent(slot)
         return True
 
-    def must_be_refused(self) -> Refusal | None:
+    def must_be_refused(self) -> Rejection | None:
         backoff = self.ledger.backoff
         if self.ledger.closed:
-            return Refusal(Refused.CLOSED)
+            return Rejection(RejectReason.CLOSED)
         if backoff.refused and self.model.now < backoff.until and not self.model.has_prospects():
-            return Refusal(Refused.FAILED, backoff.last_error)
+            return Rejection(RejectReason.FAILED, backoff.last_error)
         most = self.ledger.waiters._admission.policy.max_waiting
         if most is not None:
             room = max(0, self.ledger.limit - self.ledger.open) + self.ledger.opening
             if len(self.model.queue) - room >= most:
-                return Refusal(Refused.FULL)
+                return Rejection(RejectReason.FULL)
         return None
 
     @precondition(lambda self: self.model.queue)
@@ -147,50 +157,50 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger.expire(customer)
         assert customer not in self.model.queue
         if waits:
-            is_told = customer.answers == [Refusal(Refused.FAILED, NO)]
+            is_told = customer.answers == [Rejection(RejectReason.FAILED, NO)]
             assert is_told == (is_failing and not self.ledger.suspended)
 
-    # What is lent.
+    # What is checked out.
 
-    @precondition(where_some_are(LENT))
+    @precondition(where_some_are(CHECKED_OUT))
     @rule(number=any_one)
     def a_loan_comes_back(self, number: int) -> None:
-        slot = self.model.free(pick(self.model.in_state(LENT), number))
-        doomed = slot.doomed
-        self.ledger.give_back(slot, self.model.now)
-        assert doomed is None or slot.state is CLOSING
+        slot = self.model.free(pick(self.model.in_state(CHECKED_OUT), number))
+        eviction = slot.eviction
+        self.ledger.release(slot, self.model.now)
+        assert eviction is None or slot.state is CLOSING
 
-    @precondition(where_some_are(LENT))
+    @precondition(where_some_are(CHECKED_OUT))
     @rule(number=any_one)
     def a_loan_turns_out_to_be_broken(self, number: int) -> None:
-        slot = pick(self.model.in_state(LENT), number)
+        slot = pick(self.model.in_state(CHECKED_OUT), number)
         self.ledger.vacate(self.model.gone(slot), self.model.now)
         if not self.borrows():
             customer = Customer(self.model)
-            customer.came_at -= self.model.now - slot.lent_at
-            self.ledger.wait_again(customer, slot.lent_at, self.model.now)
+            customer.came_at -= self.model.now - slot.checked_out_at
+            self.ledger.wait_again(customer, slot.checked_out_at, self.model.now)
             self.model.joined(customer, in_front=True)
 
-    @precondition(where_some_are(LENT))
+    @precondition(where_some_are(CHECKED_OUT))
     @rule(number=any_one)
     def a_loan_comes_back_amid_a_query(self, number: int) -> None:
-        slot = pick(self.model.in_state(LENT), number)
-        self.ledger.mend(slot)
-        self.model.slots[slot] = MENDING
+        slot = pick(self.model.in_state(CHECKED_OUT), number)
+        self.ledger.recover(slot)
+        self.model.slots[slot] = RECOVERING
 
-    @precondition(where_some_are(MENDING))
-    @rule(number=any_one, mended=st.booleans())
-    def a_mending_ends(self, number: int, mended: bool) -> None:
-        slot = pick(self.model.in_state(MENDING), number)
-        if mended:
+    @precondition(where_some_are(RECOVERING))
+    @rule(number=any_one, recovered=st.booleans())
+    def a_mending_ends(self, number: int, recovered: bool) -> None:
+        slot = pick(self.model.in_state(RECOVERING), number)
+        if recovered:
             self.ledger.restore(self.model.free(slot), self.model.now)
         else:
             self.ledger.vacate(self.model.gone(slot), self.model.now)
 
-    @precondition(where_some_are(LENT, CHECKING, MENDING))
+    @precondition(where_some_are(CHECKED_OUT, CHECKING, RECOVERING))
     @rule(number=any_one)
     def something_is_discarded(self, number: int) -> None:
-        slot = self.model.free(pick(self.model.in_state(LENT, CHECKING, MENDING), number))
+        slot = self.model.free(pick(self.model.in_state(CHECKED_OUT, CHECKING, RECOVERING), number))
         self.model.to_do = [order for order in self.model.to_do if order.slot is not slot]
         self.ledger.discard(slot, CloseReason.DEAD)
         assert slot.state is CLOSING
@@ -204,7 +214,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.model.to_do.remove(order)
         self.succeed(order)
 
-    def succeed(self, order: Order) -> None:
+    def succeed(self, order: Action) -> None:
         match order:
             case Open(slot):
                 self.ledger.opened(self.model.free(slot), self.model.now)
@@ -224,7 +234,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger.failed(
             slot, self.model.now, NO, refused=how == "refused", transient=how == "transient"
         )
-        assert all(customer.answers == [Refusal(Refused.FAILED, NO)] for customer in told)
+        assert all(customer.answers == [Rejection(RejectReason.FAILED, NO)] for customer in told)
         assert self.model.tally.refused == before + len(told)
 
     # Time and the operator.
@@ -241,17 +251,17 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule()
     def upkeep_runs(self) -> None:
-        self.schedule.run(self.model.now)
+        self.housekeeper.run(self.model.now)
 
     @precondition(where_some_are(IDLE))
     @rule(number=any_one)
     def a_ping_is_ordered(self, number: int) -> None:
-        self.ledger.order_check(pick(self.model.in_state(IDLE), number))
+        self.ledger.request_ping(pick(self.model.in_state(IDLE), number))
 
-    @precondition(where_some_are(IDLE, LENT, CHECKING))
+    @precondition(where_some_are(IDLE, CHECKED_OUT, CHECKING))
     @rule(number=any_one)
     def something_is_retired(self, number: int) -> None:
-        slot = pick(self.model.in_state(IDLE, LENT, CHECKING), number)
+        slot = pick(self.model.in_state(IDLE, CHECKED_OUT, CHECKING), number)
         self.ledger.retire(slot, CloseReason.INVALID)
 
     @rule(size=sizes, overflow=overflows)
@@ -268,7 +278,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(disposed_of=seldom, closed=seldom)
     def the_pool_is_disposed_of_or_closed(self, disposed_of: bool, closed: bool) -> None:
         if disposed_of:
-            self.schedule.resting = True
+            self.housekeeper.resting = True
             self.ledger.dispose()
         if closed:
             self.ledger.close()
@@ -280,9 +290,9 @@ class LedgerMachine(RuleBasedStateMachine):
             model.compare()
             if model.to_do:
                 self.succeed(model.to_do.pop(0))
-            elif lent := model.in_state(LENT):
-                self.ledger.give_back(model.free(lent[0]), model.now)
-            elif mending := model.in_state(MENDING):
+            elif lent := model.in_state(CHECKED_OUT):
+                self.ledger.release(model.free(lent[0]), model.now)
+            elif mending := model.in_state(RECOVERING):
                 self.ledger.restore(model.free(mending[0]), model.now)
             elif model.queue and not self.ledger.suspended:
                 model.now = max(model.now, self.ledger.backoff.until)

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from random import Random
 
 import pytest
-from tests.unit.pool.askers import new_ledger
+from tests.unit.pool.callers import new_ledger
 from tests.unit.pool.test_ledger_machine import LedgerMachine, NothingThereError
 
-from penstock.pool.housekeeper import UpkeepPolicy
+from penstock.pool.housekeeper import HousekeeperPolicy
 from penstock.pool.queue import AdmissionPolicy
 
 STEPS = 3000
@@ -43,7 +43,7 @@ DETAILS: dict[str, Say] = {
         "patience": random.choice([0.05, 1.0, 30.0, float("inf")]),
         "retry_for": random.choice([float("inf"), float("inf"), 0.0, 2.0]),
     },
-    "a_mending_ends": lambda random: {"number": 0, "mended": random.random() < 0.7},
+    "a_mending_ends": lambda random: {"number": 0, "recovered": random.random() < 0.7},
     "a_connect_fails": lambda random: {
         "number": 0,
         "how": random.choice(["refused", "transient", "transient", "otherwise"]),
@@ -81,7 +81,7 @@ def machine_of(random: Random) -> LedgerMachine:
             ),
             seed=random.randrange(100),
         ),
-        upkeep=UpkeepPolicy(random.choice([0, 2]), 8.0, random.choice([0, 5.0])),
+        worker=HousekeeperPolicy(random.choice([0, 2]), 8.0, random.choice([0, 5.0])),
     )
     return machine
 

@@ -4,7 +4,7 @@ import math
 from typing import Any, NoReturn
 
 import pytest
-from tests.unit.pool.askers import NOW, ask, carry_out, idle, lend, new_ledger
+from tests.unit.pool.callers import NOW, ask, checkout, dispatch, idle, new_ledger
 
 from penstock import PenstockPool
 from penstock.errors import SettingsError
@@ -21,7 +21,7 @@ def refuse_to_connect() -> NoReturn:
 
 def fail(ledger: Ledger, error: Exception) -> None:
     """Let the attempt fail that is ordered."""
-    order = ledger.orders.popleft()
+    order = ledger.actions.popleft()
     assert isinstance(order, Open)
     ledger.failed(order.slot, NOW, error, refused=False)
 
@@ -34,13 +34,13 @@ def test_a_fresh_pool_has_nothing() -> None:
 
 def test_every_slot_is_read_by_what_is_done_with_it() -> None:
     ledger = new_ledger(6, 4)
-    slots = lend(ledger, 6)
-    ledger.mend(slots[0])
+    slots = checkout(ledger, 6)
+    ledger.recover(slots[0])
     ledger.discard(slots[1], CloseReason.DEAD)
     for slot in slots[2:4]:
-        ledger.give_back(slot, NOW)
-    ledger.order_check(slots[2])
-    ledger.order_open(NOW)
+        ledger.release(slot, NOW)
+    ledger.request_ping(slots[2])
+    ledger.request_open(NOW)
 
     assert snapshot_of(ledger) == PoolSnapshot(
         size=6,
@@ -56,7 +56,7 @@ def test_every_slot_is_read_by_what_is_done_with_it() -> None:
 
 def test_those_who_wait_and_those_who_were_refused_are_counted() -> None:
     ledger = new_ledger(1, 0)
-    lend(ledger, 1)
+    checkout(ledger, 1)
     late, _, _ = ask(ledger), ask(ledger), ask(ledger)
     ledger.expire(late)
     ledger.close()
@@ -65,7 +65,7 @@ def test_those_who_wait_and_those_who_were_refused_are_counted() -> None:
     snapshot = snapshot_of(ledger)
 
     assert snapshot.waiting == 2
-    assert snapshot.refused_total == 2
+    assert snapshot.rejected_total == 2
     assert snapshot.closed
 
 
@@ -73,7 +73,7 @@ def test_what_was_opened_and_closed_is_counted() -> None:
     ledger = new_ledger(3, 0)
     idle(ledger, 3)
     ledger.dispose()
-    carry_out(ledger)
+    dispatch(ledger)
 
     snapshot = snapshot_of(ledger)
 
@@ -82,12 +82,12 @@ def test_what_was_opened_and_closed_is_counted() -> None:
 
 def test_the_newest_failure_is_told_while_it_lasts() -> None:
     ledger = new_ledger(1, 0)
-    ledger.order_open(NOW)
+    ledger.request_open(NOW)
     fail(ledger, OSError("no route to host"))
 
     failing = snapshot_of(ledger)
-    ledger.order_open(NOW + 10)
-    carry_out(ledger, NOW + 10)
+    ledger.request_open(NOW + 10)
+    dispatch(ledger, NOW + 10)
 
     assert failing.last_open_error == "OSError: no route to host"
     assert failing.open_failures_total == 1
@@ -105,18 +105,18 @@ def test_a_suspended_pool_says_so() -> None:
 @pytest.mark.parametrize(("size", "overflow"), [(0, 10), (5, -1)])
 def test_a_pool_without_limit_has_limit_0(size: int, overflow: int) -> None:
     ledger = new_ledger(size, overflow)
-    slots: list[Slot] = lend(ledger, 12)
+    slots: list[Slot] = checkout(ledger, 12)
 
     snapshot = snapshot_of(ledger)
 
     assert ledger.limit == math.inf
     assert (snapshot.limit, snapshot.checked_out, snapshot.utilisation) == (0, len(slots), 0.0)
-    assert str(snapshot).startswith("12 of any number connections lent")
+    assert str(snapshot).startswith("12 of any number connections checked out")
 
 
 def test_the_utilisation_is_the_lent_share_of_the_limit() -> None:
     ledger = new_ledger(3, 1)
-    lend(ledger, 3)
+    checkout(ledger, 3)
 
     assert snapshot_of(ledger).utilisation == 0.75
 

@@ -2,11 +2,11 @@
 
 import math
 
-from tests.unit.pool.askers import NOW, ask, carry_out, idle, lend, new_ledger, orders
+from tests.unit.pool.callers import NOW, actions, ask, checkout, dispatch, idle, new_ledger
 
 from penstock.pool.ledger import Close, Tally
 from penstock.pool.queue import PACE_SAMPLES, AdmissionPolicy
-from penstock.pool.slot import CLOSING, IDLE, LENT, CloseReason
+from penstock.pool.slot import CHECKED_OUT, CLOSING, IDLE, CloseReason
 
 # Resizing.
 
@@ -17,47 +17,47 @@ def test_a_smaller_pool_closes_its_idle_surplus_at_once() -> None:
 
     ledger.resize(2, 0, NOW)
 
-    assert orders(ledger) == [Close(slot, CloseReason.SURPLUS) for slot in slots[:3]]
+    assert actions(ledger) == [Close(slot, CloseReason.SURPLUS) for slot in slots[:3]]
     assert (ledger.idle, ledger.limit) == (2, 2)
 
 
 def test_a_smaller_pool_closes_what_is_lent_as_it_comes_back() -> None:
     ledger = new_ledger(3)
-    first, second, third = lend(ledger, 3)
+    first, second, third = checkout(ledger, 3)
     waiting = ask(ledger)
     ledger.resize(1, 0, NOW)
 
     for slot in (first, second):
-        ledger.give_back(slot, NOW)
-        assert orders(ledger) == [Close(slot, CloseReason.SURPLUS)]
-    ledger.give_back(third, NOW)
+        ledger.release(slot, NOW)
+        assert actions(ledger) == [Close(slot, CloseReason.SURPLUS)]
+    ledger.release(third, NOW)
 
     assert waiting.slot is third
     ledger.vacate(first, NOW)
     ledger.vacate(second, NOW)
-    assert (ledger.open, orders(ledger)) == (1, [])
+    assert (ledger.open, actions(ledger)) == (1, [])
 
 
 def test_a_connection_that_opens_in_a_pool_made_smaller_is_closed() -> None:
     ledger = new_ledger(2)
-    [lent] = lend(ledger, 1)
+    [lent] = checkout(ledger, 1)
     waiting = ask(ledger)
     ledger.resize(1, 0, NOW)
 
-    carry_out(ledger)
+    dispatch(ledger)
     assert (ledger.open, waiting.answers) == (1, [])
 
-    ledger.give_back(lent, NOW)
+    ledger.release(lent, NOW)
     assert waiting.slot is lent
 
 
 def test_a_larger_pool_opens_for_those_who_wait() -> None:
     ledger = new_ledger(1)
-    lend(ledger, 1)
+    checkout(ledger, 1)
     first, second = ask(ledger), ask(ledger)
 
     ledger.resize(1, 1, NOW)
-    carry_out(ledger)
+    dispatch(ledger)
 
     assert first.slot
     assert second.answers == []
@@ -65,14 +65,14 @@ def test_a_larger_pool_opens_for_those_who_wait() -> None:
 
 def test_a_pool_that_was_made_smaller_and_larger_again_keeps_what_comes_back() -> None:
     ledger = new_ledger(2)
-    slots = lend(ledger, 2)
+    slots = checkout(ledger, 2)
     ledger.resize(1, 0, NOW)
     ledger.resize(2, 0, NOW)
 
     for slot in slots:
-        ledger.give_back(slot, NOW)
+        ledger.release(slot, NOW)
 
-    assert (ledger.idle, orders(ledger)) == (2, [])
+    assert (ledger.idle, actions(ledger)) == (2, [])
 
 
 def test_a_pool_of_size_0_or_overflow_minus_1_has_no_limit() -> None:
@@ -88,15 +88,15 @@ def test_a_pool_of_size_0_or_overflow_minus_1_has_no_limit() -> None:
 
 def test_a_suspended_pool_takes_back_and_lends_nothing() -> None:
     ledger = new_ledger(2)
-    [slot] = lend(ledger, 1)
+    [slot] = checkout(ledger, 1)
     ledger.suspend()
 
     waiting = ask(ledger)
-    ledger.give_back(slot, NOW)
+    ledger.release(slot, NOW)
 
     assert slot.state is IDLE
     assert waiting.answers == []
-    assert orders(ledger) == []
+    assert actions(ledger) == []
 
 
 def test_what_was_being_opened_when_a_pool_was_suspended_is_kept() -> None:
@@ -104,25 +104,25 @@ def test_what_was_being_opened_when_a_pool_was_suspended_is_kept() -> None:
     waiting = ask(ledger)
     ledger.suspend()
 
-    carry_out(ledger)
+    dispatch(ledger)
     assert (ledger.idle, waiting.answers) == (1, [])
 
     ledger.resume(NOW)
-    assert waiting.slot.state is LENT
+    assert waiting.slot.state is CHECKED_OUT
 
 
 def test_a_resumed_pool_serves_the_oldest_first_and_opens_for_the_others() -> None:
     ledger = new_ledger(3)
     slots = idle(ledger, 2)
     ledger.suspend()
-    askers = [ask(ledger) for _ in range(4)]
+    callers = [ask(ledger) for _ in range(4)]
 
     ledger.resume(NOW)
-    assert [asker.slot for asker in askers[:2]] == slots
+    assert [caller.slot for caller in callers[:2]] == slots
 
-    carry_out(ledger)
-    assert askers[2].slot not in slots
-    assert askers[3].answers == []
+    dispatch(ledger)
+    assert callers[2].slot not in slots
+    assert callers[3].answers == []
 
 
 def test_a_resumed_pool_lends_nothing_that_has_expired_meanwhile() -> None:
@@ -134,7 +134,7 @@ def test_a_resumed_pool_lends_nothing_that_has_expired_meanwhile() -> None:
     ledger.resume(NOW + 60)
     assert (old.state, waiting.answers) == (CLOSING, [])
 
-    carry_out(ledger, NOW + 60)
+    dispatch(ledger, NOW + 60)
     assert waiting.slot is not old
 
 
@@ -151,11 +151,11 @@ def test_who_waited_while_lending_was_suspended_is_not_shed_for_it() -> None:
 
 def test_the_time_of_a_suspension_is_not_the_pace_of_the_queue() -> None:
     ledger = new_ledger(1)
-    [slot] = lend(ledger, 1)
+    [slot] = checkout(ledger, 1)
     for _ in range(PACE_SAMPLES + 1):
         ask(ledger)
     for _ in range(PACE_SAMPLES):
-        ledger.give_back(slot, NOW)
+        ledger.release(slot, NOW)
     ledger.suspend()
     ledger.resume(NOW + 60)
 
@@ -166,11 +166,11 @@ def test_the_time_of_a_suspension_is_not_the_pace_of_the_queue() -> None:
 
 def test_nobody_is_told_that_a_suspended_queue_is_too_slow() -> None:
     ledger = new_ledger(1)
-    [slot] = lend(ledger, 1)
+    [slot] = checkout(ledger, 1)
     for _ in range(PACE_SAMPLES + 1):
         ask(ledger)
     for _ in range(PACE_SAMPLES):
-        ledger.give_back(slot, NOW)
+        ledger.release(slot, NOW)
     ledger.suspend()
 
     assert ask(ledger, NOW + 60, deadline=NOW + 62).answers == []
@@ -181,41 +181,43 @@ def test_nobody_is_told_that_a_suspended_queue_is_too_slow() -> None:
 
 def test_disposing_closes_what_is_idle_now_and_the_rest_as_it_comes_back() -> None:
     ledger = new_ledger(4)
-    resting, checked, lent, mended = lend(ledger, 4)
+    resting, checked, lent, recovered = checkout(ledger, 4)
     for slot in (resting, checked):
-        ledger.give_back(slot, NOW)
-    ledger.order_check(checked)
-    ledger.mend(mended)
-    orders(ledger)
+        ledger.release(slot, NOW)
+    ledger.request_ping(checked)
+    ledger.recover(recovered)
+    actions(ledger)
 
     ledger.dispose()
-    assert orders(ledger) == [Close(resting, CloseReason.DISPOSED)]
+    assert actions(ledger) == [Close(resting, CloseReason.DISPOSED)]
 
     ledger.restore(checked, NOW)
-    ledger.give_back(lent, NOW)
-    ledger.restore(mended, NOW)
-    assert orders(ledger) == [Close(slot, CloseReason.DISPOSED) for slot in (checked, lent, mended)]
+    ledger.release(lent, NOW)
+    ledger.restore(recovered, NOW)
+    assert actions(ledger) == [
+        Close(slot, CloseReason.DISPOSED) for slot in (checked, lent, recovered)
+    ]
 
 
 def test_a_connection_being_opened_when_a_pool_was_disposed_of_is_lent_once() -> None:
     ledger = new_ledger(1)
     waiting, next_one = ask(ledger), ask(ledger)
     ledger.dispose()
-    carry_out(ledger)
+    dispatch(ledger)
     slot = waiting.slot
 
-    ledger.give_back(slot, NOW)
+    ledger.release(slot, NOW)
 
     assert next_one.answers == []
-    assert orders(ledger) == [Close(slot, CloseReason.DISPOSED)]
+    assert actions(ledger) == [Close(slot, CloseReason.DISPOSED)]
 
 
 def test_a_connection_being_opened_for_nobody_when_a_pool_was_disposed_of_is_closed() -> None:
     ledger = new_ledger(1)
-    ledger.order_open(NOW, for_upkeep=True)
+    ledger.request_open(NOW, for_housekeeping=True)
     ledger.dispose()
 
-    carry_out(ledger)
+    dispatch(ledger)
 
     assert ledger.open == 0
     assert ledger.tally == Tally(opened=1, closed=1)
@@ -225,7 +227,7 @@ def test_a_pool_that_was_disposed_of_can_be_used_again() -> None:
     ledger = new_ledger(2)
     old = idle(ledger, 2)
     ledger.dispose()
-    carry_out(ledger)
+    dispatch(ledger)
 
     new = idle(ledger, 2)
 

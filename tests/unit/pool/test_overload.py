@@ -6,9 +6,9 @@ from itertools import count
 from random import Random
 
 import pytest
-from tests.unit.pool.askers import NOW, Asker, carry_out, new_ledger, refused
+from tests.unit.pool.callers import NOW, Caller, dispatch, new_ledger, refused
 
-from penstock.pool.queue import AdmissionPolicy, Refused
+from penstock.pool.queue import AdmissionPolicy, RejectReason
 from penstock.pool.slot import Slot
 
 CONNECTIONS = 10
@@ -20,7 +20,7 @@ GUARD = AdmissionPolicy(codel_target=0.5, codel_interval=5.0)
 """The production profile's."""
 
 
-class _Caller(Asker):
+class _Caller(Caller):
     """One that remembers when it was answered."""
 
     __slots__ = ("began", "queue")
@@ -47,7 +47,7 @@ class _Queue:
         self.ledger = new_ledger(CONNECTIONS, admission=policy)
         self.now = NOW
         self.waits: list[float] = []
-        self.refused: Counter[Refused] = Counter()
+        self.refused: Counter[RejectReason] = Counter()
         self._patience = patience
         self._heartbeat = policy.heartbeat_interval
         self._heartbeat_at = NOW
@@ -58,12 +58,12 @@ class _Queue:
     def come(self) -> None:
         """Let one ask."""
         caller = _Caller(self, self._patience)
-        slot = self.ledger.borrow(self.now)
+        slot = self.ledger.acquire(self.now)
         if slot is not None:
             caller.accept(slot)
             return
         why = refused(self.ledger.wait(caller, self.now))
-        carry_out(self.ledger, self.now)
+        dispatch(self.ledger, self.now)
         if why is None:
             self._waiting.append(caller)
         else:
@@ -78,7 +78,7 @@ class _Queue:
         """Let connections come back, and deadlines pass."""
         while self._held and self._held[0][0] <= end:
             self._run_loop_until(self._held[0][0])
-            self.ledger.give_back(heapq.heappop(self._held)[2], self.now)
+            self.ledger.release(heapq.heappop(self._held)[2], self.now)
         self._run_loop_until(end)
 
     def _run_loop_until(self, moment: float) -> None:
@@ -123,7 +123,7 @@ def test_under_overload_all_of_the_capacity_is_used_and_waits_stay_short(times: 
     assert len(queue.waits) >= 0.98 * CAPACITY * 10.0
     assert p99(queue.waits) < 0.08
     queue.settle()
-    assert queue.refused[Refused.SHED] > 0.9 * queue.refused.total()
+    assert queue.refused[RejectReason.SHED] > 0.9 * queue.refused.total()
 
 
 @pytest.mark.parametrize(("policy", "share"), [(GOAL, 0.015), (GUARD, 0.0)])

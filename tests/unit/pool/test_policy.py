@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from penstock.errors import SettingsError
-from penstock.pool.housekeeper import UpkeepPolicy
+from penstock.pool.housekeeper import HousekeeperPolicy
 from penstock.pool.policy import NestedCheckoutPolicy, PoolPolicy, nested_checkout_policy
 from penstock.pool.queue import AdmissionPolicy
 
@@ -43,7 +43,7 @@ def test_the_defaults_are_accepted_and_leave_the_costly_features_off() -> None:
     assert policy.max_waiting is None
     assert policy.codel_target is None
     assert policy.leak_after is None
-    assert not policy.notes_loans
+    assert not policy.records_checkouts
 
 
 @pytest.mark.parametrize("name", AT_LEAST_0)
@@ -114,7 +114,7 @@ def test_the_queue_and_upkeep_get_their_parts() -> None:
     )
 
     assert policy.admission == AdmissionPolicy(7, 0.01, 0.2)
-    assert policy.upkeep == UpkeepPolicy(min_idle=3, overflow_idle=30.0, keepalive=45.0)
+    assert policy.worker == HousekeeperPolicy(min_idle=3, overflow_idle=30.0, keepalive=45.0)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_the_queue_and_upkeep_get_their_parts() -> None:
     ],
 )
 def test_loans_are_noted_where_somebody_will_ask(policy: PoolPolicy, notes: bool) -> None:
-    assert policy.notes_loans is notes
+    assert policy.records_checkouts is notes
 
 
 @pytest.mark.parametrize("value", ["refuse", "warn", "allow"])

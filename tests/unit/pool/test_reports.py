@@ -1,32 +1,32 @@
-"""What the driver reports back: connections opened, mended and closed, and what cannot be."""
+"""What the driver reports back: connections opened, recovered and closed, and what cannot be."""
 
 from collections.abc import Callable
 
 import pytest
-from tests.unit.pool.askers import NOW, ask, carry_out, idle, lend, new_ledger, orders
+from tests.unit.pool.callers import NOW, actions, ask, checkout, dispatch, idle, new_ledger
 
 from penstock.pool.ledger import Close, LedgerError, Tally
-from penstock.pool.slot import MENDING, CloseReason, Slot
+from penstock.pool.slot import RECOVERING, CloseReason, Slot
 
 NO = ConnectionError("no")
 
 
 def test_a_connection_that_nobody_waits_for_any_more_becomes_idle() -> None:
     ledger = new_ledger(1)
-    asker = ask(ledger)
-    ledger.waiters.withdraw(asker)
+    caller = ask(ledger)
+    ledger.waiters.withdraw(caller)
 
-    carry_out(ledger)
+    dispatch(ledger)
 
     assert (ledger.idle, ledger.tally.opened) == (1, 1)
 
 
 def test_a_mended_slot_goes_to_who_waits() -> None:
     ledger = new_ledger(1)
-    [slot] = lend(ledger, 1)
+    [slot] = checkout(ledger, 1)
     waiting = ask(ledger)
-    ledger.mend(slot)
-    assert (slot.state, ledger.open, waiting.answers) == (MENDING, 1, [])
+    ledger.recover(slot)
+    assert (slot.state, ledger.open, waiting.answers) == (RECOVERING, 1, [])
 
     ledger.restore(slot, NOW + 2)
 
@@ -36,31 +36,31 @@ def test_a_mended_slot_goes_to_who_waits() -> None:
 
 def test_a_doomed_slot_is_closed_when_it_is_mended_or_returned() -> None:
     ledger = new_ledger(2)
-    mended, returned = lend(ledger, 2)
-    ledger.mend(mended)
-    for slot in (mended, returned):
+    recovered, returned = checkout(ledger, 2)
+    ledger.recover(recovered)
+    for slot in (recovered, returned):
         ledger.retire(slot, CloseReason.INVALID)
     waiting = ask(ledger)
 
-    ledger.restore(mended, NOW)
-    ledger.give_back(returned, NOW)
+    ledger.restore(recovered, NOW)
+    ledger.release(returned, NOW)
 
     assert waiting.answers == []
-    assert orders(ledger) == [
-        Close(mended, CloseReason.INVALID),
+    assert actions(ledger) == [
+        Close(recovered, CloseReason.INVALID),
         Close(returned, CloseReason.INVALID),
     ]
 
 
 def test_the_first_reason_to_close_a_slot_stands() -> None:
     ledger = new_ledger(1)
-    [slot] = lend(ledger, 1)
+    [slot] = checkout(ledger, 1)
     ledger.retire(slot, CloseReason.INVALID)
     ledger.retire(slot, CloseReason.DISPOSED)
 
-    ledger.give_back(slot, NOW)
+    ledger.release(slot, NOW)
 
-    assert orders(ledger) == [Close(slot, CloseReason.INVALID)]
+    assert actions(ledger) == [Close(slot, CloseReason.INVALID)]
 
 
 def test_a_slot_that_was_returned_cannot_be_returned_again() -> None:
@@ -68,16 +68,16 @@ def test_a_slot_that_was_returned_cannot_be_returned_again() -> None:
     [slot] = idle(ledger, 1)
 
     with pytest.raises(LedgerError, match="a slot that is idle was returned"):
-        ledger.give_back(slot, NOW)
+        ledger.release(slot, NOW)
 
 
 def test_a_slot_that_has_left_the_books_cannot_be_returned() -> None:
     ledger = new_ledger(1)
-    [slot] = lend(ledger, 1)
+    [slot] = checkout(ledger, 1)
     ledger.vacate(slot, NOW)
 
     with pytest.raises(LedgerError):
-        ledger.give_back(slot, NOW)
+        ledger.release(slot, NOW)
     assert ledger.idle == 0
 
 
@@ -89,7 +89,7 @@ def test_what_cannot_have_happened_is_an_error_and_changes_nothing() -> None:
         lambda: ledger.opened(resting, NOW),
         lambda: ledger.failed(resting, NOW, NO, refused=False),
         lambda: ledger.vacate(resting, NOW),
-        lambda: ledger.mend(resting),
+        lambda: ledger.recover(resting),
         lambda: ledger.restore(resting, NOW),
         lambda: ledger.discard(resting, CloseReason.DEAD),
         lambda: ledger.opened(stranger, NOW),

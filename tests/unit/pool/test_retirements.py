@@ -7,11 +7,11 @@ from functools import cache
 from random import Random
 
 import pytest
-from tests.unit.pool.askers import lend, new_ledger, only_what_is_due, orders
+from tests.unit.pool.callers import actions, checkout, new_ledger, only_what_is_due
 
-from penstock.pool.housekeeper import REPLACEMENTS_AT_ONCE, Schedule, UpkeepPolicy
+from penstock.pool.housekeeper import REPLACEMENTS_AT_ONCE, Housekeeper, HousekeeperPolicy
 from penstock.pool.ledger import Check, Close, Open
-from penstock.pool.slot import CHECKING, IDLE, LENT, OPENING, CloseReason, Slot
+from penstock.pool.slot import CHECKED_OUT, CHECKING, IDLE, OPENING, CloseReason, Slot
 
 DAY = 24 * 3600
 SIZE, OVERFLOW, RECYCLE = 50, 10, 3600
@@ -26,41 +26,41 @@ class Day:
     """A pool that lives through a day, second by second, and what was seen of it.
 
     Args:
-        seed: Of the jitter, and of who borrows what.
+        seed: Of the jitter, and of who checks out what.
         opening_takes: Seconds.
         closing_takes: Seconds.
     """
 
     def __init__(self, seed: int, opening_takes: int = 0, closing_takes: int = 0) -> None:
         self.ledger = new_ledger(SIZE, OVERFLOW, recycle=RECYCLE, connects_at_once=4, seed=seed)
-        self.schedule = Schedule(self.ledger, UpkeepPolicy())
+        self.housekeeper = Housekeeper(self.ledger, HousekeeperPolicy())
         self.random = Random(-seed)
         self.takes = {Open: opening_takes, Close: closing_takes, Check: 0}
         self.under_way: list[tuple[float, Open | Close | Check]] = []
         self.lent: list[tuple[float, Slot]] = []
         self.retired: list[tuple[int, int]] = []
         """Second, and the round of its connection: those opened first are of round 0."""
-        self.rounds = dict.fromkeys(lend(self.ledger, SIZE, 0.0), 0)
+        self.rounds = dict.fromkeys(checkout(self.ledger, SIZE, 0.0), 0)
         for slot in list(self.rounds):
-            self.ledger.give_back(slot, 0.0)
+            self.ledger.release(slot, 0.0)
         self.usable, self.open, self.replacing, self.oldest = [SIZE], [SIZE], [0], [0.0]
 
     def live(self, seconds: int = DAY) -> "Day":
         """Let the time pass."""
         for now in range(1, seconds):
-            self.return_loans(now)
-            self.schedule.run(now)
-            if self.ledger.orders or self.under_way:
-                self.look()
+            self.release_leases(now)
+            self.housekeeper.run(now)
+            if self.ledger.actions or self.under_way:
+                self.poll()
                 self.work(now)
-                self.look()
-            self.borrow(now)
+                self.poll()
+            self.acquire(now)
         return self
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Note the figures that are bounded."""
         ledger = self.ledger
-        self.usable.append(ledger.count(IDLE, LENT, CHECKING))
+        self.usable.append(ledger.count(IDLE, CHECKED_OUT, CHECKING))
         self.open.append(ledger.open)
         self.replacing.append(
             sum(slot.state is OPENING and slot.replaces is not None for slot in ledger)
@@ -79,7 +79,7 @@ class Day:
 
     def take(self, now: int) -> Iterator[Open | Close | Check]:
         """Yield new orders; a connection that is closed for its age has retired."""
-        for order in orders(self.ledger):
+        for order in actions(self.ledger):
             if isinstance(order, Close) and order.why is CloseReason.LIFETIME:
                 self.retired.append((now, self.rounds[order.slot]))
             yield order
@@ -96,20 +96,20 @@ class Day:
             case Check():
                 self.ledger.restore(slot, now)
 
-    def borrow(self, now: int) -> None:
-        """Lend a few connections for up to four seconds."""
+    def acquire(self, now: int) -> None:
+        """Hand out a few connections for up to four seconds."""
         for _ in range(self.random.randrange(4)):
-            slot = self.ledger.borrow(now)
+            slot = self.ledger.acquire(now)
             if slot is not None:
                 self.oldest.append(now - slot.opened_at)
                 self.lent.append((now + self.random.randrange(5), slot))
 
-    def return_loans(self, now: int) -> None:
+    def release_leases(self, now: int) -> None:
         """Give back what is no longer needed."""
         for until, slot in self.lent:
             if until <= now:
-                self.ledger.give_back(slot, now)
-        self.lent = [loan for loan in self.lent if loan[0] > now]
+                self.ledger.release(slot, now)
+        self.lent = [lease for lease in self.lent if lease[0] > now]
 
 
 def pairs(seconds: list[int]) -> int:
@@ -172,7 +172,7 @@ def test_with_less_jitter_chance_would_not_explain_it(
     jitter: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("penstock.pool.slot.JITTER", jitter)
-    monkeypatch.setattr(Schedule, "_due", only_what_is_due)
+    monkeypatch.setattr(Housekeeper, "_due", only_what_is_due)
 
     day = Day(SEEDS[0]).live()
 
@@ -181,7 +181,7 @@ def test_with_less_jitter_chance_would_not_explain_it(
 
 def test_without_jitter_every_round_would_show_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("penstock.pool.slot.JITTER", 0.0)
-    monkeypatch.setattr(Schedule, "_due", only_what_is_due)
+    monkeypatch.setattr(Housekeeper, "_due", only_what_is_due)
 
     day = Day(SEEDS[0]).live(2 * RECYCLE)
 

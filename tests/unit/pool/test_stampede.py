@@ -4,10 +4,10 @@ from collections import deque
 from random import Random
 
 import pytest
-from tests.unit.pool.askers import Asker, lend, new_ledger, only_what_is_due
+from tests.unit.pool.callers import Caller, checkout, new_ledger, only_what_is_due
 
-from penstock.pool.housekeeper import Schedule, UpkeepPolicy
-from penstock.pool.ledger import Check, Close, Open, Order
+from penstock.pool.housekeeper import Housekeeper, HousekeeperPolicy
+from penstock.pool.ledger import Action, Check, Close, Open
 from penstock.pool.slot import Slot
 
 STEP = 0.05
@@ -28,39 +28,39 @@ class Life:
         overflow: How many more there may be.
         recycle: ``pool_recycle``.
         demand: Share of them for which somebody asks at any moment.
-        seed: Of the jitter, and of how long each loan lasts.
+        seed: Of the jitter, and of how long each lease lasts.
     """
 
     def __init__(self, size: int, overflow: int, recycle: float, demand: float, seed: int) -> None:
         self.ledger = new_ledger(size, overflow, recycle=recycle, seed=seed)
-        self.schedule = Schedule(self.ledger, UpkeepPolicy(overflow_idle=1e9))
+        self.housekeeper = Housekeeper(self.ledger, HousekeeperPolicy(overflow_idle=1e9))
         self.random = Random(-seed)
         self.wanted = round(size * demand)
-        self.askers: list[Asker] = []
+        self.callers: list[Caller] = []
         self.leases: list[tuple[float, Slot]] = []
         self.opened: list[float] = []
-        for slot in lend(self.ledger, size, 0.0):
-            self.ledger.give_back(slot, 0.0)
+        for slot in checkout(self.ledger, size, 0.0):
+            self.ledger.release(slot, 0.0)
 
     def live(self, seconds: float) -> "Life":
         """Let time pass."""
         next_run = 0.0
-        under_way: list[Order] = []
+        under_way: list[Action] = []
         for step in range(1, round(seconds / STEP)):
             now = step * STEP
             for order in under_way:
                 self.finish(order, now)
             self.release(now)
             if now >= next_run:
-                self.schedule.run(now)
-                next_run = now + self.schedule.interval()
+                self.housekeeper.run(now)
+                next_run = now + self.housekeeper.interval()
             self.acquire(now)
-            under_way = list(self.ledger.orders)
-            self.ledger.orders.clear()
+            under_way = list(self.ledger.actions)
+            self.ledger.actions.clear()
             self.opened += [now for order in under_way if isinstance(order, Open)]
         return self
 
-    def finish(self, order: Order, now: float) -> None:
+    def finish(self, order: Action, now: float) -> None:
         match order:
             case Open(slot):
                 self.ledger.opened(slot, now)
@@ -70,22 +70,22 @@ class Life:
                 self.ledger.restore(slot, now)
 
     def acquire(self, now: float) -> None:
-        while len(self.leases) + len(self.askers) < self.wanted:
-            asker = Asker()
-            slot = self.ledger.borrow(now)
+        while len(self.leases) + len(self.callers) < self.wanted:
+            caller = Caller()
+            slot = self.ledger.acquire(now)
             if slot is not None:
-                asker.accept(slot)
+                caller.accept(slot)
             else:
-                self.ledger.wait(asker, now)
-            self.askers.append(asker)
-        served = [asker for asker in self.askers if asker.answers]
-        self.askers = [asker for asker in self.askers if not asker.answers]
-        self.leases += [(now + self.random.uniform(0.0, 0.5), asker.slot) for asker in served]
+                self.ledger.wait(caller, now)
+            self.callers.append(caller)
+        served = [caller for caller in self.callers if caller.answers]
+        self.callers = [caller for caller in self.callers if not caller.answers]
+        self.leases += [(now + self.random.uniform(0.0, 0.5), caller.slot) for caller in served]
 
     def release(self, now: float) -> None:
         for until, slot in self.leases:
             if until <= now:
-                self.ledger.give_back(slot, now)
+                self.ledger.release(slot, now)
         self.leases = [lease for lease in self.leases if lease[0] > now]
 
     def most_in_a_second(self) -> int:
@@ -117,7 +117,7 @@ def test_at_most_a_quarter_is_opened_in_a_second(
 def test_if_each_waited_until_it_is_due_they_would_come_together(
     recycle: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Schedule, "_due", only_what_is_due)
+    monkeypatch.setattr(Housekeeper, "_due", only_what_is_due)
 
     life = Life(20, 10, recycle, ALL, seed=1).live(1.5 * recycle)
 

@@ -1,30 +1,30 @@
 """The queue: first come, first served, and everybody is answered once."""
 
 import pytest
-from tests.unit.pool.askers import NOW, Asker, refused
+from tests.unit.pool.callers import NOW, Caller, refused
 
 from penstock.pool.queue import (
     PACE_SAMPLES,
     AdmissionPolicy,
-    Refusal,
-    Refused,
+    Rejection,
+    RejectReason,
     Waiters,
     WaitersTally,
 )
-from penstock.pool.slot import LENT, OPENING, Slot
+from penstock.pool.slot import CHECKED_OUT, OPENING, Slot
 
-LATE = Refusal(Refused.WAITING)
+LATE = Rejection(RejectReason.WAITING)
 
 
-def join(waiters: Waiters, asker: Asker, now: float = NOW) -> Refused | None:
+def join(waiters: Waiters, caller: Caller, now: float = NOW) -> RejectReason | None:
     """Queue up where no connection can be opened: everybody in the queue is served before."""
-    return refused(waiters.join(asker, len(waiters), now))
+    return refused(waiters.join(caller, len(waiters), now))
 
 
-def queue_of(*askers: Asker, policy: AdmissionPolicy | None = None) -> Waiters:
+def queue_of(*callers: Caller, policy: AdmissionPolicy | None = None) -> Waiters:
     waiters = Waiters(policy or AdmissionPolicy())
-    for asker in askers:
-        assert join(waiters, asker) is None
+    for caller in callers:
+        assert join(waiters, caller) is None
     return waiters
 
 
@@ -36,18 +36,18 @@ def run_loop(waiters: Waiters, now: float, seconds: float) -> float:
 
 
 def test_a_slot_goes_to_the_oldest_waiter() -> None:
-    first, second = Asker(), Asker()
+    first, second = Caller(), Caller()
     waiters, slot = queue_of(first, second), Slot(NOW)
 
     assert waiters.hand_over(slot, NOW + 1)
     assert first.slot is slot
     assert second.answers == []
-    assert (slot.state, slot.lent_at) == (LENT, NOW + 1)
+    assert (slot.state, slot.checked_out_at) == (CHECKED_OUT, NOW + 1)
     assert waiters.tally == WaitersTally(queued=2, handed_over=1)
 
 
 def test_a_waiter_that_has_gone_is_passed_over_and_counts_as_withdrawn() -> None:
-    gone, staying = Asker(gone=True), Asker()
+    gone, staying = Caller(gone=True), Caller()
     waiters, slot = queue_of(gone, staying), Slot(NOW)
 
     assert waiters.hand_over(slot, NOW)
@@ -57,16 +57,16 @@ def test_a_waiter_that_has_gone_is_passed_over_and_counts_as_withdrawn() -> None
 
 
 def test_a_slot_that_nobody_wants_stays_what_it_was() -> None:
-    waiters, slot = queue_of(Asker(gone=True), Asker(gone=True)), Slot(NOW)
+    waiters, slot = queue_of(Caller(gone=True), Caller(gone=True)), Slot(NOW)
 
     assert not waiters.hand_over(slot, NOW + 1)
     assert len(waiters) == 0
-    assert (slot.state, slot.lent_at) == (OPENING, NOW)
+    assert (slot.state, slot.checked_out_at) == (OPENING, NOW)
     assert waiters.tally == WaitersTally(queued=2, withdrawn=2)
 
 
 def test_a_waiter_that_withdraws_is_not_answered() -> None:
-    first, second = Asker(), Asker()
+    first, second = Caller(), Caller()
     waiters = queue_of(first, second)
 
     assert waiters.withdraw(first)
@@ -77,7 +77,7 @@ def test_a_waiter_that_withdraws_is_not_answered() -> None:
 
 
 def test_a_waiter_that_was_answered_cannot_withdraw() -> None:
-    lucky, unlucky = Asker(), Asker()
+    lucky, unlucky = Caller(), Caller()
     waiters = queue_of(lucky, unlucky)
     waiters.hand_over(Slot(NOW), NOW)
     waiters.refuse(unlucky, LATE)
@@ -88,62 +88,62 @@ def test_a_waiter_that_was_answered_cannot_withdraw() -> None:
 
 
 def test_a_waiter_that_was_answered_is_not_refused() -> None:
-    asker = Asker()
-    waiters = queue_of(asker)
+    caller = Caller()
+    waiters = queue_of(caller)
     waiters.hand_over(Slot(NOW), NOW)
 
-    waiters.refuse(asker, LATE)
+    waiters.refuse(caller, LATE)
 
-    assert asker.slot
+    assert caller.slot
     assert waiters.tally == WaitersTally(queued=1, handed_over=1)
 
 
 def test_a_refusal_can_go_to_anybody_to_the_oldest_or_to_all() -> None:
-    askers = [Asker() for _ in range(5)]
-    waiters = queue_of(*askers)
+    callers = [Caller() for _ in range(5)]
+    waiters = queue_of(*callers)
 
-    waiters.refuse(askers[2], LATE)
-    assert [len(asker.answers) for asker in askers] == [0, 0, 1, 0, 0]
+    waiters.refuse(callers[2], LATE)
+    assert [len(caller.answers) for caller in callers] == [0, 0, 1, 0, 0]
 
     waiters.refuse_oldest(LATE)
-    assert [len(asker.answers) for asker in askers] == [1, 0, 1, 0, 0]
+    assert [len(caller.answers) for caller in callers] == [1, 0, 1, 0, 0]
 
     waiters.refuse_all(LATE)
-    assert [asker.answers for asker in askers] == [[LATE]] * 5
+    assert [caller.answers for caller in callers] == [[LATE]] * 5
     assert waiters.tally == WaitersTally(queued=5, refused=5)
 
 
 def test_a_full_queue_turns_away_and_does_not_count_it_as_queued() -> None:
-    waiters = queue_of(Asker(), Asker(), policy=AdmissionPolicy(max_waiting=2))
-    late = Asker()
+    waiters = queue_of(Caller(), Caller(), policy=AdmissionPolicy(max_waiting=2))
+    late = Caller()
 
-    assert join(waiters, late) is Refused.FULL
+    assert join(waiters, late) is RejectReason.FULL
     assert late.answers == []
     assert len(waiters) == 2
-    assert waiters.tally == WaitersTally(queued=2, turned_away=1)
+    assert waiters.tally == WaitersTally(queued=2, rejected=1)
 
 
 def test_where_a_connection_can_be_opened_one_may_wait_for_it_though_the_queue_is_full() -> None:
     waiters = queue_of(policy=AdmissionPolicy(max_waiting=0))
 
-    assert waiters.join(Asker(), -1, NOW) is None
-    assert join(waiters, Asker()) is Refused.FULL
+    assert waiters.join(Caller(), -1, NOW) is None
+    assert join(waiters, Caller()) is RejectReason.FULL
 
 
 CODEL = AdmissionPolicy(codel_target=0.005, codel_interval=0.1)
 
 
-def overloaded(seconds: float = 0.3) -> tuple[Waiters, list[Asker], float]:
+def overloaded(seconds: float = 0.3) -> tuple[Waiters, list[Caller], float]:
     """Return a queue to which two come for each that is served, who waits, and the time."""
     waiters, waiting, now = queue_of(policy=CODEL), [], NOW
     for _ in range(round(100 * seconds)):
         now += 0.01
         waiters.heartbeat(now)
         for _ in range(2):
-            waiting.append(Asker())
+            waiting.append(Caller())
             assert join(waiters, waiting[-1], now) is None
         waiters.hand_over(Slot(now), now, may_shed=False)
-    return waiters, [asker for asker in waiting if not asker.answers], now
+    return waiters, [caller for caller in waiting if not caller.answers], now
 
 
 def test_in_a_queue_that_stands_the_oldest_are_shed_a_few_at_a_time() -> None:
@@ -152,9 +152,9 @@ def test_in_a_queue_that_stands_the_oldest_are_shed_a_few_at_a_time() -> None:
 
     assert waiters.hand_over(slot, now)
 
-    assert [asker.why for asker in waiting[:2]] == [Refused.SHED, Refused.SHED]
+    assert [caller.why for caller in waiting[:2]] == [RejectReason.SHED, RejectReason.SHED]
     assert waiting[2].slot is slot
-    assert not any(asker.answers for asker in waiting[3:])
+    assert not any(caller.answers for caller in waiting[3:])
     assert waiters.tally.refused == 2
 
 
@@ -169,8 +169,8 @@ def test_where_other_connections_may_serve_them_nobody_is_shed() -> None:
 
 def test_the_last_waiter_is_served_however_late() -> None:
     waiters, waiting, now = overloaded()
-    for asker in waiting[:-1]:
-        waiters.withdraw(asker)
+    for caller in waiting[:-1]:
+        waiters.withdraw(caller)
 
     assert waiters.hand_over(Slot(now), now)
 
@@ -179,8 +179,8 @@ def test_the_last_waiter_is_served_however_late() -> None:
 
 def test_where_all_behind_have_gone_the_oldest_is_not_shed_but_served() -> None:
     waiters, waiting, now = overloaded()
-    for asker in waiting[2:]:
-        asker.gone = True
+    for caller in waiting[2:]:
+        caller.gone = True
 
     assert waiters.hand_over(Slot(now), now)
 
@@ -191,48 +191,48 @@ def test_where_all_behind_have_gone_the_oldest_is_not_shed_but_served() -> None:
 
 def test_a_standstill_of_the_loop_is_not_held_against_who_waited() -> None:
     waiters, now = queue_of(policy=CODEL), NOW
-    waiting = [Asker() for _ in range(20)]
-    for asker in waiting:
-        join(waiters, asker, now)
+    waiting = [Caller() for _ in range(20)]
+    for caller in waiting:
+        join(waiters, caller, now)
 
     for step in range(20):
         now = NOW + 6.0 + step * 0.001
-        join(waiters, Asker(), now)
+        join(waiters, Caller(), now)
         waiters.hand_over(Slot(now), now)
 
-    assert all(asker.slot for asker in waiting)
+    assert all(caller.slot for caller in waiting)
     assert waiters.tally.refused == 0
 
 
 def test_a_standstill_of_the_loop_does_not_make_the_queue_hopeless() -> None:
-    waiters = queue_of(*[Asker() for _ in range(300)])
+    waiters = queue_of(*[Caller() for _ in range(300)])
     for turn in range(PACE_SAMPLES):
         now = NOW + turn * 0.001 if turn < PACE_SAMPLES / 2 else NOW + 6.0 + turn * 0.001
         waiters.hand_over(Slot(now), now)
 
-    assert join(waiters, Asker(now + 30.0), now) is None
+    assert join(waiters, Caller(now + 30.0), now) is None
 
 
 def test_whoever_cannot_be_served_in_time_is_turned_away() -> None:
-    waiters = queue_of(*[Asker() for _ in range(PACE_SAMPLES + 2)])
+    waiters = queue_of(*[Caller() for _ in range(PACE_SAMPLES + 2)])
     now = NOW
     for _ in range(PACE_SAMPLES):
         now = run_loop(waiters, now, 2.0)
         waiters.hand_over(Slot(now), now)
 
-    assert join(waiters, Asker(now + 5.9), now) is Refused.HOPELESS
-    assert join(waiters, Asker(now + 6.1), now) is None
+    assert join(waiters, Caller(now + 5.9), now) is RejectReason.DEADLINE_UNREACHABLE
+    assert join(waiters, Caller(now + 6.1), now) is None
 
 
 def test_the_first_of_a_busy_period_is_not_judged_by_the_pace_of_the_last_one() -> None:
-    waiters = queue_of(*[Asker() for _ in range(PACE_SAMPLES)])
+    waiters = queue_of(*[Caller() for _ in range(PACE_SAMPLES)])
     for turn in range(PACE_SAMPLES):
         waiters.hand_over(Slot(NOW), NOW + 2.0 * (turn + 1))
     assert len(waiters) == 0
 
-    assert join(waiters, Asker(NOW + 3601.0), NOW + 3600.0) is None
+    assert join(waiters, Caller(NOW + 3601.0), NOW + 3600.0) is None
 
 
 @pytest.mark.parametrize("count", [1, 5])
 def test_the_queue_has_a_length(count: int) -> None:
-    assert len(queue_of(*[Asker() for _ in range(count)])) == count
+    assert len(queue_of(*[Caller() for _ in range(count)])) == count

@@ -74,7 +74,7 @@ def busy(pid: int, seconds: int = 900) -> WorkerReading:
         peak = chance.random() < 0.05
         lent = 50 if peak else chance.randint(4, 30)
         recycled = int(second % 90 == 0)
-        loans = chance.randint(250, 350)
+        leases = chance.randint(250, 350)
         samples.append(
             Sample(
                 NOW - seconds + 1 + second,
@@ -84,13 +84,13 @@ def busy(pid: int, seconds: int = 900) -> WorkerReading:
                 checked_out=lent,
                 overflow=30,
                 waiting=10 if peak else 0,
-                at_rest=int(second % 30 == 0),
-                checkouts=loans,
-                checkins=loans,
+                idle_in_transaction=int(second % 30 == 0),
+                checkouts=leases,
+                checkins=leases,
                 waits=40 if peak else chance.randint(0, 5),
                 wait_seconds=1.0 if peak else 0.01,
                 wait_longest=0.7 if peak else 0.02,
-                hold_seconds=loans * 0.05,
+                hold_seconds=leases * 0.05,
                 opened=recycled,
                 closed=recycled,
                 refused=int(second % 120 == 0),
@@ -157,7 +157,9 @@ def test_no_worker_is_no_finding() -> None:
 
 def test_the_most_severe_comes_first() -> None:
     ill = replace(
-        worker((200, {"checked_out": 50, "waiting": 9, "wait_longest": 4.0, "at_rest": 3})),
+        worker(
+            (200, {"checked_out": 50, "waiting": 9, "wait_longest": 4.0, "idle_in_transaction": 3})
+        ),
         counters=Counters(leaks=1),
     )
 

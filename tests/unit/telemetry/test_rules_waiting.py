@@ -9,11 +9,11 @@ from tests.unit.telemetry.test_rules import NOW, Stretch, finding, history, read
 from penstock.findings import Severity
 from penstock.telemetry.rules.rule import LARGEST_POOL, bounded, wanted
 from penstock.telemetry.schema import Sample
-from penstock.telemetry.snapshot import Lease
+from penstock.telemetry.snapshot import LeaseSample
 
-LENT: dict[str, Any] = {"checked_in": 0, "checked_out": 50}
-QUICK = LENT | {"checkouts": 100, "waits": 50, "wait_seconds": 5.0, "wait_longest": 0.4}
-SLOW = LENT | {
+CHECKED_OUT: dict[str, Any] = {"checked_in": 0, "checked_out": 50}
+QUICK = CHECKED_OUT | {"checkouts": 100, "waits": 50, "wait_seconds": 5.0, "wait_longest": 0.4}
+SLOW = CHECKED_OUT | {
     "checkouts": 50,
     "checkins": 50,
     "hold_seconds": 50.0,
@@ -23,7 +23,7 @@ SLOW = LENT | {
     "waiting": 30,
 }
 NOBODY: dict[str, Any] = {}
-FULL = LENT | {"waiting": 10, "wait_longest": 0.2, "checkins": 100, "hold_seconds": 50.0}
+FULL = CHECKED_OUT | {"waiting": 10, "wait_longest": 0.2, "checkins": 100, "hold_seconds": 50.0}
 
 
 def latency(*stretches: Stretch) -> bool:
@@ -35,10 +35,10 @@ def test_long_waits_for_two_minutes_are_found() -> None:
 
     assert found.severity is Severity.CRITICAL
     assert found.evidence == (
-        "In 1 of 1 worker(s) askers have waited for longer than 0.5 s for 120 s: 0.80 s on "
-        "average, 1.10 s at most, with 50 of 50 connections lent."
+        "In 1 of 1 worker(s) callers have waited for longer than 0.5 s for 120 s: 0.80 s on "
+        "average, 1.10 s at most, with 50 of 50 connections checked out."
     )
-    # (50 lent + 30 waiting) / 0.8 = 100, which is 50 above the limit.
+    # (50 checked out + 30 waiting) / 0.8 = 100, which is 50 above the limit.
     assert "raise pool_size from 20 to 70" in found.remedy
     assert "1.000 s each" in found.remedy
 
@@ -66,9 +66,10 @@ def test_shorter_or_rarer_long_waits_are_not(stretches: list[Stretch]) -> None:
         pytest.param([(300, SLOW), (12, QUICK)], id="one second in ten was quick"),
         pytest.param([(100, SLOW), (29, NOBODY), (100, SLOW)], id="a pause"),
         pytest.param([(200, SLOW), (20, NOBODY)], id="a pause just now"),
-        pytest.param([(1, SLOW), (20, NOBODY)] * 10, id="one asker every twenty seconds"),
+        pytest.param([(1, SLOW), (20, NOBODY)] * 10, id="one caller every twenty seconds"),
         pytest.param(
-            [(130, LENT | {"waiting": 1, "wait_longest": 0.6})], id="nobody was served at all"
+            [(130, CHECKED_OUT | {"waiting": 1, "wait_longest": 0.6})],
+            id="nobody was served at all",
         ),
     ],
 )
@@ -97,7 +98,7 @@ def test_waiting_beside_free_connections_is_no_matter_of_the_size() -> None:
 def test_waiting_for_a_pool_without_a_limit_is_no_matter_of_the_size() -> None:
     found = finding(reading(worker((150, SLOW | {"limit": 0, "size": 0}))), "checkout-latency")
 
-    assert "50 of any number of connections lent" in found.evidence
+    assert "50 of any number of connections checked out" in found.evidence
     assert "set min_idle to 1" in found.remedy
 
 
@@ -106,7 +107,7 @@ def test_a_pool_that_is_exhausted_for_five_samples_is_found() -> None:
 
     assert found.severity is Severity.WARNING
     assert "50 of 50, at 5 samples in a row" in found.evidence
-    assert "up to 10 asker(s) waited, 0.20 s at most" in found.evidence
+    assert "up to 10 caller(s) waited, 0.20 s at most" in found.evidence
     assert "raise pool_size from 20 to 45" in found.remedy
 
 
@@ -121,7 +122,7 @@ def test_a_pool_that_is_exhausted_while_somebody_waits_for_long_is_critical() ->
     [
         pytest.param([(60, {}), (4, FULL)], id="four samples"),
         pytest.param([(4, FULL), (1, {})] * 20, id="peaks"),
-        pytest.param([(300, LENT)], id="nobody waits"),
+        pytest.param([(300, CHECKED_OUT)], id="nobody waits"),
         pytest.param([(300, FULL | {"checked_out": 49})], id="one is left"),
         pytest.param([(300, FULL | {"limit": 0})], id="no limit"),
         pytest.param([(300, FULL), (56, {})], id="a minute ago"),
@@ -177,9 +178,9 @@ def test_refusals_in_ten_of_thirty_seconds_are_found() -> None:
     found = finding(reading(worker((50, {"checkouts": 1000}), (10, shed))), "shedding")
 
     assert found.severity is Severity.WARNING
-    assert found.evidence.startswith("20 of 60020 askers (0.0%) got no connection")
+    assert found.evidence.startswith("20 of 60020 callers (0.0%) got no connection")
     assert "in 10 of the last 30 seconds" in found.evidence
-    # 50 lent, 10 waiting and 2 x 0.5 s turned away, at 80 %.
+    # 50 checked out, 10 waiting and 2 x 0.5 s rejected, at 80 %.
     assert "raise pool_size from 20 to 47" in found.remedy
 
 
@@ -188,7 +189,7 @@ def test_one_refusal_in_a_hundred_is_found() -> None:
         reading(worker((55, {"checkouts": 10}), (5, FULL | {"timeouts": 2}))), "shedding"
     )
 
-    assert found.evidence.startswith("10 of 560 askers (1.8%)")
+    assert found.evidence.startswith("10 of 560 callers (1.8%)")
 
 
 def test_one_refusal_in_ten_is_critical() -> None:
@@ -248,12 +249,16 @@ def test_what_is_wanted_is_what_was_used_and_asked_for() -> None:
 
 @pytest.mark.parametrize("seconds", range(6, 60))
 def test_leases_of_six_seconds_are_told_as_such_from_the_first_that_ends(seconds: int) -> None:
-    full = LENT | {"checked_out": 5, "limit": 5, "size": 5, "waiting": 10, "wait_longest": 3.0}
+    full = CHECKED_OUT | {
+        "checked_out": 5,
+        "limit": 5,
+        "size": 5,
+        "waiting": 10,
+        "wait_longest": 3.0,
+    }
     back = full | {"checkins": 5, "hold_seconds": 30.0}
-    turned_away = {"shed": 2, "refused": 2}
-    stretches = [
-        (1, (back if second % 6 == 5 else full) | turned_away) for second in range(seconds)
-    ]
+    rejected = {"shed": 2, "refused": 2}
+    stretches = [(1, (back if second % 6 == 5 else full) | rejected) for second in range(seconds)]
     given = reading(worker(*stretches))
 
     assert "last about 6.000 s each" in finding(given, "pool-exhausted").remedy
@@ -262,8 +267,10 @@ def test_leases_of_six_seconds_are_told_as_such_from_the_first_that_ends(seconds
 
 
 def test_who_holds_the_connections_is_told_before_the_size() -> None:
-    leases = [Lease("GET /hold", NOW - 5.0, "idle in transaction", is_overdue=False, statement="")]
-    leases += [Lease("GET /b", NOW - 9.0, "running", is_overdue=False, statement="")]
+    leases = [
+        LeaseSample("GET /hold", NOW - 5.0, "idle in transaction", is_overdue=False, statement="")
+    ]
+    leases += [LeaseSample("GET /b", NOW - 9.0, "running", is_overdue=False, statement="")]
     held = replace(
         worker((121, SLOW | {"refused": 9, "shed": 9})), leases=tuple(2 * leases[:1] + leases)
     )

@@ -18,15 +18,15 @@ from penstock.pool import PenstockPool, PoolSnapshot
 from penstock.pool.events import (
     CheckedIn,
     CheckedOut,
-    CheckoutRefused,
+    CheckoutRejected,
     ConnectionOpened,
     PoolEvent,
 )
-from penstock.pool.queue import Refused
+from penstock.pool.queue import RejectReason
 
 __all__ = ["CHECKOUT", "MeteredPool", "PoolMeters", "PoolSpans", "meters_of"]
 
-_TIMED_OUT = (Refused.WAITING, Refused.CONNECTING, Refused.SUSPENDED)
+_TIMED_OUT = (RejectReason.WAITING, RejectReason.CONNECTING, RejectReason.SUSPENDED)
 
 Observe = Callable[[PoolSnapshot, PenstockPool], Iterable[tuple[int, dict[str, str]]]]
 """Returns numbers, and what tells several of them apart."""
@@ -47,7 +47,7 @@ class MeteredPool:
         self._meters = meters
 
     def __call__(self, event: PoolEvent) -> None:
-        """Take note of an event, as a listener of the pool."""
+        """Record an event, as a listener of the pool."""
         meters, attributes = self._meters, self.attributes
         match event:
             case CheckedOut(waited):
@@ -56,7 +56,7 @@ class MeteredPool:
                 meters.use_time.record(held, attributes)
             case ConnectionOpened(seconds):
                 meters.create_time.record(seconds, attributes)
-            case CheckoutRefused(why) if why in _TIMED_OUT:
+            case CheckoutRejected(why) if why in _TIMED_OUT:
                 meters.timeouts.add(1, attributes)
             case _:
                 pass
@@ -76,19 +76,19 @@ class PoolMeters:
 
     Attributes:
         pools: Those that are looked at.
-        wait_time: From the asking to the lending.
-        use_time: From the lending to the return.
+        wait_time: From the asking to the checkout.
+        use_time: From the checkout to the return.
         create_time: What opening a connection took.
-        timeouts: Askers whose ``pool_timeout`` passed.
+        timeouts: Callers whose ``pool_timeout`` passed.
     """
 
     def __init__(self, meter: Meter) -> None:
         self.pools: tuple[MeteredPool, ...] = ()
-        self.wait_time = _times(meter, names.WAIT_TIME, "From the asking to the lending.")
-        self.use_time = _times(meter, names.USE_TIME, "From the lending to the return.")
+        self.wait_time = _times(meter, names.WAIT_TIME, "From the asking to the checkout.")
+        self.use_time = _times(meter, names.USE_TIME, "From the checkout to the return.")
         self.create_time = _times(meter, names.CREATE_TIME, "What opening a connection took.")
         self.timeouts = meter.create_counter(
-            names.TIMEOUTS, "{timeout}", "Askers whose pool_timeout passed."
+            names.TIMEOUTS, "{timeout}", "Callers whose pool_timeout passed."
         )
         for name, unit, description, observe in _OBSERVED:
             meter.create_observable_up_down_counter(
@@ -134,7 +134,7 @@ def _size(seen: PoolSnapshot, _: PenstockPool) -> Iterator[tuple[int, dict[str, 
 
 
 _OBSERVED: tuple[tuple[str, str, str, Observe], ...] = (
-    (names.COUNT, "{connection}", "Connections that are idle, and that are lent.", _counts),
+    (names.COUNT, "{connection}", "Connections that are idle, and that are checked out.", _counts),
     (names.MAX, "{connection}", "Connections that may be open at once.", _limit),
     (names.IDLE_MAX, "{connection}", "Connections that are kept: pool_size.", _size),
     (
@@ -146,7 +146,7 @@ _OBSERVED: tuple[tuple[str, str, str, Observe], ...] = (
     (
         names.PENDING_REQUESTS,
         "{request}",
-        "Askers that wait for a connection.",
+        "Callers that wait for a connection.",
         lambda seen, _: [(seen.waiting, {})],
     ),
 )
@@ -177,7 +177,7 @@ CHECKOUT = "penstock checkout"
 class PoolSpans:
     """Listens to a pool, in the task of whoever asks for a connection.
 
-    A connection that was idle is lent within microseconds: there is no span of it.
+    A connection that was idle is checked out within microseconds: there is no span of it.
 
     Args:
         tracer: Makes the spans.
@@ -200,7 +200,7 @@ class PoolSpans:
         match event:
             case CheckedOut(waited) if waited > 0.0:
                 self._span(waited)
-            case CheckoutRefused(why, waited):
+            case CheckoutRejected(why, waited):
                 self._span(waited, why.value)
             case _:
                 pass

@@ -14,7 +14,7 @@ const COUNTERS = {
   checkouts: "checkouts", waits: "of them waited", checkins: "check-ins", refused: "refused",
   timeouts: "of them timed out", shed: "of them shed", opened: "opened",
   open_failures: "failed to open", closed: "closed", short_lived: "of them short-lived",
-  died: "found dead", mended: "mended", leaks: "leaks", nested: "nested checkouts",
+  died: "found dead", recovered: "recovered", leaks: "leaks", nested: "nested checkouts",
   slow: "slow statements",
 };
 const BAD = new Set(["refused", "timeouts", "shed", "open_failures", "leaks", "nested"]);

@@ -4,7 +4,14 @@ from collections.abc import Sequence
 from itertools import chain
 
 from penstock.findings import Finding, Severity
-from penstock.telemetry.rules.rule import LARGEST_POOL, SETTLED, bounded, moment, of_workers, recent
+from penstock.telemetry.rules.rule import (
+    LARGEST_POOL,
+    SETTLED_AGE,
+    bounded,
+    moment,
+    of_workers,
+    recent,
+)
 from penstock.telemetry.schema import Sample
 from penstock.telemetry.snapshot import Reading
 
@@ -82,7 +89,7 @@ def short_lived_connections(reading: Reading) -> Finding | None:
         evidence=(
             f"{of_workers(len(storms), reading)} connections live for less than a minute: "
             f"{_short_lived(worst)} were closed that young within the last minute, at a pool_size "
-            f"of {size} with up to {most} lent at once."
+            f"of {size} with up to {most} checked out at once."
         ),
         remedy=(
             f"Raise pool_size from {size} to {min(most, LARGEST_POOL)}, or set overflow_idle to "
@@ -200,7 +207,7 @@ def _storm(reading: Reading) -> Finding | None:
     storms = []
     for worker in reading.workers:
         samples = recent(reading, worker, 60)
-        settled = [sample for sample in samples if sample.at - worker.started >= SETTLED]
+        settled = [sample for sample in samples if sample.at - worker.started >= SETTLED_AGE]
         if (lost := _opened_in_vain(settled)) > worker.now.size > 0:
             storms.append((lost, samples))
     if not storms:

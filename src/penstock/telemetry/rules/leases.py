@@ -6,7 +6,7 @@ from itertools import chain, pairwise
 from penstock.findings import Finding, Severity
 from penstock.telemetry.rules.rule import bounded, held_by, moment, of_workers, recent
 from penstock.telemetry.schema import Sample
-from penstock.telemetry.snapshot import STATES, Lease, Reading, StatementUse, WorkerReading
+from penstock.telemetry.snapshot import STATES, LeaseSample, Reading, StatementUse, WorkerReading
 
 __all__ = ["connection_leak", "idle_in_transaction", "n_plus_one", "slow_statement"]
 
@@ -17,7 +17,8 @@ SAMPLES_A_MINUTE = 30
 """Samples that a minute needs for its lowest number to count."""
 
 LEAKED = 2
-"""Connections that have to be missing. One may be lent for good reasons for as long as a service
+"""Connections that have to be missing. One may be checked out for good reasons for as long as a
+service
 runs: to listen for notifications, or to hold an advisory lock."""
 
 RISES = 3
@@ -25,23 +26,23 @@ RISES = 3
 that hangs, or a handful of reports that began together."""
 
 UNEXPLAINED = 0.5
-"""Share of the growth that loans which came back may not explain. More traffic lends more
+"""Share of the growth that leases which came back may not explain. More traffic hands out more
 connections too, but gives them back."""
 
-LONGEST_USUAL_LOAN = 10
-"""Times by which a loan is longer than 99 % of all, when it is worth reporting."""
+LONGEST_USUAL_LEASE = 10
+"""Times by which a lease is longer than 99 % of all, when it is worth reporting."""
 
-AT_REST_SECONDS = 10
+IDLE_IN_TRANSACTION_SECONDS = 10
 """Of the last 60 seconds, those in which a transaction rested."""
 
 _, IDLE_IN_TRANSACTION, _ = STATES
 
-# Seconds after which a transaction counts as resting, in Sample.at_rest.
-_AT_REST_AFTER = 5
+# Seconds after which a transaction counts as resting, in Sample.idle_in_transaction.
+_IDLE_IN_TRANSACTION_AFTER = 5
 
 
 def connection_leak(reading: Reading) -> Finding | None:
-    """Lent connections do not come back."""
+    """Checked out connections do not come back."""
     missing = [(_missing(reading, worker), worker) for worker in reading.workers]
     missing = [(count, worker) for count, worker in missing if count]
     if not missing:
@@ -53,15 +54,15 @@ def connection_leak(reading: Reading) -> Finding | None:
         id="connection-leak",
         severity=_severity(count, samples[-1]),
         evidence=(
-            f"{of_workers(len(missing), reading)} lent connections do not come back: in worker "
-            f"{worker.pid} {count} of {samples[-1].limit} within {LEAK_MINUTES} minutes, with "
-            f"{sum(sample.checkins for sample in samples)} check-ins to "
+            f"{of_workers(len(missing), reading)} checked-out connections do not come back: in "
+            f"worker {worker.pid} {count} of {samples[-1].limit} within {LEAK_MINUTES} minutes, "
+            f"with {sum(sample.checkins for sample in samples)} check-ins to "
             f"{sum(sample.checkouts for sample in samples)} checkouts."
             f"{_held_now(worker.leases, reading)}"
         ),
         remedy=(
-            f"Set leak_after to {bounded(usual * LONGEST_USUAL_LOAN, 10, 60)}, which logs where "
-            "each of them was checked out, and reclaim_leaks to true until that place is mended."
+            f"Set leak_after to {bounded(usual * LONGEST_USUAL_LEASE, 10, 60)}, which logs where "
+            "each of them was checked out, and reclaim_leaks to true until that place is recovered."
         ),
     )
 
@@ -69,24 +70,24 @@ def connection_leak(reading: Reading) -> Finding | None:
 def idle_in_transaction(reading: Reading) -> Finding | None:
     """Transactions stay open while nothing runs in them."""
     rests = [
-        [sample for sample in recent(reading, worker, 60) if sample.at_rest]
+        [sample for sample in recent(reading, worker, 60) if sample.idle_in_transaction]
         for worker in reading.workers
     ]
-    rests = [rest for rest in rests if len(rest) >= AT_REST_SECONDS]
+    rests = [rest for rest in rests if len(rest) >= IDLE_IN_TRANSACTION_SECONDS]
     if not rests:
         return None
     worst = max(rests, key=len)
-    most = max(sample.at_rest for sample in chain.from_iterable(rests))
-    bound = _AT_REST_AFTER + AT_REST_SECONDS
+    most = max(sample.idle_in_transaction for sample in chain.from_iterable(rests))
+    bound = _IDLE_IN_TRANSACTION_AFTER + IDLE_IN_TRANSACTION_SECONDS
     leases = chain.from_iterable(worker.leases for worker in reading.workers)
     resting = [lease for lease in leases if lease.state == IDLE_IN_TRANSACTION]
     return Finding(
         id="idle-in-transaction",
         severity=Severity.WARNING,
         evidence=(
-            f"{of_workers(len(rests), reading)} transactions rested: up to {most} lent "
-            f"connection(s) had run no statement for {_AT_REST_AFTER} s or more, in {len(worst)} "
-            f"of the last 60 seconds.{_held_now(resting, reading)}"
+            f"{of_workers(len(rests), reading)} up to {most} checked-out connection(s) were "
+            f"idle in transaction for {_IDLE_IN_TRANSACTION_AFTER} s or more, in {len(worst)} of "
+            f"the last 60 seconds.{_held_now(resting, reading)}"
         ),
         remedy=(
             "Commit before waiting for anything but the database. Set "
@@ -103,7 +104,7 @@ def _missing(reading: Reading, worker: WorkerReading) -> int:
     samples = list(chain.from_iterable(minutes))
     if all(sample.checked_out >= sample.limit > 0 for sample in samples):
         returned = any(sample.checkins for sample in samples)
-        # Where nobody else asks for one, they may be lent to jobs that take their time.
+        # Where nobody else asks for one, they may be checked out to jobs that take their time.
         missed = any(sample.waiting or sample.refused for sample in samples)
         return minutes[-1][-1].checked_out if missed and not returned else 0
     lowest = [min(sample.checked_out for sample in minute) for minute in minutes]
@@ -141,7 +142,7 @@ def _overdue(reading: Reading) -> Finding | None:
         ),
         remedy=(
             "The log of penstock.pool says where each was checked out, and where its holder is "
-            "now. Set reclaim_leaks to true until that place is mended, or a longer leak_after if "
+            "now. Set reclaim_leaks to true until that place is fixed, or a longer leak_after if "
             "they are meant to last."
         ),
     )
@@ -165,7 +166,7 @@ def _past_leaks(reading: Reading) -> Finding | None:
     )
 
 
-def _held_now(leases: Sequence[Lease], reading: Reading) -> str:
+def _held_now(leases: Sequence[LeaseSample], reading: Reading) -> str:
     held = held_by(leases, moment(reading), reading.now.checked_out)
     return f" Now {held}." if held else ""
 
@@ -177,10 +178,10 @@ FRESH = 900.0
 """Seconds after which a statement that was not seen again is history: as long as the samples'."""
 
 HOLD_SHARE = 0.5
-"""Share of all the time that connections are lent, which one statement takes."""
+"""Share of all the time that connections are checked out, which one statement takes."""
 
 HOLD_SECONDS = 60.0
-"""Seconds that connections have to be lent, and calls, for a share to mean something."""
+"""Seconds that connections have to be checked out, and calls, for a share to mean something."""
 
 SLOW_CALLS = 10
 """Calls of it, as above."""
@@ -208,7 +209,7 @@ def n_plus_one(reading: Reading) -> Finding | None:
 
 
 def slow_statement(reading: Reading) -> Finding | None:
-    """Slow calls of one statement take most of the time for which connections are lent."""
+    """Slow calls of one statement take most of the time for which connections are checked out."""
     hold = sum(
         worker.histograms["hold"].seconds
         for worker in reading.workers
@@ -224,8 +225,9 @@ def slow_statement(reading: Reading) -> Finding | None:
         severity=Severity.INFO,
         evidence=(
             f"Slow calls of one statement took {worst.seconds:.0f} s of the {hold:.0f} s for which "
-            f"connections were lent since the workers started: {worst.calls} calls of {mean:.2f} s "
-            f"on average, {worst.longest:.2f} s at most, on {worst.route}: {worst.statement}."
+            f"connections were checked out since the workers started: {worst.calls} calls of "
+            f"{mean:.2f} s on average, {worst.longest:.2f} s at most, on "
+            f"{worst.route}: {worst.statement}."
         ),
         remedy=(
             "Read its EXPLAIN (ANALYZE, BUFFERS); without it the pool would be "

@@ -36,13 +36,13 @@ REFUSAL_SECONDS = 10
 """Of the last 30 seconds, those with a refusal that make it a state and not an accident."""
 
 REFUSAL_SHARE = 0.01
-"""Share of refused askers within a minute that is too many: what an objective of 99 % leaves."""
+"""Share of refused callers within a minute that is too many: what an objective of 99 % leaves."""
 
 REFUSALS_AT_LEAST = 10
 """Refusals, and five different seconds of them, below which a share says nothing."""
 
 REFUSAL_CRITICAL = 0.1
-"""Share of refused askers that makes it critical."""
+"""Share of refused callers that makes it critical."""
 
 
 def checkout_latency(reading: Reading) -> Finding | None:
@@ -53,14 +53,14 @@ def checkout_latency(reading: Reading) -> Finding | None:
     worst = max(slow, key=lambda found: sum(map(_wait, found)) / len(found))
     mean = sum(map(_wait, worst)) / len(worst)
     longest = max(sample.wait_longest for sample in worst)
-    lent = sum(sample.checked_out for sample in worst) / len(worst)
+    checked_out = sum(sample.checked_out for sample in worst) / len(worst)
     return Finding(
         id="checkout-latency",
         severity=Severity.CRITICAL,
         evidence=(
-            f"{of_workers(len(slow), reading)} askers have waited for longer than {LATENCY} s for "
+            f"{of_workers(len(slow), reading)} callers have waited for longer than {LATENCY} s for "
             f"{LATENCY_SUSTAINED} s: {mean:.2f} s on average, {longest:.2f} s at most, with "
-            f"{lent:.0f} of {worst[-1].limit or 'any number of'} connections lent."
+            f"{checked_out:.0f} of {worst[-1].limit or 'any number of'} connections checked out."
             f"{holders(reading, worst)}"
         ),
         remedy=_relief(reading, worst),
@@ -68,7 +68,7 @@ def checkout_latency(reading: Reading) -> Finding | None:
 
 
 def pool_exhausted(reading: Reading) -> Finding | None:
-    """Every connection of a worker was lent for a while, and somebody waited."""
+    """Every connection of a worker was checked out for a while, and somebody waited."""
     runs = [_longest_run(recent(reading, worker, 60)) for worker in reading.workers]
     runs = [run for run in runs if len(run) >= EXHAUSTED_SAMPLES]
     if not runs:
@@ -80,9 +80,10 @@ def pool_exhausted(reading: Reading) -> Finding | None:
         id="pool-exhausted",
         severity=Severity.CRITICAL if longest > LATENCY else Severity.WARNING,
         evidence=(
-            f"{of_workers(len(runs), reading)} every connection was lent, {worst[-1].limit} of "
-            f"{worst[-1].limit}, at {len(worst)} samples in a row within the last minute; up to "
-            f"{waiting} asker(s) waited, {longest:.2f} s at most."
+            f"{of_workers(len(runs), reading)} every connection was checked out, "
+            f"{worst[-1].limit} of {worst[-1].limit}, at {len(worst)} samples in a row "
+            "within the last minute; up to "
+            f"{waiting} caller(s) waited, {longest:.2f} s at most."
             f"{holders(reading, worst)}"
         ),
         remedy=larger_pool(reading, worst),
@@ -90,7 +91,7 @@ def pool_exhausted(reading: Reading) -> Finding | None:
 
 
 def shedding(reading: Reading) -> Finding | None:
-    """Askers are refused again and again."""
+    """Callers are refused again and again."""
     windows = [found for worker in reading.workers if (found := recent(reading, worker, 60))]
     refused = sum(_refusals(sample) for window in windows for sample in window)
     if not refused:
@@ -107,8 +108,8 @@ def shedding(reading: Reading) -> Finding | None:
         id="shedding",
         severity=Severity.CRITICAL if share > REFUSAL_CRITICAL else Severity.WARNING,
         evidence=(
-            f"{refused} of {asked} askers ({share:.1%}) got no connection within the last minute, "
-            f"in {_seconds_of_refusal(last)} of the last 30 seconds: they were turned away, or "
+            f"{refused} of {asked} callers ({share:.1%}) got no connection within the last minute, "
+            f"in {_seconds_of_refusal(last)} of the last 30 seconds: they were rejected, or "
             f"their pool_timeout passed.{holders(reading, worst)}"
         ),
         remedy=_relief(reading, [sample for sample in worst if _refusals(sample)]),
@@ -137,7 +138,7 @@ def _wait(sample: Sample) -> float:
 
 
 def _relief(reading: Reading, samples: Sequence[Sample]) -> str:
-    # One that is idle just now was lent between two samples, or nobody would have waited.
+    # One that is idle just now was checked out between two samples, or nobody would have waited.
     are_open = sum(sample.checked_in + sample.checked_out for sample in samples)
     if 0 < sum(sample.limit for sample in samples) * BUSY_SHARE <= are_open:
         return larger_pool(reading, samples)

@@ -6,11 +6,11 @@ from math import ceil, floor, isfinite
 
 from penstock.findings import Finding
 from penstock.telemetry.schema import Sample
-from penstock.telemetry.snapshot import Lease, Reading, WorkerReading
+from penstock.telemetry.snapshot import LeaseSample, Reading, WorkerReading
 
 __all__ = [
     "LARGEST_POOL",
-    "SETTLED",
+    "SETTLED_AGE",
     "UTILISATION",
     "Rule",
     "bounded",
@@ -33,7 +33,7 @@ __all__ = [
 Rule = Callable[[Reading], Finding | None]
 """Looks at one database; what it returns depends on the reading alone."""
 
-SETTLED = 60.0
+SETTLED_AGE = 60.0
 """Seconds after which a worker's start is over. Modules are imported, caches filled and connections
 opened in the first of them, all at once, and none of that is a problem."""
 
@@ -57,7 +57,7 @@ def recent(reading: Reading, worker: WorkerReading, seconds: int) -> list[Sample
 
 def is_settled(reading: Reading, worker: WorkerReading) -> bool:
     """Whether a worker's start is over."""
-    return moment(reading) - worker.started >= SETTLED
+    return moment(reading) - worker.started >= SETTLED_AGE
 
 
 def of_workers(count: int, reading: Reading) -> str:
@@ -148,7 +148,7 @@ def holders(reading: Reading, samples: Sequence[Sample]) -> str:
     return f" Now {held}." if held else ""
 
 
-def held_by(leases: Sequence[Lease], now: float, out: int) -> str:
+def held_by(leases: Sequence[LeaseSample], now: float, out: int) -> str:
     """Say which route has most of some leases.
 
     Args:
@@ -167,8 +167,8 @@ def held_by(leases: Sequence[Lease], now: float, out: int) -> str:
 def wanted(samples: Sequence[Sample], hold: float) -> int:
     """Return the connections with which a worker would have served everybody without a queue.
 
-    By Little's law that is how many were lent, waited for, or would have been lent to those that
-    were turned away, on average, at a utilisation of ``UTILISATION``.
+    By Little's law that is how many were checked out, waited for, or would have been checked out
+    to those that were rejected, on average, at a utilisation of ``UTILISATION``.
 
     Args:
         samples: Of one worker, at least one.

@@ -7,7 +7,7 @@ from statistics import median
 
 from penstock.findings import Finding, Severity
 from penstock.telemetry.rules.rule import (
-    SETTLED,
+    SETTLED_AGE,
     UTILISATION,
     bounded,
     is_settled,
@@ -189,7 +189,7 @@ LATE_SAMPLES = 3
 VERY_LATE = 1.0
 """Seconds by which once is enough."""
 
-SILENT = 10.0
+SILENT_TIMEOUT = 10.0
 """Seconds without a sample, while another worker has some, after which its loop stands still."""
 
 
@@ -251,7 +251,9 @@ def worker_imbalance(reading: Reading) -> Finding | None:
 
 def event_loop_blocked(reading: Reading) -> Finding | None:
     """An event loop stands still, again and again or for long."""
-    if silent := [worker for worker in reading.workers if _silence(reading, worker) > SILENT]:
+    if silent := [
+        worker for worker in reading.workers if _silence(reading, worker) > SILENT_TIMEOUT
+    ]:
         return _stands_still(reading, silent)
     blocked = [late for worker in reading.workers if _is_blocked(late := _late(reading, worker))]
     if not blocked:
@@ -304,7 +306,7 @@ def _late(reading: Reading, worker: WorkerReading) -> list[Sample]:
     return [
         sample
         for sample in recent(reading, worker, 60)
-        if sample.loop_late > LATE and sample.at - worker.started >= SETTLED
+        if sample.loop_late > LATE and sample.at - worker.started >= SETTLED_AGE
     ]
 
 

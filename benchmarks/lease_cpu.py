@@ -1,4 +1,4 @@
-"""What a loan of an idle connection costs through SQLAlchemy."""
+"""What a lease of an idle connection costs through SQLAlchemy."""
 
 import asyncio
 import gc
@@ -16,7 +16,7 @@ from benchmarks.workers import Turn, Worker, measure_in_turns
 from sqlalchemy.pool import Pool
 from sqlalchemy.util import greenlet_spawn
 
-from penstock.pool import borrower_route
+from penstock.pool import holder_route
 from penstock.telemetry import Telemetry
 
 __all__ = ["Subject", "measure_loans"]
@@ -27,15 +27,15 @@ FRAMES_BELOW = 20
 
 @dataclass(frozen=True)
 class Subject:
-    """Whose loans are measured.
+    """Whose leases are measured.
 
     Args:
         pool: Name of the pool.
         settings: What is not at its default.
         connections: How many are idle.
-        rest: Seconds for which every connection is left alone before each loan of all of them;
-            0 to lend without a break.
-        is_counted: Whether telemetry counts the loans, as those of a request.
+        rest: Seconds for which every connection is left alone before each lease of all of them;
+            0 to hand out without a break.
+        is_counted: Whether telemetry counts the leases, as those of a request.
     """
 
     pool: str
@@ -49,7 +49,7 @@ def measure_loans(
     database_url: str,
     subjects: Mapping[str, Subject],
     rounds: int,
-    loans: int,
+    leases: int,
     advance: Callable[[], None],
 ) -> dict[str, list[float]]:
     """Measure all subjects in turn, each pool in a process of its own.
@@ -58,22 +58,22 @@ def measure_loans(
         database_url: Where they connect to.
         subjects: Whom to measure, by name.
         rounds: How often each has its turn.
-        loans: Loans in one turn.
+        leases: Leases in one turn.
         advance: Called after each round.
 
     Returns:
-        Microseconds of CPU per loan in each round, by name.
+        Microseconds of CPU per lease in each round, by name.
     """
     workers = []
     for pool in {subject.pool: None for subject in subjects.values()}:
         theirs = {name: subject for name, subject in subjects.items() if subject.pool == pool}
-        workers.append(Worker(tuple(theirs), _open, (database_url, theirs, loans)))
+        workers.append(Worker(tuple(theirs), _open, (database_url, theirs, leases)))
     return measure_in_turns(workers, rounds, advance)
 
 
 @asynccontextmanager
 async def _open(
-    database_url: str, subjects: dict[str, Subject], loans: int
+    database_url: str, subjects: dict[str, Subject], leases: int
 ) -> AsyncIterator[Mapping[str, Turn]]:
     async with AsyncExitStack() as stack:
         turns: dict[str, Turn] = {}
@@ -83,28 +83,28 @@ async def _open(
             await fill(engine, subject.connections)
             if subject.is_counted:
                 stack.enter_context(_counted(engine.sync_engine.pool))
-            turns[name] = partial(_loan_us, engine.sync_engine.pool, subject, loans, FRAMES_BELOW)
+            turns[name] = partial(_loan_us, engine.sync_engine.pool, subject, leases, FRAMES_BELOW)
         yield turns
 
 
 @contextmanager
 def _counted(pool: Any) -> Iterator[None]:
     with TemporaryDirectory() as directory:
-        telemetry = Telemetry("loans", Path(directory))
+        telemetry = Telemetry("leases", Path(directory))
         telemetry.start(lambda: pool)
         yield
         telemetry.stop()
 
 
-async def _loan_us(pool: Pool, subject: Subject, loans: int, frames_below: int) -> float:
+async def _loan_us(pool: Pool, subject: Subject, leases: int, frames_below: int) -> float:
     if frames_below:
-        return await _loan_us(pool, subject, loans, frames_below - 1)
-    batch = subject.connections if subject.rest else loans
+        return await _loan_us(pool, subject, leases, frames_below - 1)
+    batch = subject.connections if subject.rest else leases
     seconds = 0.0
 
-    def lend() -> None:
+    def checkout() -> None:
         nonlocal seconds
-        for _ in range(loans // batch):
+        for _ in range(leases // batch):
             time.sleep(subject.rest)
             begun = time.thread_time()
             for _ in range(batch):
@@ -113,8 +113,8 @@ async def _loan_us(pool: Pool, subject: Subject, loans: int, frames_below: int) 
 
     gc.collect()
     if subject.is_counted:
-        borrower_route.set(partial("{} {}".format, "GET", "/users/{user_id}"))
-    await greenlet_spawn(lend)
+        holder_route.set(partial("{} {}".format, "GET", "/users/{user_id}"))
+    await greenlet_spawn(checkout)
     begun = time.thread_time()
-    await asyncio.sleep(0)  # what a loan leaves to the event loop's next turn is its cost too
-    return (seconds + time.thread_time() - begun) / loans * 1e6
+    await asyncio.sleep(0)  # what a lease leaves to the event loop's next turn is its cost too
+    return (seconds + time.thread_time() - begun) / leases * 1e6

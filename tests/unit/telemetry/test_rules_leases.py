@@ -1,4 +1,4 @@
-"""What is said about loans that do not end, and when it is not said."""
+"""What is said about leases that do not end, and when it is not said."""
 
 from dataclasses import replace
 from typing import Any
@@ -8,11 +8,11 @@ from tests.unit.telemetry.test_rules import NOW, Stretch, finding, reading, said
 
 from penstock.findings import Severity
 from penstock.telemetry.schema import BOUNDS, Counters, Histogram, bucket_of
-from penstock.telemetry.snapshot import Lease, RouteUse
+from penstock.telemetry.snapshot import LeaseSample, RouteUse
 
 
 def minutes(*lent: int, hold: float = 0.0) -> list[Stretch]:
-    """A minute with so many lent at its lowest, and some more in every other second."""
+    """A minute with so many checked out at its lowest, and some more in every other second."""
     return [
         (2 - second % 2, {"checked_out": number + 3 * (second % 2), "hold_seconds": hold})
         for number in lent
@@ -29,8 +29,8 @@ def test_loans_that_do_not_come_back_are_found() -> None:
 
     assert found.severity is Severity.WARNING
     assert found.evidence == (
-        "In 1 of 1 worker(s) lent connections do not come back: in worker 1 4 of 50 within 5 "
-        "minutes, with 300 check-ins to 600 checkouts."
+        "In 1 of 1 worker(s) checked-out connections do not come back: in worker 1 4 of 50 within "
+        "5 minutes, with 300 check-ins to 600 checkouts."
     )
     assert "Set leak_after to 10" in found.remedy
     assert "reclaim_leaks to true" in found.remedy
@@ -53,7 +53,7 @@ def test_a_loan_is_long_when_it_is_ten_times_as_long_as_usual() -> None:
 
 
 def test_a_leak_under_load_is_found() -> None:
-    # Ten are lent on average to loans that end, and three at the lowest.
+    # Ten are checked out on average to leases that end, and three at the lowest.
     under_load = minutes(3, 9, 15, 21, 27, hold=10.0)
 
     assert said(reading(worker(*under_load)), "connection-leak")
@@ -81,7 +81,7 @@ def test_a_pool_from_which_nothing_comes_back_to_those_who_ask_is_a_leak(
         pytest.param(minutes(2, 2, 2, 2, 2), id="held for good"),
         pytest.param(minutes(4, 3, 2, 1, 0), id="fewer"),
         pytest.param(minutes(1, 5, 10, 15, 20, hold=20.0), id="more traffic"),
-        pytest.param(minutes(1, 5, 10, 15, 20, hold=11.0), id="more traffic of long loans"),
+        pytest.param(minutes(1, 5, 10, 15, 20, hold=11.0), id="more traffic of long leases"),
         pytest.param([(301, {"checked_out": 50, "checkins": 9, "waiting": 1})], id="full, in use"),
         pytest.param([(301, {"checked_out": 50})], id="long jobs, and nobody else asks"),
         pytest.param([(301, {"limit": 1, "checked_out": 1})], id="the only one, to listen"),
@@ -104,9 +104,9 @@ def test_workers_that_end_and_start_are_no_leak() -> None:
     assert said(reading(worker(*minutes(0, 0, 0, 0, 0)), young), "connection-leak") is None
 
 
-def lease(route: str, seconds: float, **more: Any) -> Lease:
+def lease(route: str, seconds: float, **more: Any) -> LeaseSample:
     held = {"state": "idle", "is_overdue": False, "statement": "", **more}
-    return Lease(route=route, since=NOW - seconds, **held)
+    return LeaseSample(route=route, since=NOW - seconds, **held)
 
 
 def test_leaks_of_before_are_mentioned_without_a_route_that_may_have_nothing_to_do_with_them() -> (
@@ -158,7 +158,7 @@ def test_those_of_workers_that_have_ended_are_not() -> None:
 
 def test_transactions_that_rest_for_ten_seconds_are_found() -> None:
     resting = replace(
-        worker((50, {}), (10, {"at_rest": 2})),
+        worker((50, {}), (10, {"idle_in_transaction": 2})),
         routes=(RouteUse("GET /report", 9, 99.0, 21.0),),
         leases=(
             lease("GET /report", 90.0, state="running"),
@@ -169,7 +169,10 @@ def test_transactions_that_rest_for_ten_seconds_are_found() -> None:
     found = finding(reading(resting), "idle-in-transaction")
 
     assert found.severity is Severity.WARNING
-    assert "up to 2 lent connection(s) had run no statement for 5 s or more" in found.evidence
+    assert (
+        "up to 2 checked-out connection(s) were idle in transaction for 5 s or more"
+        in found.evidence
+    )
     assert "in 10 of the last 60 seconds" in found.evidence
     assert found.evidence.endswith("Now POST /orders holds 1 of 2, the oldest for 21.0 s.")
     assert "idle_in_transaction_session_timeout to 15s" in found.remedy
@@ -178,9 +181,9 @@ def test_transactions_that_rest_for_ten_seconds_are_found() -> None:
 @pytest.mark.parametrize(
     "stretches",
     [
-        pytest.param([(51, {}), (9, {"at_rest": 9})], id="nine seconds"),
-        pytest.param([(60, {"at_rest": 9}), (51, {})], id="a minute ago"),
-        pytest.param([(9, {"at_rest": 1}), (30, {})] * 4, id="now and then"),
+        pytest.param([(51, {}), (9, {"idle_in_transaction": 9})], id="nine seconds"),
+        pytest.param([(60, {"idle_in_transaction": 9}), (51, {})], id="a minute ago"),
+        pytest.param([(9, {"idle_in_transaction": 1}), (30, {})] * 4, id="now and then"),
     ],
 )
 def test_transactions_that_rest_for_a_moment_are_not(stretches: list[Stretch]) -> None:

@@ -1,24 +1,24 @@
-"""Askers that remember what they were told, ledgers to ask, and a driver that never fails."""
+"""Callers that remember what they were told, ledgers to ask, and a driver that never fails."""
 
 import math
 from collections.abc import Container
 from random import Random
 
-from penstock.pool.housekeeper import Schedule
-from penstock.pool.ledger import Check, Close, Ledger, Open, Order
-from penstock.pool.queue import AdmissionPolicy, Refusal, Refused, Waiter
-from penstock.pool.slot import IDLE, LENT, Backoff, Lifetime, Slot
+from penstock.pool.housekeeper import Housekeeper
+from penstock.pool.ledger import Action, Check, Close, Ledger, Open
+from penstock.pool.queue import AdmissionPolicy, Rejection, RejectReason, Waiter
+from penstock.pool.slot import CHECKED_OUT, IDLE, Backoff, Lifetime, Slot
 
 __all__ = [
     "NOW",
-    "Asker",
+    "Caller",
+    "actions",
     "ask",
-    "carry_out",
+    "checkout",
+    "dispatch",
     "idle",
-    "lend",
     "new_ledger",
     "only_what_is_due",
-    "orders",
     "refused",
 ]
 
@@ -26,7 +26,7 @@ NOW = 1000.0
 """When a test begins, in seconds on a clock of its own."""
 
 
-class Asker(Waiter):
+class Caller(Waiter):
     """Somebody in a queue, who keeps every answer.
 
     Args:
@@ -41,7 +41,7 @@ class Asker(Waiter):
         self, deadline: float = math.inf, *, gone: bool = False, retry_for: float = math.inf
     ) -> None:
         super().__init__(deadline, retry_for)
-        self.answers: list[Slot | Refusal] = []
+        self.answers: list[Slot | Rejection] = []
         self.gone = gone
 
     def accept(self, slot: Slot) -> bool:
@@ -50,22 +50,22 @@ class Asker(Waiter):
             self.answers.append(slot)
         return not self.gone
 
-    def refuse(self, refusal: Refusal) -> None:
+    def refuse(self, refusal: Rejection) -> None:
         """Take note."""
         self.answers.append(refusal)
 
     @property
     def slot(self) -> Slot:
-        """What it was lent, which was its only answer."""
+        """What it was checked out, which was its only answer."""
         [answer] = self.answers
         assert isinstance(answer, Slot)
         return answer
 
     @property
-    def why(self) -> Refused:
+    def why(self) -> RejectReason:
         """Why it was refused, which was its only answer."""
         [answer] = self.answers
-        assert isinstance(answer, Refusal)
+        assert isinstance(answer, Rejection)
         return answer.why
 
 
@@ -92,17 +92,17 @@ def new_ledger(
     )
 
 
-def orders(ledger: Ledger) -> list[Order]:
+def actions(ledger: Ledger) -> list[Action]:
     """Take what the ledger wants done."""
-    taken = list(ledger.orders)
-    ledger.orders.clear()
+    taken = list(ledger.actions)
+    ledger.actions.clear()
     return taken
 
 
-def carry_out(ledger: Ledger, now: float = NOW) -> None:
+def dispatch(ledger: Ledger, now: float = NOW) -> None:
     """Do whatever is ordered, at once and with success."""
-    while ledger.orders:
-        match ledger.orders.popleft():
+    while ledger.actions:
+        match ledger.actions.popleft():
             case Open(slot):
                 ledger.opened(slot, now)
             case Close(slot):
@@ -113,42 +113,42 @@ def carry_out(ledger: Ledger, now: float = NOW) -> None:
 
 def ask(
     ledger: Ledger, now: float = NOW, *, deadline: float = math.inf, retry_for: float = math.inf
-) -> Asker:
-    """Queue up where nothing is idle; an asker who got an idle slot has its answer already."""
-    asker = Asker(deadline, retry_for=retry_for)
-    slot = ledger.borrow(now)
+) -> Caller:
+    """Queue up where nothing is idle; a caller who got an idle slot has its answer already."""
+    caller = Caller(deadline, retry_for=retry_for)
+    slot = ledger.acquire(now)
     if slot is not None:
-        asker.accept(slot)
+        caller.accept(slot)
     else:
-        refusal = ledger.wait(asker, now)
+        refusal = ledger.wait(caller, now)
         if refusal is not None:
-            asker.refuse(refusal)
-    return asker
+            caller.refuse(refusal)
+    return caller
 
 
-def lend(ledger: Ledger, count: int, now: float = NOW) -> list[Slot]:
-    """Return so many slots that are lent, opened where need be."""
-    askers = [ask(ledger, now) for _ in range(count)]
-    carry_out(ledger, now)
-    return [asker.slot for asker in askers]
+def checkout(ledger: Ledger, count: int, now: float = NOW) -> list[Slot]:
+    """Return so many slots that are checked out, opened where need be."""
+    callers = [ask(ledger, now) for _ in range(count)]
+    dispatch(ledger, now)
+    return [caller.slot for caller in callers]
 
 
 def idle(ledger: Ledger, count: int, now: float = NOW) -> list[Slot]:
-    """Return so many slots that have been lent and returned, in this order."""
-    slots = lend(ledger, count, now)
+    """Return so many slots that have been checked out and returned, in this order."""
+    slots = checkout(ledger, count, now)
     for slot in slots:
-        ledger.give_back(slot, now)
+        ledger.release(slot, now)
     return slots
 
 
-def refused(refusal: Refusal | None) -> Refused | None:
+def refused(refusal: Rejection | None) -> RejectReason | None:
     """Return why, if at all."""
     return None if refusal is None else refusal.why
 
 
 def only_what_is_due(
-    schedule: Schedule, now: float, replaced: Container[Slot | None]
+    housekeeper: Housekeeper, now: float, replaced: Container[Slot | None]
 ) -> list[Slot]:
     """Return no slot before its time, however many have the same."""
-    slots = [slot for slot in schedule._ledger if slot.retire_at <= now and slot not in replaced]
-    return [slot for slot in slots if slot.doomed is None and slot.state in (IDLE, LENT)]
+    slots = [slot for slot in housekeeper._ledger if slot.retire_at <= now and slot not in replaced]
+    return [slot for slot in slots if slot.eviction is None and slot.state in (IDLE, CHECKED_OUT)]
