@@ -169,7 +169,7 @@ async def _leave(base_url: str, path: str, after: int) -> int:
     return taken
 
 
-async def _is_idle_in_transaction(database: Database, onlooker: Onlooker) -> None:
+async def _is_idle(database: Database, onlooker: Onlooker) -> None:
     """Wait until nothing is checked out, and the server has nothing open either."""
     await eventually(lambda: database.pool.checked_out == 0)
     async with asyncio.timeout(10):
@@ -198,7 +198,7 @@ async def _is_found_ended(
             await asyncio.sleep(0)
         for lane in lanes:
             assert await lane.scalar(text("SELECT 2")) == 2
-    await _is_idle_in_transaction(database, onlooker)
+    await _is_idle(database, onlooker)
     assert [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING] == []
 
 
@@ -218,7 +218,7 @@ async def test_a_stream_that_its_client_left_gives_its_connection_back(
         async with serving(_application(pool, export, middlewares)) as base_url:
             for path, taken in LEAVING.values():
                 await asyncio.gather(*(_leave(base_url, path, taken) for _ in range(2)))
-                await _is_idle_in_transaction(pool, onlooker)
+                await _is_idle(pool, onlooker)
             await _is_found_ended(pool, onlooker, caplog)
 
     assert await onlooker.texts() == []
@@ -242,7 +242,7 @@ async def test_two_hundred_clients_that_leave_exhaust_no_pool_of_five(
                 statuses.append((await client.get("/one")).status_code)
 
         await asyncio.gather(*(one() for _ in range(200)))
-        await _is_idle_in_transaction(pool, onlooker)
+        await _is_idle(pool, onlooker)
 
     assert statuses == [200] * 200
 
@@ -295,7 +295,7 @@ async def test_a_request_that_is_cancelled_gives_its_connection_back(
     with suppress(asyncio.CancelledError):
         await request
 
-    await _is_idle_in_transaction(pool, onlooker)
+    await _is_idle(pool, onlooker)
     await _is_found_ended(pool, onlooker, caplog)
     assert await onlooker.texts() == []
 
@@ -313,7 +313,7 @@ async def test_a_generator_that_raises_gives_its_connection_back(
         async with client_of(_application(pool, failing, middlewares)) as client:
             with suppress(httpx.RemoteProtocolError):
                 await client.get("/many")
-            await _is_idle_in_transaction(pool, onlooker)
+            await _is_idle(pool, onlooker)
 
     assert await onlooker.texts() == []
 
@@ -334,7 +334,7 @@ async def test_what_a_route_leaves_unread_ends_with_its_request(
 
     async with client_of(app) as client:
         assert (await client.get("/first")).json() == len(ROW)
-        await _is_idle_in_transaction(pool, onlooker)
+        await _is_idle(pool, onlooker)
         kept.clear()
         await _is_found_ended(pool, onlooker, caplog)
 
@@ -358,7 +358,7 @@ async def test_a_websocket_ends_what_it_left_unread(
     async with serving(app) as base_url:
         async with websockets.connect(base_url.replace("http", "ws") + "/ws") as socket:
             assert await socket.recv() == ROW
-        await _is_idle_in_transaction(pool, onlooker)
+        await _is_idle(pool, onlooker)
         kept.clear()
         await _is_found_ended(pool, onlooker, caplog)
 
@@ -391,7 +391,7 @@ async def test_a_task_of_its_own_keeps_its_stream_beyond_the_request(
         go_on.set()
         assert await tasks[0] == 20
 
-    await _is_idle_in_transaction(pool, onlooker)
+    await _is_idle(pool, onlooker)
 
 
 @pytest.mark.parametrize("way", ["read", "write", "snapshot"])
