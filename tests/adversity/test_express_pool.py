@@ -22,7 +22,7 @@ echo = query(text("SELECT CAST(:number AS int) FROM pg_sleep(:seconds)"))
 series = query(text("SELECT generate_series(1, CAST(:last AS int))"))
 
 
-def database_of(url: str, **settings: object) -> Database:
+def database_of(url: str, **settings: Any) -> Database:
     return Database.from_url(
         url, **{"environment": "testing", "pool_size": 1, "max_overflow": 0, **settings}
     )

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self, Unpack, cast
 
 from pydantic import SecretStr
 from sqlalchemy import make_url
@@ -29,6 +29,7 @@ from penstock.database.unit import UnitOfWork
 from penstock.deadlines import Deadline
 from penstock.drivers.driver import NO_OPTIONS, BeginOptions
 from penstock.engine import (
+    EngineKeywords,
     EngineOptions,
     ReadOnlyConnections,
     build_engine,
@@ -44,6 +45,7 @@ from penstock.settings import (
     BudgetPolicy,
     DatabaseSettings,
     IsolationLevel,
+    SettingsKeywords,
     settings_from_environment,
 )
 from penstock.telemetry import StatementWatch, Telemetry
@@ -51,6 +53,13 @@ from penstock.telemetry import StatementWatch, Telemetry
 __all__ = ["Database"]
 
 _logger = logging.getLogger(__name__)
+
+
+class DatabaseKeywords(SettingsKeywords, EngineKeywords, total=False):
+    """What :meth:`Database.from_url` takes by name."""
+
+    session_class: type[AsyncSession] | None
+
 
 _SNAPSHOTS = frozenset({IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE})
 """Levels at which all statements of a transaction see the database at one moment."""
@@ -109,13 +118,13 @@ class Database:
         """The express lane for what writes."""
 
     @classmethod
-    def from_url(cls, url: object, **overrides: Any) -> Self:
+    def from_url(cls, url: object, **keywords: Unpack[DatabaseKeywords]) -> Self:
         """Make a database from its URL.
 
         Args:
             url: Such as ``postgresql://user:password@host/name`` or ``sqlite:///file.db``; as text,
                 a ``SecretStr``, or a URL object of SQLAlchemy's or Pydantic's.
-            **overrides: Settings by their Python names, such as ``pool_size=10``; the arguments of
+            **keywords: Settings by their Python names, such as ``pool_size=10``; the arguments of
                 :class:`penstock.engine.EngineOptions`, such as ``json_serializer=dumps``; and
                 ``session_class``, as for the class.
 
@@ -123,8 +132,8 @@ class Database:
             SettingsError: A value is wrong; the message names it and what is accepted.
         """
         url = SecretStr(url) if isinstance(url, str) else url  # in no traceback with locals
-        session_class = overrides.pop("session_class", None)
-        options, settings = EngineOptions.among(overrides)
+        session_class = keywords.pop("session_class", None)
+        options, settings = EngineOptions.among(keywords)
         return cls(
             DatabaseSettings.of(url, **settings),
             session_class=session_class,
@@ -139,7 +148,7 @@ class Database:
         *,
         environment: str | None = None,
         session_class: type[AsyncSession] | None = None,
-        **options: Any,
+        **options: Unpack[EngineKeywords],
     ) -> Self:
         """Make a database from environment variables.
 

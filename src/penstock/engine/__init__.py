@@ -1,6 +1,6 @@
 """The SQLAlchemy engine: its pool, its drivers' settings, and what a failed connect says."""
 
-from penstock.engine.build import EngineOptions, build_engine
+from penstock.engine.build import EngineKeywords, EngineOptions, build_engine
 from penstock.engine.listeners import ReadOnlyConnections, pool_snapshot, watch_statements
 from penstock.engine.timeouts import (
     LockTimeout,
@@ -10,6 +10,7 @@ from penstock.engine.timeouts import (
 )
 
 __all__ = [
+    "EngineKeywords",
     "EngineOptions",
     "LockTimeout",
     "ReadOnlyConnections",

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
 from sqlalchemy import URL, event, make_url
 from sqlalchemy.engine import Dialect
@@ -19,7 +19,7 @@ from penstock.pool import PenstockPool
 from penstock.pool.errors import clear_traceback
 from penstock.settings import DatabaseSettings
 
-__all__ = ["EngineOptions", "build_engine"]
+__all__ = ["EngineKeywords", "EngineOptions", "build_engine"]
 
 _HAVE_A_SETTING = {
     "application_name": "application_name",
@@ -31,6 +31,16 @@ _HAVE_A_SETTING = {
     "timeout": "connect_timeout",
 }
 """Names in ``connect_args``, and what is to be used in their place."""
+
+
+class EngineKeywords(TypedDict, total=False):
+    """The arguments of :class:`EngineOptions` as keywords, for editors and type checkers."""
+
+    json_serializer: Callable[[Any], str] | None
+    json_deserializer: Callable[[str], Any] | None
+    connect_args: Mapping[str, Any]
+    execution_options: Mapping[str, Any]
+    async_creator: Callable[[], Awaitable[Any]] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 """What a database connection is configured with, checked before anything starts."""
 
 from penstock.settings.environment import settings_from_environment
+from penstock.settings.keywords import SettingsKeywords
 from penstock.settings.model import DatabaseSettings
 from penstock.settings.profiles import (
     BudgetPolicy,
@@ -21,6 +22,7 @@ __all__ = [
     "IsolationLevel",
     "NestedCheckoutPolicy",
     "Proxy",
+    "SettingsKeywords",
     "SizePreset",
     "TlsMode",
     "settings_from_environment",

@@ -1,6 +1,7 @@
 """A connection of one's own, also for long."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -10,7 +11,7 @@ from penstock import Database
 PID = text("SELECT pg_backend_pid()")
 
 
-def database_of_one(url: str, driver: str, **settings: object) -> Database:
+def database_of_one(url: str, driver: str, **settings: Any) -> Database:
     return Database.from_url(
         url.replace("asyncpg", driver),
         environment="testing",

@@ -70,7 +70,7 @@ async def test_the_isolation_level_is_mysqls_as_well(mariadb_url: str, driver: s
 async def test_a_session_flushes_before_it_reads_where_that_is_set(
     database_url: str, autoflush: bool | None, seen: int
 ) -> None:
-    given = {} if autoflush is None else {"autoflush": autoflush}
+    given: dict[str, Any] = {} if autoflush is None else {"autoflush": autoflush}
     async with Database.from_url(database_url, environment="testing", **given) as database:
         async with database.engine.begin() as connection:
             await connection.run_sync(Model.metadata.create_all)

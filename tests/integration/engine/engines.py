@@ -21,7 +21,7 @@ __all__ = [
 
 
 @asynccontextmanager
-async def engine_on(url: str, **settings: object) -> AsyncIterator[AsyncEngine]:
+async def engine_on(url: str, **settings: Any) -> AsyncIterator[AsyncEngine]:
     """Give an engine in the testing environment, and dispose of it at the end."""
     engine = build_engine(DatabaseSettings.of(url, **{"environment": "testing", **settings}))
     try:

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -55,7 +56,7 @@ def on_port_of(listener: socket.socket, url: str) -> str:
     return with_parts(url, port=listener.getsockname()[1])
 
 
-async def failure(url: str, **settings: object) -> ConnectFailed:
+async def failure(url: str, **settings: Any) -> ConnectFailed:
     async with engine_on(url, **settings) as engine:
         with pytest.raises(ConnectFailed) as raised:
             async with asyncio.timeout(30):

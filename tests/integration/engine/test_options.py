@@ -154,7 +154,7 @@ def test_options_of_the_environment_are_not_settings(monkeypatch: pytest.MonkeyP
     )
     assert database.settings.environment == "testing"
     with pytest.raises(SettingsError, match="pool_size: from_environment"):
-        Database.from_environment(env_file=None, pool_size=7)
+        Database.from_environment(env_file=None, pool_size=7)  # type: ignore[call-arg]  # as it is to be
 
 
 def test_arguments_of_a_secret_kind_are_not_in_the_repr() -> None:

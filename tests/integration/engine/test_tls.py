@@ -88,7 +88,7 @@ def plain_url(request: pytest.FixtureRequest) -> str:
     return with_driver(found, request.param)
 
 
-async def is_encrypted(url: str, **settings: object) -> bool:
+async def is_encrypted(url: str, **settings: Any) -> bool:
     async with engine_on(url, **settings) as engine, engine.connect() as connection:
         answer = await connection.execute(text(IS_ENCRYPTED[engine.dialect.name]))
         encrypted = bool(answer.scalar())
@@ -106,7 +106,7 @@ async def transport_socket(connection: AsyncConnection) -> Any:
     return (await transport_of(connection)).get_extra_info("socket")
 
 
-async def failure(url: str, **settings: object) -> ConnectFailed:
+async def failure(url: str, **settings: Any) -> ConnectFailed:
     with pytest.raises(ConnectFailed) as raised:
         await is_encrypted(url, **settings)
     return raised.value

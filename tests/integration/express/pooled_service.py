@@ -5,6 +5,7 @@
 
 import asyncio
 import sys
+from typing import Any
 
 from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -81,7 +82,7 @@ async def fill(url: str) -> None:
     await engine.dispose()
 
 
-def behind_pgbouncer(url: str, pool_size: int, **settings: object) -> Database:
+def behind_pgbouncer(url: str, pool_size: int, **settings: Any) -> Database:
     """Return the service's database, whose URL leads to a PgBouncer."""
     return Database.from_url(
         url,

@@ -1,5 +1,7 @@
 """PgBouncer as it is set up otherwise than for transactions, or without our being told of it."""
 
+from typing import Any
+
 import pytest
 from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
@@ -84,7 +86,7 @@ async def test_a_pooler_that_nobody_told_of_is_noticed_and_lends_no_reader_to_a_
         settings={"ignore_startup_parameters": "jit"},
     ) as pooler:
         url = pooler.url(filled_url)
-        silent = {"environment": "testing", "statement_cache_size": 0}
+        silent: dict[str, Any] = {"environment": "testing", "statement_cache_size": 0}
         async with Database.from_url(url, pool_size=10, max_overflow=0, **silent) as database:
             assert await completed_work(database)
         assert await leftovers(url) == CLEAN

@@ -125,7 +125,12 @@ async def test_a_start_without_a_database_fails_with_its_reason(
 async def test_a_budget_that_cannot_be_kept_warns_or_refuses(
     tables: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    greedy = {"workers": 100, "pool_size": 20, "max_overflow": 30, "environment": "testing"}
+    greedy: dict[str, Any] = {
+        "workers": 100,
+        "pool_size": 20,
+        "max_overflow": 30,
+        "environment": "testing",
+    }
     async with Database.from_url(tables, **greedy):
         assert "100 worker(s) x (20 pool_size + 30 max_overflow) = 5000" in caplog.text
 
@@ -189,7 +194,7 @@ async def test_pool_stats_are_right_on_a_fresh_pool_and_on_a_busy_one(
 
 async def test_production_shows_the_pool_only_to_those_who_have_access(tables: str) -> None:
     closed, guarded = FastAPI(), FastAPI()
-    small = {"environment": "production", "pool_size": 1, "max_overflow": 0}
+    small: dict[str, Any] = {"environment": "production", "pool_size": 1, "max_overflow": 0}
 
     async def access(token: str = "") -> None:
         if token != "right":

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from typing import Any
 
 import pytest
 from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeoutError
@@ -11,7 +12,7 @@ from penstock import NestedCheckout, PenstockPool
 from penstock.pool.events import NestedCheckoutSeen, PoolEvent
 
 
-def engine_of(url: str, **settings: object) -> AsyncEngine:
+def engine_of(url: str, **settings: Any) -> AsyncEngine:
     return create_async_engine(url, poolclass=PenstockPool, pool_size=1, max_overflow=0, **settings)
 
 

@@ -1,6 +1,7 @@
 """What an operator can do to a pool in use: resize it, hold it still, and empty it."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -14,7 +15,7 @@ from tests.servers.proxy import Proxy
 from penstock import PenstockPool, PoolClosed, PoolFull, PoolSuspended, SettingsError
 
 
-def engine_of(url: str, **settings: object) -> AsyncEngine:
+def engine_of(url: str, **settings: Any) -> AsyncEngine:
     return create_async_engine(url, poolclass=PenstockPool, **settings)
 
 

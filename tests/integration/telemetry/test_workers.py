@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -40,7 +41,7 @@ def said(process: "subprocess.Popen[str]") -> int:
     return int(process.stdout.readline())
 
 
-def database_of(url: str, directory: Path, **settings: object) -> Database:
+def database_of(url: str, directory: Path, **settings: Any) -> Database:
     return Database.from_url(url, environment="testing", telemetry_dir=directory, **settings)
 
 

@@ -70,7 +70,7 @@ POOL: dict[str, Any] = {
 }
 
 
-def pool_of(url: str, **settings: object) -> PenstockPool:
+def pool_of(url: str, **settings: Any) -> PenstockPool:
     pool = build_engine(DatabaseSettings.of(url, **settings)).pool
     assert type(pool) is PenstockPool
     return pool
