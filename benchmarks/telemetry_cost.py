@@ -1,13 +1,12 @@
 """What it costs to see: the express route with and without telemetry, and the page for 20."""
 
 import contextlib
-import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from urllib.parse import urlsplit
 
+import httpx
 from benchmarks.contest import RATE, Lengths, contest
 from benchmarks.dataset import roomy_server, users_database
 from benchmarks.http_load import CLIENTS
@@ -23,7 +22,7 @@ PEERS = {"telemetry_off": Peer("express", environment=OFF), "telemetry_on": Peer
 LONG = Lengths(generations=4, rounds=4, seconds=1.5, warm_up=1.0)
 SHORT = Lengths(generations=1, rounds=1, seconds=0.3, warm_up=0.2)
 VIEWERS = 20
-REQUEST = b"GET /pool/events HTTP/1.1\r\nhost: benchmark\r\naccept: text/event-stream\r\n\r\n"
+PERIOD = 1.0
 
 
 def run(short: bool) -> Result:
@@ -76,19 +75,21 @@ def _share(service: Service, seconds: float) -> float:
 
 @contextlib.contextmanager
 def _viewer(url: str) -> Iterator[None]:
-    address = urlsplit(url)
-    with socket.create_connection((address.hostname or "", address.port or 0)) as connection:
-        connection.sendall(REQUEST)
-        reader = threading.Thread(target=_read_all, args=(connection,), daemon=True)
-        reader.start()
-        try:
-            yield
-        finally:
-            connection.shutdown(socket.SHUT_RDWR)
-            reader.join()
+    """Ask as the page does, for the length of a block."""
+    gone = threading.Event()
+    viewer = threading.Thread(target=_look, args=(url, gone), daemon=True)
+    viewer.start()
+    try:
+        yield
+    finally:
+        gone.set()
+        viewer.join()
 
 
-def _read_all(connection: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while connection.recv(65536):
-            pass
+def _look(url: str, gone: threading.Event) -> None:
+    newest = 0
+    with httpx.Client(base_url=url, trust_env=False) as client:
+        while not gone.wait(PERIOD):
+            document = client.get("/pool/state", params={"since": newest}).json()
+            moments = [each["history"]["at"] for each in document["databases"]]
+            newest = int(min((at[-1] for at in moments if at), default=newest))

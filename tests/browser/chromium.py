@@ -137,6 +137,15 @@ class Page:
         """Move the mouse to a point of the window."""
         await self._command("Input.dispatchMouseEvent", type="mouseMoved", x=left, y=top)
 
+    async def sleep(self) -> None:
+        """Stop the page's scripts, as when the computer sleeps; no value can be had meanwhile."""
+        await self._command("Debugger.enable")
+        await self._command("Debugger.pause")
+
+    async def wake(self) -> None:
+        """End the sleep."""
+        await self._command("Debugger.resume")
+
     async def picture(self) -> bytes:
         """Return a PNG of the window."""
         answer = await self._command("Page.captureScreenshot", format="png")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import pytest
-from fastapi import Depends, FastAPI, HTTPException
+from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from tests.browser.chromium import Page, new_tab
 from tests.eventually import eventually
@@ -22,7 +22,7 @@ class Guard:
     """Lets the operator in, as long as it is open.
 
     Attributes:
-        refusals: Whom it has not let in since it was closed.
+        refusals: How often it has refused.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Guard:
         self.refusals = 0
 
     def __call__(self, given: Annotated[HTTPBasicCredentials, Depends(HTTPBasic())]) -> None:
-        """Refuse whoever may not look."""
+        """Refuse those who may not look."""
         if not self.is_open or f"{given.username}:{given.password}" != ACCOUNT:
             self.refusals += 1
             raise HTTPException(403)
@@ -72,10 +72,25 @@ async def test_an_account_in_the_address_sees_the_whole_history(tab: Page, url: 
     await tab.until(f"{asked}.includes('/pool/state')")
 
 
+async def test_a_parameter_of_the_address_is_repeated(browser: Path, database_url: str) -> None:
+    app, seen = FastAPI(), set()
+
+    def access(request: Request) -> None:
+        if request.query_params.get("token") != "right & proper":
+            raise HTTPException(403)
+        seen.add(request.url.path)
+
+    install(app, Database.from_url(database_url, environment="testing"), access=access)
+    async with serving(app) as url, new_tab(browser) as page:
+        await page.go(f"{url}/pool?token=right+%26+proper")
+        await page.until("document.querySelector('#status').dataset.state === 'live'")
+
+    assert seen == {"/pool", "/pool/state"}
+
+
 async def test_a_refusal_is_said_once_and_forgotten_when_it_is_over(
-    tab: Page, url: str, guard: Guard, monkeypatch: pytest.MonkeyPatch
+    tab: Page, url: str, guard: Guard
 ) -> None:
-    monkeypatch.setattr("penstock.fastapi.broadcast._LONGEST", 1.0)
     await tab.go(f"{url}/pool")
     await tab.until("document.querySelector('#workers tbody th') !== null")
 

@@ -1,8 +1,11 @@
 """The live page in a real browser, over two workers, a real PostgreSQL and real load."""
 
 import asyncio
+import itertools
 import os
 import signal
+import time
+from collections.abc import AsyncIterator
 from dataclasses import fields
 from pathlib import Path
 
@@ -16,9 +19,11 @@ from tests.servers.web import serving
 
 from penstock import Database
 from penstock.fastapi import install, live_document
-from penstock.telemetry.schema import Sample
+from penstock.telemetry.schema import Counters, Sample
+from penstock.telemetry.snapshot import Reading, WorkerReading
 
 USERS = "GET /users/{user_id}"
+REPORTS = "GET /reports/{seconds}"
 ROUTES = "[...document.querySelectorAll('#routes tbody tr')].map(row => row.innerText.split('\\t'))"
 PIDS = "[...document.querySelectorAll('#workers tbody th')].map(cell => Number(cell.innerText))"
 IS_LIVE = "document.querySelector('#status').dataset.state === 'live'"
@@ -46,7 +51,10 @@ def has_finding(name: str) -> str:
 async def test_the_page_shows_what_the_load_did(page: Page, service: Service) -> None:
     assert set(await service.load("/users/1", 120)) == {200}
 
-    await page.until(f"{ROUTES}.some(([route, , n]) => route === '{USERS}' && n === '120')")
+    await page.until(
+        f"{ROUTES}.some(([route, , n, , , all]) =>"
+        f" route === '{USERS}' && n === '120' && all === '120')"
+    )
     await page.until(f"{tile('in-use')} === '0 / 16' && {tile('waiting')} === '0'")
     await page.until(SAME)
     assert sorted(await page.value(PIDS)) == sorted(await service.workers())
@@ -59,7 +67,7 @@ async def test_an_exhausted_pool_is_seen_and_found(page: Page, service: Service)
 
     await page.until(f"{tile('in-use')} === '16 / 16' && Number({tile('waiting')}) > 0")
     await page.until(has_finding("pool-exhausted"))
-    assert "every connection was checked out, 8 of 8" in await page.text(".finding .evidence")
+    assert "8 of 8" in await page.text(".finding .evidence")
     assert "pool-exhausted" in await page.text("#findings-news")
     assert "pool_size" in await page.text(".finding .remedy")
     refused = (await load).count(503)
@@ -92,6 +100,7 @@ async def test_the_page_comes_back_after_its_worker_was_killed(
     are_new = f"{PIDS}.length === 2 && {PIDS}.every(pid => !{old}.includes(pid))"
     await page.until(f"{IS_LIVE} && {are_new}", seconds=60)
     await service.load("/users/1", 10)
+    await asyncio.sleep(1.1)  # for which a document is kept
     in_all = (await service.state())["counters"]["checkouts"]
     assert in_all >= 40  # what the killed ones did counts on
     await page.until(SAME)
@@ -137,8 +146,8 @@ async def test_fifty_routes_scroll_in_their_place(page: Page, service: Service) 
     for number in range(50):
         assert (await service.ask(f"/tenants/1/orders/of/kind/{number}")).status_code == 200
 
-    # The fifty that held connections longest: the readiness of the start may be one of them.
-    await page.until("document.querySelector('#routes tbody').rows.length === 50")
+    shown = f"{ROUTES}.filter(([route]) => route.includes('/orders/of/kind/')).length"
+    await page.until(f"{shown} === 50")
     assert await page.value("document.querySelector('#routes').offsetHeight") > 800
     assert await page.value("document.querySelector('#routes').parentElement.offsetHeight") < 500
     assert await page.value("document.documentElement.scrollWidth") == 1360
@@ -313,3 +322,280 @@ async def test_a_line_does_not_cross_seconds_without_samples(page: Page) -> None
     )
 
     assert spaced == {"at": [1, 2, 3, 9, 10], "waiting": [4, 5, None, 6, 7]}
+
+
+async def test_a_finding_has_its_explanation_one_key_away(page: Page, service: Service) -> None:
+    load = asyncio.create_task(service.load("/reports/1", 120, at_once=40))
+    await page.until(has_finding("pool-exhausted"))
+    explanation = "document.querySelector('.finding .explanation')"
+    await page.until(f"!{explanation}.hidden && {explanation}.querySelector('dt') !== null")
+    assert not await page.value(f"{explanation}.open")
+
+    await page.value(f"{explanation}.querySelector('summary').focus()")
+    await page.press("Enter")
+    await page.until(f"{explanation}.open")
+    terms = await page.value(f"[...{explanation}.querySelectorAll('dt')].map(dt => dt.innerText)")
+    assert terms == ["Seen", "Why it is wrong", "What to do", "Numbers"]
+    assert "pool_size" in await page.text(".finding .explanation")
+    # It stays open while the numbers of the finding change.
+    evidence = await page.text(".finding .evidence")
+    await page.until(f"document.querySelector('.finding .evidence').innerText !== `{evidence}`")
+    assert await page.value(f"{explanation}.open")
+    assert len(set(await page.value(BADGES))) == 3
+    await load
+
+
+BADGES = """['critical', 'warning', 'info'].map(severity => {
+  const finding = document.querySelector('.finding');
+  finding.dataset.severity = severity;
+  return getComputedStyle(finding.querySelector('.badge')).color;
+})"""
+
+
+async def test_the_tables_follow_the_chosen_time(page: Page, service: Service) -> None:
+    await service.load("/reports/0.12", 10)
+    await page.until(f"{ROUTES}.some(([route, , n]) => route === '{REPORTS}' && n === '10')")
+    assert "since this page was opened" in await page.text("#routes-range")
+    await page.until("document.querySelector('#statements td:nth-child(3)').innerText === '10'")
+
+    # A page that is opened later has seen nothing of it, and says so.
+    await page.go("about:blank")
+    await page.go(f"{service.url}/pool")
+    counts = f"({ROUTES}.find(([route]) => route === '{REPORTS}') ?? [])"
+    await page.until(f"{counts}[2] === '0' && {counts}[5] === '10'")
+    await service.load("/reports/0.12", 3)
+    await page.until(f"{counts}[2] === '3' && {counts}[5] === '13'")
+    await page.until("document.querySelector('#statements td:nth-child(3)').innerText === '3'")
+
+
+INCREASES = """import('/pool/assets/increases.js').then(({ Increases }) => {
+  const counted = new Increases();
+  const add = (at, counts, isWhole) => counted.add(at, new Map(Object.entries(counts)), isWhole);
+  add(1000, { a: [5, 1] });
+  add(1010, { a: [7, 2], new: [4, 1] });
+  add(1010, { a: [9, 9] });
+  add(1020, { a: [6, 1], new: [4, 1] }, false);
+  add(1030, { a: [8, 3], other: [3, 3] });
+  add(1100, { a: [9, 3], other: [5, 4], another: [2, 2] });
+  const told = (seconds) => Object.fromEntries(counted.within(seconds));
+  const before = [counted.known(60), counted.known(900), told(60), told(75), told(900)];
+  add(500, { a: [10, 4] });
+  add(510, { a: [12, 4] });
+  return [...before, counted.known(900), told(900)];
+})"""
+
+
+async def test_increases_are_those_of_the_chosen_time(page: Page) -> None:
+    latest = {"a": [1, 0], "other": [2, 1], "another": [2, 2]}
+    told = await page.value(INCREASES)
+
+    # What one worker had counted when it ended is no increase; nor is what an incomplete list
+    # had left out.
+    assert told == [
+        60,
+        100,
+        latest,
+        {**latest, "a": [3, 2]},
+        {**latest, "a": [5, 3], "new": [4, 1]},
+        10,
+        {"a": [2, 0]},
+    ]
+
+
+async def test_a_worker_that_starts_anew_is_marked_on_the_charts(
+    page: Page, service: Service
+) -> None:
+    await page.until(f"{IS_LIVE} && document.querySelectorAll('canvas').length >= 5")
+    await asyncio.sleep(5)  # a start within the first seconds of the history is none of a restart
+    assert await page.value("document.querySelectorAll('.mark').length") == 0
+    (old, _) = await service.workers()
+    os.kill(old, signal.SIGKILL)
+
+    marks = (
+        "[...document.querySelectorAll('figure:not([hidden]) .plot')]"
+        ".map(plot => plot.querySelectorAll('.mark').length)"
+    )
+    await page.until(f"{marks}.length >= 5 && {marks}.every(number => number === 1)", seconds=60)
+    mark = "document.querySelector('.mark')"
+    assert (await page.value(f"{mark}.title")).startswith("A worker started at ")
+    place = "document.querySelector('.u-over').getBoundingClientRect()"
+    inside = await page.value(
+        f"((mark, plot) => [mark.left - plot.left, plot.right - mark.right,"
+        f" mark.height / plot.height])({mark}.getBoundingClientRect(), {place})"
+    )
+    assert inside[0] > 0, inside
+    assert inside[1] > -4, inside
+    assert inside[2] > 0.9, inside
+    legend = "document.querySelector('figure .legend').innerText"
+    assert "workers started\n1" in await page.value(legend)
+
+
+class Past:
+    """What a worker says that has run for 400 s: rejections 200 s ago, and silence 100 s ago."""
+
+    def __init__(self) -> None:
+        self.begun = int(time.time())
+        self.silence = range(self.begun - 120, self.begun - 80)
+
+    def __call__(self) -> Reading:
+        """Return what it says now."""
+        history = tuple(
+            Sample(at + 0.1, limit=10, checked_out=5, refused=7 * (at == self.begun - 200))
+            for at in range(self.begun - 400, int(time.time()))
+            if at not in self.silence
+        )
+        worker = WorkerReading(
+            1, self.begun - 400, history[-1], history, counters=Counters(refused=7, leaks=3)
+        )
+        return Reading("default", (worker,))
+
+
+@pytest.fixture
+async def past(
+    browser: Path, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[Page, Past]]:
+    """The page of a worker with a past."""
+    app, past = FastAPI(), Past()
+    database = Database.from_url(database_url, environment="testing", telemetry_dir=tmp_path)
+    install(app, database)
+    async with serving(app) as url, new_tab(browser) as page:
+        monkeypatch.setattr(database.telemetry, "read", past)
+        await page.size(1360, 1000)
+        await page.go(f"{url}/pool")
+        await page.until(f"{IS_LIVE} && document.querySelectorAll('canvas').length >= 5")
+        yield page, past
+        assert not page.complaints
+
+
+async def test_a_counter_is_red_only_for_what_happened_within_the_chosen_time(
+    past: tuple[Page, Past],
+) -> None:
+    page, _ = past
+    shown = {}
+    for seconds in (60, 300, 60):
+        await page.value(f"document.querySelector('[data-span=\"{seconds}\"]').click()")
+        shown[seconds] = await page.value(COUNTERS)
+
+    assert shown[300]["rejected"] == ["7 (+7)", "bad"]
+    assert shown[60]["rejected"] == ["7", ""]
+    # Of leaks there is no history: those from before the page was opened are none of its time.
+    assert shown[300]["leaks"] == ["3", ""]
+    red = "[...document.querySelectorAll('[data-tone=bad]')].map(each => each.innerText)"
+    assert await page.value(red) == []
+
+
+COUNTERS = """Object.fromEntries([...document.querySelectorAll('#counters > div')].map(pair =>
+  [pair.querySelector('dt').innerText,
+   [pair.querySelector('dd').innerText, pair.dataset.tone]]))"""
+
+
+async def test_no_line_and_no_area_is_drawn_where_samples_are_missing(
+    past: tuple[Page, Past],
+) -> None:
+    page, said = past
+    middle = said.silence[len(said.silence) // 2]
+
+    assert await page.value(INK % (middle - 60)) > 10
+    assert await page.value(INK % middle) == 0
+    assert await page.value(INK % (middle + 50)) > 10
+
+
+INK = """((at) => {
+  const figure = document.querySelector('figure');
+  const canvas = figure.querySelector('canvas');
+  const over = figure.querySelector('.u-over').getBoundingClientRect();
+  const place = canvas.getBoundingClientRect();
+  const end = Date.now() / 1000;
+  const x = over.left - place.left + over.width * (1 - (end - at) / 300);
+  const { data } = canvas.getContext('2d').getImageData(Math.round(x), 0, 1, canvas.height);
+  const isBlue = (i) => data[i + 2] > data[i] + 80 && data[i + 3] > 200;
+  return Array.from({ length: canvas.height }, (_, row) => row * 4).filter(isBlue).length;
+})(%d)"""
+"""How many pixels of the first chart have the colour of connections in use, at a moment."""
+
+
+REQUESTS = """(() => {
+  window.asked = [];
+  const real = window.fetch;
+  window.fetch = (...given) => {
+    window.asked.push([Date.now() / 1000, new URL(given[0]).searchParams.get('since')]);
+    return real(...given);
+  };
+})()"""
+"""Note from now on when the page asks, and since when."""
+
+
+async def test_only_new_seconds_are_asked_for(page: Page) -> None:
+    await page.until(f"{IS_LIVE} && document.querySelectorAll('canvas').length >= 5")
+    await page.value(REQUESTS)
+
+    await page.until("window.asked.length >= 4")
+    asked = await page.value("window.asked")
+    age = [await page.value("Date.now() / 1000") - float(since) for _, since in asked]
+    assert max(age) < 15
+    assert 0.7 < (asked[-1][0] - asked[0][0]) / (len(asked) - 1) < 3
+
+
+async def test_a_hidden_page_asks_less_and_catches_up_when_it_is_seen(
+    page: Page, service: Service
+) -> None:
+    await page.until(f"{IS_LIVE} && document.querySelectorAll('canvas').length >= 5")
+    await page.value(HIDE % "true")
+    await page.value(REQUESTS)
+    await asyncio.sleep(6)
+    assert await page.value("window.asked.length") <= 1
+
+    await service.load("/users/1", 7)
+    await page.value(HIDE % "false")
+    await page.until(f"{ROUTES}.some(([route, , n]) => route === '{USERS}' && n === '7')")
+    assert await page.value("document.querySelector('#banner').hidden")
+
+
+HIDE = """(() => {
+  Object.defineProperty(document, 'hidden', { configurable: true, get: () => %s });
+  document.dispatchEvent(new Event('visibilitychange'));
+})()"""
+
+
+async def test_a_page_that_slept_asks_for_what_it_missed(page: Page, service: Service) -> None:
+    await page.until(f"{IS_LIVE} && document.querySelectorAll('canvas').length >= 5")
+    await page.value(REQUESTS)
+    await page.until("window.asked.length >= 2")
+    await page.sleep()
+    await service.load("/users/1", 7)
+    await asyncio.sleep(8)
+    await page.wake()
+
+    await page.until(f"{ROUTES}.some(([route, , n]) => route === '{USERS}' && n === '7')")
+    asked = await page.value("window.asked")
+    gaps = [(then, now) for (then, _), (now, _) in itertools.pairwise(asked) if now - then > 7]
+    ((asleep, awake),) = gaps
+    since = next(float(since) for at, since in asked if at == awake)
+    assert asleep - 15 < since <= asleep
+    await page.until(IS_LIVE)
+
+
+async def test_a_service_that_does_not_answer_is_asked_less_and_less(
+    page: Page, service: Service
+) -> None:
+    await page.until(f"{IS_LIVE} && document.querySelectorAll('canvas').length >= 5")
+    await page.value(REFUSING)
+    await page.until("window.asked.length >= 5", seconds=40)
+    asked = await page.value("window.asked")
+
+    pauses = [later - before for before, later in itertools.pairwise(asked)]
+    for pause, expected in zip(pauses, (1, 2, 4, 8), strict=False):
+        assert expected <= pause < expected + 1.5
+    await page.value("window.restore()")
+    await page.until(IS_LIVE)
+
+
+REFUSING = """(() => {
+  window.asked = [];
+  const real = window.fetch;
+  window.fetch = async () => {
+    window.asked.push(performance.now() / 1000);
+    throw new TypeError('Failed to fetch');
+  };
+  window.restore = () => (window.fetch = real);
+})()"""

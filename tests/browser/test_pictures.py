@@ -16,13 +16,13 @@ ASKED = os.environ.get("WRITE_IMAGES") == "1"
 @pytest.mark.skipif(not ASKED, reason="set WRITE_IMAGES=1 to take the pictures anew")
 @pytest.mark.timeout(240)
 async def test_pictures_for_the_documentation(page: Page, service: Service) -> None:
-    async with asyncio.TaskGroup() as everybody:
-        visitors = everybody.create_task(_visit(service))
+    async with asyncio.TaskGroup() as tasks:
+        visitors = tasks.create_task(_visit(service))
         await service.load(HOSTILE, 2)
         await asyncio.sleep(65)  # for a minute of history
         await _take(page, "live-page-light.png", height=1180)
 
-        reports = everybody.create_task(service.load("/reports/1", 220, at_once=40))
+        reports = tasks.create_task(service.load("/reports/1", 220, at_once=40))
         await page.until("document.querySelector('.finding .badge')?.innerText === 'CRITICAL'")
         await page.until("Number(document.querySelector('#tile-waiting b').innerText) > 3")
         await _take(page, "live-page-exhausted.png", height=1180, dark=True)

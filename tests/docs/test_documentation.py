@@ -82,7 +82,7 @@ def test_every_operations_route_is_documented() -> None:
     own = [route.path for route in app.routes if isinstance(route, OperationsRoute)]
     paths = {path for path in own if not path.startswith("/pool/assets/")}
 
-    assert len(paths) == 8
+    assert len(paths) == 7
     for path in paths:
         assert f"`{path}`" in page
 

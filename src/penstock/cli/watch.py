@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from itertools import chain
 from types import FrameType
 from typing import Annotated, Never
 
@@ -19,7 +20,7 @@ def watch(
     url: Annotated[
         str,
         typer.Argument(
-            help="The service's: say http://127.0.0.1:8000, with its path prefix if it has any.",
+            help="The service's, such as http://127.0.0.1:8000, with its path prefix if any.",
         ),
     ],
     *,
@@ -53,19 +54,19 @@ def watch(
         typer.Option(
             min=2,
             max=3600,
-            help="Seconds after which a service that says nothing counts as silent.",
+            help="Seconds after which a service that does not answer counts as silent.",
         ),
     ] = 10.0,
 ) -> None:
     """Follow a running service's pools in the terminal.
 
-    Shows how many connections are in use, who waits and how long, the last minutes, what holds
-    connections longest, slow statements, all workers, and what is wrong, with what to do about it:
+    Shows how many connections are in use, waiters and their waits, the last minutes, the routes
+    that hold connections longest, slow statements, all workers, and findings with their remedies:
 
         penstock watch http://127.0.0.1:8000
 
     It needs a service with Penstock installed: `install(app, database)`. In production that is
-    `install(app, database, access=...)`, and whatever `access` asks for:
+    `install(app, database, access=...)`, and what `access` asks for:
 
         PENSTOCK_WATCH_HEADER='Authorization: Bearer ...' penstock watch https://service.example
 
@@ -73,7 +74,7 @@ def watch(
 
         penstock watch http://127.0.0.1:8000 --once --json
 
-    If the connection is lost it connects again; Ctrl-C ends it, with the status 130.
+    A service that does not answer is asked again; Ctrl-C ends it, with the status 130.
     """
     given = [*os.environ.get(_VARIABLE, "").splitlines(), *(header or [])]
     signal.signal(signal.SIGTERM, _end)
@@ -92,29 +93,24 @@ def _show(
     url: str, headers: list[str], *, once: bool, json: bool, database: str | None, timeout: float
 ) -> None:
     with needs_extra("cli"):
-        from penstock.watch import (  # noqa: PLC0415 - rich comes with an extra
-            Address,
-            Feed,
+        from penstock.watch import (  # noqa: PLC0415 - rich and httpx come with an extra
+            Client,
             Screen,
-            Service,
             draw,
             headers_from,
-            tell,
+            service_url,
             terminal,
             write,
         )
-    service = Service(Address.parse(url), headers_from(headers), timeout, database=database)
-    console, screen = terminal(), Screen(str(service.address))
-    with Feed(service) as feed:
-        first = feed.first()
+    with Client(service_url(url), headers_from(headers), timeout, database) as client:
+        first = client.document()
+        news = () if once else client.news()
         if json:
-            write(first, sys.stdout)
-        else:
-            screen.take(first)
+            write(chain([first], news), sys.stdout, sys.stderr)
+            return
+        console, screen = terminal(), Screen(client.url)
+        screen.take(first)
         if once:
-            if not json:
-                console.print(screen)
-        elif json:
-            tell(feed, sys.stdout, sys.stderr)
+            console.print(screen)
         else:
-            draw(feed, screen, console)
+            draw(screen, console, news)

@@ -154,9 +154,8 @@ def install(
     The database opens before the application's own start and closes after its end. A request's
     writing session is committed before its response leaves. Database errors are answered by
     problem details. ``/health``, ``/health/live`` and ``/health/ready`` are added, and where they
-    may be seen, ``/pool``, ``/pool/state``, ``/pool/events``, ``/pool-stats`` and ``/metrics``. It
-    does not matter whether routes, middleware, routers and mounted applications come before or
-    after this call.
+    may be seen, ``/pool``, ``/pool/state``, ``/pool-stats`` and ``/metrics``. It does not matter
+    whether routes, middleware, routers and mounted applications come before or after this call.
 
     Args:
         app: The application; not yet started.

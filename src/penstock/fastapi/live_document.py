@@ -1,4 +1,4 @@
-"""What the live page and ``penstock watch`` are told about a database, as JSON can hold it."""
+"""The live document: what the live page and ``penstock watch`` show of a database, as JSON."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,10 +12,10 @@ from penstock.telemetry.snapshot import Reading
 
 __all__ = ["database_document", "encode", "time_document"]
 
-_ROUTES = 50
-_STATEMENTS = 20
+_ROUTES = 100
+_STATEMENTS = 40
 _SILENT_AFTER = 5
-"""Seconds without a sample after which nobody waits for a worker to complete a second."""
+"""Seconds without a sample after which a second counts as complete without a worker's part."""
 _DIGITS = 9
 _SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 _COLUMNS = (*(each.name for each in fields(Sample)), "utilisation")
@@ -27,24 +27,23 @@ def database_document(
     findings: Iterable[Finding],
     recent: Mapping[str, Any],
     *,
-    newest_only: bool = False,
+    since: int = 0,
 ) -> dict[str, Any]:
     """Return all that is shown of one database.
 
     Args:
         name: The database's name in ``install``.
-        reading: What its workers say.
+        reading: The numbers of its workers.
         findings: What the rules found in it.
         recent: The times of about the last minute, as :class:`RecentTimes` gives them.
-        newest_only: Whether the history is to have one sample instead of 15 minutes.
+        since: Unix time of the last whole second that the history leaves out; 0 for none.
 
     Returns:
         Strings, numbers, lists and dicts; durations in seconds, moments in Unix time. Numbers
         that are not known are NaN until :func:`encode` makes them null.
     """
-    history = _complete(_shortened(reading) if newest_only else reading)
-    if newest_only:
-        history = history[-1:]
+    complete = _complete(_shortened(reading, since) if since else reading)
+    history = [sample for sample in complete if int(sample.at) > since]
     return {
         "name": name,
         "now": _sample(reading.now),
@@ -96,24 +95,26 @@ def _sample(sample: Sample) -> dict[str, float]:
     return {column: getattr(sample, column) for column in _COLUMNS}
 
 
-def _shortened(reading: Reading) -> Reading:
+def _shortened(reading: Reading, since: int) -> Reading:
     # Adding up 15 minutes of every worker each second, for one sample, would be most of the work.
+    begin = since - 2 * _SILENT_AFTER
     workers = (
-        replace(worker, history=worker.history[-2 * _SILENT_AFTER :]) for worker in reading.workers
+        replace(worker, history=tuple(sample for sample in worker.history if sample.at > begin))
+        for worker in reading.workers
     )
     return replace(reading, workers=tuple(workers))
 
 
 def _complete(reading: Reading) -> Sequence[Sample]:
-    """Leave out the newest seconds, which some of the workers have not told of yet.
+    """Leave out the newest seconds, which some of the workers have not recorded yet.
 
     Half the workers' sum would look as if the others had stopped.
     """
     newest = [int(worker.history[-1].at) for worker in reading.workers if worker.history]
     if not newest:
         return ()
-    told = min(second for second in newest if second > max(newest) - _SILENT_AFTER)
-    return [sample for sample in reading.history if int(sample.at) <= told]
+    complete = min(second for second in newest if second > max(newest) - _SILENT_AFTER)
+    return [sample for sample in reading.history if int(sample.at) <= complete]
 
 
 def _finite(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from http import HTTPStatus
 
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
@@ -9,21 +10,22 @@ from fastapi import FastAPI, Request, Response
 
 from penstock.database import Database
 from penstock.fastapi.access import Access
+from penstock.fastapi.errors import Problem
 from penstock.fastapi.routes import add
 
 __all__ = ["add_metrics_routes"]
 
 _NO_STORE = {"Cache-Control": "no-store"}
 _MISSING = (
-    "Metrics need the package prometheus-client, which is not installed. Install it with\n"
-    "  pip install 'penstock[prometheus]'\n"
+    "Metrics need the package prometheus-client, which is not installed. Install it with "
+    "pip install 'penstock[prometheus]'"
 )
 
 
 def add_metrics_routes(app: FastAPI, databases: Mapping[str, Database], access: Access) -> None:
     """Add ``/metrics``: the numbers of all workers of this machine, whichever of them answers.
 
-    It answers 501 and how to install it where ``prometheus-client`` is missing.
+    Where ``prometheus-client`` is missing it answers 501, with how to install it.
 
     Args:
         app: The application.
@@ -48,9 +50,15 @@ def _answer(shown: Mapping[str, Database], accept: str) -> Response:
     except ModuleNotFoundError as error:
         if error.name != "prometheus_client":
             raise
-        return Response(_MISSING, 501, _NO_STORE, "text/plain")
+        return _unavailable()
     read = [replace(database.telemetry.read(), name=name) for name, database in shown.items()]
     readings = [reading for reading in read if reading.workers]
     min_idle = {name: database.settings.min_idle for name, database in shown.items()}
     body, content_type = exposition(PoolCollector(lambda: readings, min_idle), accept)
     return Response(body, 200, {**_NO_STORE, "Content-Type": content_type})
+
+
+def _unavailable() -> Problem:
+    problem = Problem(HTTPStatus.NOT_IMPLEMENTED, "metrics_unavailable", _MISSING)
+    problem.headers.update(_NO_STORE)
+    return problem

@@ -41,7 +41,7 @@ class OperationsRoute(APIRoute):
 
 
 def add(app: FastAPI, path: str, endpoint: Callable[..., Any], **arguments: Any) -> None:
-    """Add a GET route for whoever operates the service.
+    """Add a GET route for the operators of the service.
 
     Args:
         app: The application.
@@ -80,7 +80,7 @@ def let_others_first(app: FastAPI) -> None:
 
 
 def _is_for(path: str, route: BaseRoute) -> bool:
-    # A router that is included tells its paths to nobody: it is asked for a neighbour as well. A
+    # A router that is included does not list its paths: it is asked for a neighbour as well. A
     # mounted application and a redirect begin behind the slash.
     return any(
         _answers_for(f"{path}{end}", route) and not _answers_for(f"{path}-{end}", route)

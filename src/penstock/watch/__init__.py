@@ -1,23 +1,19 @@
 """A service's live document, followed over HTTP and drawn in a terminal."""
 
-from penstock.watch.address import Address
-from penstock.watch.errors import WatchError
-from penstock.watch.feed import Feed, Lost
-from penstock.watch.follow import draw, tell, terminal, write
-from penstock.watch.headers import headers_from
-from penstock.watch.screen import Screen
-from penstock.watch.service import Service
+from penstock.watch.client import Client, Lost, WatchError, headers_from, service_url
+from penstock.watch.document import Document, DocumentError
+from penstock.watch.screen import Screen, draw, terminal, write
 
 __all__ = [
-    "Address",
-    "Feed",
+    "Client",
+    "Document",
+    "DocumentError",
     "Lost",
     "Screen",
-    "Service",
     "WatchError",
     "draw",
     "headers_from",
-    "tell",
+    "service_url",
     "terminal",
     "write",
 ]

@@ -60,5 +60,7 @@ async def test_without_the_package_it_says_how_to_install_it(
         answer = await client.get("/metrics")
 
     assert answer.status_code == 501
-    assert "pip install 'penstock[prometheus]'" in answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["code"] == "metrics_unavailable"
+    assert "pip install 'penstock[prometheus]'" in answer.json()["detail"]
     assert answer.headers["cache-control"] == "no-store"

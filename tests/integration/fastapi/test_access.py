@@ -244,7 +244,7 @@ async def test_a_second_database_in_production_is_not_shown_by_routes_that_are_o
             assert answer.status_code == 200
             assert "vault" not in body, path
     async with client_of(guarded) as client:
-        for path in ("/pool-stats", "/metrics", "/pool/state", "/pool/events"):
+        for path in ("/pool-stats", "/metrics", "/pool/state"):
             assert "vault" in (await ask(client, path, headers=RIGHT))[1], path
 
 

@@ -1,11 +1,12 @@
 """The live page's routes: what they say, to whom, and what they cost."""
 
 import asyncio
+import itertools
 import json
 import re
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from penstock import Database
 from penstock.fastapi import ReadSession, install
 from penstock.fastapi.access import Access
 from penstock.fastapi.live import add_live_routes
+from penstock.telemetry.rules.rulebook import RULES
 
 PAGE = Path(__file__).parents[3] / "src/penstock/fastapi/page"
 
@@ -64,25 +66,12 @@ async def state(client: httpx.AsyncClient, path: str = "/pool/state") -> list[di
     return databases
 
 
-@asynccontextmanager
-async def events_of(client: httpx.AsyncClient) -> AsyncIterator[AsyncIterator[str]]:
-    """Look at the events for a block; gives their data, one after the other."""
-    async with client.stream("GET", "/pool/events") as answer:
-        assert answer.headers["content-type"].startswith("text/event-stream")
-
-        async def data() -> AsyncIterator[str]:
-            async for line in answer.aiter_lines():
-                if line.startswith("data: "):
-                    yield line.removeprefix("data: ")
-
-        yield data()
-
-
 async def test_the_state_has_what_the_service_did_and_may_do(app: FastAPI) -> None:
     async with client_of(app) as client:
         before = (await state(client))[0]["counters"]["checkouts"]
         for _ in range(7):
             await client.get("/users/1")
+        await asyncio.sleep(1.1)  # for which a document is kept
         (database,) = await state(client)
 
     assert database["name"] == "default"
@@ -94,27 +83,78 @@ async def test_the_state_has_what_the_service_did_and_may_do(app: FastAPI) -> No
     assert len(database["workers"]) == 1
 
 
-async def test_events_say_the_same_with_the_newest_sample_alone(app: FastAPI) -> None:
+async def test_only_the_seconds_after_since_are_sent(app: FastAPI) -> None:
     async with client_of(app) as client:
-        whole = (await state(client))[0]
-        async with events_of(client) as events:
-            first, second = [json.loads(await anext(events)) for _ in range(2)]
+        (whole,) = await until_seconds(client, 3)
+        first, *later = whole["history"]["at"]
+        (rest,) = await state(client, f"/pool/state?since={first}")
+        (none,) = await state(client, f"/pool/state?since={later[-1] + 30}")
 
-    for event in (first, second):
-        (database,) = event["databases"]
-        assert set(database) == set(whole)
-        assert len(database["history"]["at"]) <= 1
-    assert 0.5 < second["at"] - first["at"] < 5
+    assert set(rest) == set(whole)
+    assert rest["history"]["at"][: len(later)] == later
+    assert len(set(map(len, rest["history"].values()))) == 1
+    assert none["history"]["at"] == []
+    assert none["counters"]["checkouts"] == whole["counters"]["checkouts"]
 
 
-async def test_all_viewers_are_sent_the_same(app: FastAPI) -> None:
-    async with (
-        client_of(app) as client,
-        events_of(client) as one,
-        events_of(client) as other,
-    ):
-        seen = {await anext(one), await anext(one), await anext(one)}
-        assert await anext(other) in seen
+async def until_seconds(client: httpx.AsyncClient, seconds: int) -> list[dict[str, Any]]:
+    """Ask until the history has so many seconds."""
+    async with asyncio.timeout(20):
+        while len((databases := await state(client))[0]["history"]["at"]) < seconds:  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0.2)
+    return databases
+
+
+@pytest.mark.parametrize("since", ["-1", "-1e300", "0", "0.5", "%2B0", "1e300", "9" * 300])
+async def test_a_moment_that_no_viewer_can_have_gives_the_whole_history(
+    app: FastAPI, since: str
+) -> None:
+    async with client_of(app) as client:
+        (whole,) = await until_seconds(client, 2)
+        (answered,) = await state(client, f"/pool/state?since={since}")
+
+    assert answered["history"]["at"][:2] == whole["history"]["at"][:2]
+
+
+@pytest.mark.parametrize(
+    "since", ["", "nan", "-NaN", "inf", "-Infinity", "now", "0x10", "9" * 400, "1,5", "%00", "[]"]
+)
+async def test_what_is_no_moment_is_answered_by_problem_details(app: FastAPI, since: str) -> None:
+    async with client_of(app) as client:
+        answer = await client.get(f"/pool/state?since={since}")
+
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.json()["code"] == "invalid_since"
+
+
+async def test_viewers_of_the_same_second_are_sent_the_same_bytes(app: FastAPI) -> None:
+    async with client_of(app) as client:
+        answers = await asyncio.gather(*(client.get("/pool/state") for _ in range(20)))
+        after = json.loads(answers[0].content)["at"]
+        await asyncio.sleep(1.1)
+        later = (await client.get("/pool/state")).json()["at"]
+
+    # A second may end in between.
+    assert len({answer.content for answer in answers}) <= 2
+    assert later > after
+
+
+async def test_a_viewer_that_has_the_document_is_not_sent_it_again(app: FastAPI) -> None:
+    async with client_of(app) as client:
+        async with asyncio.timeout(10):
+            answer = await client.get("/pool/state")
+            tag = answer.headers["etag"]
+            while (await client.get("/pool/state")).headers["etag"] != tag:
+                tag = (await client.get("/pool/state")).headers["etag"]
+        known = await client.get("/pool/state", headers={"If-None-Match": tag})
+        other = await client.get("/pool/state", headers={"If-None-Match": '"other"'})
+        await asyncio.sleep(1.1)
+        newer = await client.get("/pool/state", headers={"If-None-Match": tag})
+
+    assert (known.status_code, known.content, known.headers["etag"]) == (304, b"", tag)
+    assert (other.status_code, newer.status_code) == (200, 200)
 
 
 async def test_a_viewer_holds_no_connection_even_if_its_access_was_read_from_the_database(
@@ -124,28 +164,33 @@ async def test_a_viewer_holds_no_connection_even_if_its_access_was_read_from_the
         await session.execute(text("SELECT 1"))
 
     app = application(watched, Depends(access))
-    async with client_of(app) as client, events_of(client) as events:
-        await anext(events)
-        assert watched.pool.checked_out == 0
+    async with client_of(app) as client:
+        for _ in range(3):
+            await state(client)
+            assert watched.pool.checked_out == 0
         assert (await client.get("/users/1")).status_code == 200
 
 
-async def test_the_server_stops_although_somebody_looks(app: FastAPI) -> None:
-    async with (
-        httpx.AsyncClient(trust_env=False, timeout=30) as client,
-        AsyncExitStack() as server,
-    ):
+async def test_the_server_stops_although_viewers_ask(app: FastAPI) -> None:
+    async with httpx.AsyncClient(trust_env=False, timeout=30) as client, AsyncExitStack() as server:
         url = await server.enter_async_context(serving(app))
-        async with client.stream("GET", f"{url}/pool/events") as answer:
-            rest = asyncio.create_task(_all(answer.aiter_lines()))
-            stopping = time.monotonic()
-            await server.aclose()
-            assert time.monotonic() - stopping < 4.5  # after 5 s it would cut the stream off
-            assert any(line.startswith("data: ") for line in await rest)
+        viewers = [asyncio.create_task(_look(client, url)) for _ in range(20)]
+        await asyncio.sleep(1.5)
+        stopping = time.monotonic()
+        await server.aclose()
+        assert time.monotonic() - stopping < 4.5  # after 5 s it would cut requests off
+        assert min(await asyncio.gather(*viewers)) >= 2
 
 
-async def _all(lines: AsyncIterator[str]) -> list[str]:
-    return [line async for line in lines]
+async def _look(client: httpx.AsyncClient, url: str) -> int:
+    """Ask again and again until the server has stopped; returns how many answers there were."""
+    for answers in itertools.count():
+        try:
+            assert (await client.get(f"{url}/pool/state")).status_code == 200
+        except httpx.TransportError:
+            return answers
+        await asyncio.sleep(0.1)
+    raise AssertionError("unreachable")
 
 
 async def test_the_page_may_load_nothing_from_elsewhere(app: FastAPI) -> None:
@@ -175,7 +220,7 @@ async def test_what_the_page_asks_for_is_there_and_nothing_else(app: FastAPI) ->
     wanted = {*re.findall(r'"pool/assets/([^"]+)"', html), *re.findall(r'"\./([^"]+)"', scripts)}
     kinds = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8"}
 
-    assert len(wanted) >= 9
+    assert len(wanted) >= 10
     async with client_of(app) as client:
         for name in wanted:
             answer = await client.get(f"/pool/assets/{name}")
@@ -183,6 +228,18 @@ async def test_what_the_page_asks_for_is_there_and_nothing_else(app: FastAPI) ->
             assert answer.headers["content-type"] == kinds[name.rpartition(".")[2]]
         for name in ("index.html", "uPlot.LICENSE.txt", "..%2flive.py", "%2e%2e/live.py", ""):
             assert (await client.get(f"/pool/assets/{name}")).status_code == 404
+
+
+async def test_every_finding_has_an_explanation(app: FastAPI) -> None:
+    async with client_of(app) as client:
+        told = (await client.get("/pool/assets/findings.json")).json()
+
+    assert set(RULES) <= set(told)
+    for identifier in RULES:
+        terms = dict(told[identifier])
+        assert list(terms) == ["Seen", "Why it is wrong", "What to do", "Numbers"], identifier
+        assert all(len(text) > 20 for text in terms.values()), identifier
+        assert not re.search(r"[`*]|\]\(", "".join(terms.values())), identifier
 
 
 async def test_it_works_below_a_path(app: FastAPI) -> None:
@@ -231,7 +288,7 @@ async def test_a_guard_stands_before_everything_that_says_something(
     install(app, production, name="production")
 
     async with client_of(app) as client:
-        for path in ("/pool", "/pool/state", "/pool/events"):
+        for path in ("/pool", "/pool/state", "/pool/state?since=1", "/pool/state?since=x"):
             assert (await client.get(path)).status_code == 401
         shown = await state(client, "/pool/state?token=right")
         assert [each["name"] for each in shown] == ["default", "production"]

@@ -3,7 +3,7 @@
 import json
 import ssl
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -78,23 +78,33 @@ class LiveService:
     """What the server answers, and what it has been asked.
 
     Args:
-        state: Body of ``/pool/state``.
+        states: Bodies of ``/pool/state``, one after the other; the last is for all that follow.
+            A number is an answer with that status and no body. None ends the connection.
         status: Of every answer.
-        kind: Content type of the state.
+        kind: Content type of the answers.
         headers: Added to every answer.
-        streams: What each further ``/pool/events`` sends, part by part; the last is for all that
-            follow. None as a part waits until the end.
         asked: Path and headers of the requests so far.
     """
 
-    state: str = field(default_factory=lambda: json.dumps(document()))
+    states: Sequence[str | int | None] = field(default_factory=lambda: [json.dumps(document())])
     status: int = 200
     kind: str = "application/json"
     headers: dict[str, str] = field(default_factory=dict)
-    streams: Sequence[Iterable[bytes | None]] = ((None,),)
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     url: str = ""
-    ended: threading.Event = field(default_factory=threading.Event)
+    speaks: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.speaks.set()
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """Answer no request for a block."""
+        self.speaks.clear()
+        try:
+            yield
+        finally:
+            self.speaks.set()
 
     def paths(self) -> list[str]:
         """Return what has been asked for."""
@@ -102,21 +112,18 @@ class LiveService:
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         """Answer one request."""
-        events = sum(path.endswith("/pool/events") for path in self.paths())
+        state = self.states[min(len(self.asked), len(self.states) - 1)]
         self.asked.append((request.path, dict(request.headers.items())))
-        is_stream = request.path.endswith("/pool/events")
-        request.send_response(self.status)
-        request.send_header("Content-Type", "text/event-stream" if is_stream else self.kind)
-        for name, value in self.headers.items():
+        self.speaks.wait(30)
+        if state is None:
+            return
+        body = state.encode() if isinstance(state, str) else b""
+        request.send_response(state if isinstance(state, int) else self.status)
+        request.send_header("Content-Type", self.kind)
+        for name, value in {"Content-Length": str(len(body)), **self.headers}.items():
             request.send_header(name, value)
         request.end_headers()
-        parts = self.streams[min(events, len(self.streams) - 1)] if is_stream else ()
-        for part in parts if is_stream else (self.state.encode(),):
-            if part is None:
-                self.ended.wait(30)
-            else:
-                request.wfile.write(part)
-                request.wfile.flush()
+        request.wfile.write(body)
 
 
 def _handler(answer: Callable[[BaseHTTPRequestHandler], None]) -> type[BaseHTTPRequestHandler]:
@@ -149,7 +156,6 @@ def serving(
     try:
         yield service
     finally:
-        service.ended.set()
         server.shutdown()
         server.server_close()
         thread.join()

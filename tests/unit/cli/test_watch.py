@@ -14,7 +14,8 @@ from tests.unit.cli.live_service import LiveService, database, document, serving
 from tests.unit.cli.pseudo_terminal import PseudoTerminal
 
 SECRET = "Authorization: Bearer hunter2"
-EVENT = f"data: {json.dumps(document(database('event', seconds=1)))}\n\n".encode()
+FIRST = json.dumps(document())
+NEXT = json.dumps(document(database("next", seconds=1)))
 
 
 def variables(**more: str) -> dict[str, str]:
@@ -79,7 +80,7 @@ def test_once_with_json_prints_the_document() -> None:
 def test_json_is_printable_whatever_it_says() -> None:
     state = json.dumps(document(database("\x9b31m\x7f\ud800ü")), ensure_ascii=True)
     raw = state.replace("\\u009b", "\x9b").replace("\\u007f", "\x7f")
-    with serving(LiveService(state=raw)) as service:
+    with serving(LiveService([raw])) as service:
         told = watch(service.url, "--once", "--json")
 
     assert told.stdout.removesuffix("\n").isascii()
@@ -87,26 +88,26 @@ def test_json_is_printable_whatever_it_says() -> None:
     assert json.loads(told.stdout)["databases"][0]["name"] == "\x9b31m\x7f\ud800ü"
 
 
-def test_json_goes_on_line_by_line_and_over_a_lost_connection() -> None:
-    service = LiveService(streams=((EVENT, EVENT), (EVENT, None)))
+def test_json_goes_on_line_by_line_and_over_a_failure() -> None:
+    service = LiveService([FIRST, NEXT, 503, FIRST, NEXT])
     with serving(service), watching(service.url, "--json") as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        lines = [json.loads(process.stdout.readline()) for _ in range(5)]
+        lines = [json.loads(process.stdout.readline()) for _ in range(4)]
         told = process.stderr.readline()
         process.send_signal(signal.SIGINT)
         rest = process.communicate(timeout=60)
 
     names = [line["databases"][0]["name"] for line in lines]
-    assert names == ["default", "event", "event", "default", "event"]
-    assert "has ended the stream. Trying again in 1 s." in told
-    assert rest == ("", "")
+    assert names == ["default", "next", "default", "next"]
+    assert "answers 503 Service Unavailable" in told
+    assert told.endswith("Trying again in 1 s.\n")
+    assert rest[1] == ""
     assert process.returncode == 130
 
 
 def test_a_reader_that_goes_away_ends_it_quietly() -> None:
-    service = LiveService(streams=((*(EVENT,) * 10_000, None),))
-    with serving(service), watching(service.url, "--json") as process:
+    with serving() as service, watching(service.url, "--json") as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.readline()
@@ -116,19 +117,19 @@ def test_a_reader_that_goes_away_ends_it_quietly() -> None:
 
 
 def test_without_a_terminal_frames_follow_each_other() -> None:
-    service = LiveService(streams=((EVENT, None),))
+    service = LiveService([FIRST, NEXT])
     with serving(service), watching(service.url) as process:
         assert process.stdout is not None
         until = iter(process.stdout.readline, "")
         first = next(line for line in until if " in use (" in line)
         second = next(line for line in until if " in use (" in line)
 
-    assert [first.split()[0], second.split()[0]] == ["default", "event"]
+    assert [first.split()[0], second.split()[0]] == ["default", "next"]
 
 
 def test_one_database_can_be_picked() -> None:
     state = json.dumps(document(database("default"), database("reports")))
-    with serving(LiveService(state=state)) as service:
+    with serving(LiveService([state])) as service:
         picked = watch(service.url, "--once", "--database", "reports")
         missed = watch(service.url, "--once", "--database", "other")
 
@@ -187,7 +188,7 @@ def test_a_url_without_a_scheme_is_http() -> None:
 
 def test_characters_that_the_output_cannot_hold_are_no_error() -> None:
     state = json.dumps(document(database("größe 大")))
-    with serving(LiveService(state=state)) as service:
+    with serving(LiveService([state])) as service:
         told = watch(service.url, "--once", PYTHONUTF8="0", PYTHONIOENCODING="ascii")
 
     assert told.returncode == 0
@@ -206,9 +207,9 @@ def test_help_teaches_by_examples() -> None:
 
 
 def test_a_terminal_is_drawn_on_and_given_back() -> None:
-    service = LiveService(streams=((EVENT, None),))
+    service = LiveService([FIRST, NEXT])
     with serving(service), PseudoTerminal(command(service.url), variables()) as terminal:
-        drawn = terminal.until("mevent")
+        drawn = terminal.until("mnext")
         terminal.process.send_signal(signal.SIGINT)
         rest = terminal.rest()
 
@@ -233,14 +234,22 @@ def test_no_color_is_obeyed() -> None:
     assert not any(f"[{code}" in drawn for code in (*range(30, 38), "1;3"))
 
 
-def test_a_lost_connection_is_told_on_the_screen_until_it_is_back() -> None:
-    service = LiveService(streams=((EVENT,), (EVENT, None)))
+def test_a_failure_is_told_on_the_screen_until_it_is_over() -> None:
+    service = LiveService([FIRST, None, NEXT])
     with serving(service), PseudoTerminal(command(service.url), variables()) as terminal:
-        told = terminal.until("has ended the stream")
-        terminal.until("mdefault")
+        told = terminal.until("does not answer in HTTP")
+        terminal.until("mnext")
 
     assert "Trying again in 1 s." in told
     assert "s old" in told
+
+
+def test_the_age_of_the_numbers_grows_while_an_answer_is_waited_for() -> None:
+    with serving() as service, PseudoTerminal(command(service.url), variables()) as terminal:
+        terminal.until("pid 4711")
+        with service.silent():
+            terminal.until("4 s old")
+        terminal.until("live")
 
 
 def test_the_terminal_is_given_back_by_sigterm_too() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from penstock.watch import Address, WatchError, headers_from
+from penstock.watch import Client, WatchError, headers_from, service_url
 
 
 @pytest.mark.parametrize(
@@ -22,10 +22,9 @@ from penstock.watch import Address, WatchError, headers_from
     ],
 )
 def test_an_address_is_understood(typed: str, understood: str, asked: str) -> None:
-    address = Address.parse(typed)
-
-    assert str(address) == understood
-    assert address.path("/pool/state") == asked
+    with Client(service_url(typed), {}, 1.0) as client:
+        assert client.url == understood
+        assert client.request().url.raw_path.decode() == asked
 
 
 @pytest.mark.parametrize(
@@ -46,19 +45,19 @@ def test_an_address_is_understood(typed: str, understood: str, asked: str) -> No
 )
 def test_what_is_no_address_is_refused_with_an_example(typed: str) -> None:
     with pytest.raises(WatchError, match=r"http://127\.0\.0\.1:8000"):
-        Address.parse(typed)
+        service_url(typed)
 
 
 def test_a_refused_address_does_not_reach_the_terminal_as_it_is() -> None:
     with pytest.raises(WatchError) as refused:
-        Address.parse("ftp://\x1b[31mservice")
+        service_url("ftp://\x1b[31mservice")
 
     assert "\x1b" not in str(refused.value)
 
 
 def test_a_password_in_the_address_is_refused_and_not_repeated() -> None:
     with pytest.raises(WatchError, match="PENSTOCK_WATCH_HEADER") as refused:
-        Address.parse("http://user:hunter2@service")
+        service_url("http://user:hunter2@service")
 
     assert "hunter2" not in str(refused.value)
 

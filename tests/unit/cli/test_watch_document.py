@@ -1,13 +1,10 @@
 """Nothing of what a server says is believed."""
 
-import json
-
 import pytest
 from tests.unit.cli.live_service import database, document
 
-from penstock.watch import WatchError
-from penstock.watch.document import Part, only, parse
-from penstock.watch.plain import plain
+from penstock.watch import Document, DocumentError
+from penstock.watch.document import Part, plain
 
 
 @pytest.mark.parametrize(
@@ -64,32 +61,51 @@ def test_a_field_of_another_type_counts_as_empty() -> None:
 
 @pytest.mark.parametrize("text", ["", "<html>", "{", "[" * 100_000, "9" * 10_000])
 def test_what_is_not_json_is_refused(text: str) -> None:
-    with pytest.raises(WatchError, match="http://x/pool/state does not answer with JSON"):
-        parse(text, "http://x/pool/state")
+    with pytest.raises(DocumentError, match="does not answer with JSON"):
+        Document.parse(text)
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "1", '{"databases": 1}', '{"status": "ok"}'])
 def test_json_of_something_else_is_refused(text: str) -> None:
-    with pytest.raises(WatchError, match="not Penstock's live document"):
-        parse(text, "http://x/pool/state")
+    with pytest.raises(DocumentError, match="not Penstock's live document"):
+        Document.parse(text)
 
 
 def test_numbers_that_json_does_not_have_are_null() -> None:
-    parsed = parse('{"databases": [], "a": NaN, "b": -Infinity, "c": 1e999}', "")
+    parsed = Document.parse('{"databases": [], "a": NaN, "b": -Infinity, "c": 1e999}')
 
-    assert json.dumps(parsed.fields) == '{"databases": [], "a": null, "b": null, "c": null}'
+    assert parsed.line() == '{"databases": [], "a": null, "b": null, "c": null}\n'
+
+
+@pytest.mark.parametrize(
+    ("column", "newest"),
+    [
+        ([], 0),
+        ([7.9, 8.9], 8),
+        ([9.5, 1], 9),
+        ([None, 5, "x"], 5),
+        ([-3], 0),
+        ([float("nan")], 0),
+        ("x", 0),
+        (None, 0),
+    ],
+)
+def test_the_newest_second_of_each_database_is_known(column: object, newest: int) -> None:
+    parts = [{"name": "a", "history": {"at": column}}, {"name": "b", "history": {"at": [3]}}]
+
+    assert Document({"databases": parts}).newest == {"a": newest, "b": 3}
 
 
 def test_one_database_can_be_picked() -> None:
-    both = Part(document(database("default"), database("reports")))
+    both = Document(document(database("default"), database("reports")))
 
-    assert [each.text("name") for each in only(both, "reports").parts("databases")] == ["reports"]
+    assert [each.text("name") for each in both.only("reports").databases] == ["reports"]
 
 
 def test_a_database_that_is_not_there_is_refused_with_those_that_are() -> None:
-    both = Part(document(database("default"), database("re\x1b[1mports")))
+    both = Document(document(database("default"), database("re\x1b[1mports")))
 
-    with pytest.raises(WatchError, match=r"no database 'other'; those .* are: default, reports"):
-        only(both, "other")
-    with pytest.raises(WatchError, match="it shows none"):
-        only(Part({"databases": []}), "other")
+    with pytest.raises(DocumentError, match=r"no database 'other'; those .* are: default, reports"):
+        both.only("other")
+    with pytest.raises(DocumentError, match="it shows none"):
+        Document({"databases": []}).only("other")

@@ -2,10 +2,9 @@
 
 import pytest
 
-from penstock.watch.document import Part
+from penstock.watch.document import History, Part
 from penstock.watch.figures import age, bar, count, duration, size, sparkline
-from penstock.watch.history import History
-from penstock.watch.share import share
+from penstock.watch.screen import share
 
 
 @pytest.mark.parametrize(
@@ -73,14 +72,12 @@ COLUMNS = ("checked_out", "waiting", "checkouts", "refused")
 
 def history(at: list[float], numbers: list[float]) -> History:
     """What is known after a document with the same numbers in each column."""
-    known = History()
-    known.add(Part({"at": at, **dict.fromkeys(COLUMNS, numbers)}))
-    return known
+    return History().with_columns(Part({"at": at, **dict.fromkeys(COLUMNS, numbers)}))
 
 
 def test_what_documents_bring_is_put_together_by_the_second() -> None:
-    known = history([100.2, 101.2], [1, 2])
-    known.add(Part({"at": [101.9, 102.9, None], "checked_out": [3, None, 4]}))
+    columns = Part({"at": [101.9, 102.9, None], "checked_out": [3, None, 4]})
+    known = history([100.2, 101.2], [1, 2]).with_columns(columns)
 
     assert [moment.checked_out for moment in known.last(10)] == [1, 3, 0]
     assert [moment.checked_out for moment in known.last(2)] == [3, 0]

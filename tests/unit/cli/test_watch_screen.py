@@ -8,8 +8,7 @@ from rich.console import Console
 from rich.text import Text
 from tests.unit.cli.live_service import database, document
 
-from penstock.watch import Lost, Screen, WatchError
-from penstock.watch.document import Part
+from penstock.watch import Document, Lost, Screen, WatchError
 
 
 def lines_of(
@@ -31,7 +30,7 @@ def lines_of(
     console = Console(file=output, width=width, markup=False, emoji=False, highlight=False)
     screen = Screen("http://service", clock)
     for each in news:
-        screen.take(Part(each) if isinstance(each, dict) else each)
+        screen.take(Document(each) if isinstance(each, dict) else each)
     options = console.options if height is None else console.options.update(height=height)
     rendered = console.render_lines(screen, options.update(width=width), pad=False)
     return ["".join(segment.text for segment in line).rstrip() for line in rendered]
@@ -46,7 +45,7 @@ def test_a_usual_terminal_shows_all_there_is_to_know() -> None:
 
     assert lines[0] == "penstock watch  http://service" + " " * 46 + "live"
     assert lines[1] == "default  ████████░░░░░░░░░░░░  6 of 15 in use (40%)  3 idle  2 waiting"
-    assert lines[2] == "  12.0 checkouts/s  7 refused  1 overflow"
+    assert lines[2] == "  12.0 checkouts/s  7 rejected  1 overflow"
     assert lines[3] == (
         "  p50/95/99  wait 0.12 ms/2.00 ms/3.00 ms  hold 4.00 ms/50.0 ms/1.20 s  in all"
     )
@@ -56,7 +55,7 @@ def test_a_usual_terminal_shows_all_there_is_to_know() -> None:
         "critical every-connection-out: All 15 connections were checked out for 30 s.",
         "    do: Set pool_size to 10.",
     ]
-    assert words(lines[9]) == "ROUTES by hold time (10 of 30) leases in all mean longest"
+    assert words(lines[9]) == "ROUTES by hold time (10 of 30) checkouts in all mean longest"
     assert words(lines[10]) == "GET /things/0 1,000 10.0 s 10.0 ms 500 ms"
     assert lines[20].startswith("SLOW STATEMENTS (1)")
     assert words(lines[21]).endswith("… 4 250 ms 400 ms 120")
@@ -142,17 +141,17 @@ def test_what_is_rare_is_shown_while_it_is() -> None:
 
     assert lines[1] == "default  6 in use, without a limit  0 idle  0 waiting"
     assert lines[2] == (
-        "  12.0 checkouts/s  7 refused  1 opening  2 at rest in a transaction  server 90 of 100"
+        "  12.0 checkouts/s  7 rejected  1 opening  2 idle in transaction  server 90 of 100"
         "  replica lag 5.00 MB, 1.50 s"
     )
 
 
 def test_a_lost_connection_is_told_with_the_age_of_what_is_shown() -> None:
-    lost = Lost(WatchError("The stream ended."), 8)
+    lost = Lost(WatchError("It is down."), 8)
     lines = lines_of(document(), lost, moments=(100.0, 105.0, 107.0))
 
     assert lines[0].endswith("  7 s old")
-    assert lines[1] == "Trying again in 6 s. The stream ended."
+    assert lines[1] == "Trying again in 6 s. It is down."
     assert "6 of 15 in use" in lines[2]
 
 
@@ -167,10 +166,10 @@ def test_a_new_document_ends_the_trouble() -> None:
     assert not any("Gone." in line for line in lines)
 
 
-def test_events_add_to_the_history_of_the_first_document() -> None:
-    event = database(seconds=1)
-    event["history"]["checked_out"] = [99]
-    lines = lines_of(document(), document(event))
+def test_further_documents_add_to_the_history_of_the_first() -> None:
+    further = database(seconds=1)
+    further["history"]["checked_out"] = [99]
+    lines = lines_of(document(), document(further))
 
     assert lines[4].endswith("4 min, 99 at most")
 

@@ -1,10 +1,15 @@
 """The live document says what the workers said, in JSON, and nothing that they did not say."""
 
 import json
+import re
 from dataclasses import asdict, fields
 from math import inf, nan
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from penstock.fastapi import live_document
 from penstock.fastapi.live_document import database_document, encode
 from penstock.fastapi.recent_times import RecentTimes
 from penstock.findings import Finding, Severity
@@ -12,10 +17,11 @@ from penstock.telemetry.schema import BOUNDS, HISTOGRAMS, Counters, Histogram, S
 from penstock.telemetry.snapshot import Reading, RouteUse, StatementUse, WorkerReading
 
 
-def worker(pid: int, *lent: int, start: int = 100, **more: Any) -> WorkerReading:
+def worker(pid: int, *out: int, start: int = 100, **more: Any) -> WorkerReading:
     """A worker whose samples have so many connections checked out, one a second."""
     history = tuple(
-        Sample(start + second + 0.25, limit=10, checked_out=out) for second, out in enumerate(lent)
+        Sample(start + second + 0.25, limit=10, checked_out=number)
+        for second, number in enumerate(out)
     )
     return WorkerReading(pid, 1.0, history[-1], history, **more)
 
@@ -27,11 +33,11 @@ def timed(*seconds: float) -> Histogram:
     return Histogram(tuple(counts), sum(seconds))
 
 
-def document(reading: Reading, *, newest_only: bool = False) -> dict[str, Any]:
+def document(reading: Reading, *, since: int = 0) -> dict[str, Any]:
     """What a browser would be told of one database."""
     recent = RecentTimes().look(0.0, reading)
-    findings = [Finding("all-lent", Severity.CRITICAL, "10 of 10.", "Set pool_size to 20.")]
-    made = database_document("default", reading, findings, recent, newest_only=newest_only)
+    findings = [Finding("pool-exhausted", Severity.CRITICAL, "10 of 10.", "Set pool_size to 20.")]
+    made = database_document("default", reading, findings, recent, since=since)
     (told,) = json.loads(encode(1.0, [made]))["databases"]
     return dict(told)
 
@@ -78,13 +84,16 @@ def test_a_worker_that_fell_silent_does_not_hold_the_others_up() -> None:
     assert told["history"]["checked_out"] == [3, 3, *[1] * 18]
 
 
-def test_events_have_the_newest_whole_second_alone() -> None:
+@pytest.mark.parametrize("since", [0, 1, 99, 100, 110, 117, 118, 119, 500])
+def test_the_history_after_a_second_is_the_end_of_the_whole(since: int) -> None:
     reading = Reading("default", (worker(7, *range(20)), worker(8, *range(19))))
-    told = document(reading, newest_only=True)
+    whole, rest = document(reading), document(reading, since=since)
 
-    assert told["history"]["at"] == [118.25]
-    assert told["history"]["checked_out"] == [36]
-    assert told["now"]["checked_out"] == 19 + 18
+    kept = [index for index, at in enumerate(whole["history"]["at"]) if int(at) > since]
+    assert len(kept) == max(0, min(19, 118 - since))
+    for column, values in whole["history"].items():
+        assert rest["history"][column] == [values[index] for index in kept]
+    assert rest["now"] == whole["now"]
 
 
 def test_without_any_worker_it_is_empty_and_whole() -> None:
@@ -124,34 +133,34 @@ def test_recent_times_leave_out_what_was_counted_before() -> None:
     assert told["wait"]["count"] == 0
 
 
-def test_the_routes_that_hold_longest_come_first_and_are_fifty_at_most() -> None:
-    routes = tuple(RouteUse(f"GET /{n}", 4, float(n), 0.5) for n in range(60))
+def test_the_routes_that_hold_longest_come_first_and_are_a_hundred_at_most() -> None:
+    routes = tuple(RouteUse(f"GET /{n}", 4, float(n), 0.5) for n in range(120))
     told = document(Reading("default", (worker(7, 1, routes=routes),)))["routes"]
 
-    assert len(told) == 50
+    assert len(told) == 100
     assert told[0] == {
-        "route": "GET /59",
+        "route": "GET /119",
         "checkouts": 4,
-        "seconds": 59.0,
+        "seconds": 119.0,
         "longest": 0.5,
-        "mean": 14.75,
+        "mean": 29.75,
     }
 
 
-def test_statements_are_twenty_at_most() -> None:
+def test_statements_are_forty_at_most() -> None:
     statements = tuple(
-        StatementUse(f"SELECT {n}", "GET /", 1, float(n), 0.5, 3, 0, 9.0) for n in range(30)
+        StatementUse(f"SELECT {n}", "GET /", 1, float(n), 0.5, 3, 0, 9.0) for n in range(50)
     )
     told = document(Reading("default", (worker(7, 1, statements=statements),)))["statements"]
 
-    assert len(told) == 20
+    assert len(told) == 40
     assert told[0] == asdict(statements[-1])
 
 
 def test_findings_are_told_with_their_remedy() -> None:
     assert document(Reading("default", ()))["findings"] == [
         {
-            "id": "all-lent",
+            "id": "pool-exhausted",
             "severity": "critical",
             "evidence": "10 of 10.",
             "remedy": "Set pool_size to 20.",
@@ -168,3 +177,12 @@ def test_it_is_one_line_whatever_the_names_are() -> None:
 
     assert len(line.splitlines()) == 1
     assert json.loads(line)["databases"][0]["routes"][0]["route"] == routes[0].route
+
+
+def test_the_page_knows_how_many_routes_and_statements_a_document_has_at_most() -> None:
+    script = (Path(live_document.__file__).with_name("page") / "page.js").read_text()
+
+    assert re.findall(r"^const MOST_\w+ = (\d+);", script, re.MULTILINE) == [
+        str(live_document._ROUTES),
+        str(live_document._STATEMENTS),
+    ]

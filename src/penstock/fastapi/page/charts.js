@@ -1,6 +1,6 @@
 // The charts: uPlot draws, the legend below each title says the same in text.
 
-import { element, setText } from "./tables.js";
+import { element, fill, setText } from "./tables.js";
 import * as format from "./format.js";
 
 const HEIGHT = 190;
@@ -27,7 +27,7 @@ const CHARTS = [
       { label: "waiting", className: "c-waiting", of: (h) => h.waiting },
       { label: "opening", className: "c-opening", of: (h) => h.opening },
       { label: "idle", className: "c-idle", of: (h) => h.checked_in },
-      { label: "in use", className: "c-lent", of: (h) => h.checked_out },
+      { label: "in use", className: "c-used", of: (h) => h.checked_out },
       { label: "limit", className: "c-limit", of: (h) => h.limit.map((n) => n || null), line: [6, 4] },
     ],
   },
@@ -36,8 +36,8 @@ const CHARTS = [
     format: format.perSecond,
     axis: format.count,
     series: [
-      { label: "lent", className: "c-lent", of: (h) => h.checkouts, area: true },
-      { label: "refused", className: "c-waiting", of: (h) => h.refused },
+      { label: "checkouts", className: "c-used", of: (h) => h.checkouts, area: true },
+      { label: "rejected", className: "c-waiting", of: (h) => h.refused },
     ],
   },
   {
@@ -52,7 +52,7 @@ const CHARTS = [
     title: "Connection held",
     format: format.duration,
     series: [
-      { label: "mean", className: "c-lent", of: (h) => ratio(h.hold_seconds, h.checkins), area: true },
+      { label: "mean", className: "c-used", of: (h) => ratio(h.hold_seconds, h.checkins), area: true },
     ],
   },
   {
@@ -70,7 +70,7 @@ const CHARTS = [
     format: format.count,
     isHidden: (h) => !isAnyKnown(h.server_connections),
     series: [
-      { label: "of everybody", className: "c-lent", of: (h) => h.server_connections, area: true },
+      { label: "of all clients", className: "c-used", of: (h) => h.server_connections, area: true },
       { label: "max_connections", className: "c-limit", of: (h) => h.server_limit, line: [6, 4] },
     ],
   },
@@ -83,6 +83,8 @@ const CHARTS = [
     ],
   },
 ];
+
+const STARTS = { label: "workers started", className: "c-start" };
 
 /** All charts of a page, with one cursor. */
 export class Charts {
@@ -111,6 +113,7 @@ class Chart {
     this.time = caption.appendChild(element("span", "muted time"));
     const legend = caption.appendChild(element("ul", "legend"));
     this.entries = chart.series.map((series) => legendEntry(legend, series));
+    if (chart.wide) this.startsCount = legendEntry(legend, STARTS); // once for all charts
     this.place = this.figure.appendChild(element("div", "plot"));
     this.place.setAttribute("aria-hidden", "true"); // the legend says it
     new ResizeObserver(() => this.resize()).observe(this.place);
@@ -187,22 +190,25 @@ class Chart {
           values: (_, ticks) => ticks.map((tick) => (tick ? values(tick) : "0")) },
       ],
       series: [{}, ...this.chart.series.map((series, number) => this.seriesOptions(series, number))],
-      hooks: { setCursor: [() => this.describe()], draw: [(plot) => this.markStarts(plot, ink)] },
+      hooks: { setCursor: [() => this.describe()], draw: [(plot) => this.markStarts(plot)] },
     };
   }
 
-  markStarts({ ctx, bbox, valToPos, scales }, ink) {
-    ctx.save();
-    ctx.strokeStyle = ink;
-    ctx.setLineDash([2, 4]);
-    for (const start of this.starts.filter((at) => at > scales.x.min && at < scales.x.max)) {
-      const x = Math.round(valToPos(start, "x", true));
-      ctx.beginPath();
-      ctx.moveTo(x, bbox.top);
-      ctx.lineTo(x, bbox.top + bbox.height);
-      ctx.stroke();
-    }
-    ctx.restore();
+  /** Draw a line where a worker has started; pointed at, it says when. */
+  markStarts(plot) {
+    const { min, max } = plot.scales.x;
+    const shown = this.starts.filter((at) => at > min && at < max);
+    fill(this.marks(plot), shown, () => element("i", "mark"), (mark, at) => {
+      mark.style.left = `${Math.round(plot.valToPos(at, "x"))}px`;
+      mark.title = `A worker started at ${format.clock(at)}.`;
+    });
+    if (!this.startsCount) return;
+    this.startsCount.parentElement.hidden = !shown.length;
+    setText(this.startsCount, format.count(shown.length));
+  }
+
+  marks(plot) {
+    return plot.over.querySelector(".marks") ?? plot.over.appendChild(element("div", "marks"));
   }
 
   range() {

@@ -1,17 +1,21 @@
-// The live page: takes documents from the stream and shows the chosen database.
+// The live page: takes the service's documents and shows the chosen database.
 
 import { Charts } from "./charts.js";
 import * as format from "./format.js";
-import { Stream } from "./stream.js";
+import { Increases } from "./increases.js";
+import { Poll, urlOf } from "./poll.js";
 import { element, fill, fillTable, fillTerms, setText } from "./tables.js";
 import { chooseTheme } from "./theme.js";
 
 const KEPT = 900; // samples
+const MOST_ROUTES = 100; // of one document
+const MOST_STATEMENTS = 40;
+const LATE = 5; // seconds by which one worker's document may be behind another's
 const TIMES = {
   wait: "Wait", hold: "Held", create: "Opening", ping: "Ping", commit: "COMMIT",
 };
 const COUNTERS = {
-  checkouts: "checkouts", waits: "of them waited", checkins: "check-ins", refused: "refused",
+  checkouts: "checkouts", waits: "of them waited", checkins: "check-ins", refused: "rejected",
   timeouts: "of them timed out", shed: "of them shed", opened: "opened",
   open_failures: "failed to open", closed: "closed", short_lived: "of them short-lived",
   died: "found dead", recovered: "recovered", leaks: "leaks", nested: "nested checkouts",
@@ -22,10 +26,13 @@ const BAD = new Set(["refused", "timeouts", "shed", "open_failures", "leaks", "n
 const at = (id) => document.getElementById(id);
 const charts = new Charts(at("charts"));
 const histories = new Map();
+const memories = new Map();
 let chosen = nameIn(window.location.hash);
 let shownSeconds = 300;
 let databases = [];
 let newestAt = 0;
+let lacksPast = true;
+let explanations = null;
 
 /** The database that the page's address names; none where it was written by hand and is malformed. */
 function nameIn(fragment) {
@@ -37,10 +44,22 @@ function nameIn(fragment) {
 }
 
 function take(liveDocument) {
+  const behind = newestAt - liveDocument.at;
+  if (behind > 0 && behind < LATE) return;
   databases = liveDocument.databases;
   newestAt = liveDocument.at;
-  for (const database of databases) remember(database);
+  lacksPast = false;
+  for (const database of databases) {
+    remember(database);
+    count(database);
+  }
   if (!document.hidden) show();
+}
+
+/** The last second that is known of every database; 0 where the whole history is needed. */
+function newestKnown() {
+  const newest = databases.flatMap(({ name }) => histories.get(name).at.slice(-1));
+  return lacksPast || !newest.length ? 0 : Math.floor(Math.min(...newest));
 }
 
 /** Add what is not known yet: the page has seen workers that the service has forgotten since. */
@@ -50,6 +69,7 @@ function remember({ name, history }) {
   // A newer service may count what was not counted before.
   const isKnown = known?.at.length && Object.keys(history).every((column) => column in known);
   if (!isKnown || moments.at(-1) < known.at.at(-1) - 60) {
+    lacksPast = Boolean(known?.at.length);
     histories.set(name, history);
     return;
   }
@@ -63,6 +83,27 @@ function remember({ name, history }) {
     known[column] = [...values.slice(0, older), ...known[column], ...after].slice(-KEPT);
   }
 }
+
+/** Count what the document has sums of alone: those since the workers' start. */
+function count({ name, counters, routes, statements, workers }) {
+  if (!memories.has(name)) {
+    memories.set(name, {
+      counters: new Increases(), routes: new Increases(), statements: new Increases(),
+      starts: new Set(),
+    });
+  }
+  const memory = memories.get(name);
+  memory.counters.add(newestAt, new Map(
+    Object.entries(counters).map(([counter, number]) => [counter, [number]])));
+  memory.routes.add(newestAt, new Map(
+    routes.map((use) => [use.route, [use.seconds, use.checkouts]])), routes.length < MOST_ROUTES);
+  memory.statements.add(newestAt, new Map(
+    statements.map((use) => [statementKey(use), [use.seconds, use.calls]])),
+  statements.length < MOST_STATEMENTS);
+  for (const { started } of workers) memory.starts.add(started);
+}
+
+const statementKey = ({ statement, route }) => JSON.stringify([statement, route]);
 
 function show() {
   const database = databases.find(({ name }) => name === chosen) ?? databases[0];
@@ -121,13 +162,14 @@ function showTiles({ now, counters, recent, times }) {
     isFull ? "bad" : isBusy ? "warn" : "");
   at("tile-in-use").querySelector(".meter i").style.width = format.percent(now.utilisation).replace(" ", "");
   tile("tile-waiting", format.count(now.waiting),
-    now.wait_longest ? `longest wait ${format.duration(now.wait_longest)}` : "nobody has to",
+    now.wait_longest ? `longest wait ${format.duration(now.wait_longest)}` : "no request waits",
     now.waiting ? "bad" : "");
-  const [wait, hold, when] = recent.wait.count || recent.hold.count
+  const isRecent = recent.wait.count || recent.hold.count;
+  const [wait, hold, when] = isRecent
     ? [recent.wait, recent.hold, `last ${format.span(recent.seconds)}`]
     : [times.wait, times.hold, "since the start"];
   tile("tile-wait", timed(wait, "p99"), `${when}, p50 ${timed(wait, "p50")}`,
-    wait.p99 >= 0.5 ? "bad" : "");
+    isRecent && wait.p99 >= 0.5 ? "bad" : "");
   tile("tile-hold", timed(hold, "p99"), `${when}, p50 ${timed(hold, "p50")}`);
   tile("tile-checkouts", format.perSecond(now.checkouts), `${format.count(counters.checkouts)} in all`);
   tile("tile-refused", format.perSecond(now.refused), `${format.count(counters.refused)} in all`,
@@ -145,7 +187,9 @@ function showFindings({ name, findings }) {
     const item = element("li", "finding card");
     const title = element("h3");
     title.append(element("span", "badge"), element("span", "id"));
-    item.append(title, element("p", "evidence"), element("p", "remedy"));
+    const more = element("details", "explanation");
+    more.append(element("summary", "", "Explanation"), element("dl"));
+    item.append(title, element("p", "evidence"), element("p", "remedy"), more);
     return item;
   };
   fill(at("findings"), findings, make, (item, finding) => {
@@ -154,12 +198,37 @@ function showFindings({ name, findings }) {
     setText(item.querySelector(".id"), finding.id);
     setText(item.querySelector(".evidence"), finding.evidence);
     setText(item.querySelector(".remedy"), finding.remedy);
+    explain(item.querySelector(".explanation"), finding.id);
   });
   // Only what has come or gone is read aloud, not each number that changes.
   const news = findings.map(({ id, severity }) => `${severity}: ${id}`).join(", ");
   if (news !== announced) {
     setText(at("findings-news"), news ? `Findings of ${name}: ${news}` : "No findings any more");
     announced = news;
+  }
+}
+
+/** Give a finding what the documentation says of it, once that is there. */
+function explain(details, id) {
+  if (details.dataset.id !== id) {
+    details.dataset.id = id;
+    details.open = false;
+  }
+  loadExplanations();
+  const explanation = explanations?.[id] ?? [];
+  details.hidden = !explanation.length;
+  fillTerms(details.querySelector("dl"), explanation);
+}
+
+async function loadExplanations() {
+  if (explanations) return;
+  explanations = {};
+  try {
+    const answer = await fetch(urlOf("pool/assets/findings.json"));
+    explanations = await answer.json();
+    show();
+  } catch {
+    explanations = null;
   }
 }
 
@@ -176,35 +245,66 @@ function showLeases({ now, leases }) {
   ], "No connection is checked out.");
 }
 
-/** When workers have started that others were there before: where a service was restarted. */
-function startsOf({ name, workers }) {
+/** When workers have started since the page's history began: where a service was restarted. */
+function startsOf({ name }) {
   const first = histories.get(name).at[0];
-  return workers.map(({ started }) => started).filter((started) => started > first + 2);
+  return [...memories.get(name).starts].filter((started) => started > first + 2);
 }
 
-/** How often something has happened in the time that is shown; 0 for what no history is kept of. */
+/** How often something has happened in the time that is shown. */
 function lately(name, column) {
   const history = histories.get(name);
+  if (!(column in history)) {
+    return memories.get(name).counters.within(shownSeconds).get(column)?.[0] ?? 0;
+  }
   const since = newestAt - shownSeconds;
-  return (history[column] ?? []).reduce(
+  return history[column].reduce(
     (sum, value, index) => sum + (history.at[index] > since ? value : 0), 0);
 }
 
-function showRoutes({ routes }) {
-  const all = routes.reduce((sum, { seconds }) => sum + seconds, 0) || 1;
-  fillTable(at("routes"), routes, (use) => [
-    { text: use.route, code: true },
-    { text: format.duration(use.seconds), share: use.seconds / all },
-    format.count(use.checkouts), format.duration(use.mean), format.duration(use.longest),
-  ], "No connection has come back yet.");
+/** Of which time a table's first numbers are: the chosen one, or as much of it as is known. */
+function showRange(id, increases) {
+  const known = increases.known(shownSeconds);
+  const range = `Last ${format.span(known)}`;
+  setText(at(id), known < shownSeconds - LATE ? `${range}, since this page was opened` : range);
 }
 
-function showStatements({ statements }) {
-  fillTable(at("statements"), statements, (use) => [
+/** Sort by the seconds of the time that is shown, and what has none by those since the start. */
+function byRecent(uses, recent) {
+  const secondsOf = (use) => recent(use)[0];
+  return [...uses].sort((one, other) =>
+    secondsOf(other) - secondsOf(one) || other.seconds - one.seconds);
+}
+
+const NEVER = [0, 0];
+const meanOf = ([seconds, times]) => format.duration(times ? seconds / times : null);
+
+function showRoutes({ name, routes }) {
+  const { routes: increases } = memories.get(name);
+  const grown = increases.within(shownSeconds);
+  const recent = ({ route }) => grown.get(route) ?? NEVER;
+  const all = routes.reduce((sum, use) => sum + recent(use)[0], 0) || 1;
+  showRange("routes-range", increases);
+  fillTable(at("routes"), byRecent(routes, recent), (use) => [
+    { text: use.route, code: true },
+    { text: format.duration(recent(use)[0]), share: recent(use)[0] / all },
+    format.count(recent(use)[1]), meanOf(recent(use)),
+    format.duration(use.seconds), format.count(use.checkouts),
+    format.duration(use.mean), format.duration(use.longest),
+  ], "No connection has been returned yet.");
+}
+
+function showStatements({ name, statements }) {
+  const { statements: increases } = memories.get(name);
+  const grown = increases.within(shownSeconds);
+  const recent = (use) => grown.get(statementKey(use)) ?? NEVER;
+  showRange("statements-range", increases);
+  fillTable(at("statements"), byRecent(statements, recent), (use) => [
     { text: use.statement, sub: use.route, code: true },
+    format.duration(recent(use)[0]), format.count(recent(use)[1]), meanOf(recent(use)),
     use.calls ? format.duration(use.seconds) : "–",
     format.count(use.calls),
-    use.calls ? format.duration(use.seconds / use.calls) : "–",
+    meanOf([use.seconds, use.calls]),
     use.calls ? format.duration(use.longest) : "–",
     format.count(use.rows),
     use.most_in_request ? format.count(use.most_in_request) : "–",
@@ -233,9 +333,13 @@ function showWorkers({ name: database, workers, counters }) {
     { text: format.perSecond(now.refused), tone: now.refused ? "bad" : "" },
     { text: format.duration(now.loop_late), tone: now.loop_late > 0.1 ? "warn" : "" },
   ], "No worker.");
-  fillTerms(at("counters"), Object.entries(COUNTERS).map(([name, label]) => [
-    label, format.count(counters[name]), BAD.has(name) && lately(database, name) ? "bad" : "",
-  ]));
+  setText(at("counters-range"), `(in the last ${format.span(shownSeconds)})`);
+  fillTerms(at("counters"), Object.entries(COUNTERS).map(([name, label]) => {
+    const more = lately(database, name);
+    const total = format.count(counters[name]);
+    return [label, more ? `${total} (+${format.count(more)})` : total,
+      BAD.has(name) && more ? "bad" : ""];
+  }));
 }
 
 function showServer({ now }) {
@@ -272,4 +376,4 @@ for (const button of document.querySelectorAll("[data-span]")) {
 }
 chooseTheme(at("theme"), at("theme-name"), () => charts.repaint());
 document.addEventListener("visibilitychange", () => document.hidden || show());
-new Stream(take, showStatus);
+new Poll(newestKnown, take, showStatus);
