@@ -1,9 +1,9 @@
 """Databases and their sessions, for requests, scripts and workers alike."""
 
 from penstock.database.database import Database
+from penstock.database.lifecycle import BudgetExceeded
 from penstock.database.read_session import ReadOnlyAsyncSession, ReadOnlySession
 from penstock.database.turns import (
-    BudgetExceeded,
     ReadOnlyError,
     SelfDeadlock,
     SessionBusy,

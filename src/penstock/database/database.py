@@ -2,10 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Self, Unpack, cast
 
@@ -18,14 +17,14 @@ from penstock.database.commit import note_failures
 from penstock.database.lifecycle import (
     Lifecycle,
     ServerNumbers,
+    check_budget,
     finish,
-    server_limits,
     server_numbers,
 )
-from penstock.database.read_session import ReadOnlyAsyncSession, ReadOnlySession, reading_engine
+from penstock.database.read_session import ReadOnlyAsyncSession
 from penstock.database.sessions import SessionKinds
-from penstock.database.turns import BudgetExceeded, NestedTurn
 from penstock.database.unit import UnitOfWork
+from penstock.database.unit_factory import MakeUnit, UnitFactory, reading_within
 from penstock.deadlines import Deadline
 from penstock.drivers.driver import NO_OPTIONS, BeginOptions
 from penstock.engine import (
@@ -38,11 +37,8 @@ from penstock.engine import (
 )
 from penstock.errors import SettingsError
 from penstock.express import DriverLane, Lane, Reader, SqlalchemyLane, Writer
-from penstock.planner import ConnectionBudget
 from penstock.pool import PenstockPool, PoolSnapshot, PoolTimeout
-from penstock.pool.lease import OpenLease
 from penstock.settings import (
-    BudgetPolicy,
     DatabaseSettings,
     IsolationLevel,
     SettingsKeywords,
@@ -63,8 +59,6 @@ class DatabaseKeywords(SettingsKeywords, EngineKeywords, total=False):
 
 _SNAPSHOTS = frozenset({IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE})
 """Levels at which all statements of a transaction see the database at one moment."""
-_LEFT = "its async with block was left"
-_ABANDONED = "its request was over, where its async with block was still open"
 
 
 class Database:
@@ -99,11 +93,12 @@ class Database:
         self._engine = build_engine(settings, self._engine_options)
         note_failures(self._engine.sync_engine)
         self._read_only_connections = ReadOnlyConnections(self._engine, settings)
-        self._reading = reading_engine(self._engine)
-        self._make_unit: Callable[[BeginOptions], UnitOfWork] = self._pooled_unit
         self._lifecycle = Lifecycle(self._start, self._stop)
         self.telemetry = Telemetry(_identity(settings), settings.telemetry_dir)
         """What is counted, of all workers of this machine."""
+        self._units = UnitFactory(
+            self._engine, self._kinds, self.telemetry.committed, settings.pool_timeout
+        )
         if isinstance(self._engine.pool, PenstockPool):
             self.telemetry.probe = self.ping
         if settings.driver == "asyncpg" and isinstance(self._engine.pool, PenstockPool):
@@ -270,7 +265,7 @@ class Database:
 
     async def _connect(self) -> None:
         async with self._engine.connect() as connection:
-            await self._check_budget(connection)
+            await check_budget(connection, self.settings)
 
     async def _bound_pool(self) -> PenstockPool:
         """Return the pool on the running event loop, without what belonged to one that has ended.
@@ -321,38 +316,27 @@ class Database:
         Args:
             options: How its transactions begin. Their settings take the place of the request's.
         """
-        unit = self._make_unit(replace(options, settings=()))
+        unit = self._units.make(replace(options, settings=()))
         given = SessionContext.of_pairs(options.settings)
         unit.context = self.context.overridden_by(given).bound()
         return unit
 
     @contextmanager
-    def sessions_from(self, make: Callable[[BeginOptions], UnitOfWork] | None) -> Iterator[None]:
+    def sessions_from(self, make: MakeUnit | None) -> Iterator[None]:
         """Let every unit of work be made by ``make`` for the length of a block.
 
         Args:
             make: Called for each unit with how its transactions begin; None for the database's
                 own way, by its pool.
         """
-        before = self._make_unit, self.writer.lane
-        self._make_unit = make or self._pooled_unit
+        before = self.writer.lane
         lane: Lane = self.lane if make is None else self._session_lane()
         self.reader.lane = self.writer.lane = lane
         try:
-            yield
+            with self._units.made_by(make):
+                yield
         finally:
-            self._make_unit, lane = before
-            self.reader.lane = self.writer.lane = lane
-
-    def _pooled_unit(self, options: BeginOptions) -> UnitOfWork:
-        return UnitOfWork(
-            self._engine,
-            self._reading,
-            self.telemetry.committed,
-            options,
-            self.settings.pool_timeout,
-            kinds=self._kinds,
-        )
+            self.reader.lane = self.writer.lane = before
 
     @contextmanager
     def sessions_on(self, connection: AsyncConnection) -> Iterator[None]:
@@ -363,14 +347,7 @@ class Database:
         Args:
             connection: Whose transaction it is.
         """
-        turns = NestedTurn(self.settings.pool_timeout)
-
-        def make(options: BeginOptions) -> UnitOfWork:
-            return UnitOfWork(
-                connection, connection, options=options, kinds=self._kinds, nested=turns.within()
-            )
-
-        with self.sessions_from(make):
+        with self.sessions_from(self._units.nested_in(connection)):
             yield
 
     def _own_pool(self) -> PenstockPool:
@@ -410,7 +387,7 @@ class Database:
         watch = StatementWatch(self.settings.slow_query, self.telemetry)
         watch_statements(self._engine, watch)
         if isinstance(self.lane, DriverLane):
-            self.lane.watch = watch
+            self.lane.observer.watch = watch
 
     @asynccontextmanager
     async def connection(self, *, keep_state: bool = False) -> AsyncIterator[AsyncConnection]:
@@ -461,7 +438,7 @@ class Database:
             settings=await context.settings(),
             deadline=_deadline(timeout),
         )
-        async with self._writing(options) as session:
+        async with self._units.writing(options) as session:
             yield session
 
     @asynccontextmanager
@@ -497,75 +474,17 @@ class Database:
             settings=await context.settings(),
             deadline=_deadline(timeout),
         )
-        async with self._reading_as(options) as session:
+        async with self._units.reading(options) as session:
             yield cast("ReadOnlyAsyncSession", session)
-
-    @asynccontextmanager
-    async def _writing(self, options: BeginOptions) -> AsyncIterator[AsyncSession]:
-        unit = self._make_unit(options)
-        session = unit.writer
-        session.block = OpenLease(partial(unit.end, _ABANDONED))
-        try:
-            yield session
-            if session.is_over:
-                session.refuse_if_ended()
-            unit.check()
-            await unit.commit()
-        finally:
-            if session.block.leave():
-                await unit.end(_LEFT)
-
-    @asynccontextmanager
-    async def _reading_as(self, options: BeginOptions) -> AsyncIterator[ReadOnlySession]:
-        unit = self._make_unit(options)
-        session = unit.reader
-        session.block = OpenLease(partial(unit.end, _ABANDONED))
-        try:
-            yield session
-            unit.check()
-        finally:
-            if session.block.leave():
-                await unit.end(_LEFT)
 
     def _session_lane(self) -> SqlalchemyLane:
         return SqlalchemyLane(
-            self._reading_as,
-            self._writing,
-            _reading_within,
+            self._units.reading,
+            self._units.writing,
+            reading_within,
             dialect=self._engine.dialect,
             isolates=self._isolates,
         )
-
-    async def _check_budget(self, connection: AsyncConnection) -> None:
-        settings = self.settings
-        if settings.budget is BudgetPolicy.OFF or not settings.keeps_connections:
-            return
-        limits = await server_limits(connection)
-        if limits is None:
-            return
-        finding = ConnectionBudget(
-            workers=settings.workers,
-            instances=settings.instances,
-            pool_size=settings.pool_size,
-            max_overflow=settings.max_overflow,
-            reserve=settings.connection_reserve,
-        ).check(limits)
-        if finding is None:
-            return
-        if settings.budget is BudgetPolicy.REFUSE:
-            raise BudgetExceeded(str(finding))
-        _logger.warning("%s", finding)
-
-
-@asynccontextmanager
-async def _reading_within(
-    connection: AsyncConnection, settings: tuple[tuple[str, str], ...]
-) -> AsyncIterator[ReadOnlySession]:
-    unit = UnitOfWork(connection, connection, options=BeginOptions(settings=settings))
-    try:
-        yield unit.reader
-    finally:
-        await unit.end("its statement was over")
 
 
 def _no_url(settings: object) -> DatabaseSettings:

@@ -14,10 +14,21 @@ import asyncpg
 from sqlalchemy import bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from penstock.planner import ServerLimits
+from penstock.errors import PenstockError
+from penstock.planner import ConnectionBudget, ServerLimits
 from penstock.pool import PenstockPool, PoolInAnotherLoop
+from penstock.settings import BudgetPolicy, DatabaseSettings
 
-__all__ = ["Lifecycle", "ServerNumbers", "finish", "server_limits", "server_numbers"]
+__all__ = [
+    "BudgetExceeded",
+    "Lifecycle",
+    "ServerNumbers",
+    "check_budget",
+    "finish",
+    "server_numbers",
+]
+
+_logger = logging.getLogger(__name__)
 
 _POSTGRESQL = text("SELECT name, setting FROM pg_settings WHERE name IN :names").bindparams(
     bindparam("names", expanding=True)
@@ -25,6 +36,13 @@ _POSTGRESQL = text("SELECT name, setting FROM pg_settings WHERE name IN :names")
 _RESERVED = ("superuser_reserved_connections", "reserved_connections")
 """The second exists since PostgreSQL 16."""
 _MYSQL = text("SELECT @@GLOBAL.max_connections")
+
+
+class BudgetExceeded(PenstockError):  # noqa: N818 - it reads as what happened, like SQLAlchemy's
+    """The fleet may open more connections than the server can serve; nothing was started.
+
+    Raised by :meth:`Database.open` only under ``budget="refuse"``.
+    """
 
 
 async def server_limits(connection: AsyncConnection) -> ServerLimits | None:
@@ -44,7 +62,35 @@ async def server_limits(connection: AsyncConnection) -> ServerLimits | None:
             return None
 
 
-_logger = logging.getLogger(__name__)
+async def check_budget(connection: AsyncConnection, settings: DatabaseSettings) -> None:
+    """Compare what the fleet may want with what the server accepts.
+
+    Args:
+        connection: To the server.
+        settings: The database's; its ``budget`` says what becomes of too large a fleet.
+
+    Raises:
+        BudgetExceeded: The fleet may want too many connections, under ``budget="refuse"``.
+    """
+    if settings.budget is BudgetPolicy.OFF or not settings.keeps_connections:
+        return
+    limits = await server_limits(connection)
+    if limits is None:
+        return
+    finding = ConnectionBudget(
+        workers=settings.workers,
+        instances=settings.instances,
+        pool_size=settings.pool_size,
+        max_overflow=settings.max_overflow,
+        reserve=settings.connection_reserve,
+    ).check(limits)
+    if finding is None:
+        return
+    if settings.budget is BudgetPolicy.REFUSE:
+        raise BudgetExceeded(str(finding))
+    _logger.warning("%s", finding)
+
+
 _SQL = files("penstock.database").joinpath("server_numbers.sql").read_text()
 ANSWER_WITHIN = 2.0
 """Seconds; a server that takes longer is asked again later."""

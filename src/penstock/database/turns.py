@@ -10,7 +10,6 @@ from sqlalchemy.exc import InvalidRequestError
 from penstock.errors import PenstockError
 
 __all__ = [
-    "BudgetExceeded",
     "NestedTurn",
     "ReadOnlyError",
     "SelfDeadlock",
@@ -20,18 +19,11 @@ __all__ = [
 ]
 
 
-class BudgetExceeded(PenstockError):  # noqa: N818 - it reads as what happened, like SQLAlchemy's
-    """The fleet may open more connections than the server can serve; nothing was started.
-
-    Raised by :meth:`Database.open` only under ``budget="refuse"``.
-    """
-
-
 class ReadOnlyError(PenstockError, InvalidRequestError):
     """A read-only session was asked to write, or an object that it loaded was changed."""
 
 
-class SelfDeadlock(PenstockError, InvalidRequestError):  # noqa: N818 - as above
+class SelfDeadlock(PenstockError, InvalidRequestError):  # noqa: N818 - it reads as what happened, like SQLAlchemy's
     """A statement of the express lane waited for a lock of a session of its own request.
 
     The server sees no deadlock: the session's transaction only ends after the statement. The

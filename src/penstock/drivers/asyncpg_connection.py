@@ -4,19 +4,25 @@ What is private to asyncpg 0.31 and 0.32, or to SQLAlchemy's adapter of it, is t
 the files beside.
 """
 
-import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any, NoReturn, Self
 
-from asyncpg.exceptions import InterfaceError, InternalClientError, PostgresError
+from asyncpg.exceptions import InterfaceError, InternalClientError
 from asyncpg.transaction import TransactionState
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
 from sqlalchemy.util import await_
 
 from penstock.deadlines import StatementLimit, limits_in_force
 from penstock.drivers.asyncpg_cursors import Cursor, ServerSideCursor
+from penstock.drivers.asyncpg_savepoint import ReadOnlySavepoint
+from penstock.drivers.asyncpg_statements import (
+    STAY_READ_ONLY,
+    PreparedStatements,
+    begin_text,
+    context_statement,
+    limit_statement,
+)
 from penstock.drivers.driver import (
     NO_OPTIONS,
     BeginOptions,
@@ -27,70 +33,11 @@ from penstock.drivers.driver import (
     seconds_of,
 )
 from penstock.drivers.effects import Effect, effects_of
-from penstock.drivers.pipelining import Parameters, Pipeline, always
+from penstock.drivers.pipelining import Parameters, Pipeline, may_pipeline
 
 __all__ = ["AsyncpgConnection"]
 
-STAY_READ_ONLY: tuple[str, Parameters] = ("SET TRANSACTION READ ONLY", ())
-
-SAVEPOINT: list[tuple[str, Parameters]] = [("SAVEPOINT penstock_read", ()), STAY_READ_ONLY]
-TO_SAVEPOINT = "ROLLBACK TO SAVEPOINT penstock_read;RELEASE SAVEPOINT penstock_read"
-
 _MAY_END = Effect.CONTROL | Effect.DRIVER
-
-_ROLLED_BACK = b"C\0\0\0\x0dROLLBACK\0Z\0\0\0\5I"
-"""The answer to ROLLBACK: CommandComplete and ReadyForQuery, with no transaction open."""
-
-
-def context_statement(settings: tuple[tuple[str, str], ...]) -> tuple[str, Parameters]:
-    """Return the statement that makes settings hold until the transaction ends.
-
-    Args:
-        settings: Names and values, at least one; they travel as parameters.
-    """
-    calls = ", ".join(
-        f"set_config(${2 * number + 1}, ${2 * number + 2}, true)" for number in range(len(settings))
-    )
-    return f"SELECT {calls}", [text for setting in settings for text in setting]
-
-
-def limit_statement(limit: StatementLimit) -> tuple[str, Parameters]:
-    """Return the statement that makes a limit hold until the open transaction ends.
-
-    It is no query, so that the transaction's isolation level may be set after it.
-    """
-    return f"SET LOCAL statement_timeout = {limit.milliseconds}", ()
-
-
-class _Statements:
-    """What SQLAlchemy has prepared, where the tables and types of a text are those of a path.
-
-    Attributes:
-        path: The ``search_path`` in force; None for the engine's.
-    """
-
-    __slots__ = ("_cache", "path")
-
-    def __init__(self, cache: Any) -> None:
-        self._cache = cache
-        self.path: str | None = None
-
-    def _key(self, operation: str) -> str | tuple[str, str]:
-        return operation if self.path is None else (operation, self.path)
-
-    def __contains__(self, operation: str) -> bool:
-        return self._key(operation) in self._cache
-
-    def __getitem__(self, operation: str) -> Any:
-        return self._cache[self._key(operation)]
-
-    def __setitem__(self, operation: str, prepared: Any) -> None:
-        self._cache[self._key(operation)] = prepared
-
-    def recent(self) -> list[str]:
-        """Return the texts that were prepared for the engine's own path, the latest used first."""
-        uses = sorted(self._cache._data.items(), key=lambda item: -item[1][2][0])
-        return [key for key, _ in uses if isinstance(key, str)]
 
 
 class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
@@ -116,7 +63,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         "_may_have_state",
         "_opening",
         "_options",
-        "_undoing",
+        "_savepoint",
         "begin",
         "effects",
         "holds_state",
@@ -144,17 +91,17 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
     """Whether the open transaction may be another than the one that its settings were sent for."""
     reads_within: bool
     is_shared: bool
-    """Whether a pooler in between may hand out the server's session to others between transactions.
+    """Whether a pooler in between may give the server's session to others between transactions.
 
-    A PgBouncer before 1.21 does so with the answer to ROLLBACK, also where the beginning of the
-    next transaction has followed it already: the rest of that would go to another session.
+    PgBouncer before 1.21 does so with the answer to ROLLBACK, although the next transaction's BEGIN
+    has followed it already: the rest of that transaction would go to another session.
     """
     _may_have_state: bool
     _is_limited_anew: bool
     _opening: list[tuple[str, Parameters]]
     _options: BeginOptions | None
-    _undoing: "asyncio.Future[None] | None"
-    """Undoes a cancelled read; kept, for the event loop does not."""
+    _savepoint: ReadOnlySavepoint
+    """The latest, kept for its end may go on by itself: the event loop keeps no task."""
 
     _cursor_cls = Cursor
     _ss_cursor_cls = ServerSideCursor
@@ -166,19 +113,17 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         for base in type(adapter).__mro__:
             for name in getattr(base, "__slots__", ()):
                 setattr(connection, name, getattr(adapter, name))
-        if connection._prepared_statement_cache is not None:
-            connection._prepared_statement_cache = _Statements(connection._prepared_statement_cache)
+        if (cache := connection._prepared_statement_cache) is not None:
+            connection._prepared_statement_cache = PreparedStatements(cache)
         connection.effects = Effect.NONE
         connection.begin = connection._options = connection.lease_options = None
         connection._opening = []
         connection._may_have_state = connection._has_lost_settings = False
-        connection.reads_within = connection.holds_state = connection.is_shared = False
-        connection._undoing = None
-        connection._is_limited_anew = False
+        connection._is_limited_anew = connection.is_shared = False
+        connection.reads_within = connection.holds_state = False
         connection.limit = connection.own_timeout = None
-        connection.pipeline = connection._pipeline
+        connection.pipeline = connection._pipeline  # which knows where each message begins
         connection.queries_before = 0
-        Pipeline.of(connection._connection._transport)  # which knows where each message begins
         return connection
 
     # What its statements do.
@@ -192,7 +137,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
 
     def recently_prepared(self) -> list[str]:
         """Return the texts that sessions have had prepared, the latest used first."""
-        statements: _Statements | None = self._prepared_statement_cache
+        statements: PreparedStatements | None = self._prepared_statement_cache
         return [] if statements is None else statements.recent()
 
     async def before_many(self, operation: str) -> None:
@@ -367,7 +312,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
                 await transaction.start()  # within one that the driver was told of
                 self._opening = [STAY_READ_ONLY] if transaction._readonly else []
             else:
-                self._opening = [(_begin_text(transaction), ())]
+                self._opening = [(begin_text(transaction), ())]
                 # As Transaction.start() leaves it, so that the driver's own nest in it.
                 driver._top_xact = transaction
                 transaction._state = TransactionState.STARTED
@@ -408,7 +353,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         settings: tuple[tuple[str, str], ...],
         read: Callable[[Any], Awaitable[Any]],
     ) -> Any:
-        """Run what reads in the open transaction, as if it were one of its own.
+        """Run what reads in the open transaction, as if it were in a transaction of its own.
 
         It waits for the statement in progress. It sees what the transaction has written, can write
         nothing itself, and neither its settings nor its failure are left. That costs no round trip.
@@ -418,35 +363,13 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
             settings: Names and values that hold for it alone.
             read: Runs it, given the driver's connection.
         """
-        await self._execute_mutex.acquire()
-        is_begun = False
-        try:
+        async with ReadOnlySavepoint(self._execute_mutex, self._connection) as savepoint:
+            self._savepoint = savepoint
             if self._transaction is None:
                 await self._start_transaction()
             self.note(operation)
-            context = [context_statement(settings)] if settings else []
-            self._pipeline.send_batch([*SAVEPOINT, *context])
-            is_begun = True
+            savepoint.begin(settings)
             return await read(self._connection)
-        finally:
-            if is_begun and not self._may_pipeline():
-                # The driver waits until the server has let go of what was cancelled.
-                self._undoing = asyncio.ensure_future(self._undo_to_savepoint())
-            else:
-                if is_begun:
-                    self._pipeline.send_query(TO_SAVEPOINT, always)
-                self._execute_mutex.release()
-
-    async def _undo_to_savepoint(self) -> None:
-        try:
-            await self._connection.execute(TO_SAVEPOINT)
-        except PostgresError:
-            pass  # the transaction has failed as a whole, which the next statement meets as well
-        except Exception:  # noqa: BLE001 - whatever it is, nothing is known of the transaction
-            self._connection.terminate()
-        finally:
-            self._undoing = None
-            self._execute_mutex.release()
 
     async def open_transaction(self) -> None:
         """Begin now, in a round trip of its own, if nothing has been said in a transaction yet."""
@@ -507,11 +430,8 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
 
     def _await_statement(self) -> None:
         if self._execute_mutex.locked():
-            await_(self._come_to_rest())
-
-    async def _come_to_rest(self) -> None:
-        async with self._execute_mutex:
-            pass
+            await_(self._execute_mutex.acquire())
+            self._execute_mutex.release()
 
     def ends_without_wait(self) -> bool:
         """Return whether a rollback says nothing to the server, or waits for no answer."""
@@ -530,23 +450,11 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         )
 
     def _roll_back_pipelined(self) -> None:
-        """Have the driver send ROLLBACK, and tell it at once what the answer will be."""
-        driver, transaction, pipeline = self._connection, self._transaction, self._pipeline
-        protocol = driver._protocol
-        pipeline.end_batch()
-        query = protocol.query("ROLLBACK;", None)
+        driver, transaction = self._connection, self._transaction
         try:
-            waiter = query.send(None)
+            self._pipeline.roll_back(driver._protocol)
         except (InternalClientError, InterfaceError):  # see rollback() and _handle_exception()
             _abort(driver)
-            self._leave(transaction)
-            return
-        # It would come too late, and take the timeout of whatever is sent next for its own.
-        waiter.remove_done_callback(protocol._on_waiter_completed)
-        pipeline.expect_query(leaves_idle=True)
-        protocol.data_received(_ROLLED_BACK)
-        with contextlib.suppress(StopIteration):
-            query.send(None)
         self._leave(transaction)
 
     def _leave(self, transaction: Any) -> None:
@@ -583,22 +491,10 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         return Pipeline.of(self._connection._transport)
 
     def _may_pipeline(self) -> bool:
-        driver = self._connection
-        return not (driver.is_closed() or driver._protocol._is_cancelling())
+        return may_pipeline(self._connection)
 
 
 def _abort(driver: Any) -> None:
     """Close a connection at once; unlike after ``terminate()``, it can still be asked."""
     driver._aborted = True
     driver._transport.abort()
-
-
-def _begin_text(transaction: Any) -> str:
-    words = ["BEGIN"]
-    if transaction._isolation:
-        words += ["ISOLATION LEVEL", transaction._isolation.replace("_", " ").upper()]
-    if transaction._readonly:
-        words.append("READ ONLY")
-    if transaction._deferrable:
-        words.append("DEFERRABLE")
-    return " ".join(words)

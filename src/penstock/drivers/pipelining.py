@@ -9,13 +9,14 @@ https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-PIPELIN
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 from penstock.drivers.driver import without_values
 
-__all__ = ["Parameters", "Pipeline", "always"]
+__all__ = ["Parameters", "Pipeline", "always", "may_pipeline"]
 
 Parameters = Sequence[str | None]
 """Values of one statement, as text; None for NULL."""
@@ -33,6 +34,8 @@ _SYNC = b"S\0\0\0\4"
 _IDLE = ord("I")
 _ENDS = (b"FATAL", b"PANIC")
 _EXECUTE = b"E\0\0\0\x09\0\0\0\0\0"
+_ROLLED_BACK = b"C\0\0\0\x0dROLLBACK\0Z\0\0\0\5I"
+"""The answer to ROLLBACK: CommandComplete and ReadyForQuery, with no transaction open."""
 
 
 def _never() -> bool:
@@ -163,6 +166,26 @@ class Pipeline(asyncio.Protocol):
         """Keep the answer to a statement from the driver which the driver itself is to send."""
         self.end_batch()
         self._expected.append(_Query(ignores_error, leaves_idle=leaves_idle))
+
+    def roll_back(self, protocol: Any) -> None:
+        """Have the driver send ROLLBACK, and give it at once what the answer will be.
+
+        Args:
+            protocol: asyncpg's.
+
+        Raises:
+            InternalClientError: The driver cannot send it; nothing was sent.
+            InterfaceError: The driver is at another statement; nothing was sent.
+        """
+        self.end_batch()
+        query = protocol.query("ROLLBACK;", None)
+        waiter = query.send(None)
+        # It would come too late, and take the timeout of the next statement for its own.
+        waiter.remove_done_callback(protocol._on_waiter_completed)
+        self.expect_query(leaves_idle=True)
+        protocol.data_received(_ROLLED_BACK)
+        with contextlib.suppress(StopIteration):
+            query.send(None)
 
     @property
     def has_open_batch(self) -> bool:
@@ -317,6 +340,11 @@ class Pipeline(asyncio.Protocol):
         """Tell the driver."""
         answer: bool | None = self._driver.eof_received()
         return answer
+
+
+def may_pipeline(driver: Any) -> bool:
+    """Return whether asyncpg's connection is open, and the server cancels nothing of it."""
+    return not (driver.is_closed() or driver._protocol._is_cancelling())
 
 
 def always() -> bool:

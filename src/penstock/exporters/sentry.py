@@ -18,7 +18,6 @@ except ModuleNotFoundError as error:
     ) from error
 
 from penstock.database import Database
-from penstock.exporters.traced_connections import TracedConnections
 from penstock.express import DriverLane
 
 __all__ = ["instrument"]
@@ -39,7 +38,7 @@ def instrument(database: Database) -> Callable[[], None]:
     lane: Any = database.lane
     if not isinstance(lane, DriverLane):
         return lambda: None
-    return TracedConnections.trace(lane, _Spans(str(database.engine.url.database)))
+    return lane.observer.add_spans(_Spans(str(database.engine.url.database)))
 
 
 class _Spans:

@@ -15,15 +15,7 @@ from penstock.context import Settings
 from penstock.drivers.driver import BeginOptions
 from penstock.express import protocol
 from penstock.express.compiled import Plan
-from penstock.express.connections import (
-    SNAPSHOT,
-    ConnectionLost,
-    Connections,
-    Fetch,
-    Run,
-    Then,
-    repeated,
-)
+from penstock.express.connections import SNAPSHOT, Connections
 from penstock.express.errors import UNKNOWN, CommitOutcomeUnknown, ExpressError
 from penstock.express.lane import (
     Batches,
@@ -40,8 +32,8 @@ from penstock.express.query import Query
 from penstock.express.related import loads_related
 from penstock.express.rows import EXTRACTS_OF_ONE, Shape
 from penstock.express.translation import not_converted, not_read
+from penstock.express.work import ConnectionLost, Fetch, Run, Then, Work, repeated
 from penstock.pool import LeaseReclaimed
-from penstock.telemetry.statement_watch import StatementWatch
 
 __all__ = ["DriverLane"]
 
@@ -51,43 +43,35 @@ class DriverLane:
 
     Args:
         engine: On asyncpg, with a :class:`PenstockPool`.
-        is_confinable: As for :class:`Connections`, as is the last.
-        command_timeout: As above.
+        may_set_read_only: Returns whether a connection may be kept read-only for its session.
+        command_timeout: Seconds that a statement may take.
         session_class: Whose listeners to ``do_orm_execute`` are asked.
-        isolates: Whether the server's own isolation level has a transaction see one moment.
+        isolates: Whether the configured isolation level has a transaction see one moment.
 
     Attributes:
-        connections: What it checks out from; whoever traces statements puts its own around it.
+        observer: Counts, times and traces its statements.
     """
 
     def __init__(
         self,
         engine: AsyncEngine,
-        is_confinable: Callable[[], bool],
+        may_set_read_only: Callable[[], bool],
         command_timeout: float,
         *,
         session_class: type[Session] = Session,
         isolates: bool = False,
     ) -> None:
         self._snapshot = None if isolates else SNAPSHOT
-        self.connections = Connections(engine, is_confinable, command_timeout, self._snapshot)
+        self._connections = Connections(engine, may_set_read_only, command_timeout, self._snapshot)
+        self.observer = self._connections.observer
         self._dialect = engine.dialect
         self._listeners = ExecuteListeners(session_class)
-
-    @property
-    def watch(self) -> StatementWatch | None:
-        """Who is told of slow statements and counts those of a request; None for nobody."""
-        return self.connections.watch
-
-    @watch.setter
-    def watch(self, watch: StatementWatch | None) -> None:
-        self.connections.watch = watch
 
     async def read(self, call: Call, extract: Extract) -> Any:
         """As the protocol says; repeated where the connection ended without an answer."""
         call = self._listeners.after_listeners(call)
         plan, sql, arguments = _bound(call, self._dialect)
-        use, fetch, settings = self.connections.use, protocol.fetch, call.settings
+        use, fetch, settings = self._connections.use, protocol.fetch, call.settings
         if not plan.reads:
             raise not_read(sql)
         then = (
@@ -113,9 +97,10 @@ class DriverLane:
                 "The connection of the request's session was taken away meanwhile."
             )
         then = loads_related(plan, call, self._listeners.dispatch)
-        answer = await self.connections.use_within(
-            Lease(record), protocol.fetch, plan, sql, arguments, settings=call.settings, then=then
+        work = Work(
+            protocol.fetch, plan, sql, arguments, writes=False, settings=call.settings, then=then
         )
+        answer = await self._connections.read_within(Lease(record), work)
         return extract(_results(call, plan, answer, then))
 
     async def write(self, call: Call, extract: Extract) -> Any:
@@ -182,14 +167,14 @@ class DriverLane:
         plan, sql, _ = _bound(call, self._dialect)
         isolation = self._snapshot if plan.takes_statements else None
         options = BeginOptions(True, isolation, settings=call.settings)
-        async with self.connections.transaction(sql, options) as run:
+        async with self._connections.transaction(sql, options) as run:
             yield _OpenLane(run, self._dialect, self._listeners)
 
     @asynccontextmanager
     async def snapshot(self, settings: Settings = ()) -> AsyncIterator[OpenLane]:
         """As the protocol says, in a transaction at REPEATABLE READ."""
         options = BeginOptions(True, SNAPSHOT, settings=settings)
-        async with self.connections.transaction("(a snapshot)", options) as run:
+        async with self._connections.transaction("(a snapshot)", options) as run:
             yield _OpenLane(run, self._dialect, self._listeners)
 
     async def _write(
@@ -203,7 +188,7 @@ class DriverLane:
         then: Then | None = None,
     ) -> Any:
         try:
-            return await self.connections.use(
+            return await self._connections.use(
                 use, plan, sql, arguments, True, settings=settings, then=then
             )
         except ConnectionLost as lost:

@@ -145,18 +145,18 @@ class Lease:
         else:
             await asyncio.shield(greenlet_spawn(self._checkout.close))
 
-    async def take_back(self, error: BaseException, *, amid_transaction: bool = False) -> None:
+    async def take_back(self, error: BaseException, *, in_transaction: bool = False) -> None:
         """Return the connection after something has failed.
 
         Args:
             error: What was raised.
-            amid_transaction: Whether one is open, which is rolled back in the background then.
+            in_transaction: Whether one is open, which is rolled back in the background then.
         """
         self.is_over = True
         if self._checkout is None:
-            take_back(self.record, self.driver, error, amid_transaction=amid_transaction)
+            take_back(self.record, self.driver, error, in_transaction=in_transaction)
             return
-        why = _reason(self.driver, error, amid_transaction=amid_transaction)
+        why = _reason(self.driver, error, in_transaction=in_transaction)
         if why is not None:
             self._checkout.invalidate(why)
         if isinstance(error, GeneratorExit):  # which lets nobody wait
@@ -166,7 +166,7 @@ class Lease:
 
 
 def take_back(
-    record: Record, driver: Any, error: BaseException, *, amid_transaction: bool = False
+    record: Record, driver: Any, error: BaseException, *, in_transaction: bool = False
 ) -> None:
     """Return a connection that the pool itself has checked out, after something has failed.
 
@@ -174,10 +174,10 @@ def take_back(
         record: Of the connection.
         driver: asyncpg's connection.
         error: What was raised.
-        amid_transaction: As above.
+        in_transaction: As above.
     """
     runtime = record.runtime
-    why = _reason(driver, error, amid_transaction=amid_transaction)
+    why = _reason(driver, error, in_transaction=in_transaction)
     if record.dbapi_connection is None:  # taken away meanwhile
         runtime.returned_without_connection(record)
     elif why is not None:
@@ -186,9 +186,9 @@ def take_back(
         runtime.pool._return_conn(record)  # noqa: SLF001 - as above
 
 
-def _reason(driver: Any, error: BaseException, *, amid_transaction: bool) -> BaseException | None:
+def _reason(driver: Any, error: BaseException, *, in_transaction: bool) -> BaseException | None:
     """Return why a connection cannot be used again at once; a cancellation has it cleaned up."""
-    if amid_transaction and not driver.is_closed():
+    if in_transaction and not driver.is_closed():
         return asyncio.CancelledError()  # whatever failed: it may be the caller's own
     if is_lost(driver, error):
         return error

@@ -23,6 +23,7 @@ __all__ = [
     "fetch_many",
     "fetch_more",
     "learn",
+    "learn_types",
     "open_cursor",
     "prepared_of",
     "results",
@@ -158,10 +159,14 @@ async def copy(dialect: Dialect, driver: Any, rows: Copy, _: str, __: Sequence[A
         raise DataError(f"invalid input in row {rows.taken}: {error}") from error
 
 
+async def learn_types(driver: Any, sql: str) -> Any:
+    """Prepare a statement in asyncpg's cache, from where the statement itself takes it."""
+    return await driver._get_statement(sql, None)  # noqa: SLF001 - prepare() would not cache it
+
+
 async def learn(driver: Any, plan: Plan, sql: str, _: Sequence[Any]) -> Shape:
     """Have the server describe a statement's columns, and return what becomes of them."""
-    # It is in asyncpg's cache afterwards, from where the statement itself takes it.
-    prepared = await driver._get_statement(sql, None)  # noqa: SLF001 - prepare() would not cache it
+    prepared = await learn_types(driver, sql)
     return plan.learn(prepared._get_attributes() or ())  # noqa: SLF001 - as above
 
 

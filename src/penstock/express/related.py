@@ -13,12 +13,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.util import await_, greenlet_spawn
 
 from penstock.express.compiled import SCHEMAS, Plan, schemas_of
-from penstock.express.connections import Fetch, Then
 from penstock.express.lane import Call
 from penstock.express.orm import BareSession, Cursor, Description, Origin
 from penstock.express.protocol import answered
 from penstock.express.rows import Shape
 from penstock.express.translation import not_converted
+from penstock.express.work import Fetch, Then
 
 __all__ = ["loads_related"]
 

@@ -12,17 +12,17 @@ from asyncpg.exceptions import (
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from penstock.engine.timeouts import hide_values
+from penstock.engine.timeouts import Timeouts, hide_values
 from penstock.express.compiled import LONGEST_SHOWN
 from penstock.express.errors import QueryRefused
 
 __all__ = [
+    "ErrorTranslator",
     "is_lost",
     "is_outdated",
     "is_shutdown",
     "not_converted",
     "not_read",
-    "translate_error",
     "was_interrupted",
 ]
 
@@ -112,40 +112,68 @@ def not_converted(error: Exception, sql: str, values: Any) -> StatementError:
     return StatementError(said, sql, values, error, hide_parameters=True)
 
 
-def translate_error(
-    engine: AsyncEngine, adapter: Any, error: BaseException, sql: str, arguments: Sequence[Any]
-) -> BaseException:
-    """Return the error that a session would raise.
+class ErrorTranslator:
+    """Puts the driver's errors into a session's words.
 
     Args:
-        engine: Whose connection it was.
-        adapter: SQLAlchemy's, around the driver's connection.
-        error: What the driver raised, or the conversion of a value.
-        sql: What was sent.
-        arguments: With which values; shown only where the engine shows them.
+        engine: Whose connections raise them.
+        command_timeout: Seconds that a statement may take.
     """
-    if not isinstance(error, Exception) or isinstance(error, StatementError | TimeoutError):
-        return error
-    dialect = engine.dialect
-    base: Any = dialect.loaded_dbapi.Error
-    orig: Exception = error
-    try:
-        adapter._handle_exception(error)  # noqa: SLF001 - SQLAlchemy's own translation
-    except Exception as translated:  # noqa: BLE001 - that is how it answers
-        orig = translated
-    if not isinstance(orig, base):
-        return error
-    is_disconnect = dialect.is_disconnect(orig, adapter, None)
-    told: Any = DBAPIError.instance(
-        sql,
-        tuple(arguments),
-        orig,
-        base,
-        hide_parameters=engine.sync_engine.hide_parameters,
-        connection_invalidated=is_disconnect,
-        dialect=dialect,
-    )
-    told.__cause__ = orig
-    if engine.sync_engine.hide_parameters:
-        hide_values(told, dialect)
-    return told  # type: ignore[no-any-return]  # an error
+
+    def __init__(self, engine: AsyncEngine, command_timeout: float) -> None:
+        self._dialect = engine.dialect
+        self._engine = engine.sync_engine
+        self._timeouts = Timeouts("asyncpg", command_timeout)
+
+    def translate(
+        self, adapter: Any, error: BaseException, sql: str, arguments: Any
+    ) -> BaseException:
+        """Return the error that a session would raise.
+
+        Args:
+            adapter: SQLAlchemy's, around the driver's connection.
+            error: What the driver raised, or the conversion of a value.
+            sql: What was sent.
+            arguments: With which values; shown only where the engine shows them.
+        """
+        sql, arguments = getattr(error, "statement_sent", (sql, arguments))
+        timeout = self._timeouts.error_for(
+            error,
+            adapter,
+            sql,
+            tuple(arguments),
+            hide_parameters=self._engine.hide_parameters,
+            connection_invalidated=adapter.driver_connection.is_closed(),
+        )
+        if timeout is None:
+            return self._translated(adapter, error, sql, arguments)
+        timeout.__cause__ = error
+        return timeout
+
+    def _translated(
+        self, adapter: Any, error: BaseException, sql: str, arguments: Sequence[Any]
+    ) -> BaseException:
+        if not isinstance(error, Exception) or isinstance(error, StatementError | TimeoutError):
+            return error
+        dialect, hides = self._dialect, self._engine.hide_parameters
+        base: Any = dialect.loaded_dbapi.Error
+        orig: Exception = error
+        try:
+            adapter._handle_exception(error)  # noqa: SLF001 - SQLAlchemy's own translation
+        except Exception as translated:  # noqa: BLE001 - that is how it answers
+            orig = translated
+        if not isinstance(orig, base):
+            return error
+        raised: Any = DBAPIError.instance(
+            sql,
+            tuple(arguments),
+            orig,
+            base,
+            hide_parameters=hides,
+            connection_invalidated=dialect.is_disconnect(orig, adapter, None),
+            dialect=dialect,
+        )
+        raised.__cause__ = orig
+        if hides:
+            hide_values(raised, dialect)
+        return raised  # type: ignore[no-any-return]  # an error

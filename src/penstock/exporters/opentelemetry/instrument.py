@@ -14,7 +14,6 @@ from penstock.exporters.opentelemetry import conventions as names
 from penstock.exporters.opentelemetry.conventions import attributes_of, pool_name_of
 from penstock.exporters.opentelemetry.pool import MeteredPool, PoolSpans, meters_of
 from penstock.exporters.opentelemetry.statements import SessionSpans, StatementSpans
-from penstock.exporters.traced_connections import TracedConnections
 from penstock.express import DriverLane
 from penstock.pool import PenstockPool
 
@@ -104,4 +103,4 @@ def _trace_statements(database: Database, spans: StatementSpans, undo: ExitStack
     undo.callback(sessions.leave, engine)
     lane: Any = database.lane  # the readers' own is another one within a test
     if isinstance(lane, DriverLane):
-        undo.callback(TracedConnections.trace(lane, spans))
+        undo.callback(lane.observer.add_spans(spans))
