@@ -26,7 +26,9 @@ from penstock.database.sessions import SessionKinds
 from penstock.database.unit import UnitOfWork
 from penstock.database.unit_factory import MakeUnit, UnitFactory, reading_within
 from penstock.deadlines import Deadline
+from penstock.drivers.capabilities import runs_express
 from penstock.drivers.driver import NO_OPTIONS, BeginOptions
+from penstock.drivers.sqlalchemy_internals import record_of
 from penstock.engine import (
     EngineKeywords,
     EngineOptions,
@@ -57,7 +59,7 @@ class DatabaseKeywords(SettingsKeywords, EngineKeywords, total=False):
     session_class: type[AsyncSession] | None
 
 
-_SNAPSHOTS = frozenset({IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE})
+_SNAPSHOTS = frozenset({IsolationLevel.REPEATABLE_READ.value, IsolationLevel.SERIALIZABLE.value})
 """Levels at which all statements of a transaction see the database at one moment."""
 
 
@@ -359,7 +361,7 @@ class Database:
         # By what is compiled once, options of the engine would be passed over.
         is_plain = not self._engine_options.execution_options
         is_pooled = isinstance(self._engine.pool, PenstockPool)
-        if self.settings.driver == "asyncpg" and is_pooled and is_plain:
+        if is_pooled and is_plain and runs_express(self._engine.dialect):
             return DriverLane(
                 self._engine,
                 self._read_only_connections.is_possible,
@@ -371,7 +373,9 @@ class Database:
 
     @property
     def _isolates(self) -> bool:
-        return self.settings.isolation_level in _SNAPSHOTS
+        level = self.settings.isolation_level
+        set_by_name = self.settings.server_settings.get("default_transaction_isolation", "")
+        return (level.value if level else set_by_name.upper()) in _SNAPSHOTS
 
     async def _server_numbers(self) -> ServerNumbers | None:
         # A pooler's clients are not the server's.
@@ -401,7 +405,7 @@ class Database:
         async with self._engine.connect() as connection:
             if keep_state and isinstance(self._engine.pool, PenstockPool):
                 raw: Any = await connection.get_raw_connection()
-                raw._connection_record.keep_state()  # noqa: SLF001 - the pool's own
+                record_of(raw).keep_state()
             yield connection
 
     @asynccontextmanager

@@ -119,7 +119,7 @@ async def server_numbers(engine: AsyncEngine) -> ServerNumbers | None:
 
 async def _numbers(adapter: Any) -> ServerNumbers | None:
     try:
-        row = await adapter._connection.fetchrow(_SQL)  # noqa: SLF001 - asyncpg's own
+        row = await adapter.driver_connection.fetchrow(_SQL)
     except asyncpg.PostgresError as error:
         _logger.debug("The server does not say its numbers: %s", error)
         return None

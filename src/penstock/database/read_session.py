@@ -26,6 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncResult, AsyncScalarResult, 
 from sqlalchemy.orm import SessionTransaction
 
 from penstock.database.session import UnitSyncSession
+from penstock.drivers.capabilities import driver_of
 from penstock.pool import PenstockPool
 
 __all__ = ["ReadOnlyAsyncSession", "ReadOnlySession", "ReadOnlySyncSession", "reading_engine"]
@@ -184,7 +185,7 @@ def reading_engine(engine: AsyncEngine) -> AsyncEngine:
     """
     if engine.dialect.name == "sqlite":
         _lift_query_only_on_return(engine)
-    if engine.dialect.driver == "asyncpg" and isinstance(engine.pool, PenstockPool):
+    if driver_of(engine.dialect).is_pipelined and isinstance(engine.pool, PenstockPool):
         return engine
     return engine.execution_options(postgresql_readonly=True)
 

@@ -24,6 +24,7 @@ from sqlalchemy.util import await_, greenlet_spawn
 from penstock.context import ContextError, ContextSource, Settings
 from penstock.database.turns import NestedTurn, SessionClosed, Turns
 from penstock.deadlines import Deadline, DeadlineExceeded, current_limits, within_limits
+from penstock.drivers import sqlalchemy_internals as internals
 from penstock.drivers.driver import BeginOptions, without_values
 from penstock.express.errors import raise_if_unknown
 from penstock.pool.lease import OpenLease
@@ -196,6 +197,11 @@ class UnitSyncSession(Session):
             adapter.begin_as(options)
         elif options.settings:
             raise ContextError("The connections of this engine take no role and no settings")
+        elif options.isolation and connection.dialect.name == "postgresql":
+            deferrable = " DEFERRABLE" if options.deferrable else ""
+            connection.exec_driver_sql(
+                f"SET TRANSACTION ISOLATION LEVEL {options.isolation}{deferrable}"
+            )
 
     def ended(self) -> None:
         """Put back what was set before, as a savepoint leaves its settings behind."""
@@ -313,7 +319,7 @@ class UnitSession(AsyncSession):
         below = None if connection is None else connection.sync_connection
         if below is None or below.closed or below.invalidated:
             return None
-        record: Any = below.connection._connection_record  # noqa: SLF001 - SQLAlchemy tells nobody
+        record: Any = internals.record_of(below.connection)
         return record if isinstance(record, Record) else None
 
     def shareable_connection(self) -> AsyncConnection | None:
@@ -430,8 +436,8 @@ class UnitSession(AsyncSession):
         """Execute a statement and stream its rows, which end with the unit of work."""
         result = await super().stream(*args, **kwargs)
         # What all views of the result share, and whether it has been read to its end.
-        unread = [other for other in self._results if not other._soft_closed]  # noqa: SLF001 - public nowhere
-        self._results = [*unread, result._real_result]  # noqa: SLF001 - as above
+        unread = [other for other in self._results if not internals.is_read(other)]
+        self._results = [*unread, internals.shared_result(result)]
         return result
 
     async def exec(self, statement: Any, **arguments: Any) -> Any:

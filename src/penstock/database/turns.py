@@ -120,16 +120,21 @@ class NestedTurn:
     Args:
         timeout: Seconds that it waits for others; None for no limit.
         outer: The turn within which it is; None for none.
+
+    Attributes:
+        outer: The turn within which it is; None for none.
+        inside: Held by the one unit at work within this turn.
+        is_over: Whether the unit has ended.
     """
 
-    __slots__ = ("_entry", "_inside", "_is_over", "_is_taken", "_outer", "_timeout")
+    __slots__ = ("_entry", "_is_taken", "_timeout", "inside", "is_over", "outer")
 
     def __init__(self, timeout: float | None, outer: Self | None = None) -> None:
         self._timeout = timeout
-        self._outer = outer
-        self._entry, self._inside = asyncio.Lock(), asyncio.Lock()
+        self.outer = outer
+        self._entry, self.inside = asyncio.Lock(), asyncio.Lock()
         self._is_taken = outer is None
-        self._is_over = False
+        self.is_over = False
 
     def within(self) -> "NestedTurn":
         """Return the turn of a unit that is made now, within this one or deeper."""
@@ -141,9 +146,9 @@ class NestedTurn:
     def _current(self) -> "NestedTurn":
         root, turn = _enclosing.get()
         while root is self and turn is not None:
-            if not turn._is_over:  # noqa: SLF001 - of the same class
+            if not turn.is_over:
                 return turn
-            turn = turn._outer  # noqa: SLF001 - as above
+            turn = turn.outer
         return self
 
     async def take(self) -> None:
@@ -154,17 +159,17 @@ class NestedTurn:
         """
         if self._is_taken:
             return
-        assert self._outer is not None  # noqa: S101 - or it would be taken
-        await self._outer.take()
+        assert self.outer is not None  # noqa: S101 - or it would be taken
+        await self.outer.take()
         async with self._entry:
             if not self._is_taken:
-                await self._wait(self._outer)
+                await self._wait(self.outer)
                 self._is_taken = True
 
     async def _wait(self, outer: "NestedTurn") -> None:
         try:
             async with asyncio.timeout(self._timeout):
-                await outer._inside.acquire()  # noqa: SLF001 - of the same class
+                await outer.inside.acquire()
         except TimeoutError as error:
             raise SessionBusy(
                 "Under undone() one unit of work is at work at a time, and this one has waited "
@@ -174,9 +179,9 @@ class NestedTurn:
 
     def leave(self) -> None:
         """End the turn."""
-        if self._is_taken and not self._is_over and self._outer is not None:
-            self._outer._inside.release()  # noqa: SLF001 - of the same class
-        self._is_over = True
+        if self._is_taken and not self.is_over and self.outer is not None:
+            self.outer.inside.release()
+        self.is_over = True
 
 
 _enclosing: ContextVar[tuple[NestedTurn | None, NestedTurn | None]] = ContextVar(

@@ -35,6 +35,7 @@ class Asyncpg(Driver):
 
     can_recover = True
     can_set_read_only = True
+    is_pipelined = True
     resets_pipelined = True
 
     def owns(self, connection: Any) -> bool:

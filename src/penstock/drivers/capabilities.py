@@ -1,6 +1,7 @@
 """What is known of the driver behind a dialect."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from sqlalchemy.dialects.mysql.aiomysql import AsyncAdapt_aiomysql_connection
@@ -8,10 +9,11 @@ from sqlalchemy.dialects.mysql.asyncmy import AsyncAdapt_asyncmy_connection
 from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_connection
 
 from penstock.drivers.asyncpg import Asyncpg
-from penstock.drivers.driver import Driver, never, number_of
+from penstock.drivers.driver import Driver, never, number_of, transport_of
 from penstock.drivers.psycopg import Psycopg
+from penstock.drivers.requirements import ASYNCPG, EXPRESS, PSYCOPG, is_met
 
-__all__ = ["Aiosqlite", "Mysql", "driver_of"]
+__all__ = ["Aiosqlite", "Mysql", "driver_of", "runs_express"]
 
 
 class Aiosqlite(Driver):
@@ -51,24 +53,17 @@ class Mysql(Driver):
 
     def is_closed(self, connection: Any) -> Callable[[], bool]:
         """As the base class says."""
-        transport = self._transport(connection)
+        transport = transport_of(connection.driver_connection)
         return never if transport is None else transport.is_closing
 
     def fileno(self, connection: Any) -> int | None:
         """As the base class says."""
-        transport = self._transport(connection)
+        transport = transport_of(connection.driver_connection)
         return None if transport is None else number_of(transport)
 
     def is_in_transaction(self, connection: Any) -> bool:
         """As the base class says."""
         return bool(connection.driver_connection.get_transaction_status())
-
-    @staticmethod
-    def _transport(connection: Any) -> Any:
-        driver = connection.driver_connection
-        if (writer := getattr(driver, "_writer", None)) is not None:  # aiomysql
-            return writer.transport
-        return getattr(driver, "_transport", None)  # asyncmy
 
 
 _DRIVERS: dict[str, type[Driver]] = {
@@ -81,10 +76,38 @@ _DRIVERS: dict[str, type[Driver]] = {
 }
 
 
+_REQUIREMENTS = {"asyncpg": ASYNCPG, "psycopg": PSYCOPG, "psycopg_async": PSYCOPG}
+
+
 def driver_of(dialect: Any) -> Driver:
     """Return what is known of the driver behind a dialect.
 
     Args:
         dialect: SQLAlchemy's, or what stands for it in a pool without an engine.
+
+    Returns:
+        What is known of any driver, where the installed version lacks what Penstock relies on.
     """
-    return _DRIVERS.get(getattr(dialect, "driver", ""), Driver)()
+    return _kind_of(getattr(dialect, "driver", ""))()
+
+
+@cache
+def _kind_of(name: str) -> type[Driver]:
+    without = "it is used like an unknown driver, with more round trips"
+    if is_met(name.removesuffix("_async"), _REQUIREMENTS.get(name, ()), without):
+        return _DRIVERS.get(name, Driver)
+    return Driver
+
+
+def runs_express(dialect: Any) -> bool:
+    """Return whether the express lane runs on a dialect's driver, or has to run in sessions.
+
+    Args:
+        dialect: SQLAlchemy's.
+    """
+    return driver_of(dialect).is_pipelined and _has_internals()
+
+
+@cache
+def _has_internals() -> bool:
+    return is_met("sqlalchemy", EXPRESS, "the express lane runs in sessions")

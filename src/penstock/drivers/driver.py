@@ -22,6 +22,7 @@ __all__ = [
     "number_of",
     "refuse_end",
     "seconds_of",
+    "transport_of",
     "without_values",
 ]
 
@@ -118,6 +119,8 @@ class Driver:
     """Whether a connection can be used again after its query was cancelled."""
     can_set_read_only = False
     """Whether a connection can be kept read-only to reading without a round trip."""
+    is_pipelined = False
+    """Whether transactions begin and end without a wait, which the express lane builds on."""
     resets_pipelined = False
     """Whether session state is undone without a wait."""
 
@@ -246,6 +249,12 @@ def seconds_of(shown: str) -> float:
     """Return the seconds of a time as PostgreSQL shows it, such as ``90s`` or ``1min``."""
     number = shown.rstrip("abcdefghijklmnopqrstuvwxyz")
     return float(number) * _UNITS.get(shown[len(number) :], 0.001)
+
+
+def transport_of(connection: Any) -> Any:
+    """Return the transport of asyncpg's, asyncmy's or aiomysql's own connection, or None."""
+    writer = getattr(connection, "_writer", None)  # of aiomysql
+    return getattr(connection, "_transport", None) if writer is None else writer.transport
 
 
 def number_of(transport: Any) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import make_url
 
+from penstock.drivers.driver import transport_of
 from penstock.errors import SettingsError
 from penstock.settings import DatabaseSettings, Proxy, TlsMode
 
@@ -163,8 +164,7 @@ def mysql_arguments(settings: DatabaseSettings) -> dict[str, Any]:
 
 def equip_asyncmy(connection: Any, settings: DatabaseSettings) -> None:
     """Set on a new asyncmy connection what no argument of it can."""
-    transport = connection._transport  # noqa: SLF001 - asyncmy has no other way to its socket
-    keep_alive(transport.get_extra_info("socket"), settings.tcp_keepalive)
+    keep_alive(transport_of(connection).get_extra_info("socket"), settings.tcp_keepalive)
 
 
 def equip_aiomysql(connection: Any, settings: DatabaseSettings) -> None:
@@ -173,11 +173,11 @@ def equip_aiomysql(connection: Any, settings: DatabaseSettings) -> None:
     Raises:
         ConnectionError: TLS was required and the server has none, which aiomysql accepts.
     """
-    writer = connection._writer  # noqa: SLF001 - aiomysql has no other way to its socket
+    transport = transport_of(connection)
     optional = {None, TlsMode.DISABLE, TlsMode.PREFER}
-    if settings.tls not in optional and writer.get_extra_info("ssl_object") is None:
+    if settings.tls not in optional and transport.get_extra_info("ssl_object") is None:
         raise ConnectionError(f"tls={settings.tls}, but the server does not support SSL")
-    keep_alive(writer.get_extra_info("socket"), settings.tcp_keepalive)
+    keep_alive(transport.get_extra_info("socket"), settings.tcp_keepalive)
 
 
 def _context(settings: DatabaseSettings) -> Any:
@@ -267,8 +267,7 @@ def psycopg_arguments(settings: DatabaseSettings) -> dict[str, Any]:
 
 def equip_asyncpg(connection: Any, settings: DatabaseSettings) -> None:
     """Set on a new asyncpg connection what no argument of it can."""
-    transport = connection._transport  # noqa: SLF001 - asyncpg has no other way to its socket
-    keep_alive(transport.get_extra_info("socket"), settings.tcp_keepalive)
+    keep_alive(transport_of(connection).get_extra_info("socket"), settings.tcp_keepalive)
 
 
 def equip_psycopg(connection: Any, settings: DatabaseSettings) -> None:

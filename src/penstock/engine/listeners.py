@@ -12,6 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.util import await_
 
+from penstock.drivers.capabilities import driver_of
+from penstock.drivers.sqlalchemy_internals import max_overflow, record_of
 from penstock.engine.connect_arguments import POOLERS
 from penstock.pool import PenstockPool, PoolSnapshot
 from penstock.pool.lease import STATEMENT_KEY
@@ -25,12 +27,12 @@ _logger = logging.getLogger("penstock.engine")
 
 
 class ReadOnlyConnections:
-    """Whether connections may be kept read-only to reading by a setting of their server session.
+    """Whether connections may be kept read-only by a setting of their server session.
 
-    They may on asyncpg, with a pool of our own, and where each connection has a server session to
-    itself: a pooler would hand out the session, kept read-only, to somebody who writes. Whether
-        one is in
-    between is asked of the first connection: a pooler makes up the process that it names.
+    They may on asyncpg, with a :class:`PenstockPool`, and where each connection has a server
+    session to itself: a pooler would give a session that is kept read-only to a client that writes.
+    The first connection shows whether a pooler is in between, which makes up the process that it
+    names.
 
     Args:
         engine: Not connected yet.
@@ -43,13 +45,14 @@ class ReadOnlyConnections:
             return
         if settings.proxy not in POOLERS:
             event.listen(engine.sync_engine, "first_connect", self._look)
-        event.listen(engine.sync_engine, "connect", self._tell)
+        if driver_of(engine.dialect).is_pipelined:
+            event.listen(engine.sync_engine, "connect", self._mark)
 
     def is_possible(self) -> bool:
-        """Return whether it is known to be right; not before the first connection is open."""
+        """Return whether they may; False before the first connection is open."""
         return self._is_proven
 
-    def _tell(self, connection: Any, _: Any) -> None:
+    def _mark(self, connection: Any, _: Any) -> None:
         connection.is_shared = not self._is_proven
 
     def _look(self, connection: Any, _: Any) -> None:
@@ -81,7 +84,7 @@ def pool_snapshot(engine: AsyncEngine) -> PoolSnapshot:
     size = pool.size()
     return PoolSnapshot(
         size=size,
-        limit=size + pool._max_overflow,  # noqa: SLF001 - there is no public way to ask
+        limit=size + max_overflow(pool),
         checked_in=pool.checkedin(),
         checked_out=pool.checkedout(),
         # A pool that has not opened all of its connections counts the missing ones as negative.
@@ -147,7 +150,7 @@ def _info(context: Any) -> dict[Any, Any]:
     if context is None:
         return {}
     # While the dialect looks at its first connection, there is no more than the record.
-    record: Any = context.root_connection.connection._connection_record  # noqa: SLF001 - set at once
+    record: Any = record_of(context.root_connection.connection)
     info: dict[Any, Any] = {} if record is None else record.info  # None where it was detached
     return info
 

@@ -10,6 +10,7 @@ from sqlalchemy.orm import CompositeProperty, Mapper
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import BindParameter
 
+from penstock.drivers import sqlalchemy_internals as internals
 from penstock.drivers.driver import left_by
 from penstock.drivers.effects import Effect, effects_of
 from penstock.express.errors import ParameterError, QueryRefused
@@ -101,7 +102,7 @@ def _spread_composite(
     if isinstance(made, type) and not isinstance(value, made | None):
         raise ParameterError(f"{composite.key}: {type(value).__name__} is no {made.__name__}")
     if value is not None:
-        parts = composite._composite_values_from_instance(value)  # noqa: SLF001 - as a session's UPDATE
+        parts = internals.composite_values(composite, value)
     values.update(zip((prop.key for prop in composite.props), parts, strict=True))
 
 
@@ -129,15 +130,7 @@ class Defaults:
 
     def __init__(self, compiled: SQLCompiler) -> None:
         self._state: Any = compiled.compile_state
-        inserted, updated = compiled.insert_prefetch or (), compiled.update_prefetch or ()
-        described = [
-            *((column, column._default_description_tuple) for column in inserted),  # noqa: SLF001 - as SQLAlchemy's own execution, here and below
-            *((column, column._onupdate_description_tuple) for column in updated),  # noqa: SLF001
-        ]
-        self._columns = [
-            (column, compiled._within_exec_param_key_getter(column), *made[:3])  # noqa: SLF001
-            for column, made in described
-        ]
+        self._columns = internals.default_columns(compiled)
         for column, _, _, is_scalar, is_callable in self._columns:
             if not is_scalar and not is_callable:
                 raise QueryRefused(
@@ -163,15 +156,14 @@ class OtherValues:
     def __init__(self, parameters: dict[str, Any], column: Any = None, state: Any = None) -> None:
         self.current_parameters = parameters
         self.current_column = column
-        self._has_rows = getattr(state, "_has_multi_parameters", False)
-        self._keys = list(state._dict_parameters) if self._has_rows else []  # noqa: SLF001 - as above
+        self._keys = internals.row_keys(state)
 
     def get_current_parameters(self, isolate_multiinsert_groups: bool = True) -> dict[str, Any]:
         """Return the values: of the same row alone, where the statement has several."""
-        if not (self._has_rows and isolate_multiinsert_groups):
+        if not (self._keys and isolate_multiinsert_groups):
             return self.current_parameters
         column = self.current_column
-        row = column.index + 1 if column._is_multiparam_column else 0  # noqa: SLF001 - as above
+        row = column.index + 1 if internals.is_column_of_rows(column) else 0
         values = {key: self.current_parameters.get(f"{key}_m{row}") for key in map(str, self._keys)}
         return {key: value for key, value in values.items() if key != str(column.key)}
 
@@ -204,7 +196,7 @@ class FixedParameters:
     def __init__(self, compiled: SQLCompiler) -> None:
         self._sql = compiled.string
         constants = compiled.construct_params(escape_names=False, _check=False)
-        processors: Mapping[str, _Processor] = compiled._bind_processors  # type: ignore[assignment]  # noqa: SLF001 - as SQLAlchemy's own execution
+        processors: Mapping[str, _Processor] = internals.bind_converters(compiled)
         given = {name: bind.key for bind, name in compiled.bind_names.items() if not bind.unique}
         self._template: list[Any] = []
         self._constants: list[tuple[int, Any, _Processor]] = []
@@ -245,7 +237,7 @@ class VaryingParameters:
 
     def __init__(self, compiled: SQLCompiler) -> None:
         self._compiled = compiled
-        self._processors: Mapping[str, Any] = compiled._bind_processors  # noqa: SLF001 - as above
+        self._processors: Mapping[str, Any] = internals.bind_converters(compiled)
         self._defaults = Defaults(compiled)
         self._is_expanded = bool(compiled.post_compile_params or compiled.literal_execute_params)
 
@@ -319,7 +311,7 @@ class Plan:
         self.statement = statement = _as_the_orm_runs_it(statement)
         self.dialect = dialect
         self.schemas: Mapping[str | None, str | None] | None = _options_of(statement).get(SCHEMAS)
-        self._cache_key = statement._generate_cache_key()  # noqa: SLF001 - as SQLAlchemy's own cache
+        self._cache_key = internals.cache_key(statement)
         self._renamed: Mapping[str, str] = columns or {}
         self._added = discriminator(_mapper_of(statement)) if _is_of_named(statement) else {}
         keys = list(dict.fromkeys([*self._renamed.values(), *self._added]))
@@ -393,7 +385,7 @@ class Plan:
     @cached_property
     def may_fail(self) -> bool:
         """Whether Python may refuse what the statement returns, as its own types and classes do."""
-        types = [column.type for column in self.compiled._result_columns]  # noqa: SLF001 - no public way to them
+        types = [column.type for column in internals.result_columns(self.compiled)]
         if any(_converts(each, self.dialect) for each in types):
             return True
         return bool(types) and self._expected.may_fail
@@ -432,7 +424,7 @@ def refuse_control(effects: Effect, sql: str) -> None:
 
 def _converts(kind: Any, dialect: Dialect) -> bool:
     try:
-        return kind._cached_result_processor(dialect, None) is not None  # noqa: SLF001 - as SQLAlchemy's own execution
+        return internals.result_converter(kind, dialect) is not None
     except Exception:  # noqa: BLE001 - of a number, of which the server alone says what it sends
         return not isinstance(kind, Numeric | Float)
 
@@ -442,9 +434,8 @@ def _shortened(sql: str) -> str:
 
 
 def _as_the_orm_runs_it(statement: Any) -> Any:
-    plugin = statement._propagate_attrs.get("compile_state_plugin")  # noqa: SLF001 - as a session asks
-    if plugin == "orm" and isinstance(statement, Insert):
-        return statement._annotate({"dml_strategy": "orm"})  # noqa: SLF001 - as above
+    if isinstance(statement, Insert) and internals.runs_by_orm(statement):
+        return internals.annotated_for_orm(statement)
     return statement
 
 
@@ -464,9 +455,11 @@ def _is_of_named(statement: Any) -> bool:
 
     To such a row a session adds what tells its class from others in the table.
     """
-    if not isinstance(statement, Insert) or statement._multi_values or statement.select is not None:  # noqa: SLF001 - no public way to ask
+    if not isinstance(statement, Insert) or statement.select is not None:
         return False
-    given = statement._values  # noqa: SLF001 - as above
+    if internals.all_row_values(statement):
+        return False
+    given = internals.values(statement)
     binds = (value for value in (given or {}).values() if isinstance(value, BindParameter))
     return not given or any(not bind.unique for bind in binds)
 

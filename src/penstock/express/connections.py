@@ -14,9 +14,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from penstock.context import Settings
 from penstock.deadlines import current_limits, limits_in_force
 from penstock.drivers.asyncpg import is_read_only
+from penstock.drivers.asyncpg_protocol import set_configuration
 from penstock.drivers.driver import BeginOptions
 from penstock.engine import TransactionTimeout
 from penstock.express.execution import Execution, results_of
+from penstock.express.lane import SNAPSHOT
 from penstock.express.lease import CommandTimeout, Lease, take_back
 from penstock.express.observer import Observer
 from penstock.express.transaction import read_transaction
@@ -25,10 +27,7 @@ from penstock.express.work import ConnectionLost, Run, Then, Use, Work
 from penstock.pool import PenstockPool
 from penstock.pool.record import Record
 
-__all__ = ["SNAPSHOT", "Connections"]
-
-SNAPSHOT = "REPEATABLE READ"
-"""The isolation level at which a transaction's statements see the database at one moment."""
+__all__ = ["Connections"]
 
 
 class Connections:
@@ -117,17 +116,17 @@ class Connections:
         checkout = pool.checkout(records_checkout=False, asked_at=asked_at)
         record: Record = checkout if checkout.__class__ is Record else await checkout  # type: ignore[misc]  # the one or the other
         adapter: Any = record.dbapi_connection
-        driver = adapter._connection  # noqa: SLF001 - asyncpg's; its property costs more
+        driver = adapter.driver
         if plan.effects:
             adapter.effects |= plan.effects
-        running, limited = self._running, driver._config  # noqa: SLF001 - where its limit is
+        running = self._running
+        limited = command_timeout.lift(driver)
         try:
             # Written out, for each read pays for a call: CommandTimeout watches in the driver's
             # place.
             if not running:
                 command_timeout.watch()
             running.add(record)
-            driver._config = command_timeout.unlimited or command_timeout.without_limit(limited)  # noqa: SLF001 - as above
             if (
                 record.reads_only is writes
                 or self._logger.isEnabledFor(INFO)
@@ -137,12 +136,12 @@ class Connections:
             answer = await use(driver, plan, sql, arguments)
         except BaseException as error:  # noqa: BLE001 - translated
             running.discard(record)
-            driver._config = limited  # noqa: SLF001 - as above
+            set_configuration(driver, limited)
             observer.time_lease(record, sql)
             work = Work(use, plan, sql, arguments, writes, asked_at=asked_at)
             return await self._recovered(record, adapter, work, error)
         running.discard(record)
-        driver._config = limited  # noqa: SLF001 - as above
+        set_configuration(driver, limited)
         if watch is not None and monotonic() - record.slot.checked_out_at > watch.slow_after:
             observer.time_lease(record, sql, answer)
         pool.release(record)

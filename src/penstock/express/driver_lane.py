@@ -12,12 +12,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.orm import Session
 
 from penstock.context import Settings
+from penstock.drivers import sqlalchemy_internals as internals
 from penstock.drivers.driver import BeginOptions
 from penstock.express import protocol
 from penstock.express.compiled import Plan
-from penstock.express.connections import SNAPSHOT, Connections
+from penstock.express.connections import Connections
 from penstock.express.errors import UNKNOWN, CommitOutcomeUnknown, ExpressError
 from penstock.express.lane import (
+    SNAPSHOT,
     Batches,
     Call,
     Copy,
@@ -91,7 +93,7 @@ class DriverLane:
         if not plan.reads:
             raise not_read(sql)
         below: Any = connection.sync_connection
-        record = below.connection._connection_record  # noqa: SLF001 - SQLAlchemy's, of our pool
+        record = internals.record_of(below.connection)
         if record is None or record.dbapi_connection is None:
             raise LeaseReclaimed(
                 "The connection of the request's session was taken away meanwhile."
@@ -172,8 +174,8 @@ class DriverLane:
 
     @asynccontextmanager
     async def snapshot(self, settings: Settings = ()) -> AsyncIterator[OpenLane]:
-        """As the protocol says, in a transaction at REPEATABLE READ."""
-        options = BeginOptions(True, SNAPSHOT, settings=settings)
+        """Read at one moment, in a transaction at REPEATABLE READ or the configured level."""
+        options = BeginOptions(True, self._snapshot, settings=settings)
         async with self._connections.transaction("(a snapshot)", options) as run:
             yield _OpenLane(run, self._dialect, self._listeners)
 

@@ -11,11 +11,12 @@ from typing import Any
 from sqlalchemy.util import greenlet_spawn
 
 from penstock.deadlines import limits_in_force
+from penstock.drivers.asyncpg_protocol import prepare, prepared_of
 from penstock.drivers.driver import BeginOptions
 from penstock.express.compiled import Plan
 from penstock.express.lease import Lease
 from penstock.express.observer import Observer
-from penstock.express.protocol import fetch, learn_types, prepared_of
+from penstock.express.protocol import fetch
 from penstock.express.translation import ErrorTranslator, is_lost, is_outdated, was_interrupted
 from penstock.express.work import ResultsFailed, Work
 from penstock.telemetry.leases import IDLE_IN_TRANSACTION_KEY
@@ -188,5 +189,5 @@ async def _is_prepared(lease: Lease, work: Work) -> bool:
     if prepared_of(lease.driver, work.sql) is not None:
         return True
     lease.adapter.send_settings(work.settings)  # a search_path, by which names are looked up
-    await learn_types(lease.driver, work.sql)
+    await prepare(lease.driver, work.sql)
     return prepared_of(lease.driver, work.sql) is not None

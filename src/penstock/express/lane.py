@@ -21,17 +21,18 @@ from sqlalchemy import Table
 from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import ORMExecuteState, Session
-from sqlalchemy.sql.base import CompileState
 from sqlalchemy.sql.elements import BindParameter
 from sqlalchemy.util import immutabledict
 
 from penstock.context import Settings
+from penstock.drivers import sqlalchemy_internals as internals
 from penstock.express.compiled import schemas_of
 from penstock.express.errors import ExpressError
 from penstock.express.orm import BareSession
 from penstock.express.query import Query, as_query, query, refuse_options
 
 __all__ = [
+    "SNAPSHOT",
     "TURN_INTERVAL",
     "AdHocQueries",
     "Batches",
@@ -48,6 +49,8 @@ __all__ = [
 ]
 
 _T = TypeVar("_T")
+SNAPSHOT = "REPEATABLE READ"
+"""The lowest isolation level at which a transaction's statements see the database at one moment."""
 TURN_INTERVAL = 0.002
 """Seconds of work between two turns: others wait no longer than for a statement, and the turns
 themselves, of some microseconds, cost next to nothing."""
@@ -314,13 +317,13 @@ class ExecuteListeners:
         state = self._state(given, values)
         begun = state.statement
         for number, listener in enumerate(self._listeners):
-            state._starting_event_idx = number  # noqa: SLF001 - as a session does
+            internals.set_listener_number(state, number)
             if listener(state):
                 raise ExpressError(
                     "A do_orm_execute listener returns a result of its own, which the express "
                     "lane cannot give: run the statement in a session."
                 )
-        options = state._update_execution_options  # noqa: SLF001 - no public way to them
+        options = internals.updated_options(state)
         statement: Any = given if state.statement is begun else state.statement
         if options:
             statement = statement.execution_options(**options)
@@ -330,8 +333,8 @@ class ExecuteListeners:
         arguments: dict[str, Any] = {"clause": statement}
         options: Any = immutabledict()
         kind: Any = None
-        if statement._propagate_attrs.get("compile_state_plugin") == "orm":  # noqa: SLF001 - as a session asks
-            kind = CompileState._get_plugin_class_for_plugin(statement, "orm")  # noqa: SLF001 - as above
+        if internals.runs_by_orm(statement):
+            kind = internals.orm_state_class(statement)
             statement, options, _ = kind.orm_pre_session_exec(
                 self._session, statement, None, options, arguments, True
             )

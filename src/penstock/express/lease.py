@@ -6,6 +6,8 @@ from typing import Any, Self
 
 from sqlalchemy.util import greenlet_spawn
 
+from penstock.drivers.asyncpg_protocol import is_cancelling, lift_command_timeout
+from penstock.drivers.sqlalchemy_internals import record_of
 from penstock.express.translation import is_lost, was_interrupted
 from penstock.pool import PenstockPool
 from penstock.pool.record import Record
@@ -27,9 +29,7 @@ class CommandTimeout:
 
     Attributes:
         leaves_it_to_the_driver: Whether the limit is too short for this.
-        running: The connections that are watched; whoever uses one keeps this.
-        unlimited: The configuration of asyncpg's connections while they are watched, without a
-            limit; None until :meth:`without_limit` was asked for it.
+        running: The connections that are watched: each user adds its own, and removes it.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -40,12 +40,17 @@ class CommandTimeout:
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         """The timer's: one that has ended calls nothing any more."""
-        self.unlimited: Any = None
+        self._unlimited: Any = None
+        """asyncpg's configuration without the limit; None until it is first needed."""
 
-    def without_limit(self, limited: Any) -> Any:
-        """Return a connection's configuration without the limit."""
-        self.unlimited = limited._replace(command_timeout=None)
-        return self.unlimited
+    def lift(self, driver: Any) -> Any:
+        """Have the driver keep no limit, and return what it is given back after the statement.
+
+        Args:
+            driver: asyncpg's connection.
+        """
+        limited, self._unlimited = lift_command_timeout(driver, self._unlimited)
+        return limited
 
     def watch(self) -> None:
         """Begin to look at what is running, once something is."""
@@ -114,7 +119,7 @@ class Lease:
         self.is_committing = False
         adapter: Any = record.dbapi_connection
         self.adapter = adapter
-        self.driver = adapter._connection  # noqa: SLF001 - asyncpg's
+        self.driver = adapter.driver_connection
         self._checkout = checkout
 
     @classmethod
@@ -133,7 +138,7 @@ class Lease:
         """
         if pool.has_checkout_listeners():
             checkout: Any = await greenlet_spawn(pool.connect)
-            return cls(checkout._connection_record, checkout)  # noqa: SLF001 - SQLAlchemy's
+            return cls(record_of(checkout), checkout)
         checked_out = pool.checkout(records_checkout=records_checkout, asked_at=asked_at)
         return cls(checked_out if checked_out.__class__ is Record else await checked_out)  # type: ignore[misc]  # the one or the other
 
@@ -141,7 +146,7 @@ class Lease:
         """Return the connection, on which nothing is open."""
         self.is_over = True
         if self._checkout is None:
-            self.record.runtime.pool._return_conn(self.record)  # noqa: SLF001 - the base class's name for it
+            self.record.release(self.record)
         else:
             await asyncio.shield(greenlet_spawn(self._checkout.close))
 
@@ -183,7 +188,7 @@ def take_back(
     elif why is not None:
         runtime.evict(record, why)
     else:
-        runtime.pool._return_conn(record)  # noqa: SLF001 - as above
+        record.release(record)
 
 
 def _reason(driver: Any, error: BaseException, *, in_transaction: bool) -> BaseException | None:
@@ -204,5 +209,4 @@ def _is_unsettled(driver: Any, error: BaseException) -> bool:
     which asyncpg then could not send has begun, with its locks, and goes on until the next one.
     """
     is_the_servers = getattr(error, "severity", None) is not None
-    is_cancelling: bool = driver._protocol._is_cancelling()  # noqa: SLF001 - asyncpg tells nobody else
-    return is_cancelling or (isinstance(error, Exception) and not is_the_servers)
+    return is_cancelling(driver) or (isinstance(error, Exception) and not is_the_servers)

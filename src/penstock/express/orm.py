@@ -10,6 +10,7 @@ from sqlalchemy.orm import Mapper, Session, attributes, loading
 from sqlalchemy.orm.context import QueryContext
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from penstock.drivers import sqlalchemy_internals as internals
 from penstock.express.errors import ExpressError
 
 __all__ = [
@@ -93,11 +94,11 @@ class Cursor:
         self._context = _Context(compiled, converts)
         parent: Any = _Parent(self._context)
         self.metadata = CursorResultMetaData(parent, description)
-        processors = self.metadata._processors  # noqa: SLF001 - no public way to them
+        processors = internals.result_converters(self.metadata)
         self.processors = processors if any(processors) else None
         self.width = len(processors)
         self.names = tuple(column[0] for column in description)
-        self.is_fixed = self.metadata._safe_for_cache  # noqa: SLF001 - as SQLAlchemy's own cache asks
+        self.is_fixed = internals.safe_for_cache(self.metadata)
 
     def result(self, rows: Iterable[Sequence[Any]] = ()) -> Any:
         """Return a result over the driver's rows, which converts their values."""
@@ -122,16 +123,10 @@ class _Context:
         self.compiled = compiled
         self.dialect = compiled.dialect
         self._converts = converts
-        self.result_column_struct = (
-            compiled._result_columns,  # noqa: SLF001 - as SQLAlchemy's own execution, in all five lines
-            compiled._ordered_columns,  # noqa: SLF001
-            compiled._textual_ordered_columns,  # noqa: SLF001
-            compiled._ad_hoc_textual,  # noqa: SLF001
-            compiled._loose_column_name_matching,  # noqa: SLF001
-        )
+        self.result_column_struct = internals.column_structure(compiled)
 
     def get_result_processor(self, kind: Any, _name: str, coltype: Any) -> Any:
-        return kind._cached_result_processor(self.dialect, coltype) if self._converts else None  # noqa: SLF001 - as above
+        return internals.result_converter(kind, self.dialect, coltype) if self._converts else None
 
 
 _FURTHER = frozenset({"selectin", "subquery", "immediate"})
@@ -151,7 +146,7 @@ def may_take_statements(state: Any) -> bool:
         for key, option in state.attributes.items()
         if isinstance(key, tuple) and key[0] == "loader"
     ]
-    loaded = [entity.mapper for entity in state._entities if hasattr(entity, "path")]  # noqa: SLF001 - no public way to them
+    loaded = [entity.mapper for entity in internals.entities(state) if hasattr(entity, "path")]
     loaded += [mapper for option in options for mapper in _mappers_on(option.path)]
     reached = _reached(loaded)
     subclasses = [mapper for mapper in reached if mapper.inherits is not None]
@@ -225,7 +220,7 @@ class Loading:
     def __init__(self, statement: Any, state: Any, selected: Any, cursor: Cursor) -> None:
         self.state = state
         self.cursor = cursor
-        self.entities: Sequence[Any] = state._entities  # noqa: SLF001 - no public way to them
+        self.entities: Sequence[Any] = internals.entities(state)
         self.mapped = [entity for entity in self.entities if hasattr(entity, "path")]
         self._statement = statement
         self._selected = selected
@@ -244,14 +239,13 @@ class Loading:
         state: Any = compiled.compile_state
         selected = getattr(state, "select_statement", statement)
         state = getattr(state, "from_statement_ctx", None) or state
-        entities = getattr(state, "_entities", None)
-        if not entities or state.compile_options._is_star:  # noqa: SLF001 - as the ORM itself asks
+        if not internals.entities(state) or internals.is_star(state):
             return None
         return cls(statement, state, selected, cursor)
 
     def adapter_of(self, entity: Any) -> Any:
         """Return what finds a mapped class's columns among those of the statement, or None."""
-        own = entity._get_entity_clauses(self.state)  # noqa: SLF001 - as the ORM's own loader
+        own = internals.entity_columns(entity, self.state)
         joined = self.state.compound_eager_adapter
         return own.wrap(joined) if own and joined else own or joined
 
@@ -339,7 +333,7 @@ class Entity:
         self._key = key
         self._expired = expired
         self._new_instance = mapper.class_manager.new_instance
-        self._identity_class = mapper._identity_class  # noqa: SLF001 - as the ORM's own loader, here and below
+        self._identity_class = internals.identity_class(mapper)
         self._is_absent = _NOTHING.issuperset if mapper.allow_partial_pks else _NOTHING.intersection
 
     def instance(self, row: Sequence[Any], made: _Made) -> Any:
@@ -375,7 +369,7 @@ class EntityParts:
     @classmethod
     def of(cls, loading: Loading) -> Self | None:
         """Return the parts of a statement; None where only the ORM's own loader will do."""
-        classes = [entity.mapper._identity_class for entity in loading.mapped]  # noqa: SLF001 - as below
+        classes = [internals.identity_class(entity.mapper) for entity in loading.mapped]
         if len(set(classes)) < len(classes):
             return None  # an instance may be in two parts of a row
         parts = []

@@ -9,6 +9,7 @@ from typing import Any
 from asyncpg.exceptions import DataError
 from sqlalchemy.engine import Dialect
 
+from penstock.drivers import asyncpg_protocol as asyncpg
 from penstock.express.compiled import Plan
 from penstock.express.lane import Copy
 from penstock.express.rows import Shape
@@ -23,9 +24,7 @@ __all__ = [
     "fetch_many",
     "fetch_more",
     "learn",
-    "learn_types",
     "open_cursor",
-    "prepared_of",
     "results",
 ]
 
@@ -62,49 +61,19 @@ def answered(plan: Plan, answer: Any) -> tuple[Shape, Sequence[Any]]:
     return plan.shape, answer  # type: ignore[return-value]  # learnt by fetch()
 
 
-def prepared_of(driver: Any, sql: str) -> Any:
-    """Return a statement that can be run as it is, in one go and as a transaction of its own.
-
-    The driver's own ways prepare an outdated one anew by themselves, and leave behind the settings
-    that were sent ahead.
-
-    Returns:
-        asyncpg's state of it; None where it is not prepared (it is kept up to a length and for a
-        time, and behind a pooler not at all), within a transaction, or where somebody logs the
-        driver's queries.
-    """
-    if driver._query_loggers or driver._top_xact is not None:  # noqa: SLF001 - asyncpg's, as what follows
-        return None
-    record_class = driver._protocol.get_record_class()  # noqa: SLF001
-    return driver._stmt_cache.get((sql, record_class, False))  # noqa: SLF001
-
-
 def fetch(driver: Any, plan: Plan, sql: str, arguments: Sequence[Any]) -> Coroutine[Any, Any, Any]:
     """Run a statement and return its records.
 
-    Where what asyncpg knows is outdated, it says so; ``Connections`` sends the statement again.
+    Where what asyncpg knows is outdated, it raises; ``Connections`` sends the statement again.
     """
     if plan.is_fixed:
-        # What fetch() does, four coroutines less where the statement is prepared already; written
-        # out, for each read pays for a call.
-        protocol = driver._protocol  # noqa: SLF001 - as above
-        prepared = driver._stmt_cache.get((sql, protocol.get_record_class(), False))  # noqa: SLF001
-        if prepared is None or driver._query_loggers:  # noqa: SLF001
-            return driver._execute(sql, arguments, 0, None)  # type: ignore[no-any-return]  # noqa: SLF001
-        return protocol.bind_execute(prepared, arguments, "", 0, False, None)  # type: ignore[no-any-return]
+        return asyncpg.fetch(driver, sql, arguments)
     return _fetch_and_look(driver, plan, sql, arguments)
-
-
-async def _fetch(driver: Any, sql: str, arguments: Sequence[Any]) -> Any:
-    prepared = prepared_of(driver, sql)
-    if prepared is None:
-        return await driver._execute(sql, arguments, 0, None)  # noqa: SLF001 - as above
-    return await driver._protocol.bind_execute(prepared, arguments, "", 0, False, None)  # noqa: SLF001 - as above
 
 
 async def _fetch_and_look(driver: Any, plan: Plan, sql: str, arguments: Sequence[Any]) -> Answer:
     shape: Shape = plan.shape or await learn(driver, plan, sql, ())
-    records = await _fetch(driver, sql, arguments)
+    records = await asyncpg.fetch_in_any_shape(driver, sql, arguments)
     if records and tuple(records[0].keys()) != shape.cursor.names:
         # The table has changed, and asyncpg has prepared the statement anew. Where it keeps none,
         # this asks the server again, which goes on waiting for a statement until it is given one.
@@ -113,34 +82,20 @@ async def _fetch_and_look(driver: Any, plan: Plan, sql: str, arguments: Sequence
     return Answer(shape, records)
 
 
-async def execute(driver: Any, _: Plan, sql: str, arguments: Sequence[Any]) -> Any:
+async def execute(driver: Any, _: Plan, sql: str, arguments: Sequence[Any]) -> str:
     """Run a statement and return the command's tag."""
-    # Not execute(), which without arguments takes several statements at once.
-    prepared = prepared_of(driver, sql)
-    if prepared is None:
-        _, status, _ = await driver._execute(sql, arguments, 0, None, return_status=True)  # noqa: SLF001 - as above
-    else:
-        protocol = driver._protocol  # noqa: SLF001 - as above
-        _, status, _ = await protocol.bind_execute(prepared, arguments, "", 0, True, None)
-    return status.decode()
+    return await asyncpg.execute(driver, sql, arguments)
 
 
-async def execute_many(driver: Any, _: Plan, sql: str, arguments: Sequence[Any]) -> Any:
+async def execute_many(driver: Any, _: Plan, sql: str, arguments: Sequence[Any]) -> None:
     """Run a statement for each of several rows of values, as one transaction."""
-    prepared = prepared_of(driver, sql)
-    if prepared is None:
-        return await driver.executemany(sql, arguments)
-    return await driver._protocol.bind_execute_many(prepared, arguments, "", None, False)  # noqa: SLF001 - as above
+    await asyncpg.execute_many(driver, sql, arguments)
 
 
 async def fetch_many(driver: Any, plan: Plan, sql: str, arguments: Sequence[Any]) -> Answer:
     """Do the same and return what each of them returns, in their order."""
     shape = plan.shape or await learn(driver, plan, sql, ())
-    prepared = prepared_of(driver, sql)
-    if prepared is None:
-        return Answer(shape, await driver.fetchmany(sql, arguments))
-    protocol = driver._protocol  # noqa: SLF001 - as above
-    return Answer(shape, await protocol.bind_execute_many(prepared, arguments, "", None, True))
+    return Answer(shape, await asyncpg.fetch_many(driver, sql, arguments))
 
 
 async def copy(dialect: Dialect, driver: Any, rows: Copy, _: str, __: Sequence[Any]) -> Any:
@@ -159,23 +114,14 @@ async def copy(dialect: Dialect, driver: Any, rows: Copy, _: str, __: Sequence[A
         raise DataError(f"invalid input in row {rows.taken}: {error}") from error
 
 
-async def learn_types(driver: Any, sql: str) -> Any:
-    """Prepare a statement in asyncpg's cache, from where the statement itself takes it."""
-    return await driver._get_statement(sql, None)  # noqa: SLF001 - prepare() would not cache it
-
-
 async def learn(driver: Any, plan: Plan, sql: str, _: Sequence[Any]) -> Shape:
     """Have the server describe a statement's columns, and return what becomes of them."""
-    prepared = await learn_types(driver, sql)
-    return plan.learn(prepared._get_attributes() or ())  # noqa: SLF001 - as above
+    return plan.learn(asyncpg.attributes(await asyncpg.prepare(driver, sql)))
 
 
 async def open_cursor(driver: Any, _: Plan, sql: str, arguments: Sequence[Any]) -> Any:
     """Open a cursor of the server's, within a transaction."""
-    if driver._stmt_cache.get_max_size():  # noqa: SLF001 - asyncpg tells nobody else
-        return await driver.cursor(sql, *arguments)
-    # Where it keeps no statements, behind a pooler, cursor() would leave a named one there.
-    return await (await driver.prepare(sql)).cursor(*arguments)
+    return await asyncpg.open_cursor(driver, sql, arguments)
 
 
 async def fetch_more(_: Any, cursor: Any, __: str, count: Sequence[int]) -> Any:

@@ -37,6 +37,7 @@ from sqlalchemy.sql.elements import (
     ClauseElement,
 )
 
+from penstock.drivers import sqlalchemy_internals as internals
 from penstock.drivers.effects import Effect, effects_of
 from penstock.express.compiled import Attributes, Plan, refuse_control
 from penstock.express.errors import ExpressError, ParameterError, QueryRefused
@@ -63,12 +64,12 @@ def is_of_one_row(statement: Any) -> bool:
     whole primary key, or to a unique column.
     """
     if isinstance(statement, Insert):
-        return not statement._multi_values and statement.select is None  # noqa: SLF001 - no public way to ask
+        return not internals.all_row_values(statement) and statement.select is None
     if not isinstance(statement, Update | Delete) or not isinstance(statement.table, Table):
         return False
     given = {
         column.key
-        for criterion in statement._where_criteria  # noqa: SLF001 - as above
+        for criterion in internals.criteria(statement)
         for column in _columns_given(criterion, statement.table)
     }
     columns = statement.table.c
@@ -110,11 +111,11 @@ class OwnColumns:
         if self.are_shared or not results or not isinstance(results[0], Row):
             return results
         first: Any = results[0]
-        index = dict(first._key_to_index)  # noqa: SLF001 - what SQLAlchemy gives its rows, as below
+        index = dict(internals.key_to_index(first))
         for own, known in zip(_keys(statement), self._keys, strict=True):
             if known in index:
                 index[own] = index[known]
-        return [Row(first._parent, None, index, row._data) for row in results]  # noqa: SLF001
+        return internals.rows_with_keys(results, index)
 
 
 def _keys(statement: Any) -> Sequence[Any]:
@@ -122,10 +123,10 @@ def _keys(statement: Any) -> Sequence[Any]:
     if isinstance(statement, TextClause):
         return []
     if isinstance(statement, FromStatement):
-        return [*statement._raw_columns, *_described(statement)]  # noqa: SLF001 - no public way to them, as below
-    selected = list(statement._all_selected_columns)  # noqa: SLF001
+        return [*internals.raw_columns(statement), *_described(statement)]
+    selected = list(internals.selected_columns(statement))
     if isinstance(statement, UpdateBase):
-        return [*selected, *statement._returning]  # noqa: SLF001
+        return [*selected, *internals.returned_columns(statement)]
     return [*selected, *_described(statement)]
 
 
@@ -238,8 +239,8 @@ def is_open(statement: Any) -> bool:
         return False
     given: Any = statement
     return not (
-        given._values  # noqa: SLF001 - there is no public way to ask, in all four lines
-        or given._multi_values  # noqa: SLF001
+        internals.values(given)
+        or internals.all_row_values(given)
         or getattr(given, "_ordered_values", None)
         or getattr(given, "select", None) is not None
     )
@@ -460,7 +461,7 @@ def existence_of(statement: Any) -> Select[bool]:
         raise ExpressError(f"exists() takes a select(), and this is {shown}")
     criteria = [
         option
-        for option in statement._with_options  # noqa: SLF001 - no public way to them
+        for option in internals.options(statement)
         if isinstance(option, LoaderCriteriaOption)
     ]  # which the ORM takes from the outermost statement alone
     options = statement.get_execution_options()
@@ -489,8 +490,8 @@ def _in_rows(statement: Any) -> Iterable[ClauseElement]:
 
 def _in_options(statement: Any) -> Iterable[ClauseElement]:
     """Return the expressions within ``with_expression()`` and ``with_loader_criteria()``."""
-    for option in getattr(statement, "_with_options", ()):
+    for option in internals.options(statement):
         expressions = [getattr(option, "where_criteria", None)]
         for element in getattr(option, "context", ()):
-            expressions += element._extra_criteria  # noqa: SLF001 - no public way to them
+            expressions += internals.extra_criteria(element)
         yield from (e for e in expressions if isinstance(e, ClauseElement))

@@ -93,9 +93,7 @@ class Executor(Generic[_L]):
         """
         if self._context is None:
             raise ContextError("A snapshot has the context of its begin: give it before snapshot()")
-        view = copy(self)
-        view._context = self._context.overridden_by(context_of(role, settings))  # noqa: SLF001 - of the same class
-        return view
+        return self._changed(context=self._context.overridden_by(context_of(role, settings)))
 
     def with_timeout(self, seconds: float | None) -> Self:
         """Return the same, whose calls each end after a time, the wait for a connection included.
@@ -105,9 +103,7 @@ class Executor(Generic[_L]):
         Args:
             seconds: For the whole of each; None for no limit but the driver's.
         """
-        view = copy(self)
-        view._timeout = seconds  # noqa: SLF001 - of the same class
-        return view
+        return self._changed(timeout=seconds)
 
     async def _settings(self) -> Settings:
         context = self._context
@@ -125,9 +121,12 @@ class Executor(Generic[_L]):
         return self._over(lane, self._context)
 
     def _over(self, lane: Any, context: ContextSource | None) -> Self:
+        return self._changed(place=_Place(lane), context=context)
+
+    def _changed(self, **changed: Any) -> Self:
         other = copy(self)
-        other._place = _Place(lane)  # noqa: SLF001 - of the same class, as in the next line
-        other._context = context  # noqa: SLF001
+        for name, value in changed.items():
+            setattr(other, f"_{name}", value)
         return other
 
     def _run(self, call: Call, extract: Extract) -> Coroutine[Any, Any, Any]:

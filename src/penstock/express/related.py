@@ -12,6 +12,7 @@ from sqlalchemy import UpdateBase
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.util import await_, greenlet_spawn
 
+from penstock.drivers import sqlalchemy_internals as internals
 from penstock.express.compiled import SCHEMAS, Plan, schemas_of
 from penstock.express.lane import Call
 from penstock.express.orm import BareSession, Cursor, Description, Origin
@@ -122,7 +123,7 @@ class _Connection:
         schemas = options.get(SCHEMAS, first.schemas)
         if schemas:
             statement = statement.execution_options(**{SCHEMAS: schemas})
-        form = statement._generate_cache_key()  # noqa: SLF001 - as SQLAlchemy's own cache
+        form = internals.cache_key(statement)
         if form is None:
             return _FurtherPlan(statement, first.dialect), None
         key = form.key, schemas_of(statement)

@@ -8,6 +8,7 @@ from sqlalchemy.engine.result import SimpleResultMetaData
 from sqlalchemy.exc import MultipleResultsFound, NoResultFound
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from penstock.drivers import sqlalchemy_internals as internals
 from penstock.express.orm import Cursor, Description, EntityParts, Loading, Origin
 
 __all__ = [
@@ -64,7 +65,7 @@ class RowShape:
         self.cursor = cursor
         self._metadata = metadata
         self._processors: Any = cursor.processors
-        self._key_to_index = metadata._key_to_index  # noqa: SLF001 - what SQLAlchemy gives its rows
+        self._key_to_index = internals.key_to_index(metadata)
 
     def results(
         self,
@@ -97,7 +98,7 @@ class EntityShape:
         self._parts = parts
         self._metadata = metadata
         self._processors: Any = cursor.processors
-        self._key_to_index = metadata._key_to_index  # noqa: SLF001 - as above
+        self._key_to_index = internals.key_to_index(metadata)
 
     def results(
         self,
@@ -157,7 +158,7 @@ def expected_shape(
 
 
 def _expected(compiled: SQLCompiler) -> Cursor:
-    columns = compiled._result_columns  # noqa: SLF001 - no public way to them
+    columns = internals.result_columns(compiled)
     description = [(column.name, None, None, None, None, None, None) for column in columns]
     return Cursor(compiled, description, converts=False)
 

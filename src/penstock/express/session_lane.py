@@ -9,9 +9,19 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from penstock.context import Settings
+from penstock.drivers import sqlalchemy_internals as internals
 from penstock.drivers.driver import BeginOptions
 from penstock.express.errors import LaneEnded
-from penstock.express.lane import Batches, Call, Copy, Extract, OpenLane, ReadingLane, in_turns
+from penstock.express.lane import (
+    SNAPSHOT,
+    Batches,
+    Call,
+    Copy,
+    Extract,
+    OpenLane,
+    ReadingLane,
+    in_turns,
+)
 from penstock.express.query import Query
 
 __all__ = ["SqlalchemyLane"]
@@ -131,7 +141,8 @@ class SqlalchemyLane:
 
     @asynccontextmanager
     async def _frozen(self, settings: Settings) -> AsyncIterator[AsyncSession]:
-        options = BeginOptions(isolation="REPEATABLE READ", settings=settings)
+        isolation = None if self._isolates else SNAPSHOT
+        options = BeginOptions(isolation=isolation, settings=settings)
         async with self._read(options) as session:
             await _freeze(session)
             yield session
@@ -193,9 +204,9 @@ async def _execute(session: AsyncSession, call: Call, **options: Any) -> Any:
 
 async def _results(session: AsyncSession, call: Call) -> list[Any]:
     result = await _execute(session, call)
-    if result._unique_filter_state is not None:  # noqa: SLF001 - no public way to ask, here and below
+    if internals.needs_unique(result):
         result = result.unique()
-    is_single = result._attributes.get("is_single_entity", False)  # noqa: SLF001
+    is_single = internals.is_single_entity(result)
     results = list((result.scalars() if is_single else result).all())
     session.expunge_all()
     return results
@@ -206,7 +217,7 @@ async def _stream(session: AsyncSession, call: Call, batch: int) -> AsyncIterato
     call.query.check(call.values)
     options = {"yield_per": batch}
     result = await session.stream(call.statement, dict(call.values), execution_options=options)
-    is_single = result._attributes.get("is_single_entity", False)  # noqa: SLF001 - as above
+    is_single = internals.is_single_entity(result)
 
     async def batches() -> AsyncGenerator[list[Any], None]:
         async for part in (result.scalars() if is_single else result).partitions(batch):

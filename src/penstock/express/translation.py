@@ -12,6 +12,7 @@ from asyncpg.exceptions import (
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from penstock.drivers.sqlalchemy_internals import adapted_error
 from penstock.engine.timeouts import Timeouts, hide_values
 from penstock.express.compiled import LONGEST_SHOWN
 from penstock.express.errors import QueryRefused
@@ -157,11 +158,7 @@ class ErrorTranslator:
             return error
         dialect, hides = self._dialect, self._engine.hide_parameters
         base: Any = dialect.loaded_dbapi.Error
-        orig: Exception = error
-        try:
-            adapter._handle_exception(error)  # noqa: SLF001 - SQLAlchemy's own translation
-        except Exception as translated:  # noqa: BLE001 - that is how it answers
-            orig = translated
+        orig = adapted_error(adapter, error)
         if not isinstance(orig, base):
             return error
         raised: Any = DBAPIError.instance(

@@ -16,6 +16,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import NoInspectionAvailable
 from sqlalchemy.orm import Mapper
 
+from penstock.drivers import sqlalchemy_internals as internals
 from penstock.drivers.effects import Effect
 from penstock.express.compiled import Attributes, OtherValues, discriminator
 from penstock.express.errors import ExpressError, ParameterError
@@ -99,7 +100,7 @@ class Copying:
 
     def _refuse_conversions(self) -> None:
         types = {key: self.table.c[key].type for key in self.columns}
-        if converted := [key for key, kind in types.items() if kind._has_bind_expression]:  # noqa: SLF001 - as SQLAlchemy's own compiler asks
+        if converted := [key for key, kind in types.items() if internals.has_bind_expression(kind)]:
             raise ExpressError(
                 f"COPY computes nothing, and the bind_expression() of {', '.join(converted)} is "
                 "for the server: write the rows by execute_many()"
@@ -158,8 +159,7 @@ class Copying:
     async def records(self, dialect: Dialect) -> AsyncIterator[tuple[Any, ...]]:
         """Return each row as the driver has its values, in the order of the columns."""
         processors = [
-            (key, self.table.c[key].type._cached_bind_processor(dialect))  # noqa: SLF001 - as SQLAlchemy's own compiler
-            for key in self.columns
+            (key, internals.bind_converter(self.table.c[key].type, dialect)) for key in self.columns
         ]
         number = 0
         async for values in self.rows():
@@ -224,7 +224,7 @@ class Writer(Executor[Lane]):
 
     def _run(self, call: Call, extract: Extract) -> Coroutine[Any, Any, Any]:
         statement = call.query.statement
-        if call.query.writes and not statement._returning:  # noqa: SLF001 - no public way to ask
+        if call.query.writes and not internals.returned_columns(statement):
             raise ExpressError(
                 f"It returns nothing: add returning(), or use execute(). {call.query!r}"
             )
@@ -233,7 +233,7 @@ class Writer(Executor[Lane]):
     def _call_of_rows(self, statement: Any, rows: list[Any], named: dict[str, Any]) -> Call:
         call = self._call(statement, None, {})
         written = call.query.statement
-        if named or not (isinstance(written, Insert) and written._returning):  # noqa: SLF001 - as above
+        if named or not (isinstance(written, Insert) and internals.returned_columns(written)):
             raise ParameterError(
                 "A list of rows, without other values, is for an insert() with returning(), and "
                 f"for execute_many(). {call.query!r}"
@@ -268,14 +268,23 @@ class Writer(Executor[Lane]):
     ) -> None:
         """Run a statement once for each row, in one transaction: all of them, or none.
 
+        It returns nothing. ``all(insert(User).returning(...), rows)`` returns what each row gives.
+
         Args:
-            statement: Such as ``insert(User)``.
+            statement: Such as ``insert(User)``; without ``returning()``.
             rows: The values for each; all with the same names.
 
         Raises:
+            ExpressError: The statement has a ``returning()``; nothing is written.
             ParameterError: A row's names do not fit; nothing is written.
         """
-        await self._within(self._execute_many(as_query(statement), rows))
+        query = as_query(statement)
+        if query.writes and internals.returned_columns(query.statement):
+            raise ExpressError(
+                "execute_many() returns no rows: leave returning() out, or give an insert() and "
+                f"its rows to all(). {query!r}"
+            )
+        await self._within(self._execute_many(query, rows))
 
     async def _execute_many(self, query: Query[Any], rows: Iterable[Mapping[str, Any]]) -> None:
         given = [row async for row in in_turns(rows)]

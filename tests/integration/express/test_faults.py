@@ -5,8 +5,10 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
+import asyncpg
 import pytest
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
@@ -19,6 +21,14 @@ from penstock import CommitOutcomeUnknown, Database, query
 
 add = query(text("INSERT INTO notes VALUES (:line) RETURNING line"))
 slow_add = query(text("INSERT INTO notes SELECT :line FROM pg_sleep(:seconds) RETURNING line"))
+GATE = 7
+"""An advisory lock, for which a write waits."""
+gated_add = query(
+    text(
+        "INSERT INTO notes SELECT :line FROM "
+        f"(SELECT pg_advisory_xact_lock_shared({GATE})) AS gate RETURNING line"
+    )
+)
 slow = query(text("SELECT CAST(:number AS int) AS number FROM pg_sleep(:seconds)"))
 wide = query(text("SELECT repeat('x', 1000) FROM generate_series(1, 20000)"))
 
@@ -151,14 +161,32 @@ async def test_a_write_whose_backend_is_killed_is_unknown_and_not_repeated(
     await usable(database)
 
 
+@asynccontextmanager
+async def answer_lost(postgres: PostgresServer, url: str, proxy: Proxy) -> AsyncIterator[None]:
+    """Hold up the write that the block begins until the proxy is silent; then let it end."""
+    gate = await asyncpg.connect(url.replace("+asyncpg", ""))
+    try:
+        await gate.execute(f"SELECT pg_advisory_lock({GATE})")
+        yield
+        await eventually(lambda: waits_for_gate(postgres, url), seconds=30)
+        proxy.silence()
+    finally:
+        await gate.close()
+    await eventually(lambda: running(postgres, url) == [], seconds=30)
+    proxy.cut()
+
+
+def waits_for_gate(postgres: PostgresServer, url: str) -> bool:
+    name = make_url(url).database
+    waiting = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    return postgres.execute(waiting, str(name)) != []
+
+
 async def test_a_write_whose_answer_is_lost_is_saved_once(
     database: Database, postgres: PostgresServer, database_url: str, proxy: Proxy
 ) -> None:
-    write = await in_background(database.writer.first(slow_add, line="once", seconds=3))
-    await until_running(postgres, database_url)
-    proxy.silence()
-    await eventually(lambda: running(postgres, database_url) == [], seconds=30)
-    proxy.cut()
+    async with answer_lost(postgres, database_url, proxy):
+        write = await in_background(database.writer.first(gated_add, line="once"))
     with pytest.raises(CommitOutcomeUnknown):
         await write
     assert await notes(database) == 1
@@ -169,11 +197,8 @@ async def test_a_write_that_was_not_committed_yet_is_known_not_to_be_saved(
     database: Database, postgres: PostgresServer, database_url: str, proxy: Proxy
 ) -> None:
     # Of a text nobody knows how many rows it writes, so that one() looks before the COMMIT.
-    write = await in_background(database.writer.one(slow_add, line="once", seconds=3))
-    await until_running(postgres, database_url)
-    proxy.silence()
-    await eventually(lambda: running(postgres, database_url) == [], seconds=30)
-    proxy.cut()
+    async with answer_lost(postgres, database_url, proxy):
+        write = await in_background(database.writer.one(gated_add, line="once"))
     with pytest.raises(DBAPIError):
         await write
     assert await notes(database) == 0

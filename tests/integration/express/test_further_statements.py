@@ -255,6 +255,33 @@ async def test_a_stricter_isolation_level_is_kept(database_url: str, level: str)
     assert sum(len(author.books) for author in streamed) == 11
 
 
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+@pytest.mark.parametrize("level", ["SERIALIZABLE", "REPEATABLE READ", "READ COMMITTED", None])
+async def test_a_snapshot_is_at_the_configured_isolation_level_or_above(
+    database_url: str, driver: str, level: str | None
+) -> None:
+    url = database_url.replace("+asyncpg", f"+{driver}")
+    shown = text("SELECT current_setting('transaction_isolation')")
+    async with (
+        Database.from_url(url, environment="testing", isolation_level=level) as database,
+        database.reader.snapshot() as snapshot,
+    ):
+        in_force = await snapshot.scalar(shown)
+
+    assert in_force == ("serializable" if level == "SERIALIZABLE" else "repeatable read")
+
+
+async def test_a_snapshot_keeps_the_isolation_level_of_a_server_setting(database_url: str) -> None:
+    serializable = {"default_transaction_isolation": "serializable"}
+    async with (
+        Database.from_url(
+            database_url, environment="testing", server_settings=serializable
+        ) as database,
+        database.reader.snapshot() as snapshot,
+    ):
+        assert await snapshot.scalar(text("SHOW transaction_isolation")) == "serializable"
+
+
 async def test_a_read_that_is_cut_off_amid_its_statements_is_repeated(
     database: Database, proxy: Proxy
 ) -> None:
