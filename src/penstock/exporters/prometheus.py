@@ -4,7 +4,6 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, takewhile
 from operator import attrgetter
 
@@ -18,147 +17,13 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
+from penstock.telemetry.field import Field, Kind
+from penstock.telemetry.histogram import BOUNDS, BUCKETS_PER_DOUBLING, Histogram
+from penstock.telemetry.reading import Reading, WorkerReading
 from penstock.telemetry.rules import find
-from penstock.telemetry.schema import BOUNDS, Histogram, Sample
-from penstock.telemetry.snapshot import Reading, WorkerReading
+from penstock.telemetry.schema import COUNTERS, HISTOGRAMS, SAMPLE, Sample
 
-__all__ = [
-    "BUCKETS",
-    "COUNTERS",
-    "GAUGES",
-    "HISTOGRAMS",
-    "PEAKS",
-    "POOL_LABEL",
-    "TOP_ROUTES",
-    "Named",
-    "PoolCollector",
-    "exposition",
-]
-
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """A metric and where its value is.
-
-    Args:
-        name: In full, but for the ``_total`` of a counter.
-        help: What it counts.
-        field: The attribute of what has it.
-        unit: The name's last word, where it is a unit.
-    """
-
-    name: str
-    help: str
-    field: str
-    unit: str = ""
-
-
-GAUGES = (
-    Named("db_client_connection_idle_max", "Idle connections kept for good (pool_size).", "size"),
-    Named(
-        "db_client_connection_pending_requests", "Callers that wait for a connection.", "waiting"
-    ),
-    Named("penstock_connections_opening", "Connections being opened.", "opening"),
-    Named("penstock_connections_invalid", "Connections being closed or cleaned up.", "invalid"),
-    Named("penstock_connections_overflow", "Open connections above pool_size.", "overflow"),
-    Named(
-        "penstock_connections_at_rest",
-        "Connections that have been idle in transaction for five seconds or more.",
-        "idle_in_transaction",
-    ),
-    Named(
-        "penstock_server_connections",
-        "Connections of everybody to the server.",
-        "server_connections",
-    ),
-    Named(
-        "penstock_server_connections_max",
-        "Connections that the server accepts (max_connections).",
-        "server_limit",
-    ),
-    Named(
-        "penstock_replica_lag_bytes",
-        "What the replica furthest behind has not replayed.",
-        "replica_lag_bytes",
-        "bytes",
-    ),
-    Named(
-        "penstock_replica_lag_seconds",
-        "How far the replica furthest behind is behind, as the server estimates.",
-        "replica_lag_seconds",
-        "seconds",
-    ),
-)
-PEAKS = (
-    Named(
-        "penstock_wait_longest_seconds",
-        "Longest wait for a connection within the last minute.",
-        "wait_longest",
-        "seconds",
-    ),
-    Named(
-        "penstock_event_loop_late_seconds",
-        "By how much an event loop was late at most within the last minute.",
-        "loop_late",
-        "seconds",
-    ),
-)
-COUNTERS = (
-    Named(
-        "db_client_connection_timeouts",
-        "Callers whose pool_timeout passed before they got a connection.",
-        "timeouts",
-    ),
-    Named("penstock_checkouts", "Leases of connections.", "checkouts"),
-    Named("penstock_checkouts_waited", "Leases that had to be waited for.", "waits"),
-    Named(
-        "penstock_checkouts_refused", "Callers that got no connection, for any reason.", "refused"
-    ),
-    Named("penstock_checkouts_shed", "Callers rejected early, for too many waited.", "shed"),
-    Named(
-        "penstock_checkouts_nested",
-        "Tasks that held one of a pool's connections, all checked out, and asked for another.",
-        "nested",
-    ),
-    Named("penstock_checkins", "Leases that have ended.", "checkins"),
-    Named("penstock_connections_opened", "Connections opened.", "opened"),
-    Named(
-        "penstock_connection_open_failures",
-        "Attempts to open a connection that failed.",
-        "open_failures",
-    ),
-    Named("penstock_connections_closed", "Connections closed.", "closed"),
-    Named(
-        "penstock_connections_short_lived",
-        "Connections closed, though not broken, within a minute.",
-        "short_lived",
-    ),
-    Named(
-        "penstock_connections_died", "Connections that were found closed, mute or broken.", "died"
-    ),
-    Named(
-        "penstock_connections_recovered", "Connections saved after a cancelled query.", "recovered"
-    ),
-    Named("penstock_leaks", "Leases that lasted longer than leak_after.", "leaks"),
-    Named("penstock_slow_statements", "Statements slower than slow_query.", "slow"),
-)
-HISTOGRAMS = (
-    Named(
-        "db_client_connection_wait_time",
-        "Time from the asking for a connection to the checkout.",
-        "wait",
-    ),
-    Named(
-        "db_client_connection_use_time",
-        "Time from the checkout of a connection to its return.",
-        "hold",
-    ),
-    Named(
-        "db_client_connection_create_time", "Time that the opening of a connection took.", "create"
-    ),
-    Named("penstock_ping_time", "Time that a sign of life from a connection took.", "ping"),
-    Named("penstock_commit_time", "Time that a COMMIT took.", "commit"),
-)
+__all__ = ["BUCKETS", "POOL_LABEL", "TOP_ROUTES", "PoolCollector", "exposition"]
 
 
 POOL_LABEL = "db_client_connection_pool_name"
@@ -169,9 +34,10 @@ RECENT = 60.0
 """Seconds of the gauges that keep a peak, so that no scrape interval in use misses it."""
 
 _STATE_LABEL = "db_client_connection_state"
-_PER_DOUBLING = 4
+_UNITS = {"s": "seconds", "By": "bytes"}
+"""By the unit of a field, the suffix of its metric's name; a count has none."""
 _POWERS = (6, 8, 10, *range(11, 21), 22, 24, 25, 27)
-BUCKETS: tuple[float, ...] = tuple(BOUNDS[_PER_DOUBLING * power] for power in _POWERS)
+BUCKETS: tuple[float, ...] = tuple(BOUNDS[BUCKETS_PER_DOUBLING * power] for power in _POWERS)
 """Upper bounds in seconds of the exported histograms: powers of two of a microsecond, from 64
 microseconds to 134 seconds, all of them among ``BOUNDS``, so that no count is estimated."""
 
@@ -218,70 +84,87 @@ def exposition(collector: Collector, accept: str) -> tuple[bytes, str]:
 
 
 def _metrics(readings: list[Reading], min_idle: Mapping[str, int], at: float) -> Iterator[Metric]:
-    now = [(reading.name, reading.now) for reading in readings]
-    yield _connections(now)
-    yield _limit(now)
+    yield _connections(readings)
     yield _idle_min(readings, min_idle)
-    for gauge in GAUGES:
-        yield _gauge(gauge, ((name, attrgetter(gauge.field)(sample)) for name, sample in now))
+    for field in SAMPLE.values():
+        if field.metric and not field.state and field.name not in COUNTERS:
+            yield _peak(field, readings, at) if field.kind is Kind.PEAK else _gauge(field, readings)
     yield from _workers(readings, at)
-    counted = [(reading.name, reading.counters) for reading in readings]
-    for counter in COUNTERS:
-        family = CounterMetricFamily(counter.name, counter.help, labels=[POOL_LABEL])
-        for name, counters in counted:
-            family.add_metric([name], getattr(counters, counter.field))
-        yield family
-    for histogram in HISTOGRAMS:
-        yield _histogram(histogram, readings)
+    for field in COUNTERS.values():
+        yield _counter(field, readings)
+    for field in HISTOGRAMS.values():
+        yield _histogram(field, readings)
     yield from _routes(readings)
     yield _findings(readings)
 
 
-def _connections(now: list[tuple[str, Sample]]) -> Metric:
-    family = GaugeMetricFamily(
-        "db_client_connection_count",
-        "Open connections that are idle or used.",
-        labels=[POOL_LABEL, _STATE_LABEL],
-    )
-    for name, sample in now:
-        family.add_metric([name, "idle"], sample.checked_in)
-        family.add_metric([name, "used"], sample.checked_out)
+def _name(field: Field) -> str:
+    return field.metric.replace(".", "_")
+
+
+Values = Iterable[tuple[str, float]]
+"""Numbers by the name of their pool."""
+
+
+def _family(name: str, description: str, values: Values, unit: str = "") -> Metric:
+    family = GaugeMetricFamily(name, description, labels=[POOL_LABEL], unit=unit)
+    for pool, value in values:
+        if not math.isnan(value):  # it is not known
+            family.add_metric([pool], value)
     return family
 
 
-def _limit(now: list[tuple[str, Sample]]) -> Metric:
-    named = Named("db_client_connection_max", "Connections that may be open at once.", "limit")
-    return _gauge(named, ((name, sample.limit or math.nan) for name, sample in now))
+def _connections(readings: list[Reading]) -> Metric:
+    states = [field for field in SAMPLE.values() if field.state]
+    labels = [POOL_LABEL, _STATE_LABEL]
+    family = GaugeMetricFamily(_name(states[0]), "Open connections by state.", labels=labels)
+    for reading in readings:
+        for field in states:
+            family.add_metric([reading.name, field.state], getattr(reading.now, field.name))
+    return family
 
 
 def _idle_min(readings: list[Reading], min_idle: Mapping[str, int]) -> Metric:
-    named = Named("db_client_connection_idle_min", "Connections kept ready (min_idle).", "")
     known = [reading for reading in readings if reading.name in min_idle]
-    return _gauge(named, ((each.name, min_idle[each.name] * len(each.workers)) for each in known))
+    return _family(
+        "db_client_connection_idle_min",
+        "Idle connections that the pool keeps ready (min_idle).",
+        ((each.name, min_idle[each.name] * len(each.workers)) for each in known),
+    )
 
 
-def _gauge(named: Named, values: Iterable[tuple[str, float]]) -> Metric:
-    family = GaugeMetricFamily(named.name, named.help, labels=[POOL_LABEL], unit=named.unit)
-    for name, value in values:
-        if not math.isnan(value):  # it is not known
-            family.add_metric([name], value)
+def _gauge(field: Field, readings: list[Reading]) -> Metric:
+    values = ((reading.name, getattr(reading.now, field.name)) for reading in readings)
+    known = ((name, value) for name, value in values if field.is_exported(value))
+    return _family(_name(field), field.description, known, _UNITS.get(field.unit, ""))
+
+
+def _peak(field: Field, readings: list[Reading], at: float) -> Metric:
+    value = attrgetter(field.name)
+    recent = ((each.name, map(value, _recent(each, at - RECENT))) for each in readings)
+    peaks = ((name, max(values, default=math.nan)) for name, values in recent)
+    return _family(_name(field), field.description, peaks, _UNITS.get(field.unit, ""))
+
+
+def _counter(field: Field, readings: list[Reading]) -> Metric:
+    family = CounterMetricFamily(_name(field), field.description, labels=[POOL_LABEL])
+    for reading in readings:
+        family.add_metric([reading.name], getattr(reading.counters, field.name))
     return family
 
 
 def _workers(readings: list[Reading], at: float) -> Iterator[Metric]:
-    living = Named("penstock_workers", "Processes that have the database open.", "")
-    yield _gauge(living, ((reading.name, len(reading.workers)) for reading in readings))
-    silent = Named(
+    yield _family(
+        "penstock_workers",
+        "Processes that have the database open.",
+        ((reading.name, len(reading.workers)) for reading in readings),
+    )
+    yield _family(
         "penstock_worker_silence_seconds",
-        "Since when the most silent worker has taken no sample, which it does every second.",
-        "",
+        "Time since the last sample of the worker that has been silent longest.",
+        ((reading.name, _silence(reading, at)) for reading in readings),
         "seconds",
     )
-    yield _gauge(silent, ((reading.name, _silence(reading, at)) for reading in readings))
-    for peak in PEAKS:
-        value = attrgetter(peak.field)
-        recent = ((each.name, map(value, _recent(each, at - RECENT))) for each in readings)
-        yield _gauge(peak, ((name, max(values, default=math.nan)) for name, values in recent))
 
 
 def _silence(reading: Reading, at: float) -> float:
@@ -294,29 +177,31 @@ def _recent(reading: Reading, since: float) -> Iterator[Sample]:
         yield from takewhile(lambda sample: sample.at >= since, reversed(worker.history))
 
 
-def _histogram(named: Named, readings: list[Reading]) -> Metric:
-    family = HistogramMetricFamily(named.name, named.help, labels=[POOL_LABEL], unit="seconds")
+def _histogram(field: Field, readings: list[Reading]) -> Metric:
+    family = HistogramMetricFamily(
+        _name(field), field.description, labels=[POOL_LABEL], unit=_UNITS[field.unit]
+    )
     for reading in readings:
-        histogram = reading.histogram(named.field)
+        histogram = reading.histogram(field.name)
         family.add_metric([reading.name], _buckets(histogram), histogram.seconds)
     return family
 
 
 def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
     up_to = list(accumulate(histogram.counts))
-    within = [(repr(BOUNDS[_PER_DOUBLING * each]), up_to[_PER_DOUBLING * each]) for each in _POWERS]
-    return [*within, ("+Inf", up_to[-1])]
+    ends = [BUCKETS_PER_DOUBLING * power for power in _POWERS]
+    return [*((repr(BOUNDS[end]), up_to[end]) for end in ends), ("+Inf", up_to[-1])]
 
 
 def _routes(readings: list[Reading]) -> Iterator[Metric]:
     # By worker: what they have in common would fall with the end of one of them.
     labels = [POOL_LABEL, "route", "worker"]
     checkouts = CounterMetricFamily(
-        "penstock_route_checkouts", "Leases that have ended, by route and worker.", labels=labels
+        "penstock_route_checkouts", "Checkouts that have ended, by route and worker.", labels=labels
     )
     seconds = CounterMetricFamily(
         "penstock_route_hold_seconds",
-        "Time of those leases, in all.",
+        "Sum of the durations of these checkouts, by route and worker.",
         labels=labels,
         unit="seconds",
     )

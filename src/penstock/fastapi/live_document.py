@@ -7,8 +7,9 @@ from math import isfinite
 from typing import Any
 
 from penstock.findings import Finding
-from penstock.telemetry.schema import HISTOGRAMS, Histogram, Sample
-from penstock.telemetry.snapshot import Reading
+from penstock.telemetry.histogram import Histogram
+from penstock.telemetry.reading import Reading
+from penstock.telemetry.schema import HISTOGRAMS, Sample
 
 __all__ = ["database_document", "encode", "time_document"]
 

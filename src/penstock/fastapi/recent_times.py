@@ -4,8 +4,9 @@ from collections import deque
 from typing import Any
 
 from penstock.fastapi.live_document import time_document
-from penstock.telemetry.schema import HISTOGRAMS, Histogram
-from penstock.telemetry.snapshot import Reading
+from penstock.telemetry.histogram import Histogram
+from penstock.telemetry.reading import Reading
+from penstock.telemetry.schema import HISTOGRAMS
 
 __all__ = ["RecentTimes"]
 

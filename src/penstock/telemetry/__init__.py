@@ -1,7 +1,8 @@
 """What is counted about a database, and what it means."""
 
-from penstock.telemetry.schema import BOUNDS, HISTOGRAMS, Counters, Histogram, Sample
-from penstock.telemetry.snapshot import Reading, RouteUse, StatementUse, WorkerReading
+from penstock.telemetry.histogram import BOUNDS, Histogram
+from penstock.telemetry.reading import Reading, RouteUse, StatementUse, WorkerReading
+from penstock.telemetry.schema import HISTOGRAMS, Counters, Sample
 from penstock.telemetry.statement_watch import StatementWatch
 from penstock.telemetry.telemetry import Telemetry
 

@@ -8,7 +8,7 @@ from penstock.drivers.effects import Effect
 from penstock.drivers.sql_text import shape
 from penstock.pool.lease import STATEMENT_KEY, Lease
 from penstock.pool.slot import CHECKED_OUT, Slot
-from penstock.telemetry.snapshot import NO_ROUTE, STATES, LeaseSample
+from penstock.telemetry.reading import NO_ROUTE, STATES, LeaseSample
 
 __all__ = ["IDLE_IN_TRANSACTION_KEY", "Leases", "count_idle_in_transaction", "in_transaction"]
 

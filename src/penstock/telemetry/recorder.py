@@ -3,6 +3,7 @@
 import time
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import fields
 from math import nan
 
 from penstock.pool.errors import ConnectFailed, FailureReason, reason_of
@@ -21,16 +22,10 @@ from penstock.pool.lease import holder_route
 from penstock.pool.queue import RejectReason
 from penstock.pool.slot import CloseReason
 from penstock.pool.snapshot import PoolSnapshot
-from penstock.telemetry.schema import (
-    BOUNDS,
-    COUNTERS,
-    FAULT_BYTES,
-    HISTOGRAMS,
-    LAYOUT,
-    SAMPLE,
-    SECONDS_KEPT,
-)
-from penstock.telemetry.snapshot import NO_ROUTE, LeaseSample
+from penstock.telemetry.histogram import BOUNDS
+from penstock.telemetry.layout import FAULT_BYTES, LAYOUT, SECONDS_KEPT
+from penstock.telemetry.reading import NO_ROUTE, LeaseSample
+from penstock.telemetry.schema import COUNTERS, HISTOGRAMS, OPTIONAL, SAMPLE
 from penstock.telemetry.tables import routes_of, statements_of, write_leases
 from penstock.telemetry.worker_file import WorkerFile
 
@@ -41,22 +36,20 @@ YOUNG_AGE = 60.0
 SHORTEST_WAIT = 2 * BOUNDS[0]
 """Seconds; the first bucket is for those who had not to wait."""
 
-_COUNTER = {name: LAYOUT.counters + index for index, name in enumerate(COUNTERS)}
+_COUNTER = {name: LAYOUT.counter(name) for name in COUNTERS}
 _CHECKINS, _CHECKOUTS = _COUNTER["checkins"], _COUNTER["checkouts"]
 _WAITS = _COUNTER["waits"]
 _HISTOGRAM = {name: LAYOUT.histogram(name) for name in HISTOGRAMS}
 _HOLD, _WAIT = _HISTOGRAM["hold"], _HISTOGRAM["wait"]
 _SUM = len(BOUNDS) + 1
-_SECOND = tuple(name for name in SAMPLE if name in COUNTERS)
-"""Counters whose growth within a second is part of its sample."""
-_GAUGES = ("size", "limit", "checked_in", "checked_out", "overflow", "opening", "invalid")
+_OF_POOL = tuple(each.name for each in fields(PoolSnapshot) if each.name in SAMPLE)
 _SHED = (RejectReason.SHED, RejectReason.DEADLINE_UNREACHABLE, RejectReason.FULL)
 _TIMEOUTS = (RejectReason.WAITING, RejectReason.CONNECTING)
 _BROKEN = (CloseReason.DEAD, CloseReason.INVALID, CloseReason.LOST)
 
 ServerNumbers = tuple[float, float, float, float]
-"""Connections of everybody, how many the server accepts, and the lag of the replica furthest
-behind in bytes and in seconds; NaN for what is not known."""
+"""The ``OPTIONAL`` fields of a sample: the server's connections and how many it accepts, the lag of
+the replica furthest behind in bytes and in seconds; NaN for each that is not known."""
 NOT_KNOWN: ServerNumbers = (nan, nan, nan, nan)
 
 
@@ -72,7 +65,7 @@ class Recorder:
         self._texts = file.texts
         self._routes = routes_of(numbers, file.texts)
         self._statements = statements_of(numbers, file.texts)
-        self._before = dict.fromkeys(_SECOND, 0.0)
+        self._before = dict.fromkeys(COUNTERS, 0.0)
         self._sums_before = (0.0, 0.0)
         self._wait_longest = 0.0
         self.server = NOT_KNOWN
@@ -212,11 +205,11 @@ class Recorder:
         numbers[_CHECKOUTS] = max(numbers[_CHECKOUTS], checked_out)
         # Who had not to wait is counted by nobody, to spare each lease the work.
         numbers[_WAIT] = max(numbers[_WAIT], numbers[_CHECKOUTS] - numbers[_WAITS])
-        values = {name: float(getattr(pool, name)) for name in (*_GAUGES, "waiting")}
+        values = {name: float(getattr(pool, name)) for name in _OF_POOL}
         values |= {"at": now, "idle_in_transaction": float(idle_in_transaction), "loop_late": late}
         values |= self._growth()
         values["wait_longest"] = max(self._wait_longest, oldest_wait)
-        values |= zip(SAMPLE[-4:], self.server, strict=True)
+        values |= zip(OPTIONAL, self.server, strict=True)
         self._wait_longest = 0.0
         written = int(numbers[LAYOUT.written])
         place = LAYOUT.history + written % SECONDS_KEPT * len(SAMPLE)
@@ -230,8 +223,8 @@ class Recorder:
 
     def _growth(self) -> dict[str, float]:
         numbers, before = self._numbers, self._before
-        growth = {name: numbers[_COUNTER[name]] - before[name] for name in _SECOND}
-        self._before = {name: numbers[_COUNTER[name]] for name in _SECOND}
+        growth = {name: numbers[_COUNTER[name]] - before[name] for name in COUNTERS}
+        self._before = {name: numbers[_COUNTER[name]] for name in COUNTERS}
         sums = numbers[_WAIT + _SUM], numbers[_HOLD + _SUM]
         growth["wait_seconds"] = sums[0] - self._sums_before[0]
         growth["hold_seconds"] = sums[1] - self._sums_before[1]

@@ -3,19 +3,17 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from penstock.telemetry.schema import (
+from penstock.telemetry.layout import (
     LAYOUT,
     LEASE_NUMBERS,
     LEASE_STATEMENT_BYTES,
     LEASES,
     ROUTE_BYTES,
-    ROUTE_NUMBERS,
     ROUTES,
     STATEMENT_BYTES,
-    STATEMENT_NUMBERS,
     STATEMENTS,
 )
-from penstock.telemetry.snapshot import STATES, LeaseSample
+from penstock.telemetry.reading import ROUTE_FIELDS, STATEMENT_FIELDS, STATES, LeaseSample
 
 __all__ = [
     "OTHER_ROUTES",
@@ -110,7 +108,7 @@ def routes_of(numbers: "memoryview[float]", texts: memoryview) -> Table:
         numbers,
         texts,
         begin=LAYOUT.routes,
-        width=ROUTE_NUMBERS,
+        width=len(ROUTE_FIELDS),
         names_begin=LAYOUT.route_texts,
         name_bytes=(ROUTE_BYTES,),
         rows=ROUTES,
@@ -123,7 +121,7 @@ def statements_of(numbers: "memoryview[float]", texts: memoryview) -> Table:
         numbers,
         texts,
         begin=LAYOUT.statements,
-        width=STATEMENT_NUMBERS,
+        width=len(STATEMENT_FIELDS),
         names_begin=LAYOUT.statement_texts,
         name_bytes=(STATEMENT_BYTES, ROUTE_BYTES),
         rows=STATEMENTS,

@@ -12,10 +12,10 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from penstock.telemetry.layout import LEASES
 from penstock.telemetry.leases import Leases, count_idle_in_transaction
+from penstock.telemetry.reading import Reading
 from penstock.telemetry.recorder import NOT_KNOWN, Recorder, ServerNumbers
-from penstock.telemetry.schema import LEASES
-from penstock.telemetry.snapshot import Reading
 from penstock.telemetry.worker_file import IS_POSSIBLE, WorkerFile
 from penstock.telemetry.workers import Workers, group_directory, leave_nothing
 

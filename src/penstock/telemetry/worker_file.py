@@ -7,25 +7,24 @@ import stat
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from math import isnan
 from pathlib import Path
 from typing import Self
 
-from penstock.telemetry.schema import (
-    COUNTERS,
-    HISTOGRAMS,
-    LAYOUT,
-    LEASE_NUMBERS,
-    LEASES,
-    SAMPLE,
-    SECONDS_KEPT,
-    Counters,
-    Histogram,
-    Sample,
+from penstock.telemetry.field import typed
+from penstock.telemetry.histogram import Histogram
+from penstock.telemetry.layout import LAYOUT, LEASE_NUMBERS, LEASES, SECONDS_KEPT
+from penstock.telemetry.reading import (
+    ROUTE_FIELDS,
+    STATEMENT_FIELDS,
+    LeaseSample,
+    RouteUse,
+    StatementUse,
+    Totals,
+    WorkerReading,
 )
-from penstock.telemetry.snapshot import LeaseSample, RouteUse, StatementUse, Totals, WorkerReading
+from penstock.telemetry.schema import COUNTERS, HISTOGRAMS, OPTIONAL, SAMPLE, Counters, Sample
 from penstock.telemetry.tables import (
     OTHER_ROUTES,
     OTHER_STATEMENTS,
@@ -240,12 +239,6 @@ def is_alive(path: Path) -> bool:
         return False
 
 
-_COUNTS = frozenset(COUNTERS) | {
-    "size", "limit", "checked_in", "checked_out", "overflow", "opening", "invalid", "waiting",
-    "idle_in_transaction",
-}  # fmt: skip
-_SERVERS = SAMPLE[-4:]
-"""Numbers of the server, which need not be known."""
 LARGEST = 2.0**53
 """What every number in a file is below; from here on a float does not count by ones."""
 LATEST = 2.0**33
@@ -344,15 +337,16 @@ def _head(numbers: "memoryview[float]") -> tuple[int, float, int]:
 
 
 def _routes(numbers: "memoryview[float]", texts: memoryview) -> tuple[RouteUse, ...]:
-    rows = routes_of(numbers, texts).read(OTHER_ROUTES)
-    return tuple(RouteUse(name[0], int(v[0]), v[1], v[2]) for name, v in _each_checked(rows))
+    return tuple(
+        RouteUse(route, **typed(ROUTE_FIELDS, _checked(values)))
+        for (route,), values in routes_of(numbers, texts).read(OTHER_ROUTES)
+    )
 
 
 def _statements(numbers: "memoryview[float]", texts: memoryview) -> tuple[StatementUse, ...]:
-    rows = statements_of(numbers, texts).read(OTHER_STATEMENTS)
     return tuple(
-        StatementUse(name[0], name[1], int(v[0]), v[1], v[2], int(v[3]), int(v[4]), v[5])
-        for name, v in _each_checked(rows)
+        StatementUse(statement, route, **typed(STATEMENT_FIELDS, _checked(values)))
+        for (statement, route), values in statements_of(numbers, texts).read(OTHER_STATEMENTS)
     )
 
 
@@ -361,20 +355,12 @@ def _leases(numbers: "memoryview[float]", texts: memoryview) -> tuple[LeaseSampl
     return read_leases(_checked(numbers[LAYOUT.leases : end].tolist()), texts)
 
 
-_Rows = Iterable[tuple[tuple[str, ...], Sequence[float]]]
-
-
-def _each_checked(rows: _Rows) -> Iterator[tuple[tuple[str, ...], Sequence[float]]]:
-    for name, values in rows:
-        yield name, _checked(values)
-
-
 def _counters(numbers: "memoryview[float]") -> Counters:
     end = LAYOUT.counters + len(COUNTERS)
-    counters = Counters(*map(int, _checked(numbers[LAYOUT.counters : end].tolist())))
-    # It is written once a second; what has come back since then has been checked out before.
-    checked_out = max(counters.checkouts, counters.checkins)
-    return Counters(**{**asdict(counters), "checkouts": checked_out})
+    counts = typed(COUNTERS, _checked(numbers[LAYOUT.counters : end].tolist()))
+    # Checkouts are written once a second; what has come back since then was checked out before.
+    counts["checkouts"] = max(counts["checkouts"], counts["checkins"])
+    return Counters(**counts)
 
 
 def _histograms(numbers: "memoryview[float]") -> dict[str, Histogram]:
@@ -389,7 +375,6 @@ def _histograms(numbers: "memoryview[float]") -> dict[str, Histogram]:
 def _sample(values: Sequence[float]) -> Sample:
     by_name = dict(zip(SAMPLE, values, strict=True))
     _checked((by_name["at"],), LATEST)
-    _checked([v for n, v in by_name.items() if n not in _SERVERS])
-    _checked([abs(by_name[n]) for n in _SERVERS if not isnan(by_name[n])])
-    typed = {n: int(v) if n in _COUNTS else v for n, v in by_name.items()}
-    return Sample(**typed)  # type: ignore[arg-type]  # as just made
+    _checked([value for name, value in by_name.items() if name not in OPTIONAL])
+    _checked([abs(by_name[name]) for name in OPTIONAL if not isnan(by_name[name])])
+    return Sample(**typed(SAMPLE, values))

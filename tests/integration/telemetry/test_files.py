@@ -14,7 +14,7 @@ from sqlalchemy import text
 from tests.eventually import eventually
 
 from penstock import Database, query
-from penstock.telemetry.schema import LAYOUT
+from penstock.telemetry.layout import LAYOUT
 from penstock.telemetry.worker_file import WorkerFile, WorkerReader
 from penstock.telemetry.workers import Workers, locked
 

@@ -17,7 +17,8 @@ from tests.eventually import eventually
 
 from penstock import Database
 from penstock.fastapi import install
-from penstock.telemetry.schema import COUNTERS, LAYOUT, SAMPLE
+from penstock.telemetry.layout import LAYOUT
+from penstock.telemetry.schema import COUNTERS, OPTIONAL, SAMPLE
 from penstock.telemetry.worker_file import WorkerFile
 from penstock.telemetry.workers import Workers, group_directory
 
@@ -194,7 +195,7 @@ COLUMNS = {
     **{f"route {place}": LAYOUT.routes + place for place in range(3)},
     **{f"statement {place}": LAYOUT.statements + place for place in range(6)},
 }
-SERVERS = {f"sample {name}" for name in SAMPLE[-4:]}
+SERVERS = {f"sample {name}" for name in OPTIONAL}
 DAMAGES = [nan, inf, -inf, -1.0, 2.0**53, 1e300]
 
 

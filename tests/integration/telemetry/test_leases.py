@@ -19,8 +19,8 @@ from penstock import Database
 from penstock.fastapi import CurrentDatabase, WriteSession, install
 from penstock.findings import Finding
 from penstock.telemetry import rules
-from penstock.telemetry.schema import LEASES
-from penstock.telemetry.snapshot import LeaseSample
+from penstock.telemetry.layout import LEASES
+from penstock.telemetry.reading import LeaseSample
 
 
 @pytest.fixture

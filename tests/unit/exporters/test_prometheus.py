@@ -3,7 +3,7 @@
 import math
 import re
 from bisect import bisect_left
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +11,10 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from penstock.exporters import prometheus as names
 from penstock.exporters.prometheus import BUCKETS, TOP_ROUTES, PoolCollector, exposition
-from penstock.telemetry.schema import BOUNDS, HISTOGRAMS, Counters, Histogram, Sample
-from penstock.telemetry.snapshot import Reading, RouteUse, WorkerReading
+from penstock.telemetry.histogram import BOUNDS, Histogram
+from penstock.telemetry.reading import Reading, RouteUse, WorkerReading
+from penstock.telemetry.schema import COUNTERS, HISTOGRAMS, SAMPLE, Counters, Sample
 
 NOW = 1_732_200_000.0
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
@@ -81,26 +81,31 @@ def test_states_are_those_of_all_workers_together() -> None:
 
 
 def test_every_counter_is_exported() -> None:
-    numbers = {each.name: number for number, each in enumerate(fields(Counters), start=1)}
+    numbers = {name: number for number, name in enumerate(COUNTERS, start=1)}
 
     scraped = scrape(of(worker(counters=Counters(**numbers))))
 
-    assert {each.field for each in names.COUNTERS} == set(numbers)
-    for each in names.COUNTERS:
-        assert value(scraped, f"{each.name}_total") == numbers[each.field]
+    for name, each in COUNTERS.items():
+        assert value(scraped, f"{each.metric.replace('.', '_')}_total") == numbers[name]
 
 
-def test_every_gauge_is_exported() -> None:
-    of_counters = {each.name for each in fields(Counters)}
-    summed = {"at", "limit", "checked_in", "checked_out", "wait_seconds", "hold_seconds"}
+def test_every_number_of_a_sample_is_exported_but_for_those_that_a_histogram_has() -> None:
+    sums = {"at", "wait_seconds", "hold_seconds"}
+    known = replace(Sample(NOW), **{name: 1 for name in SAMPLE if name != "at"})
+    exported = {name for name, each in SAMPLE.items() if each.metric}
 
-    exported = {each.field for each in (*names.GAUGES, *names.PEAKS)}
+    scraped = {name for name, _ in scrape(of(worker(now=known)))}
 
-    assert exported == {each.name for each in fields(Sample)} - of_counters - summed
+    assert exported == set(SAMPLE) - sums
+    for name in exported - set(COUNTERS):
+        assert SAMPLE[name].metric.replace(".", "_") in scraped
 
 
 def test_every_histogram_is_exported() -> None:
-    assert {each.field for each in names.HISTOGRAMS} == set(HISTOGRAMS)
+    scraped = scrape(of(worker()))
+
+    for each in HISTOGRAMS.values():
+        assert value(scraped, f"{each.metric.replace('.', '_')}_seconds_count") == 0
 
 
 def test_what_an_ended_worker_counted_stays() -> None:
@@ -272,20 +277,22 @@ def test_a_registry_learns_the_names_without_reading() -> None:
     registry.register(PoolCollector(read))
 
 
-def test_every_metric_is_explained_and_documented() -> None:
+def test_the_documentation_lists_every_metric_with_its_kind_and_help() -> None:
     page = DOCS.read_text(encoding="utf-8")
     families = list(collector().describe())
+    rows = [
+        (f"{each.name}_total" if each.type == "counter" else each.name, each.type, help_of(each))
+        for each in families
+    ]
 
-    assert len(families) > 30
-    for family in families:
-        name = f"{family.name}_total" if family.type == "counter" else family.name
-        assert family.documentation.endswith("."), name
-        assert re.search(rf"^\| `{name}` \| {family.type} \|", page, re.MULTILINE), name
+    documented = re.findall(
+        r"^\| `(\w+)` \| (gauge|counter|histogram) \| (.+) \|$", page, re.MULTILINE
+    )
+
+    assert len(rows) > 30
+    assert sorted(documented) == sorted(rows)
 
 
-def test_every_documented_metric_exists() -> None:
-    page = DOCS.read_text(encoding="utf-8")
-    families = {each.name for each in collector().describe()}
-
-    for name in re.findall(r"^\| `(\w+)` \| (?:gauge|counter|histogram) \|", page, re.MULTILINE):
-        assert name.removesuffix("_total") in families
+def help_of(family: Metric) -> str:
+    assert family.documentation.endswith("."), family.name
+    return family.documentation

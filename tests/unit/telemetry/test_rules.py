@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from penstock.errors import SettingsError
 from penstock.findings import Finding, Severity
 from penstock.settings import DatabaseSettings
+from penstock.telemetry.histogram import BOUNDS, Histogram
+from penstock.telemetry.reading import Reading, RouteUse, StatementUse, WorkerReading
 from penstock.telemetry.rules import RULES, find
 from penstock.telemetry.rules.connections import OVERFLOW_IDLE
 from penstock.telemetry.rules.rule import LARGEST_POOL
-from penstock.telemetry.schema import BOUNDS, HISTOGRAMS, Counters, Histogram, Sample
-from penstock.telemetry.snapshot import Reading, RouteUse, StatementUse, WorkerReading
+from penstock.telemetry.schema import HISTOGRAMS, Counters, Sample
 
 __all__ = ["NOW", "Stretch", "finding", "history", "reading", "said", "worker"]
 
@@ -229,7 +230,7 @@ repeated = st.tuples(st.integers(1, 400), samples).map(
     lambda pair: tuple(replace(pair[1], at=NOW - second) for second in reversed(range(pair[0])))
 )
 histograms = st.dictionaries(
-    st.sampled_from(HISTOGRAMS),
+    st.sampled_from(tuple(HISTOGRAMS)),
     st.builds(
         Histogram,
         st.lists(whole, min_size=len(BOUNDS) + 1, max_size=len(BOUNDS) + 1).map(tuple),

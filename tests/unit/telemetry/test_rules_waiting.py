@@ -7,9 +7,9 @@ import pytest
 from tests.unit.telemetry.test_rules import NOW, Stretch, finding, history, reading, said, worker
 
 from penstock.findings import Severity
+from penstock.telemetry.reading import LeaseSample
 from penstock.telemetry.rules.rule import LARGEST_POOL, bounded, wanted
 from penstock.telemetry.schema import Sample
-from penstock.telemetry.snapshot import LeaseSample
 
 CHECKED_OUT: dict[str, Any] = {"checked_in": 0, "checked_out": 50}
 QUICK = CHECKED_OUT | {"checkouts": 100, "waits": 50, "wait_seconds": 5.0, "wait_longest": 0.4}

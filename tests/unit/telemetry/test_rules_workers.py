@@ -6,7 +6,7 @@ import pytest
 from tests.unit.telemetry.test_rules import NOW, Stretch, finding, history, reading, said, worker
 
 from penstock.findings import Severity
-from penstock.telemetry.snapshot import Reading
+from penstock.telemetry.reading import Reading
 
 
 def rates(*checkouts: int, **more: int) -> Reading:

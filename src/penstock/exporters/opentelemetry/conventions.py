@@ -29,20 +29,10 @@ EXCEPTION = "exception"
 EXCEPTION_TYPE = "exception.type"
 EXCEPTION_STACKTRACE = "exception.stacktrace"
 
-# Of the pool.
+# Of the pool; the names of its metrics are in the telemetry's schema.
 POOL_NAME = "db.client.connection.pool.name"
 STATE = "db.client.connection.state"
-IDLE = "idle"
-USED = "used"
-COUNT = "db.client.connection.count"
-MAX = "db.client.connection.max"
-IDLE_MAX = "db.client.connection.idle.max"
 IDLE_MIN = "db.client.connection.idle.min"
-PENDING_REQUESTS = "db.client.connection.pending_requests"
-TIMEOUTS = "db.client.connection.timeouts"
-CREATE_TIME = "db.client.connection.create_time"
-WAIT_TIME = "db.client.connection.wait_time"
-USE_TIME = "db.client.connection.use_time"
 
 BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)
 """Upper bounds in seconds, which the conventions have for ``db.client.operation.duration``; they

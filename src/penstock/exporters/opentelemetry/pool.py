@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from operator import attrgetter
 from weakref import WeakKeyDictionary
 
 from opentelemetry.metrics import (
@@ -23,13 +24,17 @@ from penstock.pool.events import (
     PoolEvent,
 )
 from penstock.pool.queue import RejectReason
+from penstock.telemetry.field import Field
+from penstock.telemetry.schema import COUNTERS, HISTOGRAMS, SAMPLE
 
 __all__ = ["CHECKOUT", "MeteredPool", "PoolMeters", "PoolSpans", "meters_of"]
 
 _TIMED_OUT = (RejectReason.WAITING, RejectReason.CONNECTING, RejectReason.SUSPENDED)
 
 Observe = Callable[[PoolSnapshot, PenstockPool], Iterable[tuple[int, dict[str, str]]]]
-"""Returns numbers, and what tells several of them apart."""
+"""Returns numbers, and the attributes that tell several of them apart."""
+_Observed = tuple[str, str, str, Observe]
+"""An instrument's name, unit and description, and the numbers that it shows."""
 
 
 class MeteredPool:
@@ -84,12 +89,11 @@ class PoolMeters:
 
     def __init__(self, meter: Meter) -> None:
         self.pools: tuple[MeteredPool, ...] = ()
-        self.wait_time = _times(meter, names.WAIT_TIME, "From the asking to the checkout.")
-        self.use_time = _times(meter, names.USE_TIME, "From the checkout to the return.")
-        self.create_time = _times(meter, names.CREATE_TIME, "What opening a connection took.")
-        self.timeouts = meter.create_counter(
-            names.TIMEOUTS, "{timeout}", "Callers whose pool_timeout passed."
-        )
+        self.wait_time = _times(meter, HISTOGRAMS["wait"])
+        self.use_time = _times(meter, HISTOGRAMS["hold"])
+        self.create_time = _times(meter, HISTOGRAMS["create"])
+        timeouts = COUNTERS["timeouts"]
+        self.timeouts = meter.create_counter(timeouts.metric, timeouts.unit, timeouts.description)
         for name, unit, description, observe in _OBSERVED:
             meter.create_observable_up_down_counter(
                 name, [self._callback(observe)], unit, description
@@ -112,43 +116,48 @@ class PoolMeters:
         self.pools = tuple(known for known in self.pools if known is not pool)
 
 
-def _times(meter: Meter, name: str, description: str) -> Histogram:
+def _times(meter: Meter, field: Field) -> Histogram:
     return meter.create_histogram(
-        name, "s", description, explicit_bucket_boundaries_advisory=names.BUCKETS
+        field.metric,
+        field.unit,
+        field.description,
+        explicit_bucket_boundaries_advisory=names.BUCKETS,
     )
 
 
-def _counts(seen: PoolSnapshot, _: PenstockPool) -> Iterator[tuple[int, dict[str, str]]]:
-    yield seen.checked_in, {names.STATE: names.IDLE}
-    yield seen.checked_out, {names.STATE: names.USED}
+def _states(seen: PoolSnapshot, _: PenstockPool) -> Iterator[tuple[int, dict[str, str]]]:
+    for field in _STATES:
+        yield getattr(seen, field.name), {names.STATE: field.state}
 
 
-def _limit(seen: PoolSnapshot, _: PenstockPool) -> Iterator[tuple[int, dict[str, str]]]:
-    if seen.limit:
-        yield seen.limit, {}
+def _observed(name: str, *, is_sent: Callable[[int], object] = lambda _: True) -> _Observed:
+    """Return an instrument that shows one number of the pool.
+
+    Args:
+        name: Of the number.
+        is_sent: Returns whether a value is sent.
+    """
+    field, value = SAMPLE[name], attrgetter(name)
+
+    def observe(seen: PoolSnapshot, _: PenstockPool) -> Iterator[tuple[int, dict[str, str]]]:
+        if is_sent(value(seen)):
+            yield value(seen), {}
+
+    return field.metric, field.unit, field.description, observe
 
 
-def _size(seen: PoolSnapshot, _: PenstockPool) -> Iterator[tuple[int, dict[str, str]]]:
-    if seen.size:
-        yield seen.size, {}
-
-
-_OBSERVED: tuple[tuple[str, str, str, Observe], ...] = (
-    (names.COUNT, "{connection}", "Connections that are idle, and that are checked out.", _counts),
-    (names.MAX, "{connection}", "Connections that may be open at once.", _limit),
-    (names.IDLE_MAX, "{connection}", "Connections that are kept: pool_size.", _size),
+_STATES = [field for field in SAMPLE.values() if field.state]
+_OBSERVED: tuple[_Observed, ...] = (
+    (_STATES[0].metric, _STATES[0].unit, "Open connections by state.", _states),
+    _observed("limit", is_sent=bool),
+    _observed("size", is_sent=bool),
     (
         names.IDLE_MIN,
         "{connection}",
-        "Connections that are kept ready: min_idle.",
+        "Idle connections that the pool keeps ready (min_idle).",
         lambda _, pool: [(pool.policy.min_idle, {})],
     ),
-    (
-        names.PENDING_REQUESTS,
-        "{request}",
-        "Callers that wait for a connection.",
-        lambda seen, _: [(seen.waiting, {})],
-    ),
+    _observed("waiting"),
 )
 
 # A provider calls for good what was once given to its instruments, and no second one: what it

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import chain
 
 from penstock.findings import Finding, Severity
+from penstock.telemetry.reading import Reading
 from penstock.telemetry.rules.rule import (
     LARGEST_POOL,
     SETTLED_AGE,
@@ -13,7 +14,6 @@ from penstock.telemetry.rules.rule import (
     recent,
 )
 from penstock.telemetry.schema import Sample
-from penstock.telemetry.snapshot import Reading
 
 __all__ = ["connect_storm", "server_unreachable", "short_lived_connections", "stale_connections"]
 

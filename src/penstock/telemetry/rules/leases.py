@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from itertools import chain, pairwise
 
 from penstock.findings import Finding, Severity
+from penstock.telemetry.reading import STATES, LeaseSample, Reading, StatementUse, WorkerReading
 from penstock.telemetry.rules.rule import bounded, held_by, moment, of_workers, recent
 from penstock.telemetry.schema import Sample
-from penstock.telemetry.snapshot import STATES, LeaseSample, Reading, StatementUse, WorkerReading
 
 __all__ = ["connection_leak", "idle_in_transaction", "n_plus_one", "slow_statement"]
 

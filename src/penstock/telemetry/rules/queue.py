@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from penstock.findings import Finding, Severity
+from penstock.telemetry.reading import Reading, WorkerReading
 from penstock.telemetry.rules.rule import holders, larger_pool, moment, of_workers, recent
 from penstock.telemetry.schema import Sample
-from penstock.telemetry.snapshot import Reading, WorkerReading
 
 __all__ = ["checkout_latency", "pool_exhausted", "shedding"]
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from math import ceil, floor, isfinite
 
 from penstock.findings import Finding
+from penstock.telemetry.reading import LeaseSample, Reading, WorkerReading
 from penstock.telemetry.schema import Sample
-from penstock.telemetry.snapshot import LeaseSample, Reading, WorkerReading
 
 __all__ = [
     "LARGEST_POOL",

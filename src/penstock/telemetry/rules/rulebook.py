@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from penstock.findings import Finding, Severity
+from penstock.telemetry.reading import Reading
 from penstock.telemetry.rules.connections import (
     connect_storm,
     server_unreachable,
@@ -26,7 +27,6 @@ from penstock.telemetry.rules.server import (
     worker_imbalance,
     worker_lost,
 )
-from penstock.telemetry.snapshot import Reading
 
 __all__ = ["RULES", "find"]
 

@@ -6,6 +6,7 @@ from math import floor, isfinite
 from statistics import median
 
 from penstock.findings import Finding, Severity
+from penstock.telemetry.reading import Reading, WorkerReading
 from penstock.telemetry.rules.rule import (
     SETTLED_AGE,
     UTILISATION,
@@ -20,7 +21,6 @@ from penstock.telemetry.rules.rule import (
     usable,
 )
 from penstock.telemetry.schema import Sample
-from penstock.telemetry.snapshot import Reading, WorkerReading
 
 __all__ = [
     "event_loop_blocked",

@@ -1,0 +1,222 @@
+"""What all workers of one database report at one moment, each by itself and together."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, reduce
+
+from penstock.telemetry.field import Field, Kind, combine, declare, declared, largest
+from penstock.telemetry.histogram import Histogram
+from penstock.telemetry.schema import Counters, Sample
+
+__all__ = [
+    "NO_ROUTE",
+    "ROUTE_FIELDS",
+    "STATEMENT_FIELDS",
+    "STATES",
+    "LeaseSample",
+    "Reading",
+    "RouteUse",
+    "StatementUse",
+    "Totals",
+    "WorkerReading",
+]
+
+NO_ROUTE = "(no route)"
+"""The route of connections that are checked out outside requests."""
+STATES = ("running", "idle in transaction", "idle")
+"""States of a checked-out connection, as ``pg_stat_activity`` calls them."""
+
+
+def _count(unit: str, description: str) -> int:
+    return declare(0, Field(Kind.COUNTER, description, unit))
+
+
+def _most(unit: str, description: str) -> int:
+    return declare(0, Field(Kind.PEAK, description, unit, together=max))
+
+
+def _sum(description: str) -> float:
+    return declare(0.0, Field(Kind.COUNTER, description, "s"))
+
+
+def _latest(description: str) -> float:
+    return declare(0.0, Field(Kind.PEAK, description, "s", together=largest))
+
+
+@dataclass(frozen=True, slots=True)
+class RouteUse:
+    """How one route uses connections.
+
+    Args:
+        route: Its method and pattern, or ``(no route)``.
+    """
+
+    route: str
+    checkouts: int = _count("{checkout}", "Checkouts that have ended.")
+    seconds: float = _sum("Sum of their durations.")
+    longest: float = _latest("Duration of the longest of them.")
+
+
+@dataclass(frozen=True, slots=True)
+class StatementUse:
+    """A statement that was slow on one route, or repeated within one request.
+
+    Args:
+        statement: Its text without values, on one line, cut at 200 characters.
+        route: Its method and pattern, or ``(no route)``.
+    """
+
+    statement: str
+    route: str
+    calls: int = _count("{call}", "Slow calls.")
+    seconds: float = _sum("Sum of their durations.")
+    longest: float = _latest("Duration of the longest of them.")
+    rows: int = _count("{row}", "Rows that they returned or changed.")
+    most_in_request: int = _most(
+        "{call}", "Most calls within one request; 0 unless one request repeated the statement."
+    )
+    last_at: float = _latest("Unix time of the last call.")
+
+
+ROUTE_FIELDS: Mapping[str, Field] = declared(RouteUse, keys=["route"])
+STATEMENT_FIELDS: Mapping[str, Field] = declared(StatementUse, keys=["statement", "route"])
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseSample:
+    """A connection that is checked out.
+
+    Args:
+        route: Method and pattern of the route that holds it, or ``(no route)``.
+        since: Unix time of its checkout.
+        state: One of ``STATES``.
+        is_overdue: Whether it has been checked out for longer than ``leak_after``, unless its
+            lease is declared to last.
+        statement: The statement that it ran last, without values; empty when it is not recorded.
+    """
+
+    route: str
+    since: float
+    state: str
+    is_overdue: bool
+    statement: str
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What one process has counted since its start.
+
+    Args:
+        counters: Number of events of each kind.
+        histograms: Durations, by the names in ``HISTOGRAMS``.
+        pid: Its process number.
+        is_closed: Whether it has closed its database; otherwise it was killed or crashed.
+    """
+
+    counters: Counters
+    histograms: dict[str, Histogram]
+    pid: int
+    is_closed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReading:
+    """What one process reports.
+
+    Args:
+        pid: Its process number.
+        started: Unix time at which it opened the database.
+        now: Its newest sample.
+        history: Its samples of the last 15 minutes, oldest first, at most one per second.
+        counters: Number of events since its start.
+        histograms: Durations since its start, by the names in ``HISTOGRAMS``.
+        routes: How each route uses connections.
+        statements: Slow and repeated statements.
+        leases: Connections that are checked out now, the oldest checkouts first.
+        unreachable: Unix time since when no connection can be opened; 0.0 while connections can
+            be opened.
+        failures: Failed attempts to open one since then.
+        fault: Reason of the last failure, without an address.
+    """
+
+    pid: int
+    started: float
+    now: Sample
+    history: tuple[Sample, ...] = ()
+    counters: Counters = field(default_factory=Counters)
+    histograms: dict[str, Histogram] = field(default_factory=dict)
+    routes: tuple[RouteUse, ...] = ()
+    statements: tuple[StatementUse, ...] = ()
+    leases: tuple[LeaseSample, ...] = ()
+    unreachable: float = 0.0
+    failures: int = 0
+    fault: str = ""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What all workers of one database on this machine report.
+
+    Args:
+        name: The database's name in ``install``.
+        workers: Workers that are alive, the oldest first.
+        ended_counters: Number of events counted by workers that have ended.
+        ended_histograms: Durations counted by workers that have ended.
+        lost: Process numbers of workers that ended without closing their database, and the Unix
+            time at which that was noticed, oldest first.
+    """
+
+    name: str
+    workers: tuple[WorkerReading, ...]
+    ended_counters: Counters = field(default_factory=Counters)
+    ended_histograms: dict[str, Histogram] = field(default_factory=dict)
+    lost: tuple[tuple[int, float], ...] = ()
+
+    @cached_property
+    def now(self) -> Sample:
+        """The newest samples of all workers together; an empty sample without workers."""
+        return Sample.of_all([w.now for w in self.workers]) if self.workers else Sample(0.0)
+
+    @cached_property
+    def counters(self) -> Counters:
+        """Number of events of all workers, ended ones included, so that no counter ever falls."""
+        return reduce(Counters.__add__, (w.counters for w in self.workers), self.ended_counters)
+
+    def histogram(self, name: str) -> Histogram:
+        """Return one of ``HISTOGRAMS`` of all workers, ended ones included."""
+        every = [self.ended_histograms, *(worker.histograms for worker in self.workers)]
+        return reduce(Histogram.__add__, (each.get(name, Histogram()) for each in every))
+
+    @cached_property
+    def history(self) -> tuple[Sample, ...]:
+        """One sample per second, of all workers together, oldest first."""
+        if len(self.workers) == 1:
+            return self.workers[0].history
+        seconds: dict[int, list[Sample]] = {}
+        for worker in self.workers:
+            # Two samples of one worker in one second would count it twice.
+            for second, sample in {int(sample.at): sample for sample in worker.history}.items():
+                seconds.setdefault(second, []).append(sample)
+        return tuple(Sample.of_all(seconds[second]) for second in sorted(seconds))
+
+    @cached_property
+    def routes(self) -> tuple[RouteUse, ...]:
+        """Routes of all workers together, those with the longest total checkout time first."""
+        uses: dict[str, list[RouteUse]] = {}
+        for worker in self.workers:
+            for use in worker.routes:
+                uses.setdefault(use.route, []).append(use)
+        together = [RouteUse(route, **combine(some, ROUTE_FIELDS)) for route, some in uses.items()]
+        return tuple(sorted(together, key=lambda use: -use.seconds))
+
+    @cached_property
+    def statements(self) -> tuple[StatementUse, ...]:
+        """Statements of all workers together, those with the longest total duration first."""
+        uses: dict[tuple[str, str], list[StatementUse]] = {}
+        for worker in self.workers:
+            for use in worker.statements:
+                uses.setdefault((use.statement, use.route), []).append(use)
+        together = [
+            StatementUse(*key, **combine(some, STATEMENT_FIELDS)) for key, some in uses.items()
+        ]
+        return tuple(sorted(together, key=lambda use: -use.seconds))
