@@ -33,7 +33,7 @@ def database_url(postgres: PostgresServer) -> Iterator[str]:
 def unasked_server() -> Iterator[None]:
     """Has no telemetry in this process ask the server: it takes a connection and a round trip."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("penstock.telemetry.telemetry.ASK_FIRST", 600.0)
+        patch.setattr("penstock.telemetry.telemetry.FIRST_QUERY_DELAY", 600.0)
         yield
 
 

@@ -1,4 +1,4 @@
-"""What is counted about a database, and what it means."""
+"""Telemetry of a database: what its workers count and measure, and the findings in it."""
 
 from penstock.telemetry.histogram import BOUNDS, Histogram
 from penstock.telemetry.reading import Reading, RouteUse, StatementUse, WorkerReading

@@ -1,4 +1,4 @@
-"""What is checked out at this moment: by which route, for how long, and what it does."""
+"""The leases of a pool at one moment: their routes, ages, states and statements."""
 
 from collections.abc import Callable, Iterable
 from math import inf
@@ -13,19 +13,19 @@ from penstock.telemetry.reading import NO_ROUTE, STATES, LeaseSample
 __all__ = ["IDLE_IN_TRANSACTION_KEY", "Leases", "count_idle_in_transaction", "in_transaction"]
 
 IDLE_IN_TRANSACTION_KEY = "penstock_at_rest_since"
-"""Where in a connection's ``info`` the moment stands at which its last statement ended, on the
-monotonic clock; infinity while one runs."""
+"""Key in a connection's ``info`` of the monotonic time at which its last statement ended; infinity
+while one runs."""
 
 IDLE_IN_TRANSACTION_AFTER = 5.0
-"""Seconds without a statement that are no mere pause between two."""
+"""Seconds without a statement after which a transaction counts as idle."""
 
 
 def count_idle_in_transaction(slots: Iterable[Slot], now: float) -> int:
-    """Return how many connections are held by a transaction that has done nothing for 5 seconds.
+    """Return how many checked-out connections have been idle in transaction for 5 seconds.
 
     Args:
-        slots: Of the pool's ledger.
-        now: By the monotonic clock, in seconds.
+        slots: Slots of the pool's ledger.
+        now: Monotonic time, in seconds.
     """
     return sum(slot.state is CHECKED_OUT and _is_idle_in_transaction(slot, now) for slot in slots)
 
@@ -33,50 +33,50 @@ def count_idle_in_transaction(slots: Iterable[Slot], now: float) -> int:
 def _is_idle_in_transaction(slot: Slot, now: float) -> bool:
     record = slot.content
     since = record.info.get(IDLE_IN_TRANSACTION_KEY, inf)
-    # What is older than the lease is the holder's before.
+    # A time before the checkout is the previous holder's.
     if since < slot.checked_out_at or now - since < IDLE_IN_TRANSACTION_AFTER:
         return False
     return in_transaction(record)
 
 
 def in_transaction(record: Any) -> bool:
-    """Return whether a transaction is open on a pool's connection, as far as its driver knows."""
+    """Return whether the driver of a pool's connection knows of an open transaction on it."""
     connection = record.dbapi_connection
     if connection is None:
         return False
     try:
         is_open: bool = record.runtime.driver_of(connection).is_in_transaction(connection)
-    except Exception:  # noqa: BLE001 - it is closed
+    except Exception:  # noqa: BLE001 - the connection is closed
         return False
     return is_open
 
 
-_LOOKED_AT = 2_000
-"""Characters of a statement that are looked at each second; its shape is remembered."""
+_LONGEST_STATEMENT = 2_000
+"""Characters of a statement that are read each second; its shape is cached."""
 
 
 class Leases:
-    """Looks at what is checked out of one pool.
+    """Samples the leases of one pool.
 
     Args:
-        leak_after: The pool's; None for none.
-        is_mysql: Whether its statements are written for MySQL or MariaDB.
+        leak_after: The pool's setting, in seconds; None when it is off.
+        is_mysql: Whether the statements are written for MySQL or MariaDB.
     """
 
     def __init__(self, leak_after: float | None, *, is_mysql: bool) -> None:
         self._leak_after = inf if leak_after is None else leak_after
         self._is_mysql = is_mysql
 
-    def look(
+    def sample(
         self, slots: Iterable[Slot], monotonic: float, now: float, most: int
     ) -> list[LeaseSample]:
-        """Return the leases that have lasted longest, these first.
+        """Return the oldest leases, the oldest first.
 
         Args:
-            slots: Of the pool's ledger.
-            monotonic: The time on the pool's clock.
-            now: The same as Unix time.
-            most: How many at most.
+            slots: Slots of the pool's ledger.
+            monotonic: Time on the pool's clock, in seconds.
+            now: The same moment as Unix time.
+            most: Largest number of leases to return.
         """
         checked_out = sorted(
             (slot for slot in slots if slot.state is CHECKED_OUT),
@@ -89,7 +89,7 @@ class Leases:
         record, route = slot.content, slot.route
         lasts = bool(record.trace.effects & Effect.LASTING)
         return LeaseSample(
-            route=NO_ROUTE if route is None else _called(route),
+            route=NO_ROUTE if route is None else _route_of(route),
             since=now - age,
             state=_state(slot),
             is_overdue=age >= self._leak_after and not lasts,
@@ -97,15 +97,15 @@ class Leases:
         )
 
     def _statement(self, slot: Slot) -> str:
-        # Of a lease that is not noted it may be the one before's.
+        # Without a recorded lease, the statement may be the previous holder's.
         statement = slot.content.info.get(STATEMENT_KEY) if isinstance(slot.lease, Lease) else None
-        return shape(statement[:_LOOKED_AT], is_mysql=self._is_mysql) if statement else ""
+        return shape(statement[:_LONGEST_STATEMENT], is_mysql=self._is_mysql) if statement else ""
 
 
-def _called(route: Callable[[], str]) -> str:
+def _route_of(route: Callable[[], str]) -> str:
     try:
         return route()
-    except Exception:  # noqa: BLE001 - an application's own; the others are to be seen
+    except Exception:  # noqa: BLE001 - the application's code; it must not hide the other leases
         return NO_ROUTE
 
 

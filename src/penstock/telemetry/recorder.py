@@ -1,4 +1,4 @@
-"""What one worker counts, straight into the memory that every worker reads."""
+"""The recorder of one worker: it counts in mapped memory that every worker reads."""
 
 import time
 from bisect import bisect_left
@@ -32,9 +32,9 @@ from penstock.telemetry.worker_file import WorkerFile
 __all__ = ["NOT_KNOWN", "Recorder", "ServerNumbers"]
 
 YOUNG_AGE = 60.0
-"""Seconds below which a connection that ended was short-lived."""
+"""Seconds below which a closed connection counts as short-lived."""
 SHORTEST_WAIT = 2 * BOUNDS[0]
-"""Seconds; the first bucket is for those who had not to wait."""
+"""Seconds; the first bucket is for checkouts that did not wait."""
 
 _COUNTER = {name: LAYOUT.counter(name) for name in COUNTERS}
 _CHECKINS, _CHECKOUTS = _COUNTER["checkins"], _COUNTER["checkouts"]
@@ -54,10 +54,10 @@ NOT_KNOWN: ServerNumbers = (nan, nan, nan, nan)
 
 
 class Recorder:
-    """The meter of one pool, and the place where everything else about a database is noted.
+    """Records the events of one pool, and everything else that is counted about a database.
 
     Args:
-        file: This worker's.
+        file: The worker's own file.
     """
 
     def __init__(self, file: WorkerFile) -> None:
@@ -70,12 +70,16 @@ class Recorder:
         self._wait_longest = 0.0
         self.server = NOT_KNOWN
         self.is_cut_off = False
-        """Whether a connection has died since one was opened."""
+        """Whether a connection has died since the last one was opened."""
 
-    # The hot path: once for each lease.
+    # The hot path: once per lease.
 
     def returned(self, held: float, /) -> None:
-        """Record a connection that came back after so many seconds."""
+        """Record a check-in.
+
+        Args:
+            held: Seconds since the checkout.
+        """
         numbers = self._numbers
         numbers[_CHECKINS] += 1.0
         numbers[_HOLD + bisect_left(BOUNDS, held)] += 1.0
@@ -84,19 +88,23 @@ class Recorder:
         row = self._routes.row(NO_ROUTE if route is None else route())
         numbers[row] += 1.0
         numbers[row + 1] += held
-        if held > numbers[row + 2]:  # noqa: PLR1730 - a call costs more, on every lease
+        if held > numbers[row + 2]:  # noqa: PLR1730 - max() costs more, on every lease
             numbers[row + 2] = held
 
     def waited(self, seconds: float, /) -> None:
-        """Record a lease that had to be waited for."""
+        """Record a checkout that waited.
+
+        Args:
+            seconds: Duration of the wait.
+        """
         self._numbers[_WAITS] += 1.0
         self._time("wait", max(seconds, SHORTEST_WAIT))
         self._wait_longest = max(self._wait_longest, seconds)
 
-    # What happens seldom.
+    # Rare events.
 
     def __call__(self, event: PoolEvent, /) -> None:
-        """Record what is no lease and no return."""
+        """Record an event that is neither a checkout nor a check-in."""
         match event:
             case ConnectionOpened(seconds=seconds):
                 self._count("opened")
@@ -112,7 +120,7 @@ class Recorder:
             case ConnectionRecovered():
                 self._count("recovered")
             case CheckoutRejected(why=why, waited=waited):
-                self._refused(why, waited)
+                self._rejected(why, waited)
             case LeaseLeaked():
                 self._count("leaks")
             case NestedCheckoutSeen():
@@ -123,11 +131,11 @@ class Recorder:
     def _unreachable(self, error: BaseException) -> None:
         reason = error.reason if isinstance(error, ConnectFailed) else reason_of(error)
         if reason is FailureReason.TOO_MANY_CONNECTIONS:
-            return  # it was reached
+            return  # the server was reached
         numbers = self._numbers
         numbers[LAYOUT.unreachable] = numbers[LAYOUT.unreachable] or time.time()
         numbers[LAYOUT.failures] += 1.0
-        # Not its text, which has addresses and users: the type says what the reason does not.
+        # Without the error's text, which names addresses and users.
         text = f"{reason}, {type(error.__cause__ or error).__name__}".encode()[:FAULT_BYTES]
         self._texts[LAYOUT.fault_text :][:FAULT_BYTES] = text.ljust(FAULT_BYTES, b"\0")
 
@@ -138,7 +146,7 @@ class Recorder:
         elif age < YOUNG_AGE and why is not CloseReason.DISPOSED:
             self._count("short_lived")
 
-    def _refused(self, why: RejectReason, waited: float) -> None:
+    def _rejected(self, why: RejectReason, waited: float) -> None:
         self._count("refused")
         if why in _SHED:
             self._count("shed")
@@ -147,7 +155,11 @@ class Recorder:
         self._wait_longest = max(self._wait_longest, waited)
 
     def committed(self, seconds: float) -> None:
-        """Record a COMMIT that the server has answered."""
+        """Record a COMMIT that the server has confirmed.
+
+        Args:
+            seconds: Its duration.
+        """
         self._time("commit", seconds)
 
     def slow(self, statement: str, route: str, seconds: float, rows: int) -> None:
@@ -155,9 +167,9 @@ class Recorder:
 
         Args:
             statement: Its shape, without values.
-            route: Who ran it.
-            seconds: What it took.
-            rows: What it returned or changed.
+            route: The route that ran it.
+            seconds: Its duration.
+            rows: Number of rows that it returned or changed.
         """
         self._count("slow")
         numbers, row = self._numbers, self._statements.row(statement, route)
@@ -168,18 +180,18 @@ class Recorder:
         numbers[row + 5] = time.time()
 
     def repeated(self, statement: str, route: str, times: int) -> None:
-        """Record a statement that one request ran remarkably often.
+        """Record a statement that one request ran many times.
 
         Args:
             statement: Its shape, without values.
-            route: Of the request.
-            times: How often.
+            route: The request's route.
+            times: How often the request ran it.
         """
         numbers, row = self._numbers, self._statements.row(statement, route)
         numbers[row + 4] = max(numbers[row + 4], float(times))
         numbers[row + 5] = time.time()
 
-    # Once a second.
+    # Once per second.
 
     def sample(
         self,
@@ -192,18 +204,17 @@ class Recorder:
         """Add a second to the history.
 
         Args:
-            pool: Its numbers.
-            idle_in_transaction: Checked out connections on which nothing runs, within a
-                transaction.
-            oldest_wait: Seconds for which the first in the queue waits.
-            late: Seconds by which this comes too late.
+            pool: The pool's numbers.
+            idle_in_transaction: Connections that have been idle in transaction for 5 seconds.
+            oldest_wait: Seconds for which the first caller in the queue has waited.
+            late: Longest delay of the event loop within the second, in seconds.
             now: Unix time.
         """
         numbers = self._numbers
         checked_out = numbers[_CHECKINS] + pool.checked_out
-        # What was detached never comes back.
+        # Detached connections are never checked in.
         numbers[_CHECKOUTS] = max(numbers[_CHECKOUTS], checked_out)
-        # Who had not to wait is counted by nobody, to spare each lease the work.
+        # Checkouts that did not wait are counted here, which keeps them off the hot path.
         numbers[_WAIT] = max(numbers[_WAIT], numbers[_CHECKOUTS] - numbers[_WAITS])
         values = {name: float(getattr(pool, name)) for name in _OF_POOL}
         values |= {"at": now, "idle_in_transaction": float(idle_in_transaction), "loop_late": late}
@@ -218,7 +229,11 @@ class Recorder:
         numbers[LAYOUT.written] = float(written + 1)
 
     def leases(self, leases: Sequence[LeaseSample]) -> None:
-        """Write what is checked out at this moment, at most ``LEASES``."""
+        """Write the leases of this moment in place of the previous ones.
+
+        Args:
+            leases: At most ``LEASES``.
+        """
         write_leases(self._numbers, self._texts, leases)
 
     def _growth(self) -> dict[str, float]:

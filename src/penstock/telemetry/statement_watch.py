@@ -1,4 +1,4 @@
-"""Statements that are slow, and those that one request runs again and again."""
+"""Detection of slow statements, and of statements that one request repeats."""
 
 import logging
 from collections import Counter
@@ -23,52 +23,53 @@ __all__ = [
 _logger = logging.getLogger("penstock.slow_queries")
 
 REPEATED = 10
-"""How often one request runs a statement before that is remarkable."""
+"""Number of times that one request runs a statement before it is reported."""
 DISTINCT = 200
-"""Statements that are counted in one request; what is repeated in a loop comes long before."""
+"""Different statements that are counted in one request; a loop repeats one of the first."""
 NO_ROUTE = "(no route)"
 
 RequestStatements = dict["StatementWatch", dict[str, int]]
 request_statements: ContextVar[RequestStatements | None] = ContextVar(
     "request_statements", default=None
 )
-"""How often the request that is running has run each statement, of each database; an empty
-dictionary at its beginning, and None outside requests."""
+"""How often the current request has run each statement, by database; empty at its start, and None
+outside requests."""
 
 
 class StatementSink(Protocol):
-    """Who keeps what is found."""
+    """Receives slow and repeated statements."""
 
     def slow(self, statement: str, route: str, seconds: float, rows: int) -> None:
         """Record a statement that took longer than the threshold.
 
         Args:
             statement: Its shape, without values.
-            route: Who ran it, or ``(no route)``.
-            seconds: What it took.
-            rows: What it returned or changed, as far as that is known.
+            route: The route that ran it, or ``(no route)``.
+            seconds: Its duration.
+            rows: Number of rows that it returned or changed; 0 when unknown.
         """
 
     def repeated(self, statement: str, route: str, times: int) -> None:
-        """Record a statement that one request ran remarkably often.
+        """Record a statement that one request ran many times.
 
         Args:
-            statement: As above.
-            route: Of the request.
-            times: How often.
+            statement: Its shape, without values.
+            route: The request's route.
+            times: How often the request ran it.
         """
 
 
 class StatementWatch:
-    """Logs the slow statements of one database, and tells of them and of repeated ones.
+    """Logs the slow statements of one database, and reports slow and repeated ones.
 
     Args:
-        threshold: Seconds above which a statement is slow; None if none is.
-        sink: Who is told; None for the log alone.
-        clock: Gives seconds; for the limit of the log.
+        threshold: Seconds above which a statement is slow; None to report no slow statements.
+        sink: Receives the reports; None to only log.
+        clock: Returns seconds; for the rate limit of the log.
 
     Attributes:
-        slow_after: The threshold, or infinity: whoever times a statement compares with it.
+        slow_after: The threshold in seconds, or infinity; code that times a statement compares
+            its duration with it.
         is_mysql: Whether the statements are written for MySQL or MariaDB.
     """
 
@@ -84,7 +85,7 @@ class StatementWatch:
         self._log_limit = LogLimit(clock)
 
     def count(self, statement: str) -> None:
-        """Count a statement that is about to run, if a request runs it."""
+        """Count a statement that is about to run; does nothing outside requests."""
         request = request_statements.get()
         if request is None:
             return
@@ -97,12 +98,12 @@ class StatementWatch:
             counts[statement] = 1
 
     def slow(self, statement: str, seconds: float, rows: int) -> None:
-        """Report a statement that took longer than ``slow_after``. It raises nothing.
+        """Log and report a statement that took longer than ``slow_after``. It never raises.
 
         Args:
-            statement: As it was sent.
-            seconds: What it took.
-            rows: What it returned or changed; 0 where that is not known.
+            statement: The statement as it was sent.
+            seconds: Its duration.
+            rows: Number of rows that it returned or changed; 0 when unknown.
         """
         find_route = holder_route.get()
         try:
@@ -112,7 +113,7 @@ class StatementWatch:
             if self._sink is not None:
                 self._sink.slow(text, route, seconds, rows)
         except Exception:
-            _logger.exception("A slow statement could not be reported")
+            _logger.exception("Could not report a slow statement")
 
     def _log(self, text: str, route: str, seconds: float, rows: int) -> None:
         left_out = self._log_limit.passes()
@@ -123,7 +124,7 @@ class StatementWatch:
         _logger.warning("%s took %.0f ms, %d rows: %s", route, 1000 * seconds, rows, text)
 
     def request_ended(self, counts: Mapping[str, int], route: Callable[[], str]) -> None:
-        """Report what a request has run ten times or more. It raises nothing.
+        """Report the statements that a request has run 10 times or more. It never raises.
 
         Args:
             counts: How often it has run each statement.
@@ -139,16 +140,16 @@ class StatementWatch:
                 if times >= REPEATED:
                     self._sink.repeated(text, route(), times)
         except Exception:
-            _logger.exception("A repeated statement could not be reported")
+            _logger.exception("Could not report a repeated statement")
 
 
 def report_repeated(
     statements: Mapping[StatementWatch, Mapping[str, int]], route: Callable[[], str]
 ) -> None:
-    """Report what a request ran again and again until its response left. It raises nothing.
+    """Report the statements that a request repeated before its response left. It never raises.
 
     Args:
-        statements: What ``request_statements`` has held until then.
+        statements: The value of ``request_statements`` at that moment.
         route: Returns the request's route; called only when there is something to report.
     """
     for watch, counts in statements.items():

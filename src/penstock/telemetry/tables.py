@@ -1,4 +1,4 @@
-"""The tables of a worker's file: routes, slow statements, and leases."""
+"""The tables in a worker's file: routes, statements and leases."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,16 +28,16 @@ __all__ = [
 
 @dataclass
 class Table:
-    """So many rows, of which each is taken by the first name that needs one.
+    """A fixed number of rows, each taken by the first name that needs one.
 
     Args:
         numbers: All floats of the file.
         texts: All bytes of the file.
-        begin: Where its first number stands.
-        width: Numbers in a row.
-        names_begin: Where its first name stands.
+        begin: Index of its first number.
+        width: Numbers per row.
+        names_begin: Offset of its first name.
         name_bytes: Bytes for each part of a name.
-        rows: How many rows there are; the last is for everything that finds no other.
+        rows: Number of rows; the last one is shared by all names that find no free row.
     """
 
     numbers: "memoryview[float]"
@@ -51,10 +51,10 @@ class Table:
     def __post_init__(self) -> None:
         self._taken: dict[tuple[str, ...], int] = {}
         self._written: dict[tuple[bytes, ...], int] = {}
-        """By the names as they are read, of which one may stand for several long ones."""
+        """Rows by the names as written, which are cut: several long names may share one."""
 
     def row(self, *name: str) -> int:
-        """Return where the numbers of a name's row begin; take a row where it has none."""
+        """Return the index of a name's first number; take a row for it if it has none."""
         found = self._taken.get(name)
         return self._take(name) if found is None else found
 
@@ -77,10 +77,10 @@ class Table:
         return begin
 
     def read(self, others: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Sequence[float]]]:
-        """Give each row that was used, its name first.
+        """Yield the name and the numbers of each row that is in use.
 
         Args:
-            others: The name of the last row.
+            others: Name of the last row.
         """
         for number in range(self.rows):
             begin = self.begin + number * self.width
@@ -103,7 +103,7 @@ OTHER_STATEMENTS = ("(other statements)", "")
 
 
 def routes_of(numbers: "memoryview[float]", texts: memoryview) -> Table:
-    """Return the table of routes: checkouts, seconds, the longest."""
+    """Return the table of routes, with the numbers of ``ROUTE_FIELDS``."""
     return Table(
         numbers,
         texts,
@@ -116,7 +116,7 @@ def routes_of(numbers: "memoryview[float]", texts: memoryview) -> Table:
 
 
 def statements_of(numbers: "memoryview[float]", texts: memoryview) -> Table:
-    """Return that of statements: calls, seconds, longest, rows, most in a request, last call."""
+    """Return the table of statements, with the numbers of ``STATEMENT_FIELDS``."""
     return Table(
         numbers,
         texts,
@@ -134,7 +134,7 @@ _NAME = ROUTE_BYTES + LEASE_STATEMENT_BYTES
 def write_leases(
     numbers: "memoryview[float]", texts: memoryview, leases: Sequence[LeaseSample]
 ) -> None:
-    """Write the leases of this moment in the place of those before.
+    """Write the leases of this moment in place of the previous ones.
 
     Args:
         numbers: All floats of the file.
@@ -144,7 +144,7 @@ def write_leases(
     for number, lease in enumerate(leases):
         begin = LAYOUT.leases + number * LEASE_NUMBERS
         place = LAYOUT.lease_texts + number * _NAME
-        numbers[begin] = 0.0  # no reader takes the one before for this one
+        numbers[begin] = 0.0  # no reader mistakes the previous lease for this one
         texts[place : place + _NAME] = _padded(lease.route, ROUTE_BYTES) + _padded(
             lease.statement, LEASE_STATEMENT_BYTES
         )
@@ -159,7 +159,7 @@ def write_leases(
 
 
 def read_leases(values: Sequence[float], texts: memoryview) -> tuple[LeaseSample, ...]:
-    """Return what was written, those first that have lasted longest.
+    """Return the leases that were written, the oldest first.
 
     Args:
         values: The numbers of all rows, checked.

@@ -1,4 +1,4 @@
-"""The telemetry of one database in one process: what writes it, and what reads it."""
+"""The telemetry of one database in one process: its writer, and the reader of all workers."""
 
 import asyncio
 import contextlib
@@ -12,107 +12,41 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from penstock.telemetry.layout import LEASES
-from penstock.telemetry.leases import Leases, count_idle_in_transaction
 from penstock.telemetry.reading import Reading
 from penstock.telemetry.recorder import NOT_KNOWN, Recorder, ServerNumbers
+from penstock.telemetry.sampler import Sampler
 from penstock.telemetry.worker_file import IS_POSSIBLE, WorkerFile
-from penstock.telemetry.workers import Workers, group_directory, leave_nothing
+from penstock.telemetry.workers import Workers, group_directory, remove_group
 
 if TYPE_CHECKING:
     from penstock.pool import PenstockPool
 
-__all__ = ["Sampler", "Telemetry"]
-
-HEARTBEAT_INTERVAL = 0.1
-"""Seconds between two looks at how late the event loop is: what blocks it for longer is seen."""
-
-
-class Sampler:
-    """Takes a sample of the pool at each full second, so that those of all workers add up.
-
-    Args:
-        pool: Gives the pool of this moment, which ``engine.dispose()`` replaces.
-        recorder: Where they go.
-    """
-
-    def __init__(self, pool: "Callable[[], PenstockPool]", recorder: Recorder) -> None:
-        self._pool = pool
-        self._recorder = recorder
-        self._loop = asyncio.get_running_loop()
-        dialect = getattr(pool()._dialect, "name", "")  # noqa: SLF001 - the base class's
-        self._leases = Leases(pool().policy.leak_after, is_mysql=dialect in ("mysql", "mariadb"))
-        self._latest = 0.0
-        self._second = int(time.time())
-        """Of the newest sample. The clock may be set back: any other one is the next."""
-        self._due = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-        self._wait()
-
-    def is_at_work(self) -> bool:
-        """Return whether its event loop may still run."""
-        return not self._loop.is_closed()
-
-    def stop(self) -> None:
-        """Take no more samples."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _wait(self) -> None:
-        self._due = self._loop.time() + HEARTBEAT_INTERVAL
-        self._timer = self._loop.call_at(self._due, self._beat)
-
-    def _beat(self) -> None:
-        self._latest = max(self._latest, self._loop.time() - self._due)
-        now = time.time()
-        if int(now) != self._second:
-            self._second = int(now)
-            self.sample(now)
-        self._wait()
-
-    def sample(self, now: float) -> None:
-        """Take a sample.
-
-        Args:
-            now: Unix time.
-        """
-        pool = self._pool()
-        ledger = pool.ledger
-        monotonic = time.monotonic()
-        oldest = next(iter(ledger.waiters.queue), None)
-        waited = 0.0 if oldest is None else monotonic - oldest.arrived
-        late, self._latest = self._latest, 0.0
-        with contextlib.suppress(ValueError):  # the file is closed: the database is, too
-            self._recorder.sample(
-                pool.snapshot(), count_idle_in_transaction(ledger, monotonic), waited, late, now
-            )
-            self._recorder.leases(self._leases.look(ledger, monotonic, now, LEASES))
-
+__all__ = ["Telemetry"]
 
 _logger = logging.getLogger("penstock.telemetry")
 
-ASK_FIRST = 1.0
-ASK_EVERY = 15.0
-"""Seconds between two questions to the server; one of its workers asks."""
-ANSWER_LASTS = 60.0
-"""Seconds for which an answer counts where the next ones do not come, as from a busy pool."""
+FIRST_QUERY_DELAY = 1.0
+"""Seconds from the start to the first query for the server's numbers."""
+QUERY_INTERVAL = 15.0
+"""Seconds between two such queries; one of the workers sends them."""
+SERVER_NUMBERS_LIFETIME = 60.0
+"""Seconds for which the server's numbers are shown when later queries fail, as on a busy pool."""
 
 
 class Telemetry:
-    """Counts what happens to one database, and says what all workers together have counted.
+    """Counts what happens to one database, and reads what all of its workers have counted.
 
     Args:
-        identity: What tells the database from others, without a secret; the workers of one service
-            have the same.
+        identity: Tells the database from others, without a secret; the same in all workers of a
+            service.
         directory: The setting ``telemetry_dir``.
 
     Attributes:
-        name: What the database is called where there are several; of the same one, those of
-            another name are counted apart.
-        ask_server: Asks the server for its own numbers; None where that cannot be done.
-        probe: Opens a connection; None where none is kept. Without traffic nobody else finds out
-            whether the server that has dropped the last one is there.
+        name: The database's name in ``install``; the same database under another name is counted
+            separately.
+        ask_server: Queries the server for its own numbers; None when that is not possible.
+        probe: Opens a connection; None when the pool keeps none. Without traffic nothing else
+            finds out that a server that has closed every connection is back.
     """
 
     def __init__(self, identity: str, directory: Path | None = None) -> None:
@@ -125,7 +59,7 @@ class Telemetry:
         self._workers: Workers | None = None
         self._recorder: Recorder | None = None
         self._sampler: Sampler | None = None
-        self._executor: asyncio.Task[None] | None = None
+        self._server_task: asyncio.Task[None] | None = None
         self._pool: Callable[[], PenstockPool] | None = None
 
     @property
@@ -135,41 +69,58 @@ class Telemetry:
 
     @property
     def recorder(self) -> Recorder | None:
-        """What counts; None while the database is closed, or where nothing is to be counted."""
+        """The recorder; None while the database is closed or telemetry is not available."""
         return self._recorder
 
     def committed(self, seconds: float) -> None:
-        """Record a COMMIT that the server has answered."""
+        """Record a COMMIT that the server has confirmed.
+
+        Args:
+            seconds: Its duration.
+        """
         if self._recorder is not None:
             self._recorder.committed(seconds)
 
     def slow(self, statement: str, route: str, seconds: float, rows: int) -> None:
-        """Record a slow statement; as :class:`StatementSink` says, as the next."""
+        """Record a statement that took longer than ``slow_query``.
+
+        Args:
+            statement: Its shape, without values.
+            route: The route that ran it.
+            seconds: Its duration.
+            rows: Number of rows that it returned or changed.
+        """
         if self._recorder is not None:
             self._recorder.slow(statement, route, seconds, rows)
 
     def repeated(self, statement: str, route: str, times: int) -> None:
-        """Record a statement that one request ran again and again."""
+        """Record a statement that one request ran many times.
+
+        Args:
+            statement: Its shape, without values.
+            route: The request's route.
+            times: How often the request ran it.
+        """
         if self._recorder is not None:
             self._recorder.repeated(statement, route, times)
 
     def start(self, pool: "Callable[[], PenstockPool]") -> None:
-        """Begin to count; where no file can be made, say so in the log and count nothing.
+        """Start counting; when no file can be created, log why and count nothing.
 
         Args:
-            pool: Gives that of the database at this moment, on the running event loop.
+            pool: Returns the current pool of the database, on the running event loop.
         """
-        if self._sampler is not None and self._sampler.is_at_work():
+        if self._sampler is not None and self._sampler.is_running():
             return
-        self.detach()  # of what began in an event loop that is over
+        self.detach()  # from an event loop that has ended
         if not IS_POSSIBLE:
-            _logger.info("No telemetry: this system has no locks that end with their process")
+            _logger.info("Telemetry is off: this system has no locks that end with their process")
             return
         try:
             directory, self._file = self._make_file()
         except OSError as error:
             _logger.warning(
-                "No telemetry: %s. Set telemetry_dir to a directory that this user alone can "
+                "Telemetry is off: %s. Set telemetry_dir to a directory that only this user can "
                 "write to, or telemetry=false.",
                 error,
             )
@@ -177,64 +128,64 @@ class Telemetry:
         self._workers = Workers(directory, self._key)
         self._recorder = Recorder(self._file)
         _COUNTING.add(self)
-        pool().listeners.measure_by(self._recorder)  # they go on to the pool that replaces it
+        pool().listeners.measure_by(self._recorder)  # they move on to the pool that replaces it
         self._pool = pool
         self._sampler = Sampler(pool, self._recorder)
         self._sampler.sample(time.time())
-        asking = self._ask(self._recorder, self._workers, self._file.path)
-        self._executor = asyncio.get_running_loop().create_task(asking, name="penstock: server")
+        queries = self._query_server(self._recorder, self._workers, self._file.path)
+        self._server_task = asyncio.get_running_loop().create_task(queries, name="penstock: server")
 
     def _make_file(self) -> tuple[Path, WorkerFile]:
         directory = group_directory(self._chosen)
         try:
             return directory, WorkerFile.create(directory, self._key)
-        except FileNotFoundError:  # somebody was the last to leave it, and took it away
+        except FileNotFoundError:  # the last worker to leave it has removed it meanwhile
             directory = group_directory(self._chosen)
             return directory, WorkerFile.create(directory, self._key)
 
     def stop(self) -> None:
-        """Count no more; what was counted goes on counting for the workers that remain."""
+        """Stop counting; the remaining workers keep what was counted."""
         file, workers = self._file, self._workers
         if file is not None and workers is not None:
             self.detach()
             self._clean_up(workers, file.path)
 
     def detach(self, *, is_own: bool = True) -> None:
-        """Count no more, and leave the file as it is.
+        """Stop counting, and leave the file as it is.
 
         Args:
-            is_own: Whether its worker closes, and not one that it has forked.
+            is_own: Whether the worker itself closes the file, and not a process forked from it.
         """
         if self._file is None:
             return
-        if self._executor is not None:
-            with contextlib.suppress(RuntimeError):  # its event loop has been closed
-                self._executor.cancel()
+        if self._server_task is not None:
+            with contextlib.suppress(RuntimeError):  # its event loop is closed
+                self._server_task.cancel()
         if self._sampler is not None:
             self._sampler.stop()
         if self._pool is not None:
             self._pool().listeners.measure_by(None)
         self._file.close(is_own=is_own)
-        self._file = self._recorder = self._sampler = self._executor = self._pool = None
+        self._file = self._recorder = self._sampler = self._server_task = self._pool = None
 
     def _clean_up(self, workers: Workers, own: Path) -> None:
-        with contextlib.suppress(OSError):  # no reason for a service not to end as it should
+        with contextlib.suppress(OSError):  # it must not keep a service from shutting down
             workers.add_up(only=own)
             workers.forget()
             if self._chosen is None:
-                leave_nothing(own.parent)
+                remove_group(own.parent)
 
     def read(self) -> Reading:
-        """Return what all workers of this machine say; an empty reading while nothing counts."""
+        """Return what all workers of this machine report; an empty reading while not counting."""
         if self._workers is None or self._file is None:
             return Reading(self.name, ())
         return self._workers.read(self.name)
 
-    def _began_anew(self, path: Path) -> bool:
-        # What is counted in a file that was deleted, nobody can read.
+    def _has_restarted(self, path: Path) -> bool:
+        # No reader can see what is counted in a deleted file.
         if self._pool is None or path.exists():
             return False
-        _logger.warning("%s was deleted: telemetry begins anew", path)
+        _logger.warning("%s was deleted; telemetry starts again from zero", path)
         pool = self._pool
         self.stop()
         self.start(pool)
@@ -243,37 +194,37 @@ class Telemetry:
     async def _probe(self, recorder: Recorder, *, is_first: bool) -> None:
         if not is_first or not recorder.is_cut_off or self.probe is None:
             return
-        with contextlib.suppress(Exception):  # the pool has told the recorder
+        with contextlib.suppress(Exception):  # the pool reports it to the recorder
             await self.probe()
 
-    async def _ask(self, recorder: Recorder, workers: Workers, own: Path) -> None:
-        pause, heard_at = ASK_FIRST, -inf
-        # In a thread, for they may be many.
+    async def _query_server(self, recorder: Recorder, workers: Workers, own: Path) -> None:
+        delay, answered_at = FIRST_QUERY_DELAY, -inf
+        # In a thread: there may be many files.
         await asyncio.to_thread(workers.add_up)
         while True:
-            await asyncio.sleep(pause)
-            pause = ASK_EVERY
-            if self._began_anew(own):
+            await asyncio.sleep(delay)
+            delay = QUERY_INTERVAL
+            if self._has_restarted(own):
                 return
             is_first, answer = False, None
             try:
                 is_first = await asyncio.to_thread(workers.first) == own
                 if is_first:
-                    # Those of workers that were killed, of whose end nobody else hears.
+                    # Nothing else notices the end of a worker that was killed.
                     await asyncio.to_thread(workers.add_up)
                 if is_first and self.ask_server is not None:
                     answer = await self.ask_server()
             except Exception:
-                _logger.warning("The server's numbers are not known", exc_info=True)
+                _logger.warning("The server's numbers could not be read", exc_info=True)
             await self._probe(recorder, is_first=is_first)
             now = time.monotonic()
             if answer is not None:
-                recorder.server, heard_at = answer, now
-            elif not is_first or now - heard_at > ANSWER_LASTS:
+                recorder.server, answered_at = answer, now
+            elif not is_first or now - answered_at > SERVER_NUMBERS_LIFETIME:
                 recorder.server = NOT_KNOWN
 
 
-# A process that was forked has its parent's file open, and so would keep it locked when that ends.
+# A forked process inherits its parent's open file, and would keep it locked after the parent's end.
 _COUNTING: "weakref.WeakSet[Telemetry]" = weakref.WeakSet()
 
 

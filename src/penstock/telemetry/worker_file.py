@@ -1,4 +1,4 @@
-"""One worker's file: written by its process, read by the others, and locked while that lives."""
+"""One worker's file: written by its process, locked while that is alive, read by all workers."""
 
 import contextlib
 import mmap
@@ -54,20 +54,24 @@ if sys.platform != "win32":
 
 
 IS_POSSIBLE = sys.platform != "win32"
-"""Whether there are such locks."""
+"""Whether the system has locks that end with their process."""
 
 
 def lock(descriptor: int) -> None:
-    """Lock a file that nobody else has locked."""
+    """Lock a file, waiting for its lock if necessary.
+
+    Args:
+        descriptor: Descriptor of the open file.
+    """
     fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
 def try_lock(descriptor: int, *, is_shared: bool = False) -> bool:
-    """Lock a file unless somebody else has; return whether that worked.
+    """Lock a file unless it is locked already, and return whether that worked.
 
     Args:
-        descriptor: Of the open file.
-        is_shared: Whether others may have it locked in this way as well.
+        descriptor: Descriptor of the open file.
+        is_shared: Whether other processes may hold a shared lock at the same time.
     """
     kind = fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX
     try:
@@ -78,35 +82,35 @@ def try_lock(descriptor: int, *, is_shared: bool = False) -> bool:
 
 
 def unlock(descriptor: int) -> None:
-    """Unlock a file, also for a process that was forked meanwhile and has it open as well."""
+    """Unlock a file, also on behalf of forked processes that have inherited it."""
     fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
-# Windows has neither, nor anything that they would help against.
+# Windows has neither flag, and no need of them.
 _UNTRUSTING = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 class UnusableFileError(OSError):
-    """A file is not what it should be; the message says in what way."""
+    """A file is not a valid worker's file; the message says why."""
 
 
 def open_own(path: Path, flags: int = os.O_RDONLY) -> int:
-    """Open a regular file of this user's.
+    """Open a regular file that belongs to this user.
 
     Args:
-        path: Where it is.
+        path: Path of the file.
         flags: As for ``os.open``.
 
     Returns:
-        Its descriptor.
+        The descriptor.
 
     Raises:
-        UnusableFileError: Something else is there, or another user's.
-        FileNotFoundError: Nothing is there, and ``O_CREAT`` is not among the flags.
+        UnusableFileError: It is not a regular file, or belongs to another user.
+        FileNotFoundError: It does not exist, and ``O_CREAT`` is not among the flags.
         OSError: It cannot be opened.
     """
     try:
-        _check(path.lstat())  # a device may do something as soon as it is opened
+        _check(path.lstat())  # opening a device may have effects
     except FileNotFoundError:
         if not flags & os.O_CREAT:
             raise
@@ -120,15 +124,16 @@ def open_own(path: Path, flags: int = os.O_RDONLY) -> int:
 
 
 def read_own(path: Path, size: int, sizes: range) -> bytes:
-    """Return the beginning of a regular file of this user's.
+    """Return the beginning of a regular file that belongs to this user.
 
     Args:
-        path: Where it is.
-        size: Bytes to read at most.
-        sizes: How many it may have.
+        path: Path of the file.
+        size: Largest number of bytes to read.
+        sizes: Sizes that the file may have.
 
     Raises:
-        OSError: As :func:`open_own`, or it has another size.
+        UnusableFileError: It has another size, is not a regular file or belongs to another user.
+        OSError: It cannot be opened or read.
     """
     with os.fdopen(open_own(path), "rb", buffering=0) as file:
         if (found := os.fstat(file.fileno()).st_size) not in sizes:
@@ -137,7 +142,7 @@ def read_own(path: Path, size: int, sizes: range) -> bytes:
 
 
 def owner_and_mode(found: os.stat_result) -> str:
-    """Return who owns a file or directory and who may use it, in words."""
+    """Return the owner and the mode of a file or directory as a clause."""
     return f"belongs to uid {found.st_uid} and has mode {stat.S_IMODE(found.st_mode):04o}"
 
 
@@ -152,15 +157,15 @@ SUFFIX = ".worker"
 
 
 class WorkerFile:
-    """A mapped file that its worker holds locked for as long as it lives.
+    """A mapped file that its worker keeps locked for as long as it is alive.
 
     Args:
-        path: Where it is.
-        descriptor: Of the open file.
+        path: Path of the file.
+        descriptor: Descriptor of the open file.
 
     Attributes:
-        numbers: Its floats.
-        texts: All of its bytes.
+        numbers: The floats of the file.
+        texts: All bytes of the file.
     """
 
     def __init__(self, path: Path, descriptor: int) -> None:
@@ -172,23 +177,23 @@ class WorkerFile:
 
     @classmethod
     def create(cls, directory: Path, name: str) -> Self:
-        """Make this process's file for one database.
+        """Create this process's file for one database.
 
         Args:
-            directory: Shared by the workers of one service.
-            name: The database's.
+            directory: The directory that the workers of a service share.
+            name: The database's key, with which the file's name begins.
 
         Raises:
-            OSError: It cannot be made, or the disk has no room for it.
+            OSError: It cannot be created, or the disk is full.
         """
         path = directory / f"{name}-{os.getpid()}-{time.time_ns():x}{SUFFIX}"
-        # It gets its name once it is locked: nobody may take it for one that was left behind.
+        # It is renamed once it is locked, so that no reader takes it for an ended worker's.
         unnamed = path.with_suffix(".new")
         descriptor = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             lock(descriptor)
-            # Written and not only made so long: on a full disk, memory without room behind it
-            # ends the process that writes to it.
+            # Written, not only extended: on a full disk, writing to a mapped hole kills the
+            # process.
             with os.fdopen(descriptor, "wb", closefd=False) as empty:
                 empty.write(bytes(LAYOUT.size))
             file = cls(path, descriptor)
@@ -207,10 +212,10 @@ class WorkerFile:
         numbers[LAYOUT.signature] = LAYOUT.version
 
     def close(self, *, is_own: bool = True) -> None:
-        """Let go of the file, which others then take for that of a worker that has ended.
+        """Close and unlock the file; readers then take its worker for ended.
 
         Args:
-            is_own: Whether it is this process's, and not that of the one that forked it.
+            is_own: Whether the file is this process's, and not inherited in a fork.
         """
         if is_own:
             self.numbers[LAYOUT.is_closed] = 1.0
@@ -221,10 +226,10 @@ class WorkerFile:
 
 
 def is_alive(path: Path) -> bool:
-    """Return whether the worker whose file it is still lives: the kernel unlocks it at its end.
+    """Return whether the worker of a file is alive; the kernel unlocks the file at its end.
 
-    Of one whose file cannot be opened that is not known, and it is taken to live. What is no
-    regular file of this user's is no worker's.
+    A worker whose file cannot be opened is taken to be alive. Anything but a regular file of this
+    user is not a worker's.
     """
     try:
         descriptor = open_own(path)
@@ -240,31 +245,31 @@ def is_alive(path: Path) -> bool:
 
 
 LARGEST = 2.0**53
-"""What every number in a file is below; from here on a float does not count by ones."""
+"""Upper limit of every number in a file; above it a float does not count by ones."""
 LATEST = 2.0**33
-"""Unix time, in the year 2242, that no moment in a file is after."""
+"""Upper limit of every Unix time in a file, in the year 2242."""
 
 
 class WorkerReader:
-    """Reads the file of one worker again and again.
+    """Reads the file of one worker repeatedly.
 
     Args:
-        path: Where it is.
+        path: Path of the file.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._history: deque[Sample] = deque(maxlen=SECONDS_KEPT)
-        """Read before, for there is little new each time."""
+        """Samples that were read before; each time only the newest are added."""
         self._seen = 0
 
     def read(self) -> WorkerReading:
-        """Return what it says.
+        """Return the worker's reading.
 
         Raises:
-            FileNotFoundError: It is gone.
-            OSError: It cannot be read.
-            UnusableFileError: It is damaged, of another release, or not a worker's file at all.
+            FileNotFoundError: The file was removed.
+            OSError: The file cannot be read.
+            UnusableFileError: The file is damaged, of another release, or not a worker's file.
         """
         content = _content(self._path, LAYOUT.size)
         texts = memoryview(content)
@@ -299,7 +304,7 @@ class WorkerReader:
 
     def _add(self, sample: Sample) -> None:
         while self._history and self._history[-1].at > sample.at:
-            self._history.pop()  # taken before the clock was set back
+            self._history.pop()  # sampled before the clock was set back
         self._history.append(sample)
 
 
@@ -307,7 +312,9 @@ def read_totals(path: Path) -> Totals:
     """Return what the worker of a file has counted since its start.
 
     Raises:
-        OSError: As :meth:`WorkerReader.read`.
+        FileNotFoundError: The file was removed.
+        OSError: The file cannot be read.
+        UnusableFileError: The file is damaged, of another release, or not a worker's file.
     """
     numbers = memoryview(_content(path, LAYOUT.history * 8)).cast("d")
     pid, is_closed = numbers[LAYOUT.pid], bool(numbers[LAYOUT.is_closed])
@@ -324,10 +331,10 @@ def _content(path: Path, size: int) -> bytes:
 
 
 def _checked(numbers: Sequence[float], below: float = LARGEST) -> Sequence[float]:
-    # Also false for what is not a number.
+    # Also false for NaN.
     if all(0 <= number < below for number in numbers):
         return numbers
-    raise UnusableFileError("it is damaged: one of its numbers is none that a worker writes")
+    raise UnusableFileError("it is damaged: one of its numbers is out of range")
 
 
 def _head(numbers: "memoryview[float]") -> tuple[int, float, int]:

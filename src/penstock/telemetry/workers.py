@@ -1,4 +1,4 @@
-"""The files of all workers: those that live, and what those that ended have left."""
+"""The workers of one database: the files of those that are alive, and the sums of ended ones."""
 
 import contextlib
 import json
@@ -30,39 +30,44 @@ from penstock.telemetry.worker_file import (
     unlock,
 )
 
-__all__ = ["LOCK", "Ended", "Workers", "group_directory", "leave_nothing", "locked"]
+__all__ = ["LOCK", "EndedWorkers", "Workers", "group_directory", "locked", "remove_group"]
 
 LOCK = "lock"
-"""The file that only one reader at a time may have locked."""
+"""Name of the file that one reader at a time may lock."""
 LOCK_SECONDS = 0.05
-"""How long a reader waits for another that is adding up the ended ones; then it goes on without."""
+"""Seconds for which a reader waits for the lock before it continues without."""
 
-LOST = 100
-"""Lost workers that are remembered."""
+MOST_LOST = 100
+"""Largest number of lost workers that are kept."""
 
 LARGEST = 4 * 2**20
-"""Bytes of a file of sums; with the names of ten thousand files it has a tenth of that."""
+"""Largest size of the file of sums, in bytes; with the names of 10,000 files it has a tenth."""
 
 
 @dataclass
-class Ended:
-    """What ended workers of one database have counted, and whose files are in it."""
+class EndedWorkers:
+    """What the ended workers of one database have counted, and which files it includes."""
 
     counters: Counters = field(default_factory=Counters)
     histograms: dict[str, Histogram] = field(default_factory=dict)
     files: set[str] = field(default_factory=set)
     lost: list[tuple[int, float]] = field(default_factory=list)
-    """Who ended without closing the database, and when that was noticed."""
+    """Process numbers of lost workers, and the Unix times at which their loss was noticed."""
 
     def add(self, file: str, worker: Totals) -> None:
-        """Add one worker's, whose file is to go."""
+        """Add the totals of one worker.
+
+        Args:
+            file: Name of its file, which is removed afterwards.
+            worker: What it has counted.
+        """
         self.files.add(file)
         if not worker.is_closed:
-            self.lost = [*self.lost, (worker.pid, time.time())][-LOST:]
+            self.lost = [*self.lost, (worker.pid, time.time())][-MOST_LOST:]
         counters = worker.counters
         self.counters += counters
         wait = worker.histograms["wait"]
-        # What it had not yet brought up to date; see the recorder.
+        # The recorder updates the first bucket once a second; the last second is missing.
         at_once = max(wait.counts[0], counters.checkouts - counters.waits)
         waits = Histogram((at_once, *wait.counts[1:]), wait.seconds)
         for name, histogram in {**worker.histograms, "wait": waits}.items():
@@ -70,11 +75,11 @@ class Ended:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Return what was written before; nothing where there is no file.
+        """Return what was written before; empty when there is no file.
 
         Raises:
             OSError: It cannot be read.
-            UnusableFileError: It was not written by this release, or is damaged.
+            UnusableFileError: It is damaged, or was written by another release.
         """
         try:
             content = read_own(path, LARGEST, range(LARGEST + 1))
@@ -89,13 +94,13 @@ class Ended:
                 [(_count(pid), float(_count(int(at)))) for pid, at in said["lost"]],
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise UnusableFileError("it is damaged, or another release's") from error
+            raise UnusableFileError("it is damaged, or was written by another release") from error
 
     def write(self, path: Path) -> None:
-        """Write it as a whole, before the files go, so that nobody counts anything twice."""
+        """Replace the file of sums, before the added files are removed: none counts twice."""
         self.files = {file for file in self.files if (path.parent / file).exists()}
         new = path.with_name(f"{path.name}.new")
-        new.unlink(missing_ok=True)  # of a worker that was killed here, or a link to elsewhere
+        new.unlink(missing_ok=True)  # left by a worker that was killed here, or a link
         descriptor = open_own(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         with os.fdopen(descriptor, "w") as file:
             json.dump({**asdict(self), "files": sorted(self.files)}, file)
@@ -104,16 +109,18 @@ class Ended:
 
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[bool]:
-    """Keep other readers from adding up the ended workers for the length of a block.
+    """Lock a directory, so that no other reader adds up ended workers during the block.
 
     Args:
-        directory: Where the files are.
+        directory: Directory of the workers' files.
 
     Yields:
-        Whether that worked within a twentieth of a second; not where the lock's file cannot be had.
+        Whether the lock was acquired within ``LOCK_SECONDS``.
     """
     descriptor = None
-    with contextlib.suppress(OSError):  # the directory is gone, its disk full, or another user's
+    with contextlib.suppress(
+        OSError
+    ):  # the directory was removed, is on a full disk or belongs to another user
         descriptor = open_own(directory / LOCK, os.O_RDWR | os.O_CREAT)
     if descriptor is None:
         yield False
@@ -142,14 +149,14 @@ def _count(said: object) -> int:
 
 
 def group_directory(chosen: Path | None) -> Path:
-    """Return the directory of this process's group of workers, made if it is missing.
+    """Return the directory of this process's group of workers, and create it if necessary.
 
     Args:
-        chosen: The setting ``telemetry_dir``; None for one of the user's own, which all children
-            of one parent share: the workers that one supervisor has started.
+        chosen: The setting ``telemetry_dir``; None for a directory of this user that is shared by
+            all children of one parent, the workers of one supervisor.
 
     Raises:
-        OSError: It cannot be made, or another user owns it or could write into it.
+        OSError: It cannot be created, or another user owns it or can write to it.
     """
     if chosen is not None:
         chosen.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -166,35 +173,35 @@ def group_directory(chosen: Path | None) -> Path:
 
 def _base() -> Path:
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    # It may be gone with its session, or another user's, from whom this one has it.
+    # It may have been removed with its session, or be inherited from another user.
     usable = runtime and os.access(runtime, os.W_OK | os.X_OK)
     return Path(runtime if usable else tempfile.gettempdir())
 
 
-def leave_nothing(group: Path) -> None:
-    """Remove a directory that :func:`group_directory` has chosen, if nobody else uses it."""
+def remove_group(group: Path) -> None:
+    """Remove a directory of :func:`group_directory`, unless another worker uses it."""
     if any(path.name != LOCK for path in group.iterdir()):
         return
-    with contextlib.suppress(OSError):  # somebody came meanwhile
+    with contextlib.suppress(OSError):  # another worker has started meanwhile
         (group / LOCK).unlink(missing_ok=True)
         group.rmdir()
         group.parent.rmdir()
 
 
 def _refuse_foreign(directory: Path) -> None:
-    # In a directory that everybody can write to, another user may have come first.
+    # In a directory that is writable for all, another user may have created it.
     found = directory.lstat()
     if stat.S_ISLNK(found.st_mode) and found.st_uid in {0, os.getuid()}:
         found = directory.stat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
         raise PermissionError(
-            f"{directory} is not this user's alone: it {owner_and_mode(found)}. A folder inside "
-            "of it that does not exist yet is made for this user"
+            f"{directory} must belong to this user, and only this user may write to it, but it "
+            f"{owner_and_mode(found)}; choose a directory inside it that does not exist yet"
         )
 
 
 def _sweep(directory: Path) -> None:
-    # Workers may outlive their supervisor, and that of another container is not seen from here.
+    # Workers may outlive their supervisor; one in another container is not visible from here.
     for group in directory.iterdir():
         if group.name.isdecimal() and not (_runs(int(group.name)) or _is_in_use(group)):
             shutil.rmtree(group, ignore_errors=True)
@@ -217,11 +224,11 @@ _logger = logging.getLogger("penstock.telemetry")
 
 
 class Workers:
-    """The workers of one database, from the files that they keep in one directory.
+    """The workers of one database, by the files that they keep in one directory.
 
     Args:
-        directory: Where.
-        key: What their files' names begin with.
+        directory: The directory.
+        key: The beginning of their files' names.
     """
 
     def __init__(self, directory: Path, key: str) -> None:
@@ -230,21 +237,23 @@ class Workers:
         self._sums = directory / f"{key}.ended"
         self._readers: dict[Path, WorkerReader] = {}
         self._left_out: set[str] = set()
-        """Names of files that cannot be read, of which the log has a line."""
-        self._turn = Lock()
-        """What a reader has read before is for one thread at a time."""
+        """Names of unreadable files that have been logged."""
+        self._lock = Lock()
+        """Guards the readers, which one thread at a time may use."""
 
     def read(self, name: str) -> Reading:
-        """Return what those say that can be read; files of ended ones are added up and removed.
+        """Return the reading of all workers; files of ended workers are added up and removed.
+
+        A file that cannot be read is left out, and logged once.
 
         Args:
-            name: What the database is called.
+            name: The database's name in ``install``.
         """
-        with self._turn, locked(self._directory) as is_alone:
+        with self._lock, locked(self._directory) as is_alone:
             while True:
                 before, ended = self._ended(), self._ended()
-                living, dead = self._look(ended)
-                # Who has the lock may have added up one of those that were read, or were not.
+                living, dead = self._read_files(ended)
+                # The holder of the lock may have added up a file before or after it was read.
                 if is_alone or self._ended() == before:
                     break
             if is_alone:
@@ -254,10 +263,10 @@ class Workers:
         return Reading(name, tuple(living), ended.counters, ended.histograms, lost)
 
     def add_up(self, only: Path | None = None) -> None:
-        """Add up and remove the files of ended workers, unless another worker does just now.
+        """Add up and remove the files of ended workers, unless another worker is doing so.
 
         Args:
-            only: The one file to look at; None for all.
+            only: The only file to add up; None for all.
         """
         with locked(self._directory) as is_alone:
             if not is_alone:
@@ -267,21 +276,24 @@ class Workers:
             dead = [path for path in files if not is_alive(path) and self._add(path, ended)]
             self._remove(dead, ended)
 
-    def _ended(self) -> Ended:
+    def _ended(self) -> EndedWorkers:
         try:
-            return Ended.read(self._sums)
+            return EndedWorkers.read(self._sums)
         except OSError as error:
             self._leave_out(self._sums, error)
-            return Ended()
+            return EndedWorkers()
 
-    def _look(self, ended: Ended) -> tuple[list[WorkerReading], list[Path]]:
-        """Return who lives, and the files of those who do not; these are added to the ended."""
+    def _read_files(self, ended: EndedWorkers) -> tuple[list[WorkerReading], list[Path]]:
+        """Return the readings of workers that are alive, and the files of those that have ended.
+
+        The latter are added to ``ended``.
+        """
         living: list[WorkerReading] = []
         dead: list[Path] = []
         known = self._readers
         self._readers = {}
         files = self._files()
-        # Files go at the hands of other workers, too.
+        # Other workers remove files, too.
         self._left_out &= {self._sums.name, *(path.name for path in files)}
         for path in files:
             if not is_alive(path):
@@ -294,8 +306,8 @@ class Workers:
                 self._leave_out(path, error)
         return living, dead
 
-    def _add(self, path: Path, ended: Ended) -> bool:
-        """Add an ended worker's sums to those of the others; return whether its file may go."""
+    def _add(self, path: Path, ended: EndedWorkers) -> bool:
+        """Add an ended worker's totals to ``ended``; return whether its file can be removed."""
         if path.name in ended.files:
             return True
         try:
@@ -308,19 +320,19 @@ class Workers:
     def _leave_out(self, path: Path, error: OSError) -> None:
         if path.name not in self._left_out and not isinstance(error, FileNotFoundError):
             self._left_out.add(path.name)
-            _logger.warning("%s is left out of what is counted: %s", path, error)
+            _logger.warning("Ignored %s in the telemetry: %s", path, error)
 
     def first(self) -> Path | None:
-        """Return the file of the worker that does what only one of them has to."""
+        """Return the file of the worker that does the work of which only one is needed."""
         return next((path for path in self._files() if is_alive(path)), None)
 
     def forget(self) -> None:
-        """Remove what ended workers have left, if none lives."""
+        """Remove everything that ended workers have left, unless a worker is alive."""
         with locked(self._directory) as is_alone:
             if not is_alone or self.first() is not None:
                 return
             for path in self._directory.glob(f"{self._key}[-.]*"):
-                # A worker may have come meanwhile.
+                # A worker may have started meanwhile.
                 if path.suffix != SUFFIX or not is_alive(path):
                     with contextlib.suppress(OSError):  # a directory
                         path.unlink(missing_ok=True)
@@ -328,10 +340,10 @@ class Workers:
     def _files(self) -> list[Path]:
         return sorted(self._directory.glob(f"{self._key}-*{SUFFIX}"))
 
-    def _remove(self, dead: list[Path], ended: Ended) -> None:
+    def _remove(self, dead: list[Path], ended: EndedWorkers) -> None:
         if not dead:
             return
-        with contextlib.suppress(OSError):  # a full disk: they are added up again next time
+        with contextlib.suppress(OSError):  # on a full disk they are added up again next time
             ended.write(self._sums)
             for path in dead:
                 path.unlink(missing_ok=True)

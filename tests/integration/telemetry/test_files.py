@@ -144,8 +144,8 @@ def test_a_process_forked_while_the_ended_are_added_up_does_not_keep_others_from
 async def test_telemetry_that_was_deleted_begins_anew(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("penstock.telemetry.telemetry.ASK_FIRST", 0.01)
-    monkeypatch.setattr("penstock.telemetry.telemetry.ASK_EVERY", 0.01)
+    monkeypatch.setattr("penstock.telemetry.telemetry.FIRST_QUERY_DELAY", 0.01)
+    monkeypatch.setattr("penstock.telemetry.telemetry.QUERY_INTERVAL", 0.01)
     directory = tmp_path / "telemetry"
     async with database_of(database_url, directory) as database:
         shutil.rmtree(directory)

@@ -160,8 +160,8 @@ async def test_of_many_leases_the_oldest_are_told(database_url: str, tmp_path: P
 async def test_a_server_that_is_gone_is_told_without_traffic_and_forgotten_when_it_is_back(
     restartable: RestartablePostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("penstock.telemetry.telemetry.ASK_FIRST", 0.2)
-    monkeypatch.setattr("penstock.telemetry.telemetry.ASK_EVERY", 0.2)
+    monkeypatch.setattr("penstock.telemetry.telemetry.FIRST_QUERY_DELAY", 0.2)
+    monkeypatch.setattr("penstock.telemetry.telemetry.QUERY_INTERVAL", 0.2)
     monkeypatch.setattr("penstock.telemetry.rules.connections.UNREACHABLE_FOR", 1.0)
     url = restartable.server.url()
     async with database_of(url, tmp_path, pool_timeout=0.3, connect_timeout=0.3) as database:

@@ -18,7 +18,7 @@ def database_of(url: str, directory: Path) -> Database:
 async def test_the_servers_own_numbers_are_asked_for_without_a_loan(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("penstock.telemetry.telemetry.ASK_FIRST", 0.1)
+    monkeypatch.setattr("penstock.telemetry.telemetry.FIRST_QUERY_DELAY", 0.1)
     async with database_of(database_url, tmp_path) as database:
         leases = database.telemetry.read().counters.checkouts
 
@@ -32,8 +32,8 @@ async def test_the_servers_own_numbers_are_asked_for_without_a_loan(
 async def test_a_server_that_did_not_say_its_numbers_is_asked_again(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("penstock.telemetry.telemetry.ASK_FIRST", 0.0)
-    monkeypatch.setattr("penstock.telemetry.telemetry.ASK_EVERY", 0.01)
+    monkeypatch.setattr("penstock.telemetry.telemetry.FIRST_QUERY_DELAY", 0.0)
+    monkeypatch.setattr("penstock.telemetry.telemetry.QUERY_INTERVAL", 0.01)
     database = database_of(database_url, tmp_path)
     ask, answers = database.telemetry.ask_server, iter([KeyError("unforeseen"), None])
     assert ask is not None
@@ -51,7 +51,11 @@ async def test_a_server_that_did_not_say_its_numbers_is_asked_again(
 async def test_a_server_that_says_nothing_any_more_is_not_known(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, seconds in {"ASK_FIRST": 0.0, "ASK_EVERY": 0.01, "ANSWER_LASTS": 1.5}.items():
+    for name, seconds in {
+        "FIRST_QUERY_DELAY": 0.0,
+        "QUERY_INTERVAL": 0.01,
+        "SERVER_NUMBERS_LIFETIME": 1.5,
+    }.items():
         monkeypatch.setattr(f"penstock.telemetry.telemetry.{name}", seconds)
     database = database_of(database_url, tmp_path)
     answers = iter([(95.0, 100.0, 0.0, 0.0)])
@@ -68,8 +72,8 @@ async def test_a_server_that_says_nothing_any_more_is_not_known(
 async def test_what_one_worker_was_told_is_forgotten_when_another_one_asks(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("penstock.telemetry.telemetry.ASK_FIRST", 0.0)
-    monkeypatch.setattr("penstock.telemetry.telemetry.ASK_EVERY", 0.01)
+    monkeypatch.setattr("penstock.telemetry.telemetry.FIRST_QUERY_DELAY", 0.0)
+    monkeypatch.setattr("penstock.telemetry.telemetry.QUERY_INTERVAL", 0.01)
 
     def connections(reading: Reading) -> float:
         return reading.now.server_connections

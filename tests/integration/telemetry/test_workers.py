@@ -158,8 +158,8 @@ async def test_sums_never_fall_while_workers_come_and_go(database_url: str, tmp_
 async def test_files_of_workers_that_end_or_are_killed_go_though_nobody_reads(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("penstock.telemetry.telemetry.ASK_FIRST", 0.01)
-    monkeypatch.setattr("penstock.telemetry.telemetry.ASK_EVERY", 0.01)
+    monkeypatch.setattr("penstock.telemetry.telemetry.FIRST_QUERY_DELAY", 0.01)
+    monkeypatch.setattr("penstock.telemetry.telemetry.QUERY_INTERVAL", 0.01)
     async with database_of(database_url, tmp_path) as database:
         for _ in range(3):
             async with database_of(database_url, tmp_path) as ended:
@@ -329,4 +329,4 @@ async def test_a_directory_that_somebody_else_could_write_to_is_refused(
     async with Database.from_url(database_url, environment="testing") as database:
         assert (await database.reader.one(ONE)).one == 1
 
-    assert "is not this user's alone" in caplog.text
+    assert "must belong to this user" in caplog.text

@@ -180,8 +180,8 @@ def test_a_sink_that_fails_breaks_no_statement_and_no_request(
             watch.count("SELECT 1")
 
     assert lines(caplog)[1:] == [
-        "A slow statement could not be reported",
-        "A repeated statement could not be reported",
+        "Could not report a slow statement",
+        "Could not report a repeated statement",
     ]
 
 
