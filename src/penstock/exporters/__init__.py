@@ -1,1 +1,1 @@
-"""What the telemetry says, in the words of others; each file needs the extra of its name."""
+"""Exporters to other monitoring systems; each module needs the extra that it names."""

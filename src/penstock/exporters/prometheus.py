@@ -1,4 +1,4 @@
-"""The telemetry of all workers as Prometheus reads it; needs the extra ``prometheus``."""
+"""Metrics of all workers for Prometheus; needs the extra ``prometheus``."""
 
 import math
 import time
@@ -27,15 +27,15 @@ __all__ = ["BUCKETS", "POOL_LABEL", "TOP_ROUTES", "PoolCollector", "exposition"]
 
 
 POOL_LABEL = "db_client_connection_pool_name"
-"""The label that every metric has: the database's name in ``install``."""
+"""Label of every metric: the database's name in ``install``."""
 TOP_ROUTES = 50
-"""Routes that a scrape tells apart: those that have held connections longest."""
+"""Routes in a scrape: those with the longest total checkout time."""
 RECENT = 60.0
-"""Seconds of the gauges that keep a peak, so that no scrape interval in use misses it."""
+"""Seconds for which a gauge keeps its peak, so that no usual scrape interval misses it."""
 
 _STATE_LABEL = "db_client_connection_state"
 _UNITS = {"s": "seconds", "By": "bytes"}
-"""By the unit of a field, the suffix of its metric's name; a count has none."""
+"""Suffixes of metric names by the unit of the field; counts have none."""
 _POWERS = (6, 8, 10, *range(11, 21), 22, 24, 25, 27)
 BUCKETS: tuple[float, ...] = tuple(BOUNDS[BUCKETS_PER_DOUBLING * power] for power in _POWERS)
 """Upper bounds in seconds of the exported histograms: powers of two of a microsecond, from 64
@@ -43,12 +43,12 @@ microseconds to 134 seconds, all of them among ``BOUNDS``, so that no count is e
 
 
 class PoolCollector(Collector):
-    """All metrics of some databases, for ``registry.register``.
+    """Collects the metrics of databases, for ``registry.register``.
 
     Args:
-        read: Asked at each scrape; one reading for each database.
-        min_idle: By the database's name, the connections that each of its workers keeps ready.
-        clock: Unix time.
+        read: Returns one reading of each database; called at each scrape.
+        min_idle: Connections that each worker keeps ready, by the database's name.
+        clock: Returns Unix time.
     """
 
     def __init__(
@@ -62,20 +62,20 @@ class PoolCollector(Collector):
         self._clock = clock
 
     def describe(self) -> Iterable[Metric]:
-        """Return the metrics without values, reading nothing."""
+        """Return the metrics without values, without a reading."""
         return _metrics([], self._min_idle, 0.0)
 
     def collect(self) -> Iterable[Metric]:
-        """Read, and return the metrics with their values."""
+        """Return the metrics with their values in a new reading."""
         return _metrics(list(self._read()), self._min_idle, self._clock())
 
 
 def exposition(collector: Collector, accept: str) -> tuple[bytes, str]:
-    """Return what a scrape is answered, and its content type.
+    """Return the response body of a scrape, and its content type.
 
     Args:
-        collector: What it is to tell.
-        accept: The request's ``Accept``; text unless that asks for OpenMetrics.
+        collector: Collects the metrics.
+        accept: The request's ``Accept`` header; the format is text unless it asks for OpenMetrics.
     """
     registry = CollectorRegistry()
     registry.register(collector)
@@ -194,7 +194,7 @@ def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
 
 
 def _routes(readings: list[Reading]) -> Iterator[Metric]:
-    # By worker: what they have in common would fall with the end of one of them.
+    # By worker: a sum over the workers would fall when one of them ends.
     labels = [POOL_LABEL, "route", "worker"]
     checkouts = CounterMetricFamily(
         "penstock_route_checkouts", "Checkouts that have ended, by route and worker.", labels=labels
@@ -218,9 +218,9 @@ def _routes(readings: list[Reading]) -> Iterator[Metric]:
 
 
 def _named(workers: Sequence[WorkerReading]) -> Iterator[tuple[str, WorkerReading]]:
-    """Give each worker with its process id, which those of other containers may have as well."""
+    """Yield each worker with a unique name, since containers may share process numbers."""
     seen: Counter[int] = Counter()
-    for worker in workers:  # by their start: the name of one stays when another one comes
+    for worker in workers:  # the oldest first: its name stays when another worker starts
         seen[worker.pid] += 1
         again = seen[worker.pid]
         yield (f"{worker.pid}" if again == 1 else f"{worker.pid}-{again}"), worker

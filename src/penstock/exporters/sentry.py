@@ -1,7 +1,7 @@
-"""Spans and breadcrumbs for Sentry of what runs in the express lane; needs the extra ``sentry``.
+"""Spans and breadcrumbs of the express lane for Sentry; needs the extra ``sentry``.
 
-Sessions need nothing of the kind: Sentry's own integration of SQLAlchemy sees them. The express
-lane speaks to the driver by another way than those that its integrations know.
+Sentry's own SQLAlchemy integration covers sessions. It does not see the express lane, which calls
+the driver directly.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,14 +26,15 @@ _ORIGIN = "auto.db.penstock"
 
 
 def instrument(database: Database) -> Callable[[], None]:
-    """Have Sentry see the statements of the express lane, COPY among them; never a value.
+    """Report the statements of the express lane to Sentry, COPY included, without values.
 
     Args:
-        database: Open or not; once for each, or everything is told twice. Where its express lane
-            runs by sessions, as on other drivers than asyncpg, there is nothing to do.
+        database: The database, open or not. Instrument it once: a second instrumentation reports
+            everything twice. On drivers other than asyncpg the express lane uses sessions, and
+            this does nothing.
 
     Returns:
-        What turns it off again.
+        A function that removes the instrumentation.
     """
     lane: Any = database.lane
     if not isinstance(lane, DriverLane):
@@ -45,7 +46,7 @@ class _Spans:
     """Makes the spans of one database's statements.
 
     Args:
-        name: The database's.
+        name: Name of the database on the server.
     """
 
     def __init__(self, name: str) -> None:
@@ -63,4 +64,4 @@ class _Spans:
             yield span
 
     def succeed(self, span: Any, rows: int | None) -> None:
-        """Leave the span as it is: it has ended with its block."""
+        """Do nothing: the span has ended with its block."""

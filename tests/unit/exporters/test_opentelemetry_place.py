@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import make_url
 
-from penstock.exporters.opentelemetry.conventions import attributes_of, pool_name_of
+from penstock.exporters.opentelemetry import attributes_of, pool_name_of
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from penstock.exporters.opentelemetry.statements import LONGEST_TEXT, describer
+from penstock.exporters.opentelemetry_spans import LONGEST_TEXT, describer
 
 describe = describer("postgresql")
 

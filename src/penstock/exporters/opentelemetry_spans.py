@@ -1,6 +1,11 @@
-"""A span for each statement, without any value of its parameters or errors."""
+"""Spans of statements and of checkouts for OpenTelemetry; they never contain a value.
+
+Names and attributes follow the semantic conventions 1.44.0,
+https://opentelemetry.io/docs/specs/semconv/database/.
+"""
 
 import re
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,16 +18,40 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 from sqlalchemy import Connection, Engine, ExceptionContext, ExecutionContext, event
 
 from penstock.drivers.sql_text import shape
-from penstock.exporters.opentelemetry import conventions as names
+from penstock.pool.events import CheckedOut, CheckoutRejected, PoolEvent
 
-__all__ = ["LONGEST_TEXT", "Described", "SessionSpans", "StatementSpans", "describer"]
+__all__ = [
+    "CHECKOUT",
+    "LONGEST_TEXT",
+    "Described",
+    "PoolSpans",
+    "SessionSpans",
+    "StatementSpans",
+    "describer",
+]
+
+COLLECTION = "db.collection.name"
+NAMESPACE = "db.namespace"
+OPERATION = "db.operation.name"
+BATCH_SIZE = "db.operation.batch.size"
+QUERY_SUMMARY = "db.query.summary"
+QUERY_TEXT = "db.query.text"
+RETURNED_ROWS = "db.response.returned_rows"
+STATUS_CODE = "db.response.status_code"
+SYSTEM = "db.system.name"
+SERVER_ADDRESS = "server.address"
+SERVER_PORT = "server.port"
+ERROR_TYPE = "error.type"
+EXCEPTION = "exception"
+EXCEPTION_TYPE = "exception.type"
+EXCEPTION_STACKTRACE = "exception.stacktrace"
 
 LONGEST_TEXT = 2000
-"""Characters of a statement that are kept."""
-LOOKED_AT = 10_000
-"""Characters in which its table is looked for."""
-REMEMBERED = 500
-"""Statements that are described once, as many as SQLAlchemy keeps compiled."""
+"""Characters of a statement that a span has."""
+SEARCHED_TEXT = 10_000
+"""Characters of a statement that are searched for its table."""
+CACHE_SIZE = 500
+"""Statements whose description is cached, as many as SQLAlchemy keeps compiled."""
 
 _QUOTED_NAME = r'"(?:[^"]|"")*"|`[^`]*`'
 _WORD = re.compile(rf"[()]|(?:{_QUOTED_NAME}|[\w$])(?:\.?(?:{_QUOTED_NAME}|[\w$]))*")
@@ -35,17 +64,17 @@ _BEFORE_THE_TABLE = {
     "MERGE": "INTO",
     "COPY": "COPY",
 }
-"""By what a statement does, the word that its table follows."""
+"""Keywords that precede the table, by operation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """What a span says of its statement.
+    """The description of a statement in its span.
 
     Args:
-        operation: Such as ``SELECT``; empty where there is no word.
-        table: That it reads or writes first; empty where none was found.
-        text: On one line, with ``?`` in the place of each value.
+        operation: Its first keyword, such as ``SELECT``; empty when there is none.
+        table: First table that it reads or writes; empty when none was found.
+        text: The statement on one line, with ``?`` in place of each value.
     """
 
     operation: str
@@ -53,39 +82,43 @@ class Described:
     text: str
 
     def name(self, batch: int) -> str:
-        """Return the span's name, such as ``SELECT users``; empty where nothing is known.
+        """Return the span's name, such as ``SELECT users``; empty when nothing is known.
 
         Args:
-            batch: How many statements there are in one; 0 for the one.
+            batch: Number of parameter sets in a batch; 0 for a single statement.
         """
         words = ("BATCH" if batch > 1 else "", self.operation, self.table)
         return " ".join(word for word in words if word)
 
     def attributes(self, batch: int) -> dict[str, str | int]:
-        """Return the span's attributes, as above."""
-        known: dict[str, str | int] = {names.QUERY_TEXT: self.text}
+        """Return the span's attributes.
+
+        Args:
+            batch: Number of parameter sets in a batch; 0 for a single statement.
+        """
+        known: dict[str, str | int] = {QUERY_TEXT: self.text}
         if name := self.name(batch):
-            known[names.QUERY_SUMMARY] = name
+            known[QUERY_SUMMARY] = name
         if self.operation:
-            known[names.OPERATION] = f"BATCH {self.operation}" if batch > 1 else self.operation
+            known[OPERATION] = f"BATCH {self.operation}" if batch > 1 else self.operation
         if self.table:
-            known[names.COLLECTION] = self.table
+            known[COLLECTION] = self.table
         if batch > 1:
-            known[names.BATCH_SIZE] = batch
+            known[BATCH_SIZE] = batch
         return known
 
 
 def describer(system: str) -> Callable[[str], Described]:
-    """Return what describes the statements of one database, and remembers the recent ones.
+    """Return a cached function that describes the statements of one database.
 
     Args:
-        system: Such as ``postgresql``: where a literal ends is not the same for all.
+        system: Database system, such as ``postgresql``, whose rules for literals apply.
     """
     is_mysql = system in {"mysql", "mariadb"}
 
-    @lru_cache(maxsize=REMEMBERED)
+    @lru_cache(maxsize=CACHE_SIZE)
     def described(sql: str) -> Described:
-        text = shape(sql, is_mysql=is_mysql, longest=LOOKED_AT)
+        text = shape(sql, is_mysql=is_mysql, longest=SEARCHED_TEXT)
         operation, table = _summary(text)
         return Described(operation, table, text[:LONGEST_TEXT])
 
@@ -93,7 +126,7 @@ def describer(system: str) -> Callable[[str], Described]:
 
 
 def _summary(text: str) -> tuple[str, str]:
-    """Return what a statement does, and the first table that it does it to."""
+    """Return the operation of a statement and its first table."""
     words = _outer_words(text)
     operation = next(words, "").strip("(")
     if operation.upper() == "WITH":
@@ -105,16 +138,16 @@ def _summary(text: str) -> tuple[str, str]:
 def _word_after(marker: str, before: str, words: Iterator[str]) -> str:
     for word in words:
         if before.upper() == marker and word.upper() != "ONLY":
-            return word.strip("(")  # a subquery is no table
+            return word.strip("(")  # a subquery, not a table
         if before.upper() == "DISTINCT" and word.upper() == "FROM":
-            before = ""  # of a comparison: IS DISTINCT FROM
+            before = ""  # the comparison IS DISTINCT FROM
         elif word.upper() != "ONLY":
             before = word
     return ""
 
 
 def _outer_words(text: str) -> Iterator[str]:
-    """Return the words outside of parentheses, and each parenthesis that opens there."""
+    """Yield the words outside of parentheses, and each outermost opening parenthesis."""
     depth = 0
     for match in _WORD.finditer(text):
         word = match[0]
@@ -128,25 +161,25 @@ def _outer_words(text: str) -> Iterator[str]:
 
 
 class StatementSpans:
-    """Begins and ends the spans of one database's statements.
+    """Starts and ends the spans of one database's statements.
 
     Args:
-        tracer: Makes them, below the span that is current.
-        attributes: Which each of them has, the system among them.
+        tracer: Starts the spans, as children of the current span.
+        attributes: Attributes of each span, the system among them.
     """
 
     def __init__(self, tracer: Tracer, attributes: Mapping[str, str | int]) -> None:
         self._tracer = tracer
         self._attributes = attributes
-        self._system = str(attributes[names.SYSTEM])
+        self._system = str(attributes[SYSTEM])
         self._describe = describer(self._system)
 
     def begin(self, sql: str, batch: int = 0) -> Span:
-        """Begin a span.
+        """Start a span.
 
         Args:
-            sql: The statement; what is literal in it is left out.
-            batch: How many sets of values it is run for, where that are several.
+            sql: The statement; its literals are left out.
+            batch: Number of parameter sets in a batch; 0 for a single statement.
         """
         described = self._describe(sql)
         return self._tracer.start_span(
@@ -157,46 +190,46 @@ class StatementSpans:
 
     @staticmethod
     def succeed(span: Span, rows: int | None) -> None:
-        """End a span.
+        """End the span of a statement that succeeded.
 
         Args:
-            span: From :meth:`begin`.
-            rows: How many the statement returned; None where it returns none.
+            span: The span from :meth:`begin`.
+            rows: Number of rows that the statement returned; None when it returns no rows.
         """
         if rows is not None:
-            span.set_attribute(names.RETURNED_ROWS, rows)
+            span.set_attribute(RETURNED_ROWS, rows)
         span.end()
 
     @staticmethod
     def fail(span: Span, error: BaseException) -> None:
-        """End a span whose statement has failed.
+        """End the span of a statement that failed.
 
-        An error's message is left out: it may quote a row that was there already.
+        The error's message is left out, because it may quote rows of the database.
 
         Args:
-            span: As above.
-            error: The driver's, whose SQLSTATE is told if it has one.
+            span: The span from :meth:`begin`.
+            error: The driver's error; its SQLSTATE becomes an attribute.
         """
         cause = _drivers_own(error)
         kind = f"{type(cause).__module__}.{type(cause).__qualname__}".removeprefix("builtins.")
         sqlstate = getattr(cause, "sqlstate", None)
         if sqlstate:
-            span.set_attribute(names.STATUS_CODE, sqlstate)
-        span.set_attribute(names.ERROR_TYPE, sqlstate or kind)
+            span.set_attribute(STATUS_CODE, sqlstate)
+        span.set_attribute(ERROR_TYPE, sqlstate or kind)
         stack = "".join(traceback.format_tb(cause.__traceback__))
-        span.add_event(
-            names.EXCEPTION, {names.EXCEPTION_TYPE: kind, names.EXCEPTION_STACKTRACE: stack}
-        )
+        span.add_event(EXCEPTION, {EXCEPTION_TYPE: kind, EXCEPTION_STACKTRACE: stack})
         span.set_status(Status(StatusCode.ERROR, kind))
         span.end()
 
     @contextmanager
     def of(self, sql: str, batch: int = 0) -> Iterator[Span]:
-        """Give a span for the length of a block, which ends it where it does not fail.
+        """Start a span and yield it to a block, which ends it by :meth:`succeed`.
+
+        An error in the block ends the span and is raised again.
 
         Args:
-            sql: As for :meth:`begin`, as is the last.
-            batch: As above.
+            sql: The statement; its literals are left out.
+            batch: Number of parameter sets in a batch; 0 for a single statement.
         """
         span = self.begin(sql, batch)
         try:
@@ -207,16 +240,16 @@ class StatementSpans:
 
 
 def _drivers_own(error: BaseException) -> BaseException:
-    """Return the error that SQLAlchemy's adapter of a driver has put into its own words."""
+    """Return the driver's error behind the error of SQLAlchemy's adapter."""
     is_adapted = type(error).__module__.startswith("sqlalchemy.")
     return error.__cause__ if is_adapted and error.__cause__ else error
 
 
 class SessionSpans:
-    """Listens to an engine's cursors.
+    """Makes a span of each statement of an engine's sessions and connections.
 
     Args:
-        spans: Begins and ends the spans.
+        spans: Starts and ends the spans.
     """
 
     def __init__(self, spans: StatementSpans) -> None:
@@ -229,12 +262,12 @@ class SessionSpans:
         }
 
     def listen_to(self, engine: Engine) -> None:
-        """Make a span of each statement from now on."""
+        """Start making spans of an engine's statements."""
         for name, listener in self._events.items():
             event.listen(engine, name, listener)
 
     def leave(self, engine: Engine) -> None:
-        """Make no more of them."""
+        """Stop making spans of an engine's statements."""
         for name, listener in self._events.items():
             event.remove(engine, name, listener)
 
@@ -273,3 +306,49 @@ class SessionSpans:
 
     def _taken(self, context: ExecutionContext | None) -> Span | None:
         return None if context is None else self._begun.pop(context, None)
+
+
+CHECKOUT = "penstock checkout"
+"""Name of the span of a checkout, for which the conventions have none."""
+
+
+class PoolSpans:
+    """Makes a span of each checkout that waited or failed, in the caller's task.
+
+    Checking out an idle connection takes microseconds and has no span.
+
+    Args:
+        tracer: Starts the spans.
+        attributes: Attributes of each span.
+        clock: Returns Unix time in nanoseconds.
+    """
+
+    def __init__(
+        self,
+        tracer: Tracer,
+        attributes: Mapping[str, str | int],
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._tracer = tracer
+        self._attributes = attributes
+        self._clock = clock
+
+    def __call__(self, event: PoolEvent) -> None:
+        """Make a span of a checkout that has ended."""
+        match event:
+            case CheckedOut(waited) if waited > 0.0:
+                self._span(waited)
+            case CheckoutRejected(why, waited):
+                self._span(waited, why.value)
+            case _:
+                pass
+
+    def _span(self, seconds: float, error: str | None = None) -> None:
+        ended = self._clock()
+        span = self._tracer.start_span(
+            CHECKOUT, attributes=self._attributes, start_time=ended - int(seconds * 1e9)
+        )
+        if error is not None:
+            span.set_attribute(ERROR_TYPE, error)
+            span.set_status(Status(StatusCode.ERROR, f"No connection from the pool: {error}"))
+        span.end(ended)
