@@ -20,7 +20,7 @@ from tests.servers.web import serving
 from penstock import Database
 from penstock.fastapi import install, live_document
 from penstock.telemetry.schema import Counters, Sample
-from penstock.telemetry.snapshot import Reading, WorkerReading
+from penstock.telemetry.reading import Reading, WorkerReading
 
 USERS = "GET /users/{user_id}"
 REPORTS = "GET /reports/{seconds}"
@@ -67,7 +67,7 @@ async def test_an_exhausted_pool_is_seen_and_found(page: Page, service: Service)
 
     await page.until(f"{tile('in-use')} === '16 / 16' && Number({tile('waiting')}) > 0")
     await page.until(has_finding("pool-exhausted"))
-    assert "8 of 8" in await page.text(".finding .evidence")
+    assert "All 8 connections of" in await page.text(".finding .evidence")
     assert "pool-exhausted" in await page.text("#findings-news")
     assert "pool_size" in await page.text(".finding .remedy")
     refused = (await load).count(503)

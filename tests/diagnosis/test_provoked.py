@@ -12,7 +12,7 @@ pytestmark = pytest.mark.timeout(300)
 def test_connections_that_are_all_lent_while_others_wait(provoked: Findings) -> None:
     assert provoked["exhausted"].keys() == {"pool-exhausted"}
     remedy = provoked["exhausted"]["pool-exhausted"]["remedy"]
-    assert remedy.startswith("Shorten the leases, which last about 0.")
+    assert "(now 0." in remedy
     assert "raise pool_size from 2 to" in remedy
 
 
@@ -25,7 +25,7 @@ def test_askers_that_are_turned_away(provoked: Findings) -> None:
     assert provoked["overrun"].keys() == {"shedding"}
     assert provoked["overrun"]["shedding"]["severity"] == "critical"
     remedy = provoked["overrun"]["shedding"]["remedy"]
-    assert remedy.startswith("Shorten the leases, which last about 0.")
+    assert "(now 0." in remedy
     assert "raise pool_size from 2 to" in remedy
 
 
@@ -39,10 +39,9 @@ def test_a_slow_statement_for_which_nobody_has_to_wait(provoked: Findings) -> No
 
 def test_sessions_that_are_never_closed(provoked: Findings) -> None:
     assert provoked["leaking"].keys() == {"connection-leak", "idle-in-transaction"}
-    assert provoked["leaking"]["connection-leak"]["evidence"].startswith(
-        "3 of 3 connections that are checked out have been for longer than leak_after: "
-        "GET /leaking/keep holds 3 of 3, the oldest for "
-    )
+    evidence = provoked["leaking"]["connection-leak"]["evidence"]
+    assert "3 of 3 checked-out connections exceeded leak_after" in evidence
+    assert "GET /leaking/keep now holds 3 of 3 connections" in evidence
 
 
 def test_a_transaction_that_waits_for_something_else(provoked: Findings) -> None:
@@ -94,7 +93,9 @@ def test_a_server_that_refuses_the_user_from_one_moment_on(provoked: Findings) -
 
 def test_others_that_take_most_of_the_servers_connections(provoked: Findings) -> None:
     assert provoked["crowded"].keys() == {"server-connections"}
-    assert "connections are of others" in provoked["crowded"]["server-connections"]["remedy"]
+    assert (
+        "connections belong to other clients" in provoked["crowded"]["server-connections"]["remedy"]
+    )
 
 
 def test_a_pool_that_may_grow_beyond_the_server(provoked: Findings) -> None:
@@ -122,4 +123,4 @@ def test_a_worker_of_which_nothing_is_heard(provoked: Findings) -> None:
     assert provoked["frozen"].keys() == {"event-loop-blocked"}
     found = provoked["frozen"]["event-loop-blocked"]
     assert found["severity"] == "critical"
-    assert found["evidence"].startswith("In 1 of 2 worker(s) the event loop stands still")
+    assert "of 1 of 2 workers" in found["evidence"]

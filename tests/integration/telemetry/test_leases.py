@@ -122,7 +122,7 @@ async def test_the_route_that_leaks_is_named_and_no_other(
         assert found is None
     else:
         assert found is not None
-        assert "GET /leak holds 4 of 4" in found.evidence
+        assert "GET /leak now holds 4 of 4" in found.evidence
         assert "/report" not in f"{found}"
         assert found.severity == "critical"
 

@@ -22,7 +22,7 @@ from penstock.telemetry.rules.connections import OVERFLOW_IDLE
 from penstock.telemetry.rules.rule import LARGEST_POOL
 from penstock.telemetry.schema import HISTOGRAMS, Counters, Sample
 
-__all__ = ["NOW", "Stretch", "finding", "history", "reading", "said", "worker"]
+__all__ = ["NOW", "Stretch", "finding", "history", "numbers", "reading", "said", "worker"]
 
 NOW = 1_732_000_000.0
 PAGE = Path(__file__).parents[3] / "docs" / "findings.md"
@@ -65,6 +65,11 @@ def finding(given: Reading, name: str) -> Finding:
     found = said(given, name)
     assert found is not None, name
     return found
+
+
+def numbers(text: str) -> list[str]:
+    """The numbers in a finding's text, those of seconds with their unit."""
+    return re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?: s\b)?", text)
 
 
 def busy(pid: int, seconds: int = 900) -> WorkerReading:

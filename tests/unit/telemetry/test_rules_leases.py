@@ -29,10 +29,8 @@ def test_loans_that_do_not_come_back_are_found() -> None:
     found = finding(reading(worker(*leaking)), "connection-leak")
 
     assert found.severity is Severity.WARNING
-    assert found.evidence == (
-        "In 1 of 1 worker(s) checked-out connections do not come back: in worker 1 4 of 50 within "
-        "5 minutes, with 300 check-ins to 600 checkouts."
-    )
+    assert "worker 1 is missing 4 of 50" in found.evidence
+    assert "600 checkouts and 300 check-ins" in found.evidence
     assert "Set leak_after to 10" in found.remedy
     assert "reclaim_leaks to true" in found.remedy
 
@@ -123,10 +121,8 @@ def test_leaks_of_before_are_mentioned_without_a_route_that_may_have_nothing_to_
     found = finding(reading(reported), "connection-leak")
 
     assert found.severity is Severity.INFO
-    assert found.evidence == (
-        "3 lease(s) lasted longer than leak_after since the workers started; none that is known "
-        "does just now."
-    )
+    assert found.evidence.startswith("3 connections were checked out for longer than leak_after")
+    assert "GET" not in found.evidence
     assert "reclaim_leaks to true" in found.remedy
 
 
@@ -145,10 +141,9 @@ def test_what_is_out_for_longer_than_leak_after_now_is_told_by_its_route(
     found = finding(reading(holding), "connection-leak")
 
     assert found.severity is severity
-    assert found.evidence == (
-        f"{count} of {count + 2} connections that are checked out have been for longer than "
-        f"leak_after: GET /leak holds {count} of {count + 2}, the oldest for {9.0 + count:.1f} s."
-    )
+    assert f"{count} of {count + 2} checked-out connections exceeded leak_after" in found.evidence
+    assert f" GET /leak now holds {count} of {count + 2} connections" in found.evidence
+    assert found.evidence.endswith(f"the oldest for {9.0 + count:.1f} s.")
 
 
 def test_those_of_workers_that_have_ended_are_not() -> None:
@@ -170,12 +165,11 @@ def test_transactions_that_rest_for_ten_seconds_are_found() -> None:
     found = finding(reading(resting), "idle-in-transaction")
 
     assert found.severity is Severity.WARNING
-    assert (
-        "up to 2 checked-out connection(s) were idle in transaction for 5 s or more"
-        in found.evidence
-    )
+    assert found.evidence.startswith("Up to 2 connections")
     assert "in 10 of the last 60 seconds" in found.evidence
-    assert found.evidence.endswith("Now POST /orders holds 1 of 2, the oldest for 21.0 s.")
+    assert found.evidence.endswith(
+        "POST /orders now holds 1 of 2 connections, the oldest for 21.0 s."
+    )
     assert "idle_in_transaction_session_timeout to 15s" in found.remedy
 
 

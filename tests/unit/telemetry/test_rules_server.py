@@ -4,7 +4,7 @@ import re
 from math import nan
 
 import pytest
-from tests.unit.telemetry.test_rules import Stretch, finding, reading, said, worker
+from tests.unit.telemetry.test_rules import Stretch, finding, numbers, reading, said, worker
 
 from penstock.findings import Severity
 
@@ -47,10 +47,8 @@ def test_a_server_that_has_room_is_not(stretches: list[Stretch]) -> None:
 def test_connections_of_others_are_to_be_looked_for() -> None:
     found = finding(reading(worker((60, server(90)))), "server-connections")
 
-    assert found.remedy == (
-        "70 connections are of others: find out whose in pg_stat_activity, or raise "
-        "max_connections from 100 to 116."
-    )
+    assert found.remedy.startswith("70 connections belong to other clients")
+    assert found.remedy.endswith("or raise max_connections from 100 to 116.")
 
 
 def test_connections_of_the_service_are_to_be_fewer() -> None:
@@ -76,15 +74,10 @@ def test_pools_that_may_open_more_than_the_server_has_are_found() -> None:
     found = finding(given, "pool-exceeds-server")
 
     assert found.severity is Severity.WARNING
-    assert found.evidence == (
-        "The pools of 2 worker(s) may open 100 connections together; the server has 97 "
-        "(max_connections 100 - 3 reserved)."
-    )
+    assert numbers(found.evidence) == ["2", "100", "97", "100", "3"]
     # 80 % of 97 are 77, 38 for each.
-    assert found.remedy == (
-        "Lower max_overflow from 30 to 18 in each worker, or raise max_connections to 128, or put "
-        "PgBouncer in between."
-    )
+    assert found.remedy.startswith("Lower max_overflow from 30 to 18")
+    assert "raise max_connections to 128" in found.remedy
 
 
 @pytest.mark.parametrize(
@@ -143,21 +136,21 @@ def test_a_replica_that_is_behind_by_bytes_is_found() -> None:
     found = finding(reading(worker((40, lag(40 * MIB, 3.0)))), "replica-lag")
 
     assert found.severity is Severity.WARNING
-    assert "has not replayed 40.0 MiB, about 3 s, for 40 s" in found.evidence
-    assert "max_standby_streaming_delay to 10s" in found.remedy
+    assert "40.0 MiB (about 3 s)" in found.evidence
+    assert "max_standby_streaming_delay should be 10s" in found.remedy
     assert "wal_keep_size to 80MB" in found.remedy
 
 
 def test_a_replica_that_is_behind_by_time_and_bytes_is_found() -> None:
     found = finding(reading(worker((40, lag(1.0, 11.0)))), "replica-lag")
 
-    assert "0.0 MiB, about 11 s" in found.evidence
+    assert "0.0 MiB (about 11 s)" in found.evidence
 
 
 def test_what_is_not_known_of_the_time_is_not_said() -> None:
     found = finding(reading(worker((40, lag(20 * MIB)))), "replica-lag")
 
-    assert "has not replayed 20.0 MiB, for 40 s" in found.evidence
+    assert numbers(found.evidence) == ["40 s", "20.0"]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,16 @@
 from dataclasses import replace
 
 import pytest
-from tests.unit.telemetry.test_rules import NOW, Stretch, finding, history, reading, said, worker
+from tests.unit.telemetry.test_rules import (
+    NOW,
+    Stretch,
+    finding,
+    history,
+    numbers,
+    reading,
+    said,
+    worker,
+)
 
 from penstock.findings import Severity
 from penstock.telemetry.reading import Reading
@@ -22,17 +31,14 @@ def test_a_worker_that_does_most_is_found() -> None:
     found = finding(rates(210, 50, 40), "worker-imbalance")
 
     assert found.severity is Severity.INFO
-    assert found.evidence == (
-        "Of 300 checkouts a second worker 1 does 210 and worker 3 40, where 100 would be fair "
-        "among 3; 0 had to wait within the last minute."
-    )
+    assert numbers(found.evidence) == ["300", "1", "210", "3", "40", "3", "100", "0"]
     assert "keepalive_requests 1000" in found.remedy
 
 
 def test_a_worker_that_does_nothing_is_found() -> None:
     found = finding(rates(110, 10), "worker-imbalance")
 
-    assert "worker 1 does 110 and worker 2 10, where 60 would be fair" in found.evidence
+    assert numbers(found.evidence) == ["120", "1", "110", "2", "10", "2", "60", "0"]
 
 
 def test_it_matters_more_where_somebody_waits() -> None:
@@ -72,10 +78,7 @@ def test_a_loop_that_is_late_thrice_is_found() -> None:
     found = finding(reading(worker(*[(10, {}), (1, {"loop_late": 0.4})] * 3)), "event-loop-blocked")
 
     assert found.severity is Severity.WARNING
-    assert found.evidence == (
-        "In 1 of 1 worker(s) the event loop was blocked for longer than 0.2 s within the last "
-        "minute, 3 time(s) in one worker, for 0.40 s at most."
-    )
+    assert numbers(found.evidence) == ["0.2 s", "3", "0.40 s"]
     assert "loop.slow_callback_duration to 0.2" in found.remedy
 
 
@@ -84,7 +87,7 @@ def test_a_loop_that_is_very_late_once_is_found() -> None:
         reading(worker((9, {}), (1, {"loop_late": 1.6}), (9, {}))), "event-loop-blocked"
     )
 
-    assert "1 time(s) in one worker, for 1.60 s at most" in found.evidence
+    assert numbers(found.evidence) == ["0.2 s", "1", "1.60 s"]
     assert "loop.slow_callback_duration to 0.8" in found.remedy
 
 
@@ -112,7 +115,7 @@ def test_a_worker_of_which_nothing_is_heard_is_found() -> None:
     found = finding(reading(worker((60, {})), worker(samples=silent, pid=77)), "event-loop-blocked")
 
     assert found.severity is Severity.CRITICAL
-    assert "nothing was heard of 77 for up to 11 s" in found.evidence
+    assert numbers(found.evidence) == ["1", "2", "77", "11 s"]
     assert "py-spy dump --pid 77" in found.remedy
 
 
@@ -129,12 +132,8 @@ def test_a_worker_that_was_lost_is_told_for_15_minutes() -> None:
 
     one = finding(lost(NOW - 12), "worker-lost")
     assert one.severity is Severity.WARNING
-    assert one.evidence == (
-        "Worker 100 ended without closing its database, as when it is killed or crashes: that was "
-        "noticed 12 s ago."
-    )
+    assert numbers(one.evidence) == ["100", "12 s"]
     several = finding(lost(NOW - 900, NOW - 899, NOW - 5), "worker-lost")
-    assert several.evidence.startswith("Worker 102 ended")
-    assert several.evidence.endswith("5 s ago, the newest of 2 within 15 minutes.")
+    assert numbers(several.evidence) == ["102", "5 s", "2", "15"]
     assert said(lost(NOW - 900), "worker-lost") is None
     assert said(lost(), "worker-lost") is None

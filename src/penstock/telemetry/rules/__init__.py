@@ -1,4 +1,4 @@
-"""Diagnosis by rule: what a reading says is wrong, why, and what to do."""
+"""Diagnosis by rules: what is wrong according to a reading, and what to do about it."""
 
 from penstock.telemetry.rules.rule import Rule
 from penstock.telemetry.rules.rulebook import RULES, find

@@ -1,4 +1,4 @@
-"""Rules about connections that do not live as long as they should, or cannot be opened."""
+"""Rules about connections that end too early or cannot be opened."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -10,8 +10,9 @@ from penstock.telemetry.rules.rule import (
     SETTLED_AGE,
     bounded,
     moment,
-    of_workers,
+    number_of,
     recent,
+    workers_of,
 )
 from penstock.telemetry.schema import Sample
 
@@ -21,29 +22,29 @@ STALE_WINDOW = 300
 """Seconds within which dead connections are counted."""
 
 STALE = 3
-"""Dead connections that are too many to be an accident."""
+"""Dead connections that make a finding."""
 
 STALE_SHARE = 0.1
-"""Share of dead ones among those closed; the others were replaced in time."""
+"""Share of dead connections, of all that were closed, that makes a finding."""
 
 STALE_SPREAD = 30.0
-"""Seconds from the first to the last. Those of a server that is restarted die together."""
+"""Seconds from the first death to the last; at a restart of the server they die together."""
 
 RECYCLE_SHARE = 0.75
-"""Share of a connection's expected life after which it is replaced, as for the known proxies."""
+"""The proposed ``pool_recycle``, as a share of a connection's expected life."""
 
 SHORT_LIVED = 10
-"""Short-lived connections within a minute below which the size of the pool does not matter."""
+"""Least number of short-lived connections within a minute, whatever the size of the pool."""
 
 SHORT_LIVED_SECONDS = 3
-"""Different seconds in which they are closed. A pool that is made smaller closes them in one."""
+"""Different seconds in which they must be closed; resizing a pool closes them in one."""
 
 OVERFLOW_IDLE = 60
-"""Seconds: the default of ``overflow_idle`` and the age up to which a connection is short-lived."""
+"""Default of ``overflow_idle`` in seconds, and the age up to which a connection is short-lived."""
 
 
 def stale_connections(reading: Reading) -> Finding | None:
-    """Connections are found dead again and again."""
+    """Return a finding if connections are repeatedly found dead."""
     windows = [recent(reading, worker, STALE_WINDOW) for worker in reading.workers]
     deaths = sorted(sample.at for window in windows for sample in window if sample.died)
     died = sum(sample.died for sample in chain.from_iterable(windows))
@@ -61,19 +62,21 @@ def stale_connections(reading: Reading) -> Finding | None:
         id="stale-connections",
         severity=Severity.WARNING,
         evidence=(
-            f"{died} of {closed} connections that were closed within {STALE_WINDOW // 60} minutes "
-            f"had died, over {deaths[-1] - deaths[0]:.0f} s. With {kept:.0f} open on average, one "
-            f"lives for about {life:.0f} s before the server, or what is in between, drops it."
+            f"{died} of {number_of(closed, 'connection')} closed within {STALE_WINDOW // 60} "
+            f"minutes were found dead, over {deaths[-1] - deaths[0]:.0f} s. With {kept:.0f} open "
+            f"on average, a connection lives for about {life:.0f} s before the server or a proxy "
+            "drops it."
         ),
         remedy=(
-            f"Set pool_recycle to {recycle} and keepalive to {min(120, recycle // 2)}, or proxy to "
-            "what stands between the service and the server, which sets both by its idle limit."
+            f"Set pool_recycle to {recycle} and keepalive to {min(120, recycle // 2)}. If a known "
+            "proxy is between the service and the server, set proxy, which derives both from its "
+            "idle timeout."
         ),
     )
 
 
 def short_lived_connections(reading: Reading) -> Finding | None:
-    """Connections are opened and closed again within a minute, one after the other."""
+    """Return a finding if many connections are closed within a minute of being opened."""
     storms = [
         window
         for worker in reading.workers
@@ -87,23 +90,23 @@ def short_lived_connections(reading: Reading) -> Finding | None:
         id="short-lived-connections",
         severity=Severity.WARNING,
         evidence=(
-            f"{of_workers(len(storms), reading)} connections live for less than a minute: "
-            f"{_short_lived(worst)} were closed that young within the last minute, at a pool_size "
-            f"of {size} with up to {most} checked out at once."
+            f"Connections of {workers_of(len(storms), reading)} live for less than a minute: "
+            f"{_short_lived(worst)} were closed within the last minute, with pool_size {size} and "
+            f"up to {most} checked out at once."
         ),
         remedy=(
             f"Raise pool_size from {size} to {min(most, LARGEST_POOL)}, or set overflow_idle to "
             f"{OVERFLOW_IDLE} or more."
             if most > size
-            else f"Set overflow_idle and pool_recycle to {OVERFLOW_IDLE} or more, and look for "
-            "what invalidates connections: the pool is large enough."
+            else f"Set overflow_idle and pool_recycle to {OVERFLOW_IDLE} or more, and find "
+            "the code that invalidates connections; the pool is large enough."
         ),
     )
 
 
 def _is_storm(window: list[Sample], size: int) -> bool:
     seconds = sum(1 for sample in window if sample.short_lived)
-    # Without a size there is no pool that could keep them.
+    # With pool_size 0 the pool keeps no connection.
     return (
         size > 0
         and max(size, SHORT_LIVED) <= _short_lived(window)
@@ -116,33 +119,33 @@ def _short_lived(window: list[Sample]) -> int:
 
 
 STORM_SECONDS = 10.0
-"""Seconds within which connections are opened that the pool does not keep."""
+"""Seconds within which opened connections that the pool does not keep are counted."""
 
 FAILURE_WINDOW = 120
-"""Seconds within which attempts fail again and again: the pool waits for up to 30 s between two."""
+"""Seconds within which failed attempts are counted; the pool pauses for up to 30 s between two."""
 
 FAILURE_SECONDS = 4
-"""Different seconds with a failed attempt that make it again and again."""
+"""Different seconds with a failed attempt that make a finding."""
 
 FAILURE_SPREAD = 10.0
-"""Seconds from the first to the last. A server is restarted within less."""
+"""Seconds from the first failure to the last; a server restarts in less."""
 
 SHORTEST_LIFE = 600
-"""Seconds; the shortest ``pool_recycle`` of any profile."""
+"""Shortest ``pool_recycle`` of any profile, in seconds."""
 
-# Times by which opening may take longer than 99 % of them did.
-_CONNECT_PATIENCE = 3
+# The proposed connect_timeout, as a multiple of the 99th percentile.
+_CONNECT_TIMEOUT_FACTOR = 3
 
 
 UNREACHABLE_FOR = 10.0
-"""Seconds from the first failure to the newest sample. A server is restarted within less."""
+"""Seconds from the first failure to the newest sample; a server restarts in less."""
 
 UNREACHABLE_ATTEMPTS = 2
-"""Attempts that failed since one succeeded. Without traffic one is made each 15 seconds."""
+"""Failed attempts since the last success; without traffic the pool tries every 15 seconds."""
 
 
 def server_unreachable(reading: Reading) -> Finding | None:
-    """No connection can be opened, whether somebody needs one or not."""
+    """Return a finding if no connection can be opened, with or without traffic."""
     now = moment(reading)
     failing = [
         worker
@@ -158,19 +161,19 @@ def server_unreachable(reading: Reading) -> Finding | None:
         id="server-unreachable",
         severity=Severity.CRITICAL,
         evidence=(
-            f"{of_workers(len(failing), reading)} no connection could be opened for "
+            f"No connection of {workers_of(len(failing), reading)} could be opened for "
             f"{now - first.unreachable:.0f} s: {attempts} attempts failed ({first.fault})."
         ),
         remedy=(
-            "Look whether the server runs and is reached from this machine, and whether it accepts "
-            "the user: the log and database.pool.last_open_error have the driver's whole error. "
-            "The pool connects by itself as soon as it can."
+            "Check that the server is running, that this machine can reach it and that it accepts "
+            "the user; the log and database.pool.last_open_error have the driver's error. The "
+            "pool reconnects as soon as it can."
         ),
     )
 
 
 def connect_storm(reading: Reading) -> Finding | None:
-    """Connections are opened in masses, or attempts to open one fail again and again."""
+    """Return a finding if connections are opened in bursts, or attempts keep failing."""
     return (not server_unreachable(reading) and _failures(reading)) or _storm(reading)
 
 
@@ -187,18 +190,18 @@ def _failures(reading: Reading) -> Finding | None:
     if failures <= opened:
         return None
     usual = reading.histogram("create").quantile(0.99)
-    patience = bounded(usual * _CONNECT_PATIENCE, 10, 120)
+    timeout = bounded(usual * _CONNECT_TIMEOUT_FACTOR, 10, 120)
     return Finding(
         id="connect-storm",
         severity=Severity.CRITICAL,
         evidence=(
             f"{failures} attempts to open a connection failed within {FAILURE_WINDOW} s, in "
-            f"{len(failed)} different seconds, and {opened} succeeded."
+            f"{len(failed)} different seconds; {opened} succeeded."
         ),
         remedy=(
-            "The reason is what requests failed with, and database.pool.last_open_error: the "
-            "server is down, full, or refuses the user. If it is slow only, set connect_timeout "
-            f"to {patience}."
+            "The errors of the failed requests and database.pool.last_open_error give the reason: "
+            "the server is down, has no connections left or rejects the user. If it is only slow, "
+            f"set connect_timeout to {timeout}."
         ),
     )
 
@@ -208,7 +211,7 @@ def _storm(reading: Reading) -> Finding | None:
     for worker in reading.workers:
         samples = recent(reading, worker, 60)
         settled = [sample for sample in samples if sample.at - worker.started >= SETTLED_AGE]
-        if (lost := _opened_in_vain(settled)) > worker.now.size > 0:
+        if (lost := _opened_without_growth(settled)) > worker.now.size > 0:
             storms.append((lost, samples))
     if not storms:
         return None
@@ -219,19 +222,19 @@ def _storm(reading: Reading) -> Finding | None:
         id="connect-storm",
         severity=Severity.WARNING,
         evidence=(
-            f"{of_workers(len(storms), reading)} connections are opened in masses: {lost} within "
-            f"{STORM_SECONDS:.0f} s that made the pool no larger, at a pool_size of {size}."
+            f"Connections of {workers_of(len(storms), reading)} are opened in bursts: {lost} "
+            f"within {STORM_SECONDS:.0f} s that did not enlarge the pool, with pool_size {size}."
         ),
         remedy=(
             f"Unless the server was restarted, {larger if most > size else ''}set overflow_idle to "
-            f"{OVERFLOW_IDLE} or more, pool_recycle to {SHORTEST_LIFE} or more, and look at what "
-            "else closes connections."
+            f"{OVERFLOW_IDLE} or more, pool_recycle to {SHORTEST_LIFE} or more, and find "
+            "what else closes connections."
         ),
     )
 
 
-def _opened_in_vain(samples: Sequence[Sample]) -> int:
-    """The most connections opened within ``STORM_SECONDS``, less those by which the pool grew."""
+def _opened_without_growth(samples: Sequence[Sample]) -> int:
+    """Return the most connections opened within ``STORM_SECONDS``, less the growth of the pool."""
     most = 0
     for index, first in enumerate(samples):
         opened = 0

@@ -1,52 +1,59 @@
-"""Rules about those who wait for a connection, or get none."""
+"""Rules about waiting for a connection, an exhausted pool and rejected requests."""
 
 from collections.abc import Sequence
 from itertools import pairwise
 
 from penstock.findings import Finding, Severity
 from penstock.telemetry.reading import Reading, WorkerReading
-from penstock.telemetry.rules.rule import holders, larger_pool, moment, of_workers, recent
+from penstock.telemetry.rules.rule import (
+    holders,
+    larger_pool,
+    moment,
+    number_of,
+    recent,
+    workers_of,
+)
 from penstock.telemetry.schema import Sample
 
 __all__ = ["checkout_latency", "pool_exhausted", "shedding"]
 
 LATENCY = 0.5
-"""Seconds that the wait for a connection may last on average (SPEC T20)."""
+"""Longest acceptable mean wait for a connection, in seconds."""
 
 LATENCY_SUSTAINED = 120
-"""Seconds for which it has to last longer than that (SPEC T20)."""
+"""Seconds for which the mean wait must exceed it."""
 
 SLOW_SHARE = 0.9
-"""Share of those seconds in which it has to, of all in which somebody asked. One in ten is granted
-to a queue that was empty at the moment at which it was looked at."""
+"""Share of these seconds, of all with requests, in which it must. The rest allows for samples that
+were taken while the queue was empty."""
 
 LONGEST_PAUSE = 30
-"""Seconds that may pass without such a second, because nobody asked or no sample was taken."""
+"""Longest gap between two such seconds, without requests or without samples."""
 
 BUSY_SHARE = 0.9
-"""Share of the connections that are open, above which more of them would help who waits."""
+"""Share of open connections above which a larger pool would help."""
 
 EXHAUSTED_SAMPLES = 5
-"""Samples in a row at which every connection was out. A peak of a second is in one or two."""
+"""Samples in a row in which every connection is checked out; a peak of 1 s is in one or two."""
 
 LONGEST_GAP = 3.0
-"""Seconds between two samples that still count as in a row: one may be missed, or late."""
+"""Seconds between two samples that still count as in a row; one may be missing or late."""
 
-REFUSAL_SECONDS = 10
-"""Of the last 30 seconds, those with a refusal that make it a state and not an accident."""
+REJECTION_SECONDS = 10
+"""Seconds with a rejection, of the last 30, that make a finding."""
 
-REFUSAL_SHARE = 0.01
-"""Share of refused callers within a minute that is too many: what an objective of 99 % leaves."""
+REJECTION_SHARE = 0.01
+"""Largest acceptable share of rejected requests within a minute, for an objective of 99 %."""
 
-REFUSALS_AT_LEAST = 10
-"""Refusals, and five different seconds of them, below which a share says nothing."""
+LEAST_REJECTIONS = 10
+"""Rejections, in five different seconds, below which their share is not significant."""
 
-REFUSAL_CRITICAL = 0.1
-"""Share of refused callers that makes it critical."""
+REJECTION_CRITICAL = 0.1
+"""Share of rejected requests above which the finding is critical."""
 
 
 def checkout_latency(reading: Reading) -> Finding | None:
-    """Somebody has waited too long for a connection, for two minutes."""
+    """Return a finding if requests have waited too long for a connection for two minutes."""
     slow = [found for worker in reading.workers if (found := _slow_for_long(reading, worker))]
     if not slow:
         return None
@@ -54,13 +61,14 @@ def checkout_latency(reading: Reading) -> Finding | None:
     mean = sum(map(_wait, worst)) / len(worst)
     longest = max(sample.wait_longest for sample in worst)
     checked_out = sum(sample.checked_out for sample in worst) / len(worst)
+    limit = worst[-1].limit
     return Finding(
         id="checkout-latency",
         severity=Severity.CRITICAL,
         evidence=(
-            f"{of_workers(len(slow), reading)} callers have waited for longer than {LATENCY} s for "
-            f"{LATENCY_SUSTAINED} s: {mean:.2f} s on average, {longest:.2f} s at most, with "
-            f"{checked_out:.0f} of {worst[-1].limit or 'any number of'} connections checked out."
+            f"Requests of {workers_of(len(slow), reading)} have waited {mean:.2f} s for a "
+            f"connection on average, {longest:.2f} s at most, for {LATENCY_SUSTAINED} s, with "
+            f"{checked_out:.0f}{f' of {limit}' if limit else ''} connections checked out."
             f"{holders(reading, worst)}"
         ),
         remedy=_relief(reading, worst),
@@ -68,7 +76,7 @@ def checkout_latency(reading: Reading) -> Finding | None:
 
 
 def pool_exhausted(reading: Reading) -> Finding | None:
-    """Every connection of a worker was checked out for a while, and somebody waited."""
+    """Return a finding if every connection of a worker was checked out while requests waited."""
     runs = [_longest_run(recent(reading, worker, 60)) for worker in reading.workers]
     runs = [run for run in runs if len(run) >= EXHAUSTED_SAMPLES]
     if not runs:
@@ -80,10 +88,9 @@ def pool_exhausted(reading: Reading) -> Finding | None:
         id="pool-exhausted",
         severity=Severity.CRITICAL if longest > LATENCY else Severity.WARNING,
         evidence=(
-            f"{of_workers(len(runs), reading)} every connection was checked out, "
-            f"{worst[-1].limit} of {worst[-1].limit}, at {len(worst)} samples in a row "
-            "within the last minute; up to "
-            f"{waiting} caller(s) waited, {longest:.2f} s at most."
+            f"All {number_of(worst[-1].limit, 'connection')} of {workers_of(len(runs), reading)} "
+            f"were checked out for {len(worst)} s; {number_of(waiting, 'request')} waited, the "
+            f"longest {longest:.2f} s."
             f"{holders(reading, worst)}"
         ),
         remedy=larger_pool(reading, worst),
@@ -91,28 +98,28 @@ def pool_exhausted(reading: Reading) -> Finding | None:
 
 
 def shedding(reading: Reading) -> Finding | None:
-    """Callers are refused again and again."""
+    """Return a finding if many requests got no connection."""
     windows = [found for worker in reading.workers if (found := recent(reading, worker, 60))]
-    refused = sum(_refusals(sample) for window in windows for sample in window)
-    if not refused:
+    rejected = sum(_rejections(sample) for window in windows for sample in window)
+    if not rejected:
         return None
-    asked = refused + sum(sample.checkouts for window in windows for sample in window)
-    share = refused / asked
+    requests = rejected + sum(sample.checkouts for window in windows for sample in window)
+    share = rejected / requests
     last = [recent(reading, worker, 30) for worker in reading.workers]
-    sustained = _seconds_of_refusal(last) >= REFUSAL_SECONDS
-    many = refused >= REFUSALS_AT_LEAST and _seconds_of_refusal(windows) >= REFUSALS_AT_LEAST // 2
-    if not sustained and not (many and share > REFUSAL_SHARE):
+    sustained = _rejecting_seconds(last) >= REJECTION_SECONDS
+    many = rejected >= LEAST_REJECTIONS and _rejecting_seconds(windows) >= LEAST_REJECTIONS // 2
+    if not sustained and not (many and share > REJECTION_SHARE):
         return None
-    worst = max(windows, key=lambda window: sum(map(_refusals, window)))
+    worst = max(windows, key=lambda window: sum(map(_rejections, window)))
     return Finding(
         id="shedding",
-        severity=Severity.CRITICAL if share > REFUSAL_CRITICAL else Severity.WARNING,
+        severity=Severity.CRITICAL if share > REJECTION_CRITICAL else Severity.WARNING,
         evidence=(
-            f"{refused} of {asked} callers ({share:.1%}) got no connection within the last minute, "
-            f"in {_seconds_of_refusal(last)} of the last 30 seconds: they were rejected, or "
-            f"their pool_timeout passed.{holders(reading, worst)}"
+            f"{rejected} of {requests} requests ({share:.1%}) got no connection within the last "
+            f"minute, in {_rejecting_seconds(last)} of the last 30 seconds: the pool rejected "
+            f"them, or pool_timeout expired.{holders(reading, worst)}"
         ),
-        remedy=_relief(reading, [sample for sample in worst if _refusals(sample)]),
+        remedy=_relief(reading, [sample for sample in worst if _rejections(sample)]),
     )
 
 
@@ -123,28 +130,28 @@ def _slow_for_long(reading: Reading, worker: WorkerReading) -> list[Sample]:
     within = [sample for sample in samples if sample.at > since]
     slow = [sample for sample in within if _wait(sample) > LATENCY]
     before = [sample.at for sample in samples if sample.at <= since and _wait(sample) > LATENCY]
-    asked = sum(1 for sample in within if sample.checkouts or sample.waiting)
-    if not before or not slow or len(slow) < asked * SLOW_SHARE:
+    busy = sum(1 for sample in within if sample.checkouts or sample.waiting)
+    if not before or not slow or len(slow) < busy * SLOW_SHARE:
         return []
     seconds = [before[-1], *(sample.at for sample in slow), until]
     return slow if max(b - a for a, b in pairwise(seconds)) <= LONGEST_PAUSE else []
 
 
 def _wait(sample: Sample) -> float:
-    """The mean wait of who was served after one; where nobody was, that of who still waits."""
+    """Return the mean wait of a second; without one that ended, the longest that has not."""
     if sample.waits:
         return sample.wait_seconds / sample.waits
     return sample.wait_longest if sample.waiting else 0.0
 
 
 def _relief(reading: Reading, samples: Sequence[Sample]) -> str:
-    # One that is idle just now was checked out between two samples, or nobody would have waited.
+    # A connection that is idle in a sample was checked out between two, or nothing would wait.
     are_open = sum(sample.checked_in + sample.checked_out for sample in samples)
     if 0 < sum(sample.limit for sample in samples) * BUSY_SHARE <= are_open:
         return larger_pool(reading, samples)
     return (
-        "There is room for more connections, but they are not open in time: set min_idle to "
-        f"{max(1, samples[-1].size)}, which keeps them ready."
+        "The pool may open more connections, but does not open them in time: set min_idle to "
+        f"{max(1, samples[-1].size)} to keep them ready."
     )
 
 
@@ -160,9 +167,9 @@ def _longest_run(samples: Sequence[Sample]) -> list[Sample]:
     return max(runs, key=len)
 
 
-def _refusals(sample: Sample) -> int:
+def _rejections(sample: Sample) -> int:
     return sample.shed + sample.timeouts
 
 
-def _seconds_of_refusal(windows: Sequence[Sequence[Sample]]) -> int:
-    return len({int(each.at) for window in windows for each in window if _refusals(each)})
+def _rejecting_seconds(windows: Sequence[Sequence[Sample]]) -> int:
+    return len({int(each.at) for window in windows for each in window if _rejections(each)})

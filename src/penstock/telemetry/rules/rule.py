@@ -1,4 +1,4 @@
-"""What a rule is, the time that it looks at, and how many connections there should be."""
+"""What a rule is, and what several rules share: time windows, wording and pool sizes."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,41 +14,42 @@ __all__ = [
     "UTILISATION",
     "Rule",
     "bounded",
-    "held_by",
+    "holder",
     "holders",
     "is_settled",
     "larger_pool",
     "mean_hold",
     "moment",
+    "number_of",
     "of_others",
-    "of_workers",
     "own_connections",
     "recent",
     "since_first",
     "smaller_pool",
     "usable",
     "wanted",
+    "workers_of",
 ]
 
 Rule = Callable[[Reading], Finding | None]
-"""Looks at one database; what it returns depends on the reading alone."""
+"""Returns a finding about one database, or None; the result depends on the reading alone."""
 
 SETTLED_AGE = 60.0
-"""Seconds after which a worker's start is over. Modules are imported, caches filled and connections
-opened in the first of them, all at once, and none of that is a problem."""
+"""Seconds after which a worker's start is over. During the start it imports modules, fills caches
+and opens connections all at once, which is not a problem."""
 
 
 def moment(reading: Reading) -> float:
-    """Return the Unix time of the newest sample; 0.0 without any worker."""
+    """Return the Unix time of the newest sample; 0.0 without workers."""
     return max((worker.now.at for worker in reading.workers), default=0.0)
 
 
 def recent(reading: Reading, worker: WorkerReading, seconds: int) -> list[Sample]:
     """Return a worker's samples of the last seconds, oldest first.
 
-    Each worker is looked at by itself, because it has a pool by itself: one that is exhausted is
-    not helped by its neighbour's idle connections, and a second that one of them has missed would
-    look like a change in the sum of both.
+    Rules look at each worker separately, because each has its own pool: idle connections of one
+    do not help another that is exhausted, and a second that one of them has missed would look like
+    a change of their sum.
     """
     until = moment(reading)
     newest = worker.history[-seconds - 1 :]
@@ -56,77 +57,93 @@ def recent(reading: Reading, worker: WorkerReading, seconds: int) -> list[Sample
 
 
 def is_settled(reading: Reading, worker: WorkerReading) -> bool:
-    """Whether a worker's start is over."""
+    """Return whether a worker's start is over."""
     return moment(reading) - worker.started >= SETTLED_AGE
 
 
-def of_workers(count: int, reading: Reading) -> str:
-    """Return how many of the workers something is said of, as evidence begins."""
-    return f"In {count} of {len(reading.workers)} worker(s)"
+def number_of(count: int, noun: str) -> str:
+    """Return a number with its noun, such as ``1 request`` or ``2 requests``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def workers_of(count: int, reading: Reading) -> str:
+    """Return how many of the workers are concerned, such as ``1 of 2 workers``."""
+    total = len(reading.workers)
+    return "the worker" if total == 1 else f"{count} of {total} workers"
 
 
 UTILISATION = 0.8
-"""Share of the connections that may be in use on average. In an M/M/c queue the wait grows without
-bound towards 1.0, and steeply from here on (Erlang C)."""
+"""Share of the connections that should be in use on average at most. In an M/M/c queue the wait
+grows steeply above it, and without bound towards 1.0 (Erlang C)."""
 
 LARGEST_POOL = 1000
-"""What the settings accept as ``pool_size``."""
+"""Largest ``pool_size`` that the settings accept."""
 
-MOST = 0.4
-"""Share of the time for which connections were out that those which came back have to explain; it
-is a half just before the second of several equal leases ends."""
+RETURNED_SHARE = 0.4
+"""Share of the total checkout time that returned connections must account for; it is one half just
+before the second of several equal leases ends."""
 
 # PostgreSQL's default of superuser_reserved_connections.
 _RESERVED = 3
 
-# Seconds that those who may wait should wait at most; the limit of checkout-latency.
-_PATIENCE = 0.5
+# Longest acceptable wait in seconds; the threshold of checkout-latency.
+_ACCEPTABLE_WAIT = 0.5
 
 
 def bounded(value: float, least: int, most: int) -> int:
-    """Return a number rounded up and within bounds; the upper one where it is not a number."""
+    """Return a number rounded up and limited to a range.
+
+    Args:
+        value: The number; NaN counts as too large.
+        least: Lower limit.
+        most: Upper limit.
+    """
     return ceil(max(least, value)) if value < most else most
 
 
 def usable(reading: Reading) -> int | None:
-    """Return how many connections the server has for services; None while that is not known."""
+    """Return how many connections the server accepts from services; None while unknown."""
     limit = reading.now.server_limit
     return max(0, floor(limit) - _RESERVED) if isfinite(limit) and limit > 0 else None
 
 
 def own_connections(reading: Reading) -> int:
-    """Return how many connections the workers have open, also those that begin or end."""
+    """Return how many connections the workers have open, are opening or closing."""
     now = reading.now
     return now.checked_in + now.checked_out + now.opening + now.invalid
 
 
 def of_others(reading: Reading) -> float:
-    """Return how many connections the server has from elsewhere; 0.0 while that is not known."""
+    """Return how many connections the server has from other clients; 0.0 while unknown."""
     used = reading.now.server_connections
     return max(0.0, used - own_connections(reading)) if isfinite(used) else 0.0
 
 
 def mean_hold(samples: Sequence[Sample]) -> float:
-    """Return how many seconds a connection is checked out on average; 0.0 where none came back.
+    """Return how many seconds a connection is checked out on average; 0.0 without check-ins.
 
-    Those that came back tell it, if they account for most of the time for which connections were
-    out. Else most are out still, of which they say nothing: then it is Little's law.
+    It is the mean of the returned connections, if they account for enough of the total checkout
+    time. Otherwise most connections are still checked out, and Little's law estimates it.
 
     Args:
-        samples: Of one worker, without gaps: what comes back may do so in a second without a peak.
+        samples: Samples of one worker, without gaps.
     """
     checkins = sum(sample.checkins for sample in samples)
     if not checkins:
         return 0.0
     held = sum(sample.hold_seconds for sample in samples)
     out = sum(sample.checked_out for sample in samples)
-    return (held if held >= out * MOST else out) / checkins
+    return (held if held >= out * RETURNED_SHARE else out) / checkins
 
 
 def since_first(reading: Reading, samples: Sequence[Sample]) -> list[Sample]:
-    """Return all samples of a worker after the first of some, within the last minute.
+    """Return a worker's samples of the last minute that follow the first of the given ones.
 
-    Not that one: within its second those have come back that were out before.
+    The first one is left out: connections returned within its second were checked out before.
+
+    Args:
+        reading: Reading of the database.
+        samples: Samples of the worker; at least one.
     """
     worker = next(each for each in reading.workers if samples[-1] in each.history)
     window = recent(reading, worker, 60)
@@ -134,45 +151,50 @@ def since_first(reading: Reading, samples: Sequence[Sample]) -> list[Sample]:
 
 
 def holders(reading: Reading, samples: Sequence[Sample]) -> str:
-    """Return which route holds most of what is checked out of a worker now.
+    """Return which route holds most of a worker's checked-out connections now.
 
     Args:
-        reading: Of the database.
-        samples: Of the worker; at least one.
+        reading: Reading of the database.
+        samples: Samples of the worker; at least one.
 
     Returns:
-        A sentence with a space before it; empty where nothing is known of it.
+        A sentence with a space before it; empty when no lease is known.
     """
     worker = next(each for each in reading.workers if samples[-1] in each.history)
-    held = held_by(worker.leases, moment(reading), worker.now.checked_out)
-    return f" Now {held}." if held else ""
+    return holder(worker.leases, moment(reading), worker.now.checked_out)
 
 
-def held_by(leases: Sequence[LeaseSample], now: float, out: int) -> str:
-    """Say which route has most of some leases.
+def holder(leases: Sequence[LeaseSample], now: float, out: int) -> str:
+    """Return which route holds most of some leases.
 
     Args:
-        leases: Of one or more workers.
+        leases: Leases of one or more workers.
         now: Unix time.
-        out: How many connections are checked out in all.
+        out: Total number of checked-out connections.
+
+    Returns:
+        A sentence with a space before it; empty without leases.
     """
     counts = Counter(lease.route for lease in leases)
     if not counts:
         return ""
     (route, count), *_ = counts.most_common(1)
     oldest = now - min(lease.since for lease in leases if lease.route == route)
-    return f"{route} holds {count} of {max(out, count)}, the oldest for {max(0.0, oldest):.1f} s"
+    return (
+        f" {route} now holds {count} of {number_of(max(out, count), 'connection')}, "
+        f"the oldest for {max(0.0, oldest):.1f} s."
+    )
 
 
 def wanted(samples: Sequence[Sample], hold: float) -> int:
-    """Return the connections with which a worker would have served everybody without a queue.
+    """Return the number of connections with which a worker would have had no queue.
 
-    By Little's law that is how many were checked out, waited for, or would have been checked out
-    to those that were rejected, on average, at a utilisation of ``UTILISATION``.
+    By Little's law it is the average number of connections that were checked out, waited for, or
+    would have been checked out by rejected callers, divided by ``UTILISATION``.
 
     Args:
-        samples: Of one worker, at least one.
-        hold: Seconds for which a connection is checked out on average.
+        samples: Samples of one worker; at least one.
+        hold: Mean time for which a connection is checked out, in seconds.
     """
     present = sum(sample.checked_out + sample.waiting for sample in samples)
     absent = sum(sample.shed for sample in samples) * hold
@@ -180,43 +202,43 @@ def wanted(samples: Sequence[Sample], hold: float) -> int:
 
 
 def larger_pool(reading: Reading, samples: Sequence[Sample]) -> str:
-    """Return what to do about too few connections in a worker.
+    """Return the remedy for too few connections in a worker.
 
     Args:
-        reading: Of the database.
-        samples: Of the worker, from when they were too few; at least one.
+        reading: Reading of the database.
+        samples: Samples of the worker from the seconds in question; at least one.
 
     Returns:
-        A larger ``pool_size`` as far as the server has room, and otherwise a bound of the queue.
+        A larger ``pool_size`` if the server has room for it, otherwise a limit of the queue.
     """
     now, hold = samples[-1], mean_hold(since_first(reading, samples))
     grown = min(LARGEST_POOL, now.size + max(1, wanted(samples, hold) - now.limit))
     if (room := usable(reading)) is not None:
         each = floor((room * UTILISATION - of_others(reading)) / len(reading.workers))
         grown = min(grown, now.size + each - now.limit)
-    shorter = f"Shorten the leases{f', which last about {hold:.3f} s each' if hold else ''}"
+    shorter = f"Hold connections for less time{f' (now {hold:.3f} s on average)' if hold else ''}"
     if grown > now.size:
         return (
-            f"{shorter}. If that is what the work takes and the server has processors to spare, "
-            f"raise pool_size from {now.size} to {grown}."
+            f"{shorter}. If the work takes that long and the server has CPU to spare, raise "
+            f"pool_size from {now.size} to {grown}."
         )
-    queue = bounded(now.limit * _PATIENCE / hold if hold > 0 else now.limit, 1, 100_000)
+    queue = bounded(now.limit * _ACCEPTABLE_WAIT / hold if hold > 0 else now.limit, 1, 100_000)
     return (
         f"{shorter}. The server has no room for larger pools: set max_waiting to {queue}, so that "
-        f"nobody waits for longer than {_PATIENCE} s in vain."
+        f"no request waits for longer than {_ACCEPTABLE_WAIT} s."
     )
 
 
 def smaller_pool(now: Sample, most: int) -> str:
-    """Return how to make a worker's pool fit.
+    """Return how to make a worker's pool smaller, as a clause.
 
     Args:
         now: The worker's newest sample.
-        most: Connections that it may have.
+        most: Largest number of connections that the worker should have.
     """
     overflow = now.limit - now.size
     if most >= now.size:
         return f"lower max_overflow from {overflow} to {most - now.size}"
     if most >= 1:
         return f"lower pool_size from {now.size} to {most} and max_overflow from {overflow} to 0"
-    return "run fewer workers, since not even one connection is left for each"
+    return "run fewer workers, because less than one connection is left for each"

@@ -1,4 +1,4 @@
-"""Every rule, by the id of its finding, and what all of them have to say."""
+"""Every rule by the id of its finding, and the findings of all rules."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -51,21 +51,21 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "worker-lost": worker_lost,
     }
 )
-"""By the id under which ``docs/findings.md`` explains each."""
+"""Rules by the id of their finding, under which ``docs/findings.md`` explains it."""
 
 _ASCENDING = tuple(Severity)
 
 
 def find(reading: Reading) -> list[Finding]:
-    """Return what is wrong with one database.
+    """Return the findings about one database.
 
-    A pure function of the reading: no clock and no I/O, so that it can be asked of yesterday's.
+    It depends on the reading alone, without a clock or I/O, and so works on old readings, too.
 
     Args:
-        reading: What its workers say.
+        reading: What the workers of the database report.
 
     Returns:
-        One finding of each rule that has something to say, the most severe first.
+        At most one finding of each rule, the most severe first.
     """
     found = [finding for rule in RULES.values() if (finding := rule(reading))]
     return sorted(found, key=lambda finding: -_ASCENDING.index(finding.severity))

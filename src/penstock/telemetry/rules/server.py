@@ -1,4 +1,4 @@
-"""Rules about the server and about workers."""
+"""Rules about the server, its replicas and the workers."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -13,12 +13,13 @@ from penstock.telemetry.rules.rule import (
     bounded,
     is_settled,
     moment,
+    number_of,
     of_others,
-    of_workers,
     own_connections,
     recent,
     smaller_pool,
     usable,
+    workers_of,
 )
 from penstock.telemetry.schema import Sample
 
@@ -32,30 +33,30 @@ __all__ = [
 ]
 
 SERVER_FULL = 0.8
-"""Share of the server's connections that may be in use: a fifth is left to administration,
-migrations and the old workers of a deployment."""
+"""Largest share of the server's connections in use that leaves room for administration, migrations
+and the old workers of a deployment."""
 
 SERVER_CRITICAL = 0.95
-"""Share at which the next burst is refused."""
+"""Share above which the server is likely to reject connections of the next burst."""
 
 LAG_BYTES = 16 * 1024 * 1024
-"""Bytes that a replica may be behind: a segment of PostgreSQL's write-ahead log."""
+"""Acceptable lag of a replica in bytes: a segment of PostgreSQL's write-ahead log."""
 
 LAG_SECONDS = 10.0
-"""Seconds that it may be behind, while it is behind by bytes, too. The time alone grows on a
-primary to which nobody writes."""
+"""Acceptable lag in seconds, if it also lags in bytes: without writes on the primary the time grows
+although nothing is missing."""
 
 LAG_SUSTAINED = 40
-"""Seconds for which it has to be, and half as many samples: a large transaction takes a moment. The
-server is asked every 15 seconds, so that is at least two answers, mostly three."""
+"""Seconds for which the lag must last, with half as many samples: a large transaction takes a
+moment. The server is queried every 15 seconds, so these are two or three answers."""
 
 _MIB = 1024 * 1024
-# What PostgreSQL accepts as max_connections.
+# Largest max_connections that PostgreSQL accepts.
 _MOST_CONNECTIONS = 262_143
 
 
 def server_connections(reading: Reading) -> Finding | None:
-    """Most of the connections that the server accepts are in use."""
+    """Return a finding if most connections of the server are in use."""
     now = reading.now
     shares = [
         share
@@ -64,7 +65,7 @@ def server_connections(reading: Reading) -> Finding | None:
         if (share := _share(sample)) is not None
     ]
     share = _share(now)
-    # Not for a peak: more than half of the last minute, and still so.
+    # Not for a peak: for more than half of the last minute, and still now.
     if (
         share is None
         or (level := min([share, *([median(shares)] if shares else [])])) <= SERVER_FULL
@@ -83,7 +84,7 @@ def server_connections(reading: Reading) -> Finding | None:
 
 
 def pool_exceeds_server(reading: Reading) -> Finding | None:
-    """All pools together may open more connections than the server has."""
+    """Return a finding if the pools together may open more connections than the server has."""
     workers = [worker for worker in reading.workers if is_settled(reading, worker)]
     room = usable(reading)
     total = sum(worker.now.limit for worker in workers)
@@ -96,18 +97,19 @@ def pool_exceeds_server(reading: Reading) -> Finding | None:
         id="pool-exceeds-server",
         severity=Severity.WARNING,
         evidence=(
-            f"The pools of {len(workers)} worker(s) may open {total} connections together; the "
-            f"server has {room} (max_connections {reading.now.server_limit:.0f} - 3 reserved)."
+            f"The {'pool' if len(workers) == 1 else 'pools'} of "
+            f"{number_of(len(workers), 'worker')} may open {total} connections, but the server "
+            f"has {room} for them (max_connections {reading.now.server_limit:.0f} - 3 reserved)."
         ),
         remedy=(
             f"{smaller[0].upper()}{smaller[1:]} in each worker, or raise max_connections to "
-            f"{raised}, or put PgBouncer in between."
+            f"{raised}, or use PgBouncer."
         ),
     )
 
 
 def replica_lag(reading: Reading) -> Finding | None:
-    """A replica is behind, in bytes and for a while."""
+    """Return a finding if a replica has lagged for a while."""
     behind = [recent(reading, worker, LAG_SUSTAINED) for worker in reading.workers]
     behind = [known for window in behind if _is_behind(known := _with_lag(window))]
     if not behind:
@@ -120,14 +122,14 @@ def replica_lag(reading: Reading) -> Finding | None:
         id="replica-lag",
         severity=Severity.WARNING,
         evidence=(
-            f"The replica furthest behind has not replayed {megabytes:.1f} MiB"
-            f"{f', about {seconds:.0f} s' if isfinite(seconds) else ''}, for {LAG_SUSTAINED} s."
+            f"For {LAG_SUSTAINED} s, the replica furthest behind has not replayed "
+            f"{megabytes:.1f} MiB{f' (about {seconds:.0f} s)' if isfinite(seconds) else ''}."
         ),
         remedy=(
-            "pg_stat_replication on the primary says why: where sent_lsn is behind, the network; "
-            "where only replay_lsn is, a query on the replica: set max_standby_streaming_delay to "
-            f"{LAG_SECONDS:.0f}s there. Set wal_keep_size to {kept}MB on the primary, or use a "
-            "replication slot, so that the replica can catch up."
+            "pg_stat_replication on the primary shows the cause: if sent_lsn lags, the network; if "
+            "only replay_lsn lags, a query on the replica, for which max_standby_streaming_delay "
+            f"should be {LAG_SECONDS:.0f}s there. Set wal_keep_size to {kept}MB on the primary, or "
+            "use a replication slot, so that the replica can catch up."
         ),
     )
 
@@ -146,7 +148,7 @@ def _relief(reading: Reading) -> str:
     largest = max((worker.now for worker in reading.workers), key=lambda sample: sample.limit)
     if others > own_connections(reading) or each >= largest.limit:
         return (
-            f"{others:.0f} connections are of others: find out whose in pg_stat_activity, or "
+            f"{others:.0f} connections belong to other clients: find them in pg_stat_activity, or "
             f"{raise_limit}."
         )
     smaller = smaller_pool(largest, each)
@@ -169,59 +171,60 @@ BALANCE_WINDOW = 60
 """Seconds over which workers are compared."""
 
 BALANCE_CHECKOUTS = 6000
-"""Checkouts of all of them within these, 100 a second: with less, chance decides who has work."""
+"""Least number of their checkouts, 100 per second; with fewer, the distribution is random."""
 
 BALANCE_SAMPLES = 45
-"""Samples that each needs within these, so that it is not one that hung or has just begun."""
+"""Samples that each worker must have, so that it has neither hung nor just started."""
 
 OVERLOADED = 2.0
-"""Times its fair share that a worker may do."""
+"""Largest multiple of its fair share that a worker may serve."""
 
 UNDERLOADED = 0.25
-"""Part of its fair share that it should do at least; of two workers none can do more than twice."""
+"""Least part of its fair share; of two workers, none can serve more than twice its share."""
 
 LATE = 0.2
-"""Seconds by which a loop is late, and with it every request of the worker, whatever it does."""
+"""Delay of an event loop in seconds, and with it of every request of the worker."""
 
 LATE_SAMPLES = 3
-"""Times that it is, as above. Once is a garbage collection, or a neighbour on the machine."""
+"""Delays that make a finding; a single one is a garbage collection or another process."""
 
 VERY_LATE = 1.0
-"""Seconds by which once is enough."""
+"""Delay in seconds of which one makes a finding."""
 
 SILENT_TIMEOUT = 10.0
-"""Seconds without a sample, while another worker has some, after which its loop stands still."""
+"""Seconds without a sample, while other workers have some, after which a loop counts as stopped."""
 
 
 LOST_WINDOW = 900.0
-"""Seconds for which it is said that a worker was lost: as long as the samples'."""
+"""Seconds for which a lost worker is reported, as long as samples are kept."""
 
 
 def worker_lost(reading: Reading) -> Finding | None:
-    """A worker has ended without closing its database."""
+    """Return a finding if a worker has ended without closing its database."""
     now = moment(reading)
     lost = [(pid, at) for pid, at in reading.lost if now - at < LOST_WINDOW]
     if not lost:
         return None
     pid, at = lost[-1]
-    others = f", the newest of {len(lost)} within 15 minutes" if len(lost) > 1 else ""
+    others = f" It is the last of {len(lost)} within 15 minutes." if len(lost) > 1 else ""
     return Finding(
         id="worker-lost",
         severity=Severity.WARNING,
         evidence=(
-            f"Worker {pid} ended without closing its database, as when it is killed or crashes: "
-            f"that was noticed {max(0.0, now - at):.0f} s ago{others}."
+            f"Worker {pid} ended without closing its database, because it was killed or crashed; "
+            f"this was noticed {max(0.0, now - at):.0f} s ago.{others}"
         ),
         remedy=(
-            "Look at the supervisor's log for its exit status (137: SIGKILL, 139: a crash), at the "
-            "kernel's for the OOM killer, and give a graceful stop more time than the longest "
-            "request takes. Its connections end at the server after tcp_keepalive at the latest."
+            "Look for its exit status in the supervisor's log (137: SIGKILL, 139: a crash) and for "
+            "the OOM killer in the kernel's log, and allow a graceful shutdown more time than the "
+            "longest request takes. The server ends its connections after tcp_keepalive at the "
+            "latest."
         ),
     )
 
 
 def worker_imbalance(reading: Reading) -> Finding | None:
-    """One worker does much more than its share, or much less."""
+    """Return a finding if one worker serves much more or much less than its share."""
     rates = _rates(reading)
     total = sum(rates.values())
     if len(rates) < 2 or total * BALANCE_WINDOW < BALANCE_CHECKOUTS:
@@ -237,24 +240,24 @@ def worker_imbalance(reading: Reading) -> Finding | None:
         id="worker-imbalance",
         severity=Severity.WARNING if waited else Severity.INFO,
         evidence=(
-            f"Of {total:.0f} checkouts a second worker {busiest} does {rates[busiest]:.0f} and "
-            f"worker {idlest} {rates[idlest]:.0f}, where {fair:.0f} would be fair among "
-            f"{len(rates)}; {waited} had to wait within the last minute."
+            f"Of {total:.0f} checkouts per second, worker {busiest} serves {rates[busiest]:.0f} "
+            f"and worker {idlest} {rates[idlest]:.0f}; a fair share of {len(rates)} workers is "
+            f"{fair:.0f}. {number_of(waited, 'checkout')} waited within the last minute."
         ),
         remedy=(
-            "Each client connection stays with the worker that accepted it. In the proxy in front, "
-            f"end it after {_requests(fair)} requests (nginx: keepalive_requests {_requests(fair)})"
-            ", ten seconds of a worker's fair share, and balance by least_conn."
+            "A client connection stays with the worker that accepted it. Let the proxy in front "
+            f"close it after {_requests(fair)} requests (nginx: keepalive_requests "
+            f"{_requests(fair)}), 10 s of a worker's fair share, and balance by least_conn."
         ),
     )
 
 
 def event_loop_blocked(reading: Reading) -> Finding | None:
-    """An event loop stands still, again and again or for long."""
+    """Return a finding if an event loop is blocked repeatedly or has stopped."""
     if silent := [
         worker for worker in reading.workers if _silence(reading, worker) > SILENT_TIMEOUT
     ]:
-        return _stands_still(reading, silent)
+        return _stopped(reading, silent)
     blocked = [late for worker in reading.workers if _is_blocked(late := _late(reading, worker))]
     if not blocked:
         return None
@@ -263,9 +266,9 @@ def event_loop_blocked(reading: Reading) -> Finding | None:
         id="event-loop-blocked",
         severity=Severity.WARNING,
         evidence=(
-            f"{of_workers(len(blocked), reading)} the event loop was blocked for longer than "
-            f"{LATE} s within the last minute, {max(map(len, blocked))} time(s) in one worker, "
-            f"for {longest:.2f} s at most."
+            f"The event loop of {workers_of(len(blocked), reading)} was blocked for longer than "
+            f"{LATE} s within the last minute, up to {number_of(max(map(len, blocked)), 'time')} "
+            f"in one worker, for {longest:.2f} s at most."
         ),
         remedy=_find_it(longest / 2),
     )
@@ -288,17 +291,18 @@ def _silence(reading: Reading, worker: WorkerReading) -> float:
     return moment(reading) - worker.now.at if is_settled(reading, worker) else 0.0
 
 
-def _stands_still(reading: Reading, silent: Sequence[WorkerReading]) -> Finding:
+def _stopped(reading: Reading, silent: Sequence[WorkerReading]) -> Finding:
     seconds = max(_silence(reading, worker) for worker in silent)
     pids = ", ".join(str(worker.pid) for worker in silent)
     return Finding(
         id="event-loop-blocked",
         severity=Severity.CRITICAL,
         evidence=(
-            f"{of_workers(len(silent), reading)} the event loop stands still: nothing was heard of "
-            f"{pids} for up to {seconds:.0f} s."
+            f"The event loop of {workers_of(len(silent), reading)} has stopped: "
+            f"{'worker' if len(silent) == 1 else 'workers'} {pids} reported nothing for up to "
+            f"{seconds:.0f} s."
         ),
-        remedy=f"Look at its stack (py-spy dump --pid {silent[0].pid}). {_find_it(LATE)}",
+        remedy=f"Look at its stack trace (py-spy dump --pid {silent[0].pid}). {_find_it(LATE)}",
     )
 
 
@@ -317,5 +321,5 @@ def _is_blocked(late: Sequence[Sample]) -> bool:
 def _find_it(seconds: float) -> str:
     return (
         "Set PYTHONASYNCIODEBUG to 1 in a test environment and loop.slow_callback_duration to "
-        f"{seconds:.1f}, which logs what blocks; move that to a thread with asyncio.to_thread()."
+        f"{seconds:.1f}, which logs blocking code; move that to a thread by asyncio.to_thread()."
     )
