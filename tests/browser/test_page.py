@@ -19,8 +19,8 @@ from tests.servers.web import serving
 
 from penstock import Database
 from penstock.fastapi import install, live_document
-from penstock.telemetry.schema import Counters, Sample
 from penstock.telemetry.reading import Reading, WorkerReading
+from penstock.telemetry.schema import Counters, Sample
 
 USERS = "GET /users/{user_id}"
 REPORTS = "GET /reports/{seconds}"

@@ -178,18 +178,18 @@ def test_the_most_severe_comes_first() -> None:
 
 
 def test_every_rule_is_documented_and_every_heading_a_rule() -> None:
-    headings = re.findall(r"^## (.+)$", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    headings = re.findall(r"^## (`.+)$", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
 
     assert headings == [f"`{name}`" for name in RULES]
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_what_is_documented_says_what_is_seen_why_and_what_to_do(name: str) -> None:
+def test_a_finding_is_documented_with_its_condition_impact_remedy_and_thresholds(name: str) -> None:
     section = (
         PAGE.read_text(encoding="utf-8").partition(f"\n## `{name}`\n")[2].partition("\n## ")[0]
     )
 
-    for part in ("Seen", "Why it is wrong", "What to do", "Numbers"):
+    for part in ("Condition", "Impact", "Remedy", "Thresholds"):
         assert f"- **{part}:** " in section
 
 
