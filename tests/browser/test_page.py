@@ -335,7 +335,7 @@ async def test_a_finding_has_its_explanation_one_key_away(page: Page, service: S
     await page.press("Enter")
     await page.until(f"{explanation}.open")
     terms = await page.value(f"[...{explanation}.querySelectorAll('dt')].map(dt => dt.innerText)")
-    assert terms == ["Seen", "Why it is wrong", "What to do", "Numbers"]
+    assert terms == ["Condition", "Impact", "Remedy", "Thresholds"]
     assert "pool_size" in await page.text(".finding .explanation")
     # It stays open while the numbers of the finding change.
     evidence = await page.text(".finding .evidence")

@@ -46,7 +46,9 @@ class _Counts:
     )
     checkins: int = _counter("penstock_checkins", "{checkin}", "Connections returned to the pool.")
     refused: int = _counter(
-        "penstock_checkouts_refused", "{request}", "Callers that got no connection, for any reason."
+        "penstock_checkouts_rejected",
+        "{request}",
+        "Callers that got no connection, for any reason.",
     )
     timeouts: int = _counter(
         "db.client.connection.timeouts",
@@ -140,9 +142,9 @@ class Sample(_Counts):
         "db.client.connection.pending_requests", "{request}", "Callers waiting for a connection."
     )
     idle_in_transaction: int = _gauge(
-        "penstock_connections_at_rest",
+        "penstock_connections_idle_in_transaction",
         "{connection}",
-        "Connections idle in transaction for 5 seconds or more.",
+        "Connections that have been idle in transaction for 5 seconds or more.",
     )
     wait_seconds: float = declare(
         0.0, Field(Kind.GAUGE, "Sum of the waits that ended within the second.", "s")

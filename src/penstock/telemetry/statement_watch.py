@@ -120,7 +120,7 @@ class StatementWatch:
         if left_out is None:
             return
         if left_out:
-            _logger.warning("%d slow statements were left out of this log", left_out)
+            _logger.warning("%d slow statements were not logged", left_out)
         _logger.warning("%s took %.0f ms, %d rows: %s", route, 1000 * seconds, rows, text)
 
     def request_ended(self, counts: Mapping[str, int], route: Callable[[], str]) -> None:

@@ -78,13 +78,13 @@ ALERTS: dict[Trouble, set[str]] = {
     Trouble("/hold?seconds=0.1", clients=8, besides=cut): {"PenstockConnectionsDie"},
     Trouble("/hold?seconds=0.1", clients=8, besides=close): {"PenstockConnectionsCannotOpen"},
     Trouble("/rest?seconds=10", clients=2): {
-        "PenstockConnectionsAtRest",
+        "PenstockIdleInTransaction",
         "PenstockConnectionsLeak",
     },
     HELD: {
         "PenstockPoolExhausted",
         "PenstockPoolNearlyExhausted",
-        "PenstockCheckoutsRefused",
+        "PenstockCheckoutsRejected",
         "PenstockCheckoutsSlow",
         "PenstockFinding",
     },

@@ -57,7 +57,7 @@ def test_what_prometheus_counts_is_what_the_load_sent(healthy: Watched) -> None:
     ):
         assert healthy.total(metric) == in_all, metric
     assert healthy.total("penstock_commit_time_seconds_count") >= WRITES
-    assert healthy.total("penstock_checkouts_refused_total") == 0
+    assert healthy.total("penstock_checkouts_rejected_total") == 0
 
 
 def test_both_workers_did_their_part(healthy: Watched) -> None:

@@ -237,7 +237,7 @@ async def test_every_finding_has_an_explanation(app: FastAPI) -> None:
     assert set(RULES) <= set(told)
     for identifier in RULES:
         terms = dict(told[identifier])
-        assert list(terms) == ["Seen", "Why it is wrong", "What to do", "Numbers"], identifier
+        assert list(terms) == ["Condition", "Impact", "Remedy", "Thresholds"], identifier
         assert all(len(text) > 20 for text in terms.values()), identifier
         assert not re.search(r"[`*]|\]\(", "".join(terms.values())), identifier
 

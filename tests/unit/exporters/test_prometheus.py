@@ -75,7 +75,7 @@ def test_states_are_those_of_all_workers_together() -> None:
     assert value(scraped, "db_client_connection_idle_max") == 10
     assert value(scraped, "db_client_connection_idle_min") == 4
     assert value(scraped, "db_client_connection_pending_requests") == 2
-    assert value(scraped, "penstock_connections_at_rest") == 1
+    assert value(scraped, "penstock_connections_idle_in_transaction") == 1
     assert value(scraped, "penstock_connections_overflow") == 3
     assert value(scraped, "penstock_workers") == 2
 
