@@ -12,8 +12,8 @@ demo: setup                   ## PostgreSQL, the users service, a load run; Ctrl
 	$(BIN)/penstock demo
 
 test: setup                   ## every test that this machine can run
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore=$(ALONE)
-	$(BIN)/python -m pytest $(ALONE)
+	$(BIN)/python -m tests.run -n 2 --dist loadfile --ignore=$(ALONE)
+	$(BIN)/python -m tests.run $(ALONE)
 
 check: setup                  ## lint, format, types, imports
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
