@@ -11,23 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, Self, TypeVar
 
+from penstock.demo.child import until_input_closes
 from penstock.demo.embedded_postgres import readable_tree, server_account, server_directory
 
 __all__ = ["ServerProcess", "ServerStartError", "free_port"]
 
-# Standard input is a pipe that only the test process holds: it is closed by a normal stop, by
-# Ctrl-C and by SIGKILL alike. A server that ends by itself leaves its log behind for the reader.
-KEEPER = """
-directory=$1 signal=$2; shift 2
-exec 3<&0
-"$@" >"$directory/log" 2>&1 3<&- &
-server=$!
-{ read -r _ <&3; : >"$directory/stopping"; kill -"$signal" "$server"; } &
-reader=$!
-wait "$server"
-[ -e "$directory/stopping" ] || { kill "$reader"; exit 1; }
-rm -rf "$directory"
-"""
 START_SECONDS = 60.0
 PORT_ATTEMPTS = 5
 PORT_IS_TAKEN = re.compile("address already in use", re.IGNORECASE)
@@ -124,16 +112,19 @@ class ServerProcess:
     def start(self, command: Sequence[str | Path], *, env: Mapping[str, str] | None = None) -> None:
         """Start the server, without waiting until it answers."""
         self._command = command
-        self._runtime = subprocess.Popen(
-            ["/bin/sh", "-c", KEEPER, "sh", self.directory, self._stop_signal, *command],
-            cwd="/",
-            env={**os.environ, **(env or {})},
-            start_new_session=True,
-            stdin=subprocess.PIPE,
-            user=self._user,
-            group=self._group,
-            extra_groups=self._extra_groups,
-        )
+        with (self.directory / "log").open("wb") as log:
+            self._runtime = subprocess.Popen(
+                until_input_closes(command, self.directory, signal=self._stop_signal),
+                cwd="/",
+                env={**os.environ, **(env or {})},
+                start_new_session=True,
+                stderr=log,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                user=self._user,
+                group=self._group,
+                extra_groups=self._extra_groups,
+            )
 
     def halt(self, pid: int) -> None:
         """Stop the server, of which ``pid`` is the first process, and keep its directory."""

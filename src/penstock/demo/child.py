@@ -11,10 +11,24 @@ from pathlib import Path
 
 from penstock.errors import PenstockError
 
-__all__ = ["Child", "ChildFailed"]
+__all__ = ["Child", "ChildFailed", "until_input_closes"]
 
 _LOOK_EVERY = 0.02
 _LINES_SHOWN = 20
+
+_UNTIL_INPUT_CLOSES = """
+directory=$1 signal=$2; shift 2
+exec 3<&0
+"$@" 3<&- &
+program=$!
+{ read -r _ <&3; : >"$directory/stopping"; kill -"$signal" "$program"; } &
+reader=$!
+wait "$program"
+status=$?
+kill "$reader" 2>/dev/null
+[ -e "$directory/stopping" ] && rm -rf "$directory"
+exit "$status"
+"""
 
 
 class ChildFailed(PenstockError):  # noqa: N818 - it says what happened
@@ -137,3 +151,19 @@ class Child:
     def _last_lines(self) -> str:
         lines = self._log.read_text(errors="replace").splitlines()
         return "\n".join(["It wrote:", *lines[-_LINES_SHOWN:]]) if lines else "It wrote nothing."
+
+
+def until_input_closes(
+    command: Sequence[str | Path], directory: Path, *, signal: str
+) -> list[str | Path]:
+    """Return a command that runs another until its standard input closes.
+
+    Where that is a pipe, it closes when its only holder closes it, and also when that is killed. A
+    program that ends by itself leaves its directory behind, with what it wrote there.
+
+    Args:
+        command: Program and arguments.
+        directory: The program's own, removed after it was stopped.
+        signal: What stops the program, without its ``SIG``.
+    """
+    return ["/bin/sh", "-c", _UNTIL_INPUT_CLOSES, "sh", directory, signal, *command]

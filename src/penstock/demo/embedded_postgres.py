@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import asyncpg
 
-from penstock.demo.child import Child, ChildFailed
+from penstock.demo.child import Child, ChildFailed, until_input_closes
 from penstock.demo.storage import Storage, without_database_variables
 from penstock.errors import PenstockError
 from penstock.settings import DatabaseSettings
@@ -143,22 +143,6 @@ _POSTGRES_OPTIONS = ("-D", "data", "-h", "", "-k", "..", "-N", "200", "-p", str(
 _START_SECONDS = 60.0
 _STOP_SECONDS = 20.0
 
-# Standard input closes when the demo stops the program, and also when the demo is killed. To
-# PostgreSQL's server SIGINT is the fast shutdown, to initdb the order to stop.
-_RUNTIME = """
-directory=$1; shift
-exec 3<&0
-"$@" 3<&- &
-program=$!
-{ read -r _ <&3; : >"$directory/stop"; kill -INT "$program"; } &
-reader=$!
-wait "$program"
-status=$?
-kill "$reader" 2>/dev/null
-[ -e "$directory/stop" ] && rm -rf "$directory"
-exit "$status"
-"""
-
 
 class EmbeddedPostgres:
     """A server in a temporary directory, reachable by a Unix socket there and in no other way."""
@@ -207,7 +191,8 @@ class EmbeddedPostgres:
         child = Child(name, directory / f"{name}.log")
         self._children.append(child)
         child.start(
-            ["/bin/sh", "-c", _RUNTIME, "sh", directory, *command],
+            # To PostgreSQL's server SIGINT is the fast shutdown, to initdb the order to stop.
+            until_input_closes(command, directory, signal="INT"),
             environment=without_database_variables(),
             account=self._account,
         )

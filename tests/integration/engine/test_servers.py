@@ -1,5 +1,6 @@
 """The servers that the tests run on, and that nothing of them is left behind."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.eventually import eventually
 from tests.servers.mariadb import MariadbServer
 from tests.servers.parts import require_part
 from tests.servers.postgres import PostgresServer
@@ -44,7 +46,6 @@ def test_mariadb_drops_a_tests_database(mariadb: MariadbServer) -> None:
 def test_a_server_and_its_directory_end_with_the_process_that_started_it(end: int) -> None:
     command = [sys.executable, "-c", STARTS_A_SERVER]
     root = Path(__file__).parents[3]
-    # The keeper inherits the standard error of its starter: when that is closed, it has ended.
     with subprocess.Popen(
         command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as starter:
@@ -53,7 +54,7 @@ def test_a_server_and_its_directory_end_with_the_process_that_started_it(end: in
         assert directory.is_dir()
         os.kill(starter.pid, end)
         starter.communicate(timeout=30)
-    assert not directory.exists()
+    asyncio.run(eventually(lambda: not directory.exists(), seconds=30))
 
 
 def test_a_server_that_does_not_start_says_why() -> None:
