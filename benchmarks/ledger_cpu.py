@@ -59,9 +59,9 @@ class Caller(Waiter):
         self.slot = slot
         return True
 
-    def refuse(self, refusal: Rejection) -> None:
+    def reject(self, rejection: Rejection) -> None:
         """Fail: nobody is to be refused here."""
-        raise RuntimeError(refusal)
+        raise RuntimeError(rejection)
 
 
 def _loan() -> Callable[[], None]:
@@ -100,7 +100,7 @@ def _open_ledger(connections: int) -> Ledger:
         connects_at_once=connections,
     )
     for _ in range(connections):
-        ledger.request_open(0.0)
+        ledger.add_connection(0.0)
     while ledger.actions:
         order = ledger.actions.popleft()
         if not isinstance(order, Open):

@@ -111,7 +111,7 @@ async def server_numbers(engine: AsyncEngine) -> ServerNumbers | None:
     pool = engine.pool
     assert isinstance(pool, PenstockPool)  # noqa: S101 - as Database has looked
     try:
-        return await pool.ask(_numbers, ANSWER_WITHIN)
+        return await pool.run_probe(_numbers, ANSWER_WITHIN)
     except (OSError, asyncpg.InterfaceError, TimeoutError) as error:
         _logger.debug("The server did not say its numbers: %s", error)
         return None

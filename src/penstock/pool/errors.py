@@ -12,7 +12,7 @@ from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeoutError
 
 from penstock.errors import PenstockError
 from penstock.pool.queue import RejectReason
-from penstock.pool.snapshot import PoolSnapshot
+from penstock.pool.snapshot import PoolSnapshot, text_of
 
 __all__ = [
     "ConnectFailed",
@@ -29,8 +29,7 @@ __all__ = [
     "is_refused",
     "is_transient",
     "reason_of",
-    "refusal_error",
-    "text_of",
+    "rejection_error",
 ]
 
 
@@ -177,14 +176,6 @@ def clear_traceback(error: BaseException) -> None:
                     frame.clear()
 
 
-def text_of(error: BaseException) -> str:
-    """Return what an error says; of one whose text cannot be made, its type alone."""
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - it is somebody's own
-        return type(error).__name__
-
-
 def is_refused(error: BaseException) -> bool:
     """Return whether the server said no, so that trying again soon would only annoy it."""
     return _reason(error) in (FailureReason.AUTHENTICATION, FailureReason.UNKNOWN_DATABASE)
@@ -286,7 +277,7 @@ _WHAT = {
 _CLASSES = {RejectReason.FULL: PoolFull, RejectReason.SUSPENDED: PoolSuspended}
 
 
-def refusal_error(
+def rejection_error(
     why: RejectReason,
     *,
     pool: str,
@@ -295,15 +286,15 @@ def refusal_error(
     snapshot: PoolSnapshot,
     limit: str = "",
 ) -> PoolTimeout | PoolClosed:
-    """Put a refusal into words.
+    """Return the error for a caller that gets no connection.
 
     Args:
-        why: The phase.
+        why: The phase in which it was rejected.
         pool: The pool's name.
-        timeout: Its ``pool_timeout``, in seconds; None for none.
+        timeout: Its ``pool_timeout`` in seconds; None for no limit.
         waited: Seconds that the caller waited.
         snapshot: The pool's numbers.
-        limit: What bounded the wait more closely than ``pool_timeout``; empty for nothing.
+        limit: What ended the wait earlier than ``pool_timeout``, in words; empty for nothing.
     """
     if why is RejectReason.CLOSED:
         return PoolClosed(f"No connection from {pool}: {_WHAT[why]}")

@@ -151,7 +151,7 @@ class CheckoutRejected:
 
     Args:
         why: The phase.
-        waited: Seconds from the asking to the refusal.
+        waited: Seconds from the asking to the rejection.
     """
 
     why: RejectReason

@@ -1,14 +1,19 @@
 """When housekeeping is due: each job looks at the ledger and orders what has to be done."""
 
+import asyncio
 import math
+import weakref
 from collections import deque
-from collections.abc import Container
+from collections.abc import Callable, Container
+from contextvars import Context
 from dataclasses import dataclass
+from time import monotonic
 
 from penstock.pool.ledger import Ledger
+from penstock.pool.queue import Waiter
 from penstock.pool.slot import CHECKED_OUT, CHECKING, CLOSING, IDLE, OPENING, CloseReason, Slot
 
-__all__ = ["Housekeeper", "HousekeeperPolicy"]
+__all__ = ["Housekeeper", "HousekeeperPolicy", "Timers"]
 
 REPLACEMENTS_AT_ONCE = 2
 """Connections whose replacement is being opened at most: the others go on working."""
@@ -49,12 +54,17 @@ class Housekeeper:
         self._policy = policy
         self._least_idle: deque[int] = deque(maxlen=LOOKS_PER_WINDOW)
         self._looked_at = 0.0
-        self.resting = False
-        """Whether connections are no longer opened but for those who wait."""
+        self.is_paused = False
+        """Whether connections are opened for waiters only."""
         self._owed = 0
         """Retired for want of room before their replacement was opened."""
         self._next_leaves_at = -math.inf
         """When the next may be retired so; a checked-out one leaves room only at its return."""
+
+    @property
+    def fills(self) -> bool:
+        """Whether ``min_idle`` connections are kept ready."""
+        return self._policy.min_idle > 0 and not self.is_paused
 
     def interval(self) -> float:
         """Return for how many seconds nothing has to be looked at.
@@ -76,7 +86,7 @@ class Housekeeper:
         self.retire(now)
         self.shrink(now)
         self.keep_alive(now)
-        if not self.resting:
+        if not self.is_paused:
             self.fill(now)
         self._ledger.open_for_waiters(now)
 
@@ -93,13 +103,13 @@ class Housekeeper:
         staying = self._staying()
         for slot in due[: REPLACEMENTS_AT_ONCE - len(replaced)]:
             if ledger.size and staying > ledger.size:
-                ledger.retire(slot)
+                ledger.evict(slot)
                 staying -= 1
             elif ledger.open < ledger.limit:
                 if ledger.opening < ledger.connects_at_once:
-                    ledger.request_open(now, for_housekeeping=True, replaces=slot)
+                    ledger.add_connection(now, for_housekeeping=True, replaces=slot)
             elif now >= self._next_leaves_at and not self._is_room_coming():
-                ledger.retire(slot)
+                ledger.evict(slot)
                 staying -= 1
                 self._owed += 1
                 self._next_leaves_at = now + self.interval()
@@ -126,7 +136,7 @@ class Housekeeper:
         surplus = min(*self._least_idle, self._staying() - ledger.size) if ledger.size else 0
         if surplus > 0:
             for slot in self._idle()[:surplus]:
-                ledger.retire(slot, CloseReason.SURPLUS)
+                ledger.evict(slot, CloseReason.SURPLUS)
             self._least_idle.clear()
             ledger.least_idle = ledger.idle
 
@@ -136,7 +146,7 @@ class Housekeeper:
             return
         due = [slot for slot in self._idle() if now - slot.since >= self._policy.keepalive]
         for slot in due[: self._ledger.connects_at_once]:
-            self._ledger.request_ping(slot)
+            self._ledger.ping(slot)
 
     def fill(self, now: float) -> None:
         """Open what is missing for ``min_idle`` and for what was retired in advance."""
@@ -147,7 +157,7 @@ class Housekeeper:
         ready = ledger.count(IDLE, CHECKING) + ledger.opening
         wanted = max(self._owed, self._policy.min_idle - ready)
         while wanted > 0 and ledger.open < most and ledger.opening < ledger.connects_at_once:
-            if not ledger.request_open(now, for_housekeeping=True):
+            if not ledger.add_connection(now, for_housekeeping=True):
                 return
             wanted -= 1
             self._owed = max(0, self._owed - 1)
@@ -172,3 +182,127 @@ class Housekeeper:
     def _idle(self) -> list[Slot]:
         idle = [slot for slot in self._ledger if slot.state is IDLE]
         return sorted(idle, key=lambda slot: slot.since)
+
+
+TICK_INTERVAL = INTERVAL
+"""Seconds between two runs of the housekeeper, at most, while the pool has connections."""
+EXPIRE_INTERVAL = 0.01
+"""Seconds between two searches for waiters whose deadline has passed, at least: so late may a
+waiter be answered, and so little do thousands of waiters cost."""
+
+
+class Timers:
+    """The timers of one pool; they run in the context of no request.
+
+    Args:
+        loop: The event loop of the pool.
+        ledger: Has the waiters.
+        housekeeper: Says when it is due.
+        heartbeat_interval: Seconds between two heartbeats of the queue.
+        run_jobs: Runs what is due, given the time.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        ledger: Ledger,
+        housekeeper: Housekeeper,
+        *,
+        heartbeat_interval: float,
+        run_jobs: Callable[[float], None],
+    ) -> None:
+        self._loop = loop
+        self._ledger = ledger
+        self._housekeeper = housekeeper
+        self._heartbeat_interval = heartbeat_interval
+        self._run_jobs = run_jobs
+        self._tick_timer: asyncio.TimerHandle | None = None
+        self._expiry_timer: asyncio.TimerHandle | None = None
+        self._heartbeat_timer: asyncio.TimerHandle | None = None
+        self._expires_at = math.inf
+
+    def start(self) -> None:
+        """Run the housekeeper regularly from now on."""
+        self._housekeeper.is_paused = self._ledger.closed
+        self._tick_later()
+
+    def _tick_later(self) -> None:
+        if self._tick_timer is None:
+            self._tick_timer = self._loop.call_later(
+                min(TICK_INTERVAL, self._housekeeper.interval()),
+                _tick,
+                weakref.ref(self),
+                context=Context(),
+            )
+
+    def tick(self) -> None:
+        """Run what is due, and again later while there are connections or waiters."""
+        self._tick_timer = None
+        try:
+            self._run_jobs(monotonic())
+        finally:
+            if self._ledger.open or self._ledger.waiters or self._housekeeper.fills:
+                self._tick_later()
+
+    def expire_in_time(self, waiter: Waiter, now: float) -> None:
+        """Answer a waiter when its deadline passes.
+
+        One timer serves all waiters: most are answered before, and a timer for each would cost
+        more than the queue itself.
+
+        Args:
+            waiter: Has queued up.
+            now: The time.
+        """
+        self._beat_later()
+        if waiter.deadline < self._expires_at:
+            self._expire_at(waiter.deadline, now)
+
+    def _beat_later(self) -> None:
+        if self._heartbeat_timer is None:
+            self._heartbeat_timer = self._loop.call_later(
+                self._heartbeat_interval, _beat, weakref.ref(self), context=Context()
+            )
+
+    def beat(self) -> None:
+        """Tell the queue that the event loop runs, and again later while there are waiters."""
+        self._heartbeat_timer = None
+        if self._ledger.waiters:
+            self._ledger.waiters.heartbeat(monotonic())
+            self._beat_later()
+
+    def _expire_at(self, when: float, now: float) -> None:
+        if self._expiry_timer is not None:
+            self._expiry_timer.cancel()
+        self._expires_at = when
+        self._expiry_timer = self._loop.call_later(
+            when - now, _expire, weakref.ref(self), context=Context()
+        )
+
+    def expire(self) -> None:
+        """Answer every waiter whose deadline has passed, and set the timer for the next."""
+        ledger, now = self._ledger, monotonic()
+        self._expiry_timer, self._expires_at = None, math.inf
+        for waiter in [each for each in ledger.waiters.queue if each.deadline <= now]:
+            ledger.expire(waiter)
+        following = min((each.deadline for each in ledger.waiters.queue), default=math.inf)
+        if following < math.inf:
+            self._expire_at(max(following, now + EXPIRE_INTERVAL), now)
+
+
+# Only these timers are left once nothing refers to the pool: they must not keep it alive.
+
+
+def _tick(timers: "weakref.ref[Timers]") -> None:
+    if (living := timers()) is not None:
+        living.tick()
+
+
+def _beat(timers: "weakref.ref[Timers]") -> None:
+    if (living := timers()) is not None:
+        living.beat()
+
+
+def _expire(timers: "weakref.ref[Timers]") -> None:
+    if (living := timers()) is not None:
+        living.expire()

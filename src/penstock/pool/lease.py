@@ -15,8 +15,15 @@ from typing import Any
 import greenlet
 import sqlalchemy
 
+from penstock.drivers.sql_text import shape
+from penstock.pool.events import LeakReport, LeaseLeaked, Listeners
+from penstock.pool.ledger import Ledger
+from penstock.pool.policy import PoolPolicy
+from penstock.pool.slot import CHECKED_OUT, Slot
+
 __all__ = [
     "STATEMENT_KEY",
+    "LeakDetector",
     "Lease",
     "OpenLease",
     "enclosing_tasks",
@@ -28,6 +35,8 @@ __all__ = [
     "task_of",
     "where",
 ]
+
+_logger = logging.getLogger("penstock.pool")
 
 DEPTH = 8
 """Frames that are noted at a checkout, from the code that awaits SQLAlchemy outwards."""
@@ -135,9 +144,6 @@ def _text(frames: "Iterator[tuple[CodeType, int]]") -> str:
     return "".join(lines)
 
 
-_logger = logging.getLogger(__name__)
-
-
 class OpenLease:
     """A block of its own that holds a connection: a session, a stream, a snapshot.
 
@@ -213,3 +219,63 @@ async def _end_abandoned(leases: set[OpenLease], request: asyncio.Task[Any] | No
     await asyncio.sleep(0)  # a task that was given one may not have begun yet
     abandoned = [lease for lease in leases if lease.is_abandoned(request)]
     await asyncio.gather(*(lease.end() for lease in abandoned))
+
+
+class LeakDetector:
+    """Reports leases that last for longer than ``leak_after``.
+
+    Args:
+        ledger: Has the slots.
+        policy: Says after how long, and whether the connection is reclaimed.
+        listeners: Are told of each leak.
+        is_mysql: Whether statements are written for MySQL or MariaDB.
+        reclaim: Closes the connection under the holder; given the slot, its lease and the reason.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        policy: PoolPolicy,
+        listeners: Listeners,
+        *,
+        is_mysql: bool,
+        reclaim: Callable[[Slot, Lease, str], None],
+    ) -> None:
+        self._ledger = ledger
+        self._leak_after = policy.leak_after
+        self._reclaims = policy.reclaim_leaks
+        self._listeners = listeners
+        self._is_mysql = is_mysql
+        self._reclaim = reclaim
+
+    def report(self, now: float) -> None:
+        """Report each leaked lease, once.
+
+        Args:
+            now: The time.
+        """
+        if self._leak_after is None:
+            return
+        for slot in list(self._ledger):  # a listener may change it
+            lease = slot.lease
+            if not isinstance(lease, Lease) or lease.reported or slot.state is not CHECKED_OUT:
+                continue
+            if now - slot.checked_out_at >= self._leak_after:
+                lease.reported = True
+                self._report(slot, lease, now - slot.checked_out_at)
+
+    def _report(self, slot: Slot, lease: Lease, seconds: float) -> None:
+        statement = slot.content.info.get(STATEMENT_KEY)
+        report = LeakReport(
+            seconds=seconds,
+            route=lease.route() if lease.route else None,
+            acquired_at=lease.stack(),
+            holder_at=where(lease.task),
+            statement=shape(statement, is_mysql=self._is_mysql) if statement else None,
+            reclaimed=self._reclaims,
+        )
+        _logger.warning("%s", report)
+        self._listeners.tell(LeaseLeaked(report))
+        if self._reclaims:
+            why = f"Its connection was checked out for {seconds:.1f} s (leak_after, reclaim_leaks)"
+            self._reclaim(slot, lease, why)

@@ -1,4 +1,4 @@
-"""Whether connections live, and closing those that do not."""
+"""Liveness checks: which connections are alive, and closing those that are not."""
 
 import asyncio
 import contextlib
@@ -10,42 +10,44 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
+from sqlalchemy.engine import Dialect
 from sqlalchemy.util import greenlet_spawn
 
-from penstock.pool.events import Pinged
+from penstock.drivers.capabilities import driver_of
+from penstock.drivers.driver import Driver
+from penstock.drivers.effects import Effect
+from penstock.pool.events import Listeners, Pinged
+from penstock.pool.ledger import Ledger
 from penstock.pool.record import Record
 from penstock.pool.slot import CloseReason, Slot
 
-if TYPE_CHECKING:
-    from penstock.pool.runtime import PoolRuntime
-
 __all__ = [
     "POLL_INTERVAL",
+    "ConnectionRegistry",
+    "Monitored",
     "Pinger",
     "Probe",
     "SocketMonitor",
-    "Watched",
-    "abandon",
     "retrieve_exception",
-    "shut",
     "wait_done",
 ]
+
+_logger = logging.getLogger("penstock.pool")
 
 SLICES = 5
 
 
 async def wait_done(task: "asyncio.Task[Any]", seconds: float) -> bool:
-    """Wait until a task has ended, and tell whether it has.
+    """Wait until a task is done; return whether it is.
 
-    Where the loop stands still, blocked by somebody's code or paused with its machine, an answer
-    may be there that nobody could read. So the time is taken in slices, of which a stall,
-    however long, uses up one.
+    While the event loop is blocked by a handler, or paused with its machine, an answer may have
+    arrived that was not read. So the time is taken in slices: a stall of any length uses up one.
 
     Args:
-        task: Not cancelled by this.
-        seconds: The bound, while the loop goes round.
+        task: The task, which is not cancelled.
+        seconds: The timeout, while the loop runs.
     """
     for _ in range(SLICES):
         done, _ = await asyncio.wait({task}, timeout=seconds / SLICES)
@@ -55,69 +57,69 @@ async def wait_done(task: "asyncio.Task[Any]", seconds: float) -> bool:
 
 
 def retrieve_exception(task: "asyncio.Task[Any]") -> None:
-    """Look at what became of a task that nobody waits for any more: it is not worth a warning."""
+    """Retrieve the exception of a task that is no longer awaited, so that asyncio does not warn."""
     if not task.cancelled():
         task.exception()
 
 
 POLL_INTERVAL = 0.001
-"""Seconds. The event loop sees a closed socket by itself in each of its rounds; this is for those
-that came during the present round, so that to look more often would be for nothing."""
+"""Seconds. The event loop reads a closed socket once in each iteration; the poll finds those that
+were closed during the present iteration, so that to poll more often finds nothing."""
 
 
-class Watched(Protocol):
-    """Whatever is told that its server has closed the socket."""
+class Monitored(Protocol):
+    """What has a socket that the monitor watches."""
 
     fileno: int | None
     peer_closed: bool
 
 
 class SocketMonitor:
-    """Watches the sockets of one pool, on Linux; elsewhere the event loop has to notice.
+    """Watches the sockets of one pool, on Linux; elsewhere the event loop alone notices.
 
-    ``POLLIN`` is not asked for: a notification that waits to be read is no closed socket.
+    ``POLLIN`` is not watched: a notification that is not read yet is no closed socket.
     """
 
-    __slots__ = ("_epoll", "_watched", "looked_at")
+    __slots__ = ("_epoll", "_monitored", "polled_at")
 
     def __init__(self) -> None:
         self._epoll = select.epoll() if hasattr(select, "epoll") else None
-        self._watched: dict[int, Watched] = {}
-        self.looked_at = -math.inf
+        self._monitored: dict[int, Monitored] = {}
+        self.polled_at = -math.inf
 
-    def watch(self, watched: Watched, fileno: int | None) -> None:
-        """Begin to watch a socket; None for a connection that has none.
+    def watch(self, monitored: Monitored, fileno: int | None) -> None:
+        """Begin to watch a socket.
 
         Args:
-            watched: Whose ``peer_closed`` will be set.
-            fileno: The socket's number.
+            monitored: Its ``peer_closed`` is set once the server has closed the socket.
+            fileno: The socket's number; None for a connection without one.
         """
-        watched.peer_closed = False
-        watched.fileno = fileno
+        monitored.peer_closed = False
+        monitored.fileno = fileno
         if self._epoll is None or fileno is None:
             return
-        self._watched[fileno] = watched
+        self._monitored[fileno] = monitored
         try:
             self._epoll.register(fileno, select.EPOLLRDHUP)
-        except FileExistsError:  # of a closed one, of which somebody still has a duplicate
+        except FileExistsError:  # of a closed socket that has a duplicate
             self._epoll.modify(fileno, select.EPOLLRDHUP)
 
-    def forget(self, watched: Watched) -> None:
-        """Watch its socket no more; the number may be another's by now, who is left alone."""
-        fileno, watched.fileno = watched.fileno, None
-        if fileno is not None and self._watched.get(fileno) is watched:
-            del self._watched[fileno]
+    def unwatch(self, monitored: Monitored) -> None:
+        """Stop watching a socket, unless its number belongs to another connection by now."""
+        fileno, monitored.fileno = monitored.fileno, None
+        if fileno is not None and self._monitored.get(fileno) is monitored:
+            del self._monitored[fileno]
             self._unregister(fileno)
 
     def poll(self, now: float) -> None:
-        """Ask the kernel, which takes a microsecond at most, if it has not just been asked."""
-        if self._epoll is None or now - self.looked_at <= POLL_INTERVAL:
+        """Poll the kernel, which takes a microsecond at most, once in each ``POLL_INTERVAL``."""
+        if self._epoll is None or now - self.polled_at <= POLL_INTERVAL:
             return
-        self.looked_at = now
-        for fileno, _ in self._epoll.poll(0, len(self._watched) + 1):
-            watched = self._watched.pop(fileno, None)
-            if watched is not None:
-                watched.peer_closed = True
+        self.polled_at = now
+        for fileno, _ in self._epoll.poll(0, len(self._monitored) + 1):
+            monitored = self._monitored.pop(fileno, None)
+            if monitored is not None:
+                monitored.peer_closed = True
             self._unregister(fileno)
 
     def _unregister(self, fileno: int) -> None:
@@ -126,116 +128,196 @@ class SocketMonitor:
             self._epoll.unregister(fileno)
 
 
-_logger = logging.getLogger("penstock.pool")
+_UNKNOWN = Driver()
+"""The driver of connections that a creator or a ``do_connect`` listener has brought."""
 
 CLOSE_TIMEOUT = 5.0
 """Seconds for the server to end a connection's process; then the socket is dropped."""
 
 
-async def shut(runtime: "PoolRuntime", connection: Any, close: Callable[[], None]) -> None:
-    """Close a connection, and wait for the server to close its end; each within a bound.
+class ConnectionRegistry:
+    """The open connections of one pool: by which driver, in which record, and whether alive.
 
     Args:
-        runtime: Who looks after its pool.
-        connection: SQLAlchemy's adapter around the driver's connection.
-        close: What closes it. Runs in a greenlet.
+        dialect: SQLAlchemy's dialect of the engine.
+        loop: The event loop of the connections.
     """
-    try:
-        async with asyncio.timeout(CLOSE_TIMEOUT), _seen_off(runtime, connection):
-            await greenlet_spawn(close)
-    except Exception:
-        _logger.debug("A connection did not close in time or properly", exc_info=True)
-        abandon(runtime, connection)
-    except BaseException:
-        abandon(runtime, connection)
-        raise
+
+    def __init__(self, dialect: Dialect, loop: asyncio.AbstractEventLoop) -> None:
+        self.dialect = dialect
+        self.socket_monitor = SocketMonitor()
+        self._loop = loop
+        self._driver = driver_of(dialect)
+        self._records: dict[int, Record] = {}
+        """By the identity of the connection, to which the record keeps a reference."""
+
+    def driver_of(self, connection: Any) -> Driver:
+        """Return the driver of a connection, which may be another than the dialect's."""
+        return self._driver if self._driver.owns(connection) else _UNKNOWN
+
+    def register(self, record: Record, connection: Any) -> None:
+        """Record that the record holds the connection, and watch its socket."""
+        driver = self.driver_of(connection)
+        record.registered = connection
+        record.is_closed = driver.is_closed(connection)
+        record.trace = driver.trace(connection)
+        record.trace.effects = Effect.NONE  # what `connect` listeners have set is there to stay
+        self.socket_monitor.watch(record, driver.fileno(connection))
+        self._records[id(connection)] = record
+
+    def unregister(self, record: Record) -> None:
+        """Remove the record's connection, which no longer belongs to the pool."""
+        self._records.pop(id(record.registered), None)
+        record.registered = None
+        record.is_closed = _is_unregistered
+        self.socket_monitor.unwatch(record)
+
+    def record_of(self, connection: Any) -> Record | None:
+        """Return the record that holds the connection; None where it is not registered."""
+        return self._records.get(id(connection))
+
+    def is_alive(self, record: Record) -> bool:
+        """Return, without a round trip, whether the record's connection is still open."""
+        self.socket_monitor.poll(monotonic())
+        return not (record.peer_closed or record.is_closed())
+
+    async def close(self, connection: Any, close: Callable[[], None]) -> None:
+        """Close a connection and wait until the server has closed its end, within a timeout.
+
+        Args:
+            connection: SQLAlchemy's adapter around the driver's connection.
+            close: Closes it. Runs in a greenlet.
+        """
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT), self._until_peer_closes(connection):
+                await greenlet_spawn(close)
+        except Exception:
+            _logger.debug("A connection was not closed in time or without an error", exc_info=True)
+            self.abandon(connection)
+        except BaseException:
+            self.abandon(connection)
+            raise
+
+    @asynccontextmanager
+    async def _until_peer_closes(self, connection: Any) -> AsyncIterator[None]:
+        number = self.driver_of(connection).sees_off(connection)
+        if number is None:
+            yield
+            return
+        with socket.socket(fileno=os.dup(number)) as copy:
+            copy.setblocking(False)
+            yield
+            with contextlib.suppress(OSError):
+                while await self._loop.sock_recv(copy, 4096):
+                    pass
+
+    def abandon(self, connection: Any) -> None:
+        """Drop a connection that does not close; outside a greenlet this does not wait."""
+        with contextlib.suppress(Exception):
+            self.driver_of(connection).abandon(self.dialect, connection)
+
+    def abandon_all(self) -> None:
+        """Drop every connection: their event loop is gone or not running."""
+        for record in list(self._records.values()):
+            self.abandon(record.registered)
 
 
-def abandon(runtime: "PoolRuntime", connection: Any) -> None:
-    """Drop a connection that does not close: outside a greenlet this waits for nothing."""
-    with contextlib.suppress(Exception):
-        runtime.driver_of(connection).abandon(runtime.dialect, connection)
-
-
-@asynccontextmanager
-async def _seen_off(runtime: "PoolRuntime", connection: Any) -> AsyncIterator[None]:
-    number = runtime.driver_of(connection).sees_off(connection)
-    if number is None:
-        yield
-        return
-    with socket.socket(fileno=os.dup(number)) as copy:
-        copy.setblocking(False)
-        yield
-        with contextlib.suppress(OSError):
-            while await runtime.loop.sock_recv(copy, 4096):
-                pass
+def _is_unregistered() -> bool:
+    return True
 
 
 T = TypeVar("T")
 Probe = Callable[[Any], Awaitable[T]]
+"""Queries the server; given the driver's connection."""
 
 
 class Pinger:
-    """Asks on one pool's connections, and tells the ledger which of them do not answer.
+    """Pings and probes connections of one pool, and reports to the ledger which are dead.
 
     Args:
-        runtime: Who looks after the pool.
+        ledger: The ledger of the pool.
+        registry: The connections.
+        listeners: Are told of each ping.
+        loop: The event loop of the connections.
+        ping_timeout: Seconds for the server to answer a ping in the background.
+        dispatch: Starts the actions that the ledger has queued.
     """
 
-    def __init__(self, runtime: "PoolRuntime") -> None:
-        self._runtime = runtime
+    def __init__(
+        self,
+        ledger: Ledger,
+        registry: ConnectionRegistry,
+        listeners: Listeners,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        ping_timeout: float,
+        dispatch: Callable[[], None],
+    ) -> None:
+        self._ledger = ledger
+        self._registry = registry
+        self._listeners = listeners
+        self._loop = loop
+        self._ping_timeout = ping_timeout
+        self._dispatch = dispatch
 
-    async def ask(self, probe: Probe[T], seconds: float) -> T | None:
-        """As ``PenstockPool.ask`` says."""
-        if (slot := self._runtime.ledger.spare()) is None:
+    async def run_probe(self, probe: Probe[T], seconds: float) -> T | None:
+        """Run a probe on an idle connection, which is not checked out for it.
+
+        Args:
+            probe: Given the driver's connection; if it raises, that connection is closed.
+            seconds: The timeout.
+
+        Returns:
+            Its answer; None where no connection was idle.
+        """
+        if (slot := self._ledger.take_idle()) is None:
             return None
         is_alive = False
         try:
             async with asyncio.timeout(seconds):
                 answer = await probe(slot.content.dbapi_connection)
-            is_alive = self._runtime.lives(slot.content)
+            is_alive = self._registry.is_alive(slot.content)
         finally:
-            self._asked(slot, is_alive=is_alive)
+            self._checked(slot, is_alive=is_alive)
         return answer
 
     async def check(self, slot: Slot) -> None:
         """Ping an idle slot's connection, as the ledger has ordered."""
-        record: Record = slot.content
         is_alive = False
         try:
-            is_alive = await self.ping(record, self._runtime.policy.ping_timeout)
+            is_alive = await self.ping(slot.content, self._ping_timeout)
         except Exception:
             _logger.debug("A ping failed", exc_info=True)
         finally:
-            self._asked(slot, is_alive=is_alive)
+            self._checked(slot, is_alive=is_alive)
 
-    def _asked(self, slot: Slot, *, is_alive: bool) -> None:
+    def _checked(self, slot: Slot, *, is_alive: bool) -> None:
         if is_alive:
-            self._runtime.ledger.restore(slot, monotonic())
+            self._ledger.restore(slot, monotonic())
         else:
-            self._runtime.ledger.discard(slot, CloseReason.DEAD)
-        self._runtime.dispatch()
+            self._ledger.close_connection(slot, CloseReason.DEAD)
+        self._dispatch()
 
     async def ping(self, record: Record, seconds: float) -> bool:
         """Make one round trip.
 
         Args:
-            record: Whose connection is pinged.
-            seconds: The bound.
+            record: Holds the connection.
+            seconds: The timeout.
 
         Returns:
-            False where no answer came in time, or the connection is broken.
+            Whether the server answered in time.
         """
         began = monotonic()
-        is_alive = await self._answers(record, seconds)
-        if self._runtime.listeners.are_there:
-            self._runtime.listeners.tell(Pinged(monotonic() - began, is_alive))
+        is_alive = await self._answers(record.dbapi_connection, seconds)
+        if self._listeners.are_there:
+            self._listeners.tell(Pinged(monotonic() - began, is_alive))
         return is_alive
 
-    async def _answers(self, record: Record, seconds: float) -> bool:
-        runtime, connection = self._runtime, record.dbapi_connection
-        driver = runtime.driver_of(connection)
-        ping = runtime.loop.create_task(greenlet_spawn(driver.ping, runtime.dialect, connection))
+    async def _answers(self, connection: Any, seconds: float) -> bool:
+        registry = self._registry
+        driver = registry.driver_of(connection)
+        ping = self._loop.create_task(greenlet_spawn(driver.ping, registry.dialect, connection))
         ping.add_done_callback(retrieve_exception)
         try:
             answered = await wait_done(ping, seconds)
@@ -244,7 +326,7 @@ class Pinger:
             raise
         if answered:
             return ping.result()
-        # First, for a driver that is cancelled would ask the silent server to cancel, and wait.
-        abandon(self._runtime, connection)
+        # First: a cancelled driver would ask the silent server to cancel the ping, and wait.
+        registry.abandon(connection)
         ping.cancel()
         return False

@@ -10,7 +10,15 @@ from penstock.pool.housekeeper import HousekeeperPolicy
 from penstock.pool.queue import AdmissionPolicy
 from penstock.settings import NestedCheckoutPolicy
 
-__all__ = ["NestedCheckoutPolicy", "PoolPolicy", "is_number", "nested_checkout_policy"]
+__all__ = [
+    "NestedCheckoutPolicy",
+    "PoolPolicy",
+    "boolean",
+    "check_size",
+    "check_times",
+    "from_text",
+    "nested_checkout_policy",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +93,33 @@ class PoolPolicy:
         return AdmissionPolicy(self.max_waiting, self.codel_target, self.codel_interval)
 
     @property
-    def worker(self) -> HousekeeperPolicy:
+    def housekeeper(self) -> HousekeeperPolicy:
         """The part that housekeeping follows."""
         return HousekeeperPolicy(self.min_idle, self.overflow_idle, self.keepalive)
+
+
+def check_size(pool_size: int, max_overflow: int) -> None:
+    """Refuse what cannot be the size of a pool.
+
+    Raises:
+        SettingsError: A value is out of its range.
+    """
+    if not (is_number(pool_size) and pool_size >= 0):
+        raise SettingsError(f"pool_size={pool_size!r}: 0 (no limit) or more is accepted")
+    if not (is_number(max_overflow) and max_overflow >= -1):
+        raise SettingsError(f"max_overflow={max_overflow!r}: -1 (no limit) or more is accepted")
+
+
+def check_times(timeout: float | None, recycle: float) -> None:
+    """Refuse what cannot be a pool's ``pool_timeout`` or ``pool_recycle``.
+
+    Raises:
+        SettingsError: A value is no number, as one from the environment, or out of its range.
+    """
+    if timeout is not None and not (is_number(timeout) and timeout >= 0):
+        raise SettingsError(f"pool_timeout={timeout!r}: None (no limit) or 0 or more is accepted")
+    if not is_number(recycle):
+        raise SettingsError(f"pool_recycle={recycle!r}: a number is accepted, -1 for never")
 
 
 def from_text(name: str, value: Any) -> Any:

@@ -15,12 +15,19 @@ from sqlalchemy.pool.base import reset_none
 from sqlalchemy.util import await_
 
 from penstock.drivers.capabilities import driver_of
-from penstock.pool.binding import LoopBoundPool, check_size, check_times
-from penstock.pool.checkout import Checkout
+from penstock.pool.checkout import CheckoutLimits
 from penstock.pool.lease import Lease, holder_route
 from penstock.pool.liveness import POLL_INTERVAL
-from penstock.pool.policy import PoolPolicy, boolean, from_text, nested_checkout_policy
+from penstock.pool.policy import (
+    PoolPolicy,
+    boolean,
+    check_size,
+    check_times,
+    from_text,
+    nested_checkout_policy,
+)
 from penstock.pool.record import Record
+from penstock.pool.runtime import LoopBoundPool
 from penstock.pool.slot import CHECKED_OUT, Slot
 
 __all__ = ["PenstockPool"]
@@ -136,7 +143,7 @@ class PenstockPool(LoopBoundPool):
     # What SQLAlchemy calls.
 
     def connect(self) -> PoolProxiedConnection:
-        """Check out a connection; its ``close()`` returns it. Runs in a greenlet."""
+        """Ping out a connection; its ``close()`` returns it. Runs in a greenlet."""
         if self.dispatch.checkout or self._pre_ping:
             lease: Any = super().connect()
         else:
@@ -174,7 +181,7 @@ class PenstockPool(LoopBoundPool):
 
     def retire_open(self) -> None:
         """Hand out nothing again that is open now, as the server is ending its connections."""
-        self._bound_runtime.retire_older_than(time())
+        self._bound_runtime.evict_older_than(time())
 
     def has_checkout_listeners(self) -> bool:
         """Return whether somebody listens to what SQLAlchemy does at a checkout or a return."""
@@ -198,7 +205,7 @@ class PenstockPool(LoopBoundPool):
         if slot is not None:
             record: Record = slot.content
             socket_monitor = self._socket_monitor
-            if now - socket_monitor.looked_at > POLL_INTERVAL:
+            if now - socket_monitor.polled_at > POLL_INTERVAL:
                 socket_monitor.poll(now)
             is_fresh = now - slot.since < self._ping_after
             if is_fresh and not record.peer_closed and not record.is_closed():
@@ -212,8 +219,8 @@ class PenstockPool(LoopBoundPool):
                     self.listeners.checked_out_at_once()
                 return record
         try:
-            checkout = Checkout(self._bound_runtime, now, asked_at)
-            return wait(self._get_slowly(slot, checkout, task, records_checkout))  # type: ignore[no-any-return]  # above
+            limits = self._bound_runtime.checkouts.limits(now, asked_at)
+            return wait(self._get_slowly(slot, limits, task, records_checkout))  # type: ignore[no-any-return]  # above
         except MissingGreenlet:
             if slot is not None and slot.state is CHECKED_OUT:
                 self._release(slot, now)
@@ -222,14 +229,15 @@ class PenstockPool(LoopBoundPool):
     async def _get_slowly(
         self,
         slot: Slot | None,
-        checkout: Checkout,
+        limits: CheckoutLimits,
         task: "asyncio.Task[Any] | None",
         records_checkout: bool,
     ) -> Record:
-        self._bound_runtime.timers.wake()
-        slot = await checkout.slot(slot)
+        runtime = self._bound_runtime
+        runtime.timers.start()
+        slot = await runtime.checkouts.slot(slot, limits)
         record: Record = slot.content
-        waited = monotonic() - checkout.asked_at
+        waited = monotonic() - limits.asked_at
         slot.waited_before = (slot.checked_out_at, waited)
         slot.lease = (
             Lease(task, record.info) if self._records_checkouts and records_checkout else task
@@ -245,7 +253,7 @@ class PenstockPool(LoopBoundPool):
             return
         trace = record.trace
         trace.lease_options = None
-        if trace.effects and self._resets and record.runtime.undo(record):
+        if trace.effects and self._resets and record.runtime.reset_session(record):
             record.runtime.returned_without_connection(record)
             return
         now = monotonic()
@@ -269,10 +277,10 @@ class PenstockPool(LoopBoundPool):
         if self._runtime is not None:
             if self._is_bound():
                 self._runtime.dispose()
-            elif self._is_served_elsewhere():
-                self._runtime.in_loop(self._runtime.dispose)
+            elif self._runs_elsewhere():
+                self._runtime.call_soon(self._runtime.dispose)
             else:
-                self._runtime.abandon_all()
+                self._runtime.registry.abandon_all()
         self._is_disposed = True
         self.logger.info("Pool disposed. %s", self.status())
 
@@ -301,7 +309,7 @@ class PenstockPool(LoopBoundPool):
         )
         pool.listeners = self.listeners
         if self._is_disposed:
-            pool._take_over(self)  # noqa: SLF001 - of the same class
+            pool._replace(self)
         return pool
 
     def _invalidate(
@@ -311,7 +319,7 @@ class PenstockPool(LoopBoundPool):
         _checkin: bool = True,
     ) -> None:
         super()._invalidate(connection, exception, _checkin)
-        self._bound_runtime.retire_older_than(self._invalidate_time)
+        self._bound_runtime.evict_older_than(self._invalidate_time)
 
     # The operator.
 
@@ -342,7 +350,7 @@ class PenstockPool(LoopBoundPool):
 
     def resume(self) -> None:
         """Hand out again, to those first who have waited longest."""
-        self._in_loop(self._lend_again)
+        self._in_loop(self._resume)
 
     async def prefill(self) -> None:
         """Open connections until ``min_idle`` are ready; an attempt that fails ends it."""

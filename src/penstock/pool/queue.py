@@ -204,7 +204,7 @@ class Admission:
         self._handed_over_at: deque[float] = deque(maxlen=PACE_SAMPLES)
         """The newest hand-overs since the queue began to fill."""
 
-    def refuses(self, waiting: float, now: float, patience: float) -> RejectReason | None:
+    def rejects(self, waiting: float, now: float, patience: float) -> RejectReason | None:
         """Return why a caller is rejected; None where it may wait.
 
         Args:
@@ -308,7 +308,7 @@ class Waiter(ABC):
         """Take the slot, or return False where it is no longer wanted."""
 
     @abstractmethod
-    def refuse(self, refusal: Rejection) -> None:
+    def reject(self, rejection: Rejection) -> None:
         """Learn that there will be no slot."""
 
 
@@ -322,9 +322,9 @@ class WaitersTally:
 
     queued: int = 0
     handed_over: int = 0
-    refused: int = 0
-    withdrawn: int = 0
     rejected: int = 0
+    withdrawn: int = 0
+    not_admitted: int = 0
 
 
 class Waiters:
@@ -356,12 +356,12 @@ class Waiters:
             now: The time.
 
         Returns:
-            A refusal where there is no place.
+            A rejection where there is no place.
         """
         moment = self._moment(now)
-        why = self._admission.refuses(ahead, moment, waiter.deadline - now)
+        why = self._admission.rejects(ahead, moment, waiter.deadline - now)
         if why is not None:
-            self.tally.rejected += 1
+            self.tally.not_admitted += 1
             return Rejection(why)
         waiter.arrived, waiter.queued_at = now, moment
         self.queue[waiter] = None
@@ -409,21 +409,21 @@ class Waiters:
         self.tally.withdrawn += 1
         return True
 
-    def refuse(self, waiter: Waiter, refusal: Rejection) -> None:
+    def reject(self, waiter: Waiter, rejection: Rejection) -> None:
         """Answer a waiter, if it still waits, that there will be no slot."""
         if waiter in self.queue:
             del self.queue[waiter]
-            self.tally.refused += 1
-            waiter.refuse(refusal)
+            self.tally.rejected += 1
+            waiter.reject(rejection)
 
-    def refuse_oldest(self, refusal: Rejection) -> None:
+    def reject_oldest(self, rejection: Rejection) -> None:
         """Answer the oldest waiter that there will be no slot."""
-        self.refuse(next(iter(self.queue)), refusal)
+        self.reject(next(iter(self.queue)), rejection)
 
-    def refuse_all(self, refusal: Rejection) -> None:
+    def reject_all(self, rejection: Rejection) -> None:
         """Answer everybody that there will be no slot."""
         while self.queue:
-            self.refuse_oldest(refusal)
+            self.reject_oldest(rejection)
 
     def hand_over(self, slot: Slot, now: float, *, may_shed: bool = True) -> bool:
         """Hand out the slot to the oldest waiter who still wants it and may have it; False if none.
@@ -440,8 +440,8 @@ class Waiters:
             del self.queue[waiter]
         if self._offer(slot, now, moment):
             for waiter in shed:
-                self.tally.refused += 1
-                waiter.refuse(Rejection(RejectReason.SHED))
+                self.tally.rejected += 1
+                waiter.reject(Rejection(RejectReason.SHED))
             return True
         self.queue.update(dict.fromkeys(shed))
         return self._offer(slot, now, moment)

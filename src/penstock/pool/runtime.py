@@ -1,299 +1,164 @@
-"""What goes on behind a pool on its event loop: which connection is whose, and what is due."""
+"""What a pool has on one event loop, and which event loop that is."""
 
 import asyncio
 import contextlib
-import math
+import os
+import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
+from functools import partial
+from random import Random
+from threading import RLock, get_ident
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 from sqlalchemy.util import await_, greenlet_spawn
 from sqlalchemy.util.concurrency import in_greenlet
 
-from penstock.drivers.capabilities import driver_of
 from penstock.drivers.driver import Driver, Trace
-from penstock.drivers.effects import Effect
-from penstock.log_limit import LogLimit
-from penstock.pool.errors import (
-    LeaseReclaimed,
-    PoolClosed,
-    PoolTimeout,
-    is_transient,
-    refusal_error,
-)
-from penstock.pool.events import CheckoutRejected
-from penstock.pool.housekeeper import Housekeeper
-from penstock.pool.liveness import Pinger, SocketMonitor
+from penstock.pool.checkout import Checkouts
+from penstock.pool.errors import LeaseReclaimed, PoolInAnotherLoop
+from penstock.pool.events import Listeners
+from penstock.pool.housekeeper import Housekeeper, Timers
+from penstock.pool.lease import LeakDetector, Lease
+from penstock.pool.ledger import Ledger
+from penstock.pool.liveness import ConnectionRegistry, Probe
+from penstock.pool.policy import PoolPolicy
 from penstock.pool.queue import Rejection, RejectReason
 from penstock.pool.record import Record
-from penstock.pool.slot import CHECKED_OUT, CHECKING, IDLE, CloseReason, Slot
-from penstock.pool.worker import ConnectionWorker, Timers
+from penstock.pool.slot import (
+    CHECKED_OUT,
+    CHECKING,
+    IDLE,
+    Backoff,
+    CloseReason,
+    Lifetime,
+    Slot,
+)
+from penstock.pool.snapshot import PoolNumbers
+from penstock.pool.worker import ConnectionWorker
 
-if TYPE_CHECKING:
-    from penstock.pool.binding import LoopBoundPool
-
-__all__ = ["PoolRuntime"]
-
-_UNKNOWN = Driver()
-"""Of connections that a creator or a ``do_connect`` listener has brought from elsewhere."""
+__all__ = ["LoopBoundPool", "PoolRuntime"]
 
 
 class PoolRuntime:
-    """Looks after the connections of one pool on one event loop.
+    """What a pool has on one event loop: its connections, and what works on them.
 
     Args:
-        pool: Whose connections they are.
-        loop: To which they belong.
+        pool: SQLAlchemy's side of the pool.
+        loop: The event loop of the connections.
     """
 
     def __init__(self, pool: "LoopBoundPool", loop: asyncio.AbstractEventLoop) -> None:
-        self.pool = pool
+        self.ledger = ledger = pool.ledger
+        policy, listeners = pool.policy, pool.listeners
+        dialect: Any = pool._dialect  # noqa: SLF001 - the base class's
+        self.listeners = listeners
         self.loop = loop
-        self.ledger = pool.ledger
-        self.policy = pool.policy
-        self.listeners = pool.listeners
-        self.dialect = pool._dialect  # noqa: SLF001 - the base class's
-        self.pre_pings = pool._pre_ping  # noqa: SLF001 - as above
-        self._driver = driver_of(self.dialect)
-        self.socket_monitor = SocketMonitor()
-        self.worker = ConnectionWorker(self)
-        self.pinger = Pinger(self)
-        self.nested_log_limit = LogLimit()
         self.reclaim_queue: deque[Record] = deque()
-        """Returned without a connection: the garbage collector may do that at any moment, during
-        the ledger's own work or in another thread, so that it is looked at later."""
-        self._housekeeper = Housekeeper(self.ledger, self.policy.worker)
-        self.timers = Timers(self, self._housekeeper)
-        self._records: dict[int, Record] = {}
-        """By the identity of the connection, of which the record keeps a reference."""
-        self._drained = asyncio.Event()
-
-    # Which connection is whose.
-
-    def driver_of(self, connection: Any) -> Driver:
-        """Return what is known of a connection's driver, which may be none of the dialect's."""
-        return self._driver if self._driver.owns(connection) else _UNKNOWN
-
-    def know(self, record: Record, connection: Any) -> None:
-        """Remember that the record holds the connection."""
-        driver = self.driver_of(connection)
-        record.known = connection
-        record.is_closed = driver.is_closed(connection)
-        record.trace = driver.trace(connection)
-        record.trace.effects = Effect.NONE  # what `connect` listeners have set is there to stay
-        self.socket_monitor.watch(record, driver.fileno(connection))
-        self._records[id(connection)] = record
-
-    def forget(self, record: Record) -> None:
-        """Forget the record's connection, which is no longer the pool's."""
-        self._records.pop(id(record.known), None)
-        record.known = None
-        record.is_closed = _not_to_be_used
-        self.socket_monitor.forget(record)
-
-    def lives(self, record: Record) -> bool:
-        """Tell without a round trip whether the record's connection is still open."""
-        self.socket_monitor.poll(monotonic())
-        return not (record.peer_closed or record.is_closed())
-
-    def close_later(self, connection: Any) -> bool:
-        """Have a connection closed whose slot counts until then; False if it is not known."""
-        record = self._records.get(id(connection))
-        if record is None or self.loop.is_closed():
-            return False
-        self.forget(record)
-        record.repair = True
-        self.in_loop(lambda: self.worker.tear_down(record, connection, recover=False))
-        return True
-
-    def recovers(self, record: Record) -> bool:
-        """Have the record's connection recovered after a cancellation; False if it cannot be."""
-        connection = record.dbapi_connection
-        if record.known is not connection or not self.lives(record):
-            return False
-        if not self.driver_of(connection).can_recover:
-            return False
-        self.forget(record)
-        self.worker.tear_down(record, connection, recover=True)
-        return True
-
-    def undo(self, record: Record) -> bool:
-        """Have the server forget what a lease has left in its session, before the next lease.
-
-        Returns:
-            Whether the connection was taken from the record for that, because it has to wait.
-        """
-        connection = record.dbapi_connection
-        driver = self.driver_of(connection)
-        effects = driver.take_effects(connection)
-        leaves_open = driver.is_in_transaction(connection)
-        if not leaves_open and not effects & (Effect.SESSION | Effect.LASTING):
-            return False
-        if leaves_open or effects & Effect.LASTING or self.is_equipped():
-            self.ledger.retire(record.slot, CloseReason.STATE)
-        elif _resets_pipelined(driver, connection, effects):
-            driver.reset_pipelined(connection)
-            record.reads_only = False
-        elif self.recovers(record):
-            record.dbapi_connection = None
-            return True
-        else:
-            self.ledger.retire(record.slot, CloseReason.STATE)
-        return False
-
-    def is_equipped(self) -> bool:
-        """Return whether ``connect`` listeners may set session state, which a reset would undo."""
-        return not all(map(_is_own, self.pool.dispatch.connect))
-
-    def retire_older_than(self, started: float) -> None:
-        """Hand out no connection again that was opened before the whole pool was invalidated.
-
-        Args:
-            started: That moment by the wall clock, as SQLAlchemy notes it.
-        """
-        for slot in list(self.ledger):
-            record: Record | None = slot.content
-            if (
-                slot.state in (IDLE, CHECKED_OUT, CHECKING)
-                and record
-                and record.starttime < started
-            ):
-                self.ledger.retire(slot, CloseReason.INVALID)
-        self.dispatch()
-
-    def evict_stale_idle(self) -> None:
-        """Close what has been idle for so long that it would be pinged: one was found silent.
-
-        Each of them could cost the caller another ``ping_timeout``.
-        """
-        long_ago = monotonic() - self.policy.idle_before_ping
-        self._retire_idle(lambda slot: slot.since <= long_ago)
-
-    def retire_dead(self) -> None:
-        """Close what is idle and has been closed by the server, before anybody asks for it."""
-        self._retire_idle(lambda slot: not self.lives(slot.content))
-
-    def _retire_idle(self, is_unfit: Callable[[Slot], bool]) -> None:
-        for slot in list(self.ledger):
-            if slot.state is IDLE and is_unfit(slot):
-                self.ledger.retire(slot, CloseReason.DEAD)
-        self.dispatch()
-
-    def retry_for(self, timeout: float | None) -> float:
-        """Return for how many seconds a failed connect is tried again for one caller.
-
-        Args:
-            timeout: Its ``pool_timeout``: without one it waits for others as long as it takes,
-                and not so for a server that may never come; 0 is not to wait at all.
-        """
-        if timeout is None:
-            return self.policy.connect_timeout
-        return math.inf if timeout else 0.0
-
-    def reconnected(self, record: Record, asked_at: float | None = None) -> Any:
-        """Return a connection for a checked out record that has lost its own. Runs in a greenlet.
-
-        Args:
-            record: Whose connection is gone, or about to be closed.
-            asked_at: When its holder asked for it, on ``time.monotonic``: from then on
-                ``pool_timeout`` counts; None for now.
-
-        Raises:
-            PoolTimeout: There was none within ``pool_timeout``.
-            Exception: What the driver raised, within that time or last.
-        """
-        return await_(self._reconnected(record, monotonic() if asked_at is None else asked_at))
-
-    async def _reconnected(self, record: Record, asked_at: float) -> Any:
-        timeout = self.pool.timeout()
-        limit = asyncio.timeout(asked_at + timeout - monotonic() if timeout else None)
-        try:
-            async with limit:
-                return await self._reconnect(record, asked_at + self.retry_for(timeout))
-        except TimeoutError as error:
-            if not limit.expired():
-                raise
-            backoff, waited = self.ledger.backoff, monotonic() - asked_at
-            why = RejectReason.FAILED if asked_at < backoff.until else RejectReason.CONNECTING
-            self.listeners.tell(CheckoutRejected(why, waited))
-            if why is RejectReason.FAILED and backoff.last_error is not None:
-                raise backoff.last_error.with_traceback(None) from None
-            raise self.refusal(why, waited) from error
-
-    async def _reconnect(self, record: Record, retry_until: float) -> Any:
-        # The old connection goes first, so that there are never two for one slot.
-        while record.repair:
-            await asyncio.sleep(0)
-            if isinstance(record.repair, asyncio.Task):
-                await asyncio.wait({record.repair})
-        if record.repaired is not None:
-            record.dbapi_connection, record.repaired = record.repaired, None
-        else:
-            await self._connect(record, retry_until)
-            self.ledger.renew(record.slot, monotonic())
-        return record.dbapi_connection
-
-    async def _connect(self, record: Record, retry_until: float) -> None:
-        backoff = self.ledger.backoff
-        while True:
-            try:
-                return await self.worker.connect(record)
-            except Exception as error:
-                now = monotonic()
-                if not is_transient(error) or self.ledger.closed or now >= retry_until:
-                    raise
-                backoff.failed(now, error, refused=False)
-            await asyncio.sleep(max(0.0, backoff.until - monotonic()))
-
-    def refusal(
-        self, why: RejectReason, waited: float, limit: str = ""
-    ) -> PoolTimeout | PoolClosed:
-        """Make the error for a caller who gets no connection.
-
-        Args:
-            why: The phase.
-            waited: Seconds that it waited.
-            limit: What bounded its wait more closely than ``pool_timeout``; empty for nothing.
-        """
-        pool = self.pool
-        return refusal_error(
-            why,
-            pool=pool.name,
-            timeout=pool.timeout(),
-            waited=waited,
-            snapshot=pool.snapshot(),
-            limit=limit,
+        """Returned without a connection, at any moment: the garbage collector may do that during
+        the ledger's own work or in another thread. The event loop drains it."""
+        self._can_recover_lost: bool = dialect.has_terminate
+        self.registry = ConnectionRegistry(dialect, loop)
+        self.worker = ConnectionWorker(
+            pool,
+            loop,
+            ledger=ledger,
+            policy=policy,
+            listeners=listeners,
+            registry=self.registry,
+            new_record=partial(Record, pool, self),
+            close_now=pool.close_now,
+        )
+        self.housekeeper = Housekeeper(ledger, policy.housekeeper)
+        self.timers = Timers(
+            loop,
+            ledger,
+            self.housekeeper,
+            heartbeat_interval=policy.admission.heartbeat_interval,
+            run_jobs=self._run_jobs,
+        )
+        self.checkouts = Checkouts(
+            pool,
+            loop,
+            ledger=ledger,
+            policy=policy,
+            listeners=listeners,
+            registry=self.registry,
+            worker=self.worker,
+            timers=self.timers,
+            evict=self.evict,
+        )
+        self._leak_detector = LeakDetector(
+            ledger,
+            policy,
+            listeners,
+            is_mysql=getattr(dialect, "name", "") in ("mysql", "mariadb"),
+            reclaim=self._reclaim_later,
         )
 
-    # What comes back without a connection.
+    # What the records need.
+
+    def driver_of(self, connection: Any) -> Driver:
+        """Return the driver of a connection, which may be another than the dialect's."""
+        return self.registry.driver_of(connection)
+
+    def dispatch(self) -> None:
+        """Start the actions that the ledger has queued."""
+        self.worker.dispatch()
+
+    def recover(self, record: Record) -> bool:
+        """Recover the record's connection in the background; return False if it cannot be."""
+        return self.worker.recover(record)
+
+    def reset_session(self, record: Record) -> bool:
+        """Undo session state; return whether the record has lost its connection for that."""
+        return self.worker.reset_session(record)
+
+    def reconnect(self, record: Record, asked_at: float | None = None) -> Any:
+        """Return a new connection for a checked-out record. Runs in a greenlet.
+
+        Args:
+            record: Its connection is gone or being closed.
+            asked_at: When ``pool_timeout`` began, on ``time.monotonic``; None for now.
+
+        Raises:
+            PoolTimeout: No connection was opened within ``pool_timeout``.
+            Exception: The driver's error of the last attempt.
+        """
+        return self.checkouts.reconnect(record, monotonic() if asked_at is None else asked_at)
 
     def evict(self, record: Record, error: BaseException) -> None:
-        """Take back a checked out record whose connection turned out to be broken."""
+        """Take back a checked-out record whose connection is broken.
+
+        Args:
+            record: Holds the connection.
+            error: Why it is broken; after a cancellation it is recovered.
+        """
         try:
             record.invalidate(error)
         finally:
             self._take_back(record)
             self.dispatch()
 
-    async def reclaim(self, slot: Slot, why: str) -> None:
-        """Take a connection from its holder, who finds it closed at the next use."""
-        if slot.state is CHECKED_OUT:
-            slot.content.is_orphan = True
-            await greenlet_spawn(self.evict, slot.content, LeaseReclaimed(why))
-
     def returned_without_connection(self, record: Record) -> None:
-        """Note a return without a connection, at any moment and from any thread."""
-        if not self.dialect.has_terminate:
-            # SQLAlchemy leaves a lost one to its own finaliser: nothing may hold it.
-            self.forget(record)
+        """Record a return without a connection, at any moment and from any thread."""
+        if not self._can_recover_lost:
+            # SQLAlchemy leaves a lost connection to its own finaliser: nothing may refer to it.
+            self.registry.unregister(record)
             if not record.repair:
                 record.trace = Trace()
         self.reclaim_queue.append(record)
-        self.in_loop(self.drain_reclaimed)
+        self.call_soon(self.drain_reclaimed)
+
+    def in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine in a task of the pool."""
+        self.worker.start(work, "reclaim")
+
+    # Connections that come back in another way than by a release.
 
     def drain_reclaimed(self) -> None:
-        """Look at what came back without a connection."""
+        """Take back the records that were returned without a connection."""
         while self.reclaim_queue:
             self._take_back(self.reclaim_queue.popleft())
         self.dispatch()
@@ -306,98 +171,294 @@ class PoolRuntime:
         if self.listeners.are_there:
             self.listeners.returned(monotonic() - slot.checked_out_at)
         if record.dbapi_connection is not None:
-            self.ledger.discard(slot, CloseReason.INVALID)
+            self.ledger.close_connection(slot, CloseReason.INVALID)
         elif record.repair:
             self.ledger.recover(slot)
-        elif record.repaired is not None:
-            record.dbapi_connection, record.repaired = record.repaired, None
+        elif record.recovered is not None:
+            record.dbapi_connection, record.recovered = record.recovered, None
             self.ledger.release(slot, monotonic())
         else:
-            self.forget(record)
-            self.worker.vacate(slot, CloseReason.LOST)
+            self.registry.unregister(record)
+            self.worker.closed(slot, CloseReason.LOST)
 
-    # What is due.
+    def _reclaim_later(self, slot: Slot, lease: Lease, why: str) -> None:
+        self.in_background(self._reclaim_from(slot, lease, why))
 
-    def dispatch(self) -> None:
-        """Start the work that the ledger has ordered."""
-        if self.ledger.actions:
-            self.worker.dispatch()
-        if self.ledger.closed and not self.ledger.open:
-            self._drained.set()
+    async def _reclaim_from(self, slot: Slot, lease: Lease, why: str) -> None:
+        if slot.lease is lease:  # the slot may have another holder by now
+            await self._reclaim(slot, why)
 
-    def in_loop(self, work: Callable[[], object]) -> None:
-        """Have something done by the loop soon, from any thread; nothing if it has ended."""
+    async def _reclaim(self, slot: Slot, why: str) -> None:
+        """Take a connection from its holder, for whom it is closed from now on."""
+        if slot.state is CHECKED_OUT:
+            slot.content.is_orphan = True
+            await greenlet_spawn(self.evict, slot.content, LeaseReclaimed(why))
+
+    def close_later(self, connection: Any) -> bool:
+        """Close a connection in the background; return False if it is not registered."""
+        record = self.registry.record_of(connection)
+        if record is None or self.loop.is_closed():
+            return False
+        self.registry.unregister(record)
+        record.repair = True
+        self.call_soon(lambda: self.worker.close_later(record, connection))
+        return True
+
+    # Housekeeping.
+
+    def _run_jobs(self, now: float) -> None:
+        self.ledger.evict_idle(lambda slot: not self.registry.is_alive(slot.content))
+        self.dispatch()
+        self.housekeeper.run(now)
+        self._leak_detector.report(now)
+        self.dispatch()
+
+    def evict_older_than(self, started: float) -> None:
+        """Evict every connection that was opened before the whole pool was invalidated.
+
+        Args:
+            started: When it was invalidated, on ``time.time``.
+        """
+        for slot in list(self.ledger):
+            record: Record | None = slot.content
+            if (
+                slot.state in (IDLE, CHECKED_OUT, CHECKING)
+                and record
+                and record.starttime < started
+            ):
+                self.ledger.evict(slot, CloseReason.INVALID)
+        self.dispatch()
+
+    def call_soon(self, work: Callable[[], object]) -> None:
+        """Call a function soon in the event loop, from any thread; never if that is closed."""
         with contextlib.suppress(RuntimeError):
             self.loop.call_soon_threadsafe(work)
-
-    def in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        """Have something done in a task of its own."""
-        self.worker.start(work, "reclaim")
 
     # The operator.
 
     async def prefill(self) -> None:
         """Open connections until ``min_idle`` are ready, or an attempt fails."""
-        self.timers.wake()
+        self.timers.start()
         failures = self.ledger.tally.open_failures
         while self.ledger.tally.open_failures == failures:
-            self._housekeeper.fill(monotonic())
+            self.housekeeper.fill(monotonic())
             if not self.ledger.actions and not self.ledger.opening:
                 return
             self.dispatch()
-            await self.worker.connected()
+            await self.worker.wait_connected()
 
     async def drain(self, seconds: float) -> None:
-        """Stop checkouts, wait for what is checked out, then take it back by force."""
-        self._housekeeper.resting = True
+        """Close the pool, wait for its leases, then reclaim those that are left.
+
+        Args:
+            seconds: How long leases may last.
+        """
+        self.housekeeper.is_paused = True
         self.ledger.close()
         self.dispatch()
         try:
             async with asyncio.timeout(seconds):
-                await self._drained.wait()
+                await self.worker.all_closed.wait()
         except TimeoutError:
-            await self._take_back_all(f"The pool was drained, and waited for {seconds:g} s.")
+            await self._reclaim_all(f"The pool was drained, and waited for {seconds:g} s.")
 
-    async def _take_back_all(self, why: str) -> None:
-        # Again and again, for what was being opened may be checked out meanwhile; each close is
-        # bounded.
-        while not self._drained.is_set():
-            self.ledger.waiters.refuse_all(Rejection(RejectReason.CLOSED))
-            self.worker.stop_connecting()
+    async def _reclaim_all(self, why: str) -> None:
+        # Repeated: what was being opened may be checked out meanwhile. Each close is bounded.
+        closed = self.worker.all_closed
+        while not closed.is_set():
+            self.ledger.waiters.reject_all(Rejection(RejectReason.CLOSED))
+            self.worker.cancel_connecting()
             for slot in [slot for slot in self.ledger if slot.state is CHECKED_OUT]:
-                await self.reclaim(slot, why)
+                await self._reclaim(slot, why)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._drained.wait(), 0.05)
+                await asyncio.wait_for(closed.wait(), 0.05)
 
     def dispose(self) -> None:
-        """Close what is idle, and the rest when it comes back; in a greenlet, wait for it."""
-        self._housekeeper.resting = True
+        """Close idle connections now, the others on their return; in a greenlet, wait for it."""
+        self.housekeeper.is_paused = True
         self.ledger.dispose()
         self.dispatch()
         if in_greenlet():
-            await_(self.worker.settled())
-            self.ledger.dispose()  # what was opened meanwhile for those who waited
+            await_(self.worker.wait_closed())
+            self.ledger.dispose()  # what was opened meanwhile for waiters
             self.dispatch()
 
-    def abandon_all(self) -> None:
-        """Drop every connection: their loop is gone or not running."""
-        for record in list(self._records.values()):
-            with contextlib.suppress(Exception):
-                self.driver_of(record.known).abandon(self.dialect, record.known)
+
+T = TypeVar("T")
+
+_IN_ANOTHER_LOOP = (
+    "{} belongs with {} connections to another event loop: await engine.dispose() before that "
+    "loop ends, as `async with database` and `with TestClient(app)` do, or make one engine for "
+    "each loop"
+)
 
 
-def _resets_pipelined(driver: Driver, connection: Any, effects: Effect) -> bool:
-    # Of who had the driver's own connection it is not known what has to be undone.
-    return driver.resets_pipelined and not (
-        effects & Effect.DRIVER or driver.is_shared(connection) or driver.is_cancelling(connection)
-    )
+class LoopBoundPool(PoolNumbers):
+    """The part of a pool that binds it to an event loop and a process."""
+
+    policy: PoolPolicy
+
+    def _set_up(self, pool_size: int, max_overflow: int) -> None:
+        self.listeners = Listeners()
+        self._new_ledger(pool_size, max_overflow)
+        self._runtime: PoolRuntime | None = None
+        """None until the pool is bound to an event loop."""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._binding = RLock()
+        """Held while the pool is bound: two threads may try at the same time."""
+        self._thread: int | None = None
+        """The thread of the loop: to compare it costs less than to ask for the running loop."""
+        self._reclaim_queue: deque[Record] = deque()
+        """The runtime's: records that were returned without a connection."""
+        self._process = os.getpid()
+        self._inherited: list[Ledger] = []
+        """Ledgers of the parent process, kept so that its sockets are not closed here."""
+        self._is_disposed = False
+        self._suspended_before: LoopBoundPool | None = None
+        """The suspended pool that this one has replaced: both are resumed together."""
+        _POOLS.add(self)
+
+    def _replace(self, pool: "LoopBoundPool") -> None:
+        """Replace another pool, which only serves the callers that wait for it."""
+        if pool.ledger.suspended:
+            self.ledger.suspend()
+            self._suspended_before = pool
+        pool._in_loop(pool.ledger.shut_down)  # noqa: SLF001 - of the same class
+
+    def _resume(self) -> None:
+        self.ledger.resume(monotonic())
+        self._dispatch()
+        if (before := self._suspended_before) is not None:
+            self._suspended_before = None
+            before._resume()  # noqa: SLF001 - of the same class
+
+    def _new_ledger(self, size: int, overflow: int) -> None:
+        random = Random()  # noqa: S311 - jitter, no secret
+        self.ledger = Ledger(
+            size,
+            overflow,
+            lifetime=Lifetime(self._recycle, random),
+            backoff=Backoff(random, self._timeout),
+            admission=self.policy.admission,
+            lifo=self.uses_lifo,
+            connects_at_once=self.policy.connects_at_once,
+        )
+        # Looked up once: each lease needs them.
+        self._acquire, self._release = self.ledger.acquire, self.ledger.release
+        self._actions = self.ledger.actions
+
+    def _close_connection(self, connection: Any, *, terminate: bool = False) -> None:
+        if self._runtime is None or not self._runtime.close_later(connection):
+            self.close_now(connection, terminate=terminate)
+
+    def close_now(self, connection: Any, *, terminate: bool = True) -> None:
+        """Close a connection at once, as SQLAlchemy does. Runs in a greenlet.
+
+        Args:
+            connection: SQLAlchemy's adapter around the driver's connection.
+            terminate: Whether the socket is dropped without a message to the server.
+        """
+        super()._close_connection(connection, terminate=terminate)
+
+    async def run_probe(self, probe: Probe[T], seconds: float) -> T | None:
+        """Run a probe on an idle connection, which is not checked out for it.
+
+        Args:
+            probe: Given the driver's connection; if it raises, that connection is closed.
+            seconds: The timeout.
+
+        Returns:
+            Its answer; None where no connection was idle.
+        """
+        if not self._is_bound():
+            return None
+        return await self._bound_runtime.worker.pinger.run_probe(probe, seconds)
+
+    @property
+    def _bound_runtime(self) -> PoolRuntime:
+        if self._runtime is None:
+            self.bind_to_loop()
+        assert self._runtime is not None  # noqa: S101 - just made
+        return self._runtime
+
+    def leave_to_parent(self) -> None:
+        """Record that this process was forked: the open connections belong to its parent."""
+        self._thread = None
+        self._binding = RLock()  # another thread of the parent may have held it
+
+    def _is_bound(self) -> bool:
+        return get_ident() == self._thread and _running_loop() is self._loop
+
+    def bind_to_loop(self) -> None:
+        """Bind the pool to the running event loop, unless it is already.
+
+        Raises:
+            PoolInAnotherLoop: It has connections in another loop, or another thread runs its loop.
+        """
+        with self._binding:
+            if not self._is_bound():
+                loop = asyncio.get_running_loop()
+                self._leave_loop()
+                self._join(loop)
+
+    def has_outlived_its_loop(self) -> bool:
+        """Return whether the event loop of the pool is closed."""
+        return self._loop is not None and self._loop.is_closed()
+
+    def _runs_elsewhere(self) -> bool:
+        """Return whether another thread of this process runs the event loop."""
+        return self._loop is not None and self._loop.is_running() and self._process == os.getpid()
+
+    def _leave_loop(self) -> None:
+        if self._runtime is None or self._loop is None:
+            return
+        if self._process != os.getpid():
+            self._inherited.append(self.ledger)
+            self._new_ledger(self.ledger.size, self.ledger.overflow)
+        elif self.ledger.open or self._runs_elsewhere():
+            raise PoolInAnotherLoop(_IN_ANOTHER_LOOP.format(self.name, self.ledger.open))
+
+    def _join(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._process = os.getpid()
+        self._loop = loop
+        self._thread = get_ident()
+        self._runtime = runtime = PoolRuntime(self, loop)
+        # Looked up once: each lease needs them.
+        self._reclaim_queue = runtime.reclaim_queue
+        self._socket_monitor = runtime.registry.socket_monitor
+
+    def _drain_reclaimed(self) -> int:
+        if self._reclaim_queue and self._is_bound():
+            self._bound_runtime.drain_reclaimed()
+        return len(self._reclaim_queue)
+
+    def _dispatch(self) -> None:
+        if self._runtime is not None:
+            self._runtime.dispatch()
+
+    def _in_loop(self, work: Callable[[], object]) -> None:
+        """Change the ledger: now, or soon in the event loop that another thread runs."""
+        if self._runtime is None or self._is_bound() or not self._runs_elsewhere():
+            work()
+        else:
+            self._runtime.call_soon(work)
 
 
-def _not_to_be_used() -> bool:
-    return True
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
-def _is_own(listener: Any) -> bool:
-    """Return whether a ``connect`` listener is SQLAlchemy's or ours, and sets nothing there."""
-    module: str = getattr(listener, "__module__", None) or ""
-    return module.startswith(("sqlalchemy.", "penstock."))
+# A fork within a task leaves the child in what looks like the parent's task: only the fork knows.
+_POOLS: "weakref.WeakSet[LoopBoundPool]" = weakref.WeakSet()
+
+
+def _leave_to_parent() -> None:
+    for pool in list(_POOLS):
+        pool.leave_to_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)

@@ -1,18 +1,17 @@
-"""The work of a pool in the background: opening, closing, recovering, and its timers."""
+"""The background work of a pool: opening, closing and recovering connections."""
 
 import asyncio
 import logging
-import math
-import weakref
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import Context
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy.pool.base import PoolResetState
 from sqlalchemy.util import greenlet_spawn
 
+from penstock.drivers.driver import Driver
 from penstock.drivers.effects import Effect
 from penstock.pool.errors import (
     ConnectFailed,
@@ -25,48 +24,86 @@ from penstock.pool.events import (
     ConnectionClosed,
     ConnectionOpened,
     ConnectionRecovered,
+    Listeners,
     OpeningFailed,
+    PoolEvent,
 )
-from penstock.pool.housekeeper import INTERVAL, Housekeeper
-from penstock.pool.leaks import report_leaks
-from penstock.pool.ledger import Check, Close, Open
-from penstock.pool.liveness import abandon, retrieve_exception, shut, wait_done
-from penstock.pool.queue import Waiter
+from penstock.pool.ledger import Close, Ledger, Open, Ping
+from penstock.pool.liveness import ConnectionRegistry, Pinger, retrieve_exception, wait_done
+from penstock.pool.policy import PoolPolicy
 from penstock.pool.record import Record
 from penstock.pool.slot import RECOVERING, CloseReason, Slot
+from penstock.pool.snapshot import PoolNumbers
 
-if TYPE_CHECKING:
-    from penstock.pool.runtime import PoolRuntime
-
-__all__ = ["ConnectionWorker", "Timers"]
+__all__ = ["ConnectionWorker"]
 
 _logger = logging.getLogger("penstock.pool")
 
 RECOVER_TIMEOUT = 5.0
-"""Seconds for the server to acknowledge a cancelled query and roll back; then it is closed."""
+"""Seconds for the server to acknowledge a cancelled query and roll back; then the connection is
+closed."""
 PREPARE_TIMEOUT = 5.0
-"""Seconds for preparing a replacement's statements; what is not done then is left."""
+"""Seconds for preparing a replacement's statements; the others are prepared when they are used."""
 
 _BROKEN = (CloseReason.DEAD, CloseReason.INVALID, CloseReason.LOST)
 
 
 class ConnectionWorker:
-    """Carries out one pool's orders on its event loop, and tells the ledger what became of them.
+    """Carries out the ledger's actions on the event loop, and reports their results to the ledger.
 
     Args:
-        runtime: Who looks after the pool.
+        pool: SQLAlchemy's side of the pool: its name, log and event listeners.
+        loop: The event loop of the connections.
+        ledger: Gives the actions.
+        policy: Has the timeouts.
+        listeners: Are told of each result.
+        registry: The open connections.
+        new_record: Makes a record for a new connection.
+        close_now: Closes a connection as SQLAlchemy does. Runs in a greenlet.
+
+    Attributes:
+        pinger: Pings connections.
+        all_closed: Set once the pool is closed and holds no connection any more.
     """
 
-    def __init__(self, runtime: "PoolRuntime") -> None:
-        self._runtime = runtime
+    def __init__(
+        self,
+        pool: PoolNumbers,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        ledger: Ledger,
+        policy: PoolPolicy,
+        listeners: Listeners,
+        registry: ConnectionRegistry,
+        new_record: Callable[[], Record],
+        close_now: Callable[[Any], None],
+    ) -> None:
+        self._pool = pool
+        self._loop = loop
+        self._ledger = ledger
+        self._listeners = listeners
+        self._registry = registry
+        self._new_record = new_record
+        self._close_now = close_now
+        self._connect_timeout = policy.connect_timeout
+        self.pinger = Pinger(
+            ledger,
+            registry,
+            listeners,
+            loop,
+            ping_timeout=policy.ping_timeout,
+            dispatch=self.dispatch,
+        )
+        self.all_closed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._connecting: set[asyncio.Task[None]] = set()
-        self._spare: list[Record] = []
-        """Records that lost their connection: the next one takes over their ``record_info``."""
+        self._retry_timer: asyncio.TimerHandle | None = None
+        self._unused: list[Record] = []
+        """Records without a connection: the next connection takes over their ``record_info``."""
 
     def dispatch(self) -> None:
-        """Start the work on every order that the ledger has given."""
-        actions = self._runtime.ledger.actions
+        """Start the actions that the ledger has queued."""
+        actions = self._ledger.actions
         while actions:
             match actions.popleft():
                 case Open(slot):
@@ -75,48 +112,44 @@ class ConnectionWorker:
                     task.add_done_callback(self._connecting.discard)
                 case Close(slot, why):
                     self.start(self._close(slot, why), "close")
-                case Check(slot):
-                    self.start(self._runtime.pinger.check(slot), "ping")
-
-    async def settled(self) -> None:
-        """Wait until nothing is being closed, recovered or pinged."""
-        await asyncio.sleep(0)  # what was handed to the loop a moment ago begins first
-        while tasks := self._tasks - self._connecting:
-            await asyncio.wait(tasks)
-
-    async def connected(self) -> None:
-        """Wait until nothing is being opened."""
-        while self._connecting:
-            await asyncio.wait(set(self._connecting))
-
-    def stop_connecting(self) -> None:
-        """Give up whatever is still being opened."""
-        for task in self._connecting:
-            if not task.cancelling():
-                task.cancel()
-
-    def tear_down(self, record: Record, connection: Any, *, recover: bool) -> None:
-        """Close or recover a connection that was taken from its holder.
-
-        Its slot counts until the server is known to be rid of it, or at rest.
-        """
-        if not recover:
-            record.repair = self.start(self._drop(record, connection), "close")
-            return
-        # What undoes the holder's execution options; the record's return would throw it away.
-        undo = list(reversed(record.finalize_callback))
-        record.finalize_callback.clear()
-        record.repair = self.start(self._recover(record, connection, undo), "recover")
+                case Ping(slot):
+                    self.start(self.pinger.check(slot), "ping")
+        if self._ledger.closed and not self._ledger.open:
+            self.all_closed.set()
 
     def start(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
-        """Do something in a task of its own, which is named in tracebacks and debuggers."""
-        task = self._runtime.loop.create_task(work, name=f"penstock pool: {name}")
+        """Run a coroutine in a task of the pool.
+
+        Args:
+            work: The coroutine.
+            name: Names the task in tracebacks and debuggers.
+        """
+        task = self._loop.create_task(work, name=f"penstock pool: {name}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
+    async def wait_closed(self) -> None:
+        """Wait until no connection is being closed, recovered or pinged."""
+        await asyncio.sleep(0)  # what was handed to the loop a moment ago begins first
+        while tasks := self._tasks - self._connecting:
+            await asyncio.wait(tasks)
+
+    async def wait_connected(self) -> None:
+        """Wait until no connection is being opened."""
+        while self._connecting:
+            await asyncio.wait(set(self._connecting))
+
+    def cancel_connecting(self) -> None:
+        """Cancel the attempts to connect that are under way."""
+        for task in self._connecting:
+            if not task.cancelling():
+                task.cancel()
+
+    # Opening.
+
     async def _open(self, slot: Slot) -> None:
-        record = self._spare.pop() if self._spare else Record(self._runtime)
+        record = self._unused.pop() if self._unused else self._new_record()
         slot.content, record.slot = record, slot
         began = monotonic()
         try:
@@ -125,25 +158,27 @@ class ConnectionWorker:
                 await self._prepare(record, slot.replaces.content)
         except asyncio.CancelledError as error:
             clear_traceback(error)
-            self._failed_to_open(slot, began, ConnectFailed("the attempt to connect was cancelled"))
+            self._open_failed(slot, began, ConnectFailed("the attempt to connect was cancelled"))
             raise
-        except BaseException as error:  # noqa: BLE001 - whoever waits for the connection raises it
-            self._failed_to_open(slot, began, error)
+        except BaseException as error:  # noqa: BLE001 - the waiter raises it
+            self._open_failed(slot, began, error)
             return
         now = monotonic()
-        if self._runtime.listeners.are_there:
-            self._runtime.listeners.tell(ConnectionOpened(now - began, slot.for_housekeeping))
-        self._runtime.ledger.opened(slot, now)
-        self._runtime.dispatch()
+        self._tell(ConnectionOpened(now - began, slot.for_housekeeping))
+        self._ledger.opened(slot, now)
+        self.dispatch()
 
     async def connect(self, record: Record) -> None:
         """Open the record's connection within ``connect_timeout``.
 
+        Args:
+            record: Has no connection.
+
         Raises:
-            ConnectFailed: It took longer.
-            Exception: What the driver raised.
+            ConnectFailed: The attempt timed out.
+            Exception: The driver's error.
         """
-        limit = asyncio.timeout(self._runtime.policy.connect_timeout)
+        limit = asyncio.timeout(self._connect_timeout)
         try:
             async with limit:
                 await greenlet_spawn(record.connect)
@@ -151,115 +186,203 @@ class ConnectionWorker:
             if not limit.expired():
                 raise
             raise ConnectFailed(
-                f"{self._runtime.pool.name} opened no connection within "
-                f"connect_timeout={self._runtime.policy.connect_timeout:g} s",
+                f"{self._pool.name} opened no connection within "
+                f"connect_timeout={self._connect_timeout:g} s",
                 FailureReason.TIMEOUT,
             ) from error
         record.reads_only = False
-        self._runtime.know(record, record.dbapi_connection)
+        self._registry.register(record, record.dbapi_connection)
 
-    def _failed_to_open(self, slot: Slot, began: float, error: BaseException) -> None:
+    async def reconnect(self, record: Record, retry_until: float) -> Any:
+        """Return a connection for a checked-out record that has lost its own.
+
+        Args:
+            record: Its connection is gone or being closed.
+            retry_until: When the last attempt may begin.
+
+        Raises:
+            Exception: The driver's error of the last attempt.
+        """
+        # The old connection is closed first: a slot never has two.
+        while record.repair:
+            await asyncio.sleep(0)
+            if isinstance(record.repair, asyncio.Task):
+                await asyncio.wait({record.repair})
+        if record.recovered is not None:
+            record.dbapi_connection, record.recovered = record.recovered, None
+        else:
+            await self._connect_until(record, retry_until)
+            self._ledger.renew(record.slot, monotonic())
+        return record.dbapi_connection
+
+    async def _connect_until(self, record: Record, retry_until: float) -> None:
+        backoff = self._ledger.backoff
+        while True:
+            try:
+                return await self.connect(record)
+            except Exception as error:
+                now = monotonic()
+                if not is_transient(error) or self._ledger.closed or now >= retry_until:
+                    raise
+                backoff.failed(now, error, refused=False)
+            await asyncio.sleep(max(0.0, backoff.until - monotonic()))
+
+    def _open_failed(self, slot: Slot, began: float, error: BaseException) -> None:
         clear_traceback(error)
         try:
-            self._throw_away(slot.content)
+            self._abandon(slot.content)
         except Exception:
-            _logger.debug("What a failed connect has left cannot be cleaned up", exc_info=True)
+            _logger.debug("What a failed connect has left was not cleaned up", exc_info=True)
         now = monotonic()
-        if self._runtime.listeners.are_there:
-            self._runtime.listeners.tell(OpeningFailed(now - began, error))
-        self._runtime.ledger.failed(
+        self._tell(OpeningFailed(now - began, error))
+        self._ledger.failed(
             slot, now, error, refused=is_refused(error), transient=is_transient(error)
         )
-        self._runtime.dispatch()
-        if self._runtime.ledger.waiters:
-            self._runtime.timers.retry_in_time()
+        self.dispatch()
+        if self._ledger.waiters:
+            self.retry_later(now)
 
-    def _throw_away(self, record: Record) -> None:
+    def _abandon(self, record: Record) -> None:
         if (connection := record.dbapi_connection) is not None:
             record.dbapi_connection = None
-            abandon(self._runtime, connection)
-            self._runtime.forget(record)
-        self._spare.append(record)
+            self._registry.abandon(connection)
+            self._registry.unregister(record)
+        self._unused.append(record)
+
+    def retry_later(self, now: float) -> None:
+        """Open connections for the waiters once the backoff allows it.
+
+        Args:
+            now: The time.
+        """
+        delay = self._ledger.backoff.until - now
+        if delay > 0 and self._retry_timer is None:
+            self._retry_timer = self._loop.call_later(delay, self._retry, context=Context())
+
+    def _retry(self) -> None:
+        self._retry_timer = None
+        now = monotonic()
+        self._ledger.open_for_waiters(now)
+        self.dispatch()
+        if self._ledger.waiters:
+            self.retry_later(now)
 
     async def _prepare(self, record: Record, old: Record) -> None:
-        runtime, connection = self._runtime, record.dbapi_connection
         if old.dbapi_connection is None:
             return
-        prepare = runtime.driver_of(connection).prepare
+        registry, connection = self._registry, record.dbapi_connection
+        prepare = registry.driver_of(connection).prepare
         try:
-            statements = runtime.driver_of(old.dbapi_connection).statements(old.dbapi_connection)
+            statements = registry.driver_of(old.dbapi_connection).statements(old.dbapi_connection)
             async with asyncio.timeout(PREPARE_TIMEOUT):
-                await greenlet_spawn(prepare, runtime.dialect, connection, statements)
+                await greenlet_spawn(prepare, registry.dialect, connection, statements)
         except Exception:
             _logger.debug("Not every statement was prepared on a new connection", exc_info=True)
+
+    # Closing.
 
     async def _close(self, slot: Slot, why: CloseReason) -> None:
         record: Record = slot.content
         connection = record.dbapi_connection
-        self._runtime.forget(record)
-        self._runtime.pool.logger.info("Connection %r is closed: %s", connection, why)
+        self._registry.unregister(record)
+        self._pool.logger.info("Connection %r is being closed: %s", connection, why)
         try:
-            await shut(self._runtime, connection, partial(record.shut, terminate=why in _BROKEN))
+            await self._registry.close(connection, partial(record.shut, terminate=why in _BROKEN))
         finally:
             record.dbapi_connection = None
-            self.vacate(slot, why)
+            self.closed(slot, why)
+
+    def close_later(self, record: Record, connection: Any) -> None:
+        """Close a connection that was taken from its record; the slot counts until it is closed.
+
+        Args:
+            record: Held the connection.
+            connection: The connection.
+        """
+        record.repair = self.start(self._drop(record, connection), "close")
 
     async def _drop(self, record: Record, connection: Any) -> None:
-        """Close what is no longer the record's."""
         try:
-            await shut(self._runtime, connection, partial(self._runtime.pool.close_now, connection))
+            await self._registry.close(connection, partial(self._close_now, connection))
         finally:
             record.repair = False
             if record.slot.state is RECOVERING:
-                self.vacate(record.slot, CloseReason.INVALID)
+                self.closed(record.slot, CloseReason.INVALID)
 
-    def vacate(self, slot: Slot, why: CloseReason) -> None:
-        """Give the slot back, whose connection is closed or has gone elsewhere."""
+    def closed(self, slot: Slot, why: CloseReason) -> None:
+        """Free a slot whose connection is closed or no longer the pool's.
+
+        Args:
+            slot: The slot.
+            why: The reason.
+        """
         now = monotonic()
         if not slot.content.is_orphan:
-            self._spare.append(slot.content)
-        if self._runtime.listeners.are_there:
-            self._runtime.listeners.tell(ConnectionClosed(why, now - slot.opened_at))
-        self._runtime.ledger.vacate(slot, now)
-        self._runtime.dispatch()
+            self._unused.append(slot.content)
+        self._tell(ConnectionClosed(why, now - slot.opened_at))
+        self._ledger.remove(slot, now)
+        self.dispatch()
+
+    # Recovering after a cancellation, and resetting session state.
+
+    def recover(self, record: Record) -> bool:
+        """Recover the record's connection in the background.
+
+        Args:
+            record: Holds the connection; its slot counts until the connection is idle or closed.
+
+        Returns:
+            False where it cannot be recovered.
+        """
+        connection, registry = record.dbapi_connection, self._registry
+        if record.registered is not connection or not registry.is_alive(record):
+            return False
+        if not registry.driver_of(connection).can_recover:
+            return False
+        registry.unregister(record)
+        # These undo the holder's execution options; the record's return would discard them.
+        undo = list(reversed(record.finalize_callback))
+        record.finalize_callback.clear()
+        record.repair = self.start(self._recover(record, connection, undo), "recover")
+        return True
 
     async def _recover(self, record: Record, connection: Any, undo: list[Any]) -> None:
         began = monotonic()
         try:
-            is_well = await self._cleaned(record, connection, undo)
-            if is_well:
-                self._runtime.know(record, connection)
+            is_clean = await self._cleaned(record, connection, undo)
+            if is_clean:
+                self._registry.register(record, connection)
         except Exception:
-            _logger.debug("A cancelled connection could not be saved", exc_info=True)
-            is_well = False
+            _logger.debug("A connection was not recovered after a cancellation", exc_info=True)
+            is_clean = False
         except BaseException:
             await self._drop(record, connection)
             raise
-        if not is_well:
-            self._runtime.forget(record)
+        if not is_clean:
+            self._registry.unregister(record)
             await self._drop(record, connection)
             return
         self._recovered(record, connection, monotonic() - began)
 
     async def _cleaned(self, record: Record, connection: Any, undo: list[Any]) -> bool:
-        cleaning = self._runtime.loop.create_task(
+        cleaning = self._loop.create_task(
             greenlet_spawn(self._clean, record, connection, undo, record.trace.effects)
         )
         cleaning.add_done_callback(retrieve_exception)
         try:
             if await wait_done(cleaning, RECOVER_TIMEOUT):
                 return cleaning.result()
-            _logger.debug("A server did not acknowledge a cancellation in %g s", RECOVER_TIMEOUT)
+            _logger.debug("The server did not acknowledge a cancel in %g s", RECOVER_TIMEOUT)
         finally:
             cleaning.cancel()
-        await asyncio.wait({cleaning})  # for a driver asks the server to cancel that, too
+        await asyncio.wait({cleaning})  # a driver asks the server to cancel that as well
         return False
 
     def _clean(self, record: Record, connection: Any, undo: list[Any], effects: Effect) -> bool:
-        runtime, driver = self._runtime, self._runtime.driver_of(connection)
+        driver, dialect = self._registry.driver_of(connection), self._registry.dialect
         if effects & Effect.LASTING or not driver.recover(connection):
             return False
-        if not runtime.is_equipped():
+        if not self._has_connect_listeners():
             if not driver.reset(connection):
                 return False
         elif effects:
@@ -269,154 +392,68 @@ class ConnectionWorker:
         record.reads_only = False
         for step in undo:
             step(connection)
-        if runtime.pool.dispatch.reset:
+        if self._pool.dispatch.reset:
             state = PoolResetState(
                 transaction_was_reset=False, terminate_only=False, asyncio_safe=True
             )
-            runtime.pool.dispatch.reset(connection, record, state)
-            runtime.dialect.do_rollback(connection)
+            self._pool.dispatch.reset(connection, record, state)
+            dialect.do_rollback(connection)
         return True
 
     def _recovered(self, record: Record, connection: Any, seconds: float) -> None:
-        runtime = self._runtime
         record.repair = False
-        if runtime.listeners.are_there:
-            runtime.listeners.tell(ConnectionRecovered(seconds))
+        self._tell(ConnectionRecovered(seconds))
         if record.slot.state is RECOVERING:
             record.dbapi_connection = connection
-            runtime.ledger.restore(record.slot, monotonic())
-            self._runtime.dispatch()
+            self._ledger.restore(record.slot, monotonic())
+            self.dispatch()
         else:
-            record.repaired = connection
+            record.recovered = connection
 
+    def reset_session(self, record: Record) -> bool:
+        """Undo what a lease has left in the server's session, before the next lease.
 
-TICK_INTERVAL = INTERVAL
-"""Seconds between two looks at what housekeeping is due, at most, while there is anything to look
-after."""
-EXPIRE_EVERY = 0.01
-"""Seconds between two looks at whose deadline has passed, at least: so late may be who is told,
-and so little does it cost where thousands wait."""
+        Args:
+            record: Returns from the lease.
 
-
-class Timers:
-    """The timers of one pool; they run in no request's context.
-
-    Args:
-        runtime: Who looks after the pool.
-        housekeeper: What is due.
-    """
-
-    def __init__(self, runtime: "PoolRuntime", housekeeper: Housekeeper) -> None:
-        self._runtime = runtime
-        self._housekeeper = housekeeper
-        self._tick_timer: asyncio.TimerHandle | None = None
-        self._retry_timer: asyncio.TimerHandle | None = None
-        self._expiry_timer: asyncio.TimerHandle | None = None
-        self._heartbeat_timer: asyncio.TimerHandle | None = None
-        self._heartbeat_interval = runtime.policy.admission.heartbeat_interval
-        self._expires_at = math.inf
-
-    def wake(self) -> None:
-        """See to it that housekeeping is looked at regularly."""
-        self._housekeeper.resting = self._runtime.ledger.closed
-        self._set()
-
-    def _set(self) -> None:
-        if self._tick_timer is None:
-            self._tick_timer = self._runtime.loop.call_later(
-                min(TICK_INTERVAL, self._housekeeper.interval()),
-                _tick,
-                weakref.ref(self),
-                context=Context(),
-            )
-
-    def tick(self) -> None:
-        """Do what is due, and come again while there is anything to look after."""
-        self._tick_timer = None
-        runtime, now = self._runtime, monotonic()
-        try:
-            runtime.retire_dead()
-            self._housekeeper.run(now)
-            report_leaks(runtime, now)
-            runtime.dispatch()
-        finally:
-            fills = runtime.policy.min_idle and not self._housekeeper.resting
-            if runtime.ledger.open or runtime.ledger.waiters or fills:
-                self._set()
-
-    def answer_in_time(self, waiter: Waiter, now: float) -> None:
-        """See to it that somebody who has queued up is answered by its deadline.
-
-        There is one timer for all who wait: most are served before, and one for each would cost
-        more than the queue itself.
+        Returns:
+            Whether the connection was taken from the record because the reset takes a round trip.
         """
-        self._retry_in_time(now)
-        self._beat_later()
-        if waiter.deadline < self._expires_at:
-            self._expire_at(waiter.deadline, now)
+        connection = record.dbapi_connection
+        driver = self._registry.driver_of(connection)
+        effects = driver.take_effects(connection)
+        leaves_open = driver.is_in_transaction(connection)
+        if not leaves_open and not effects & (Effect.SESSION | Effect.LASTING):
+            return False
+        if leaves_open or effects & Effect.LASTING or self._has_connect_listeners():
+            self._ledger.evict(record.slot, CloseReason.STATE)
+        elif _resets_pipelined(driver, connection, effects):
+            driver.reset_pipelined(connection)
+            record.reads_only = False
+        elif self.recover(record):
+            record.dbapi_connection = None
+            return True
+        else:
+            self._ledger.evict(record.slot, CloseReason.STATE)
+        return False
 
-    def _beat_later(self) -> None:
-        if self._heartbeat_timer is None:
-            self._heartbeat_timer = self._runtime.loop.call_later(
-                self._heartbeat_interval, _beat, weakref.ref(self), context=Context()
-            )
+    def _has_connect_listeners(self) -> bool:
+        """Return whether ``connect`` listeners may have set what a reset would undo."""
+        return not all(map(_is_own, self._pool.dispatch.connect))
 
-    def beat(self) -> None:
-        """Report that the event loop runs, and come again while anybody waits."""
-        self._heartbeat_timer = None
-        waiters = self._runtime.ledger.waiters
-        if waiters:
-            waiters.heartbeat(monotonic())
-            self._beat_later()
-
-    def _expire_at(self, when: float, now: float) -> None:
-        if self._expiry_timer is not None:
-            self._expiry_timer.cancel()
-        self._expires_at = when
-        self._expiry_timer = self._runtime.loop.call_later(
-            when - now, _expire, weakref.ref(self), context=Context()
-        )
-
-    def expire(self) -> None:
-        """Answer all whose deadline has passed, and come again for the next."""
-        ledger, now = self._runtime.ledger, monotonic()
-        self._expiry_timer, self._expires_at = None, math.inf
-        for waiter in [each for each in ledger.waiters.queue if each.deadline <= now]:
-            ledger.expire(waiter)
-        following = min((each.deadline for each in ledger.waiters.queue), default=math.inf)
-        if following < math.inf:
-            self._expire_at(max(following, now + EXPIRE_EVERY), now)
-
-    def retry_in_time(self) -> None:
-        """See to it that those who wait are served when the next attempt to connect may be made."""
-        self._retry_in_time(monotonic())
-
-    def _retry_in_time(self, now: float) -> None:
-        delay = self._runtime.ledger.backoff.until - now
-        if delay > 0 and self._retry_timer is None:
-            self._retry_timer = self._runtime.loop.call_later(delay, self._retry, context=Context())
-
-    def _retry(self) -> None:
-        self._retry_timer = None
-        self._runtime.ledger.open_for_waiters(monotonic())
-        self._runtime.dispatch()
-        if self._runtime.ledger.waiters:
-            self.retry_in_time()
+    def _tell(self, event: PoolEvent) -> None:
+        if self._listeners.are_there:
+            self._listeners.tell(event)
 
 
-# Only these timers are left when nobody uses the pool any more: they must not keep it alive.
+def _resets_pipelined(driver: Driver, connection: Any, effects: Effect) -> bool:
+    # After a use of the driver's own connection it is not known what has to be undone.
+    return driver.resets_pipelined and not (
+        effects & Effect.DRIVER or driver.is_shared(connection) or driver.is_cancelling(connection)
+    )
 
 
-def _tick(timers: "weakref.ref[Timers]") -> None:
-    if (living := timers()) is not None:
-        living.tick()
-
-
-def _beat(timers: "weakref.ref[Timers]") -> None:
-    if (living := timers()) is not None:
-        living.beat()
-
-
-def _expire(timers: "weakref.ref[Timers]") -> None:
-    if (living := timers()) is not None:
-        living.expire()
+def _is_own(listener: Any) -> bool:
+    """Return whether a ``connect`` listener is SQLAlchemy's or Penstock's, which set nothing."""
+    module: str = getattr(listener, "__module__", None) or ""
+    return module.startswith(("sqlalchemy.", "penstock."))

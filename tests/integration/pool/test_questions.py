@@ -46,7 +46,7 @@ async def test_an_idle_connection_is_asked_and_counts_as_no_loan(
     process = await backend(engine)
     events, spent = events_of(engine), proxy.connects
 
-    assert await pool_of(engine).ask(backend_asked, LONG) == process
+    assert await pool_of(engine).run_probe(backend_asked, LONG) == process
     assert (events, proxy.connects) == ([], spent)
     assert await backend(engine) == process
 
@@ -55,29 +55,29 @@ async def test_the_one_that_was_idle_for_longest_is_asked(make_engine: MakeEngin
     engine = make_engine(pool_size=2)
     first, second = await backends(engine, 2)
 
-    asked = [await pool_of(engine).ask(backend_asked, LONG) for _ in range(4)]
+    asked = [await pool_of(engine).run_probe(backend_asked, LONG) for _ in range(4)]
     assert asked == [first, second, first, second]
 
 
 async def test_nobody_is_asked_where_nothing_is_idle(make_engine: MakeEngine) -> None:
     engine = make_engine(pool_size=1)
-    assert await pool_of(engine).ask(backend_asked, LONG) is None
+    assert await pool_of(engine).run_probe(backend_asked, LONG) is None
     async with engine.connect() as connection:
         await connection.get_raw_connection()
-        assert await pool_of(engine).ask(backend_asked, LONG) is None
+        assert await pool_of(engine).run_probe(backend_asked, LONG) is None
 
 
 async def test_nobody_is_asked_in_a_pool_that_rests(make_engine: MakeEngine) -> None:
     engine = make_engine(pool_size=1)
     await use(engine)
     pool_of(engine).suspend()
-    assert await pool_of(engine).ask(backend_asked, LONG) is None
+    assert await pool_of(engine).run_probe(backend_asked, LONG) is None
 
     pool_of(engine).resume()
-    assert await pool_of(engine).ask(backend_asked, LONG) is not None
+    assert await pool_of(engine).run_probe(backend_asked, LONG) is not None
 
     await pool_of(engine).drain(LONG)
-    assert await pool_of(engine).ask(backend_asked, LONG) is None
+    assert await pool_of(engine).run_probe(backend_asked, LONG) is None
 
 
 async def test_nobody_is_asked_from_another_event_loop(make_engine: MakeEngine) -> None:
@@ -85,7 +85,7 @@ async def test_nobody_is_asked_from_another_event_loop(make_engine: MakeEngine) 
     await use(engine)
 
     def elsewhere() -> int | None:
-        return asyncio.run(pool_of(engine).ask(backend_asked, LONG))
+        return asyncio.run(pool_of(engine).run_probe(backend_asked, LONG))
 
     assert await asyncio.to_thread(elsewhere) is None
 
@@ -101,7 +101,7 @@ async def test_a_borrower_waits_for_the_answer_and_gets_the_connection(
         await may_answer.wait()
         return await backend_asked(connection)
 
-    asking = asyncio.create_task(pool_of(engine).ask(ask_slowly, LONG))
+    asking = asyncio.create_task(pool_of(engine).run_probe(ask_slowly, LONG))
     await asyncio.sleep(0)
     checkout = asyncio.create_task(backend(engine))
     await eventually(lambda: pool_of(engine).snapshot().waiting == 1)
@@ -121,7 +121,7 @@ async def test_a_server_that_does_not_answer_costs_the_bound_and_the_connection(
 
     async with asyncio.timeout(LONG):
         with pytest.raises(TimeoutError):
-            await pool_of(engine).ask(backend_asked, 0.2)
+            await pool_of(engine).run_probe(backend_asked, 0.2)
 
     await eventually(lambda: closed(events) == [CloseReason.DEAD])
     await serves_again(engine)
@@ -130,7 +130,7 @@ async def test_a_server_that_does_not_answer_costs_the_bound_and_the_connection(
 async def test_a_question_that_is_cancelled_costs_the_connection(make_engine: MakeEngine) -> None:
     engine = make_engine(pool_size=1, max_overflow=0)
     process = await backend(engine)
-    asking = asyncio.create_task(pool_of(engine).ask(sleep, LONG))
+    asking = asyncio.create_task(pool_of(engine).run_probe(sleep, LONG))
     await asyncio.sleep(0.1)
     asking.cancel()
 
@@ -148,7 +148,7 @@ async def test_a_question_that_fails_costs_the_connection(make_engine: MakeEngin
         raise KeyError("the question's own")
 
     with pytest.raises(KeyError, match="the question's own"):
-        await pool_of(engine).ask(fail, LONG)
+        await pool_of(engine).run_probe(fail, LONG)
     await serves_again(engine)
     assert await backend(engine) != process
 
@@ -164,7 +164,7 @@ async def test_a_backend_that_ends_amid_a_question_is_not_lent(make_engine: Make
                 "SELECT pg_terminate_backend(pg_backend_pid())"
             )
 
-    await pool_of(engine).ask(end, LONG)
+    await pool_of(engine).run_probe(end, LONG)
     await eventually(lambda: closed(events) == [CloseReason.DEAD])
     await serves_again(engine)
     assert await backend(engine) != process
@@ -173,7 +173,7 @@ async def test_a_backend_that_ends_amid_a_question_is_not_lent(make_engine: Make
 async def test_a_drain_waits_for_a_question(make_engine: MakeEngine) -> None:
     engine = make_engine(pool_size=1)
     process = await backend(engine)
-    asking = asyncio.create_task(pool_of(engine).ask(backend_asked, LONG))
+    asking = asyncio.create_task(pool_of(engine).run_probe(backend_asked, LONG))
     await asyncio.sleep(0)
 
     async with asyncio.timeout(LONG):

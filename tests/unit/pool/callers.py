@@ -5,7 +5,7 @@ from collections.abc import Container
 from random import Random
 
 from penstock.pool.housekeeper import Housekeeper
-from penstock.pool.ledger import Action, Check, Close, Ledger, Open
+from penstock.pool.ledger import Action, Close, Ledger, Open, Ping
 from penstock.pool.queue import AdmissionPolicy, Rejection, RejectReason, Waiter
 from penstock.pool.slot import CHECKED_OUT, IDLE, Backoff, Lifetime, Slot
 
@@ -50,9 +50,9 @@ class Caller(Waiter):
             self.answers.append(slot)
         return not self.gone
 
-    def refuse(self, refusal: Rejection) -> None:
+    def reject(self, rejection: Rejection) -> None:
         """Take note."""
-        self.answers.append(refusal)
+        self.answers.append(rejection)
 
     @property
     def slot(self) -> Slot:
@@ -106,8 +106,8 @@ def dispatch(ledger: Ledger, now: float = NOW) -> None:
             case Open(slot):
                 ledger.opened(slot, now)
             case Close(slot):
-                ledger.vacate(slot, now)
-            case Check(slot):
+                ledger.remove(slot, now)
+            case Ping(slot):
                 ledger.restore(slot, now)
 
 
@@ -120,9 +120,9 @@ def ask(
     if slot is not None:
         caller.accept(slot)
     else:
-        refusal = ledger.wait(caller, now)
-        if refusal is not None:
-            caller.refuse(refusal)
+        rejection = ledger.wait(caller, now)
+        if rejection is not None:
+            caller.reject(rejection)
     return caller
 
 
@@ -141,9 +141,9 @@ def idle(ledger: Ledger, count: int, now: float = NOW) -> list[Slot]:
     return slots
 
 
-def refused(refusal: Rejection | None) -> RejectReason | None:
+def refused(rejection: Rejection | None) -> RejectReason | None:
     """Return why, if at all."""
-    return None if refusal is None else refusal.why
+    return None if rejection is None else rejection.why
 
 
 def only_what_is_due(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from tests.unit.pool.callers import NOW, Caller
 
-from penstock.pool.ledger import Action, Check, Close, Ledger, Open, Tally
+from penstock.pool.ledger import Action, Close, Ledger, Open, Ping, Tally
 from penstock.pool.queue import Rejection, RejectReason, WaitersTally
 from penstock.pool.slot import CHECKED_OUT, CHECKING, CLOSING, IDLE, OPENING, Slot, SlotState
 
@@ -46,10 +46,10 @@ class Customer(Caller):
         self.model.offered(self, slot)
         return super().accept(slot)
 
-    def refuse(self, refusal: Rejection) -> None:
+    def reject(self, rejection: Rejection) -> None:
         """Take note, if it is this one's turn."""
-        self.model.refused(self, refusal)
-        super().refuse(refusal)
+        self.model.refused(self, rejection)
+        super().reject(rejection)
 
 
 class Model:
@@ -80,7 +80,7 @@ class Model:
     # What the ledger does.
 
     def offered(self, customer: Customer, slot: Slot) -> None:
-        """Check that a slot that is handed over is free and young, and goes to the oldest.
+        """Ping that a slot that is handed over is free and young, and goes to the oldest.
 
         Those before it were passed over, which may be done to a few who have waited for long.
         """
@@ -96,7 +96,7 @@ class Model:
         self.lent(slot)
 
     def lent(self, slot: Slot) -> None:
-        """Check that a slot that is checked out was free, and is fit to be checked out."""
+        """Ping that a slot that is checked out was free, and is fit to be checked out."""
         assert self.slots[slot] is IDLE
         assert self._staying() <= self.ledger.limit
         if slot is not self.opened:
@@ -104,14 +104,14 @@ class Model:
             assert slot.eviction is None
         self.slots[slot] = CHECKED_OUT
 
-    def refused(self, customer: Customer, refusal: Rejection) -> None:
-        """Check that whoever is refused waits, and is the oldest unless its time was over."""
+    def refused(self, customer: Customer, rejection: Rejection) -> None:
+        """Ping that whoever is refused waits, and is the oldest unless its time was over."""
         assert customer.answers == []
-        if refusal.why is RejectReason.SHED:
+        if rejection.why is RejectReason.SHED:
             assert self.shed.pop(0) is customer
-        assert refusal.why in OUT_OF_TURN or self.queue[0] is customer
+        assert rejection.why in OUT_OF_TURN or self.queue[0] is customer
         self.queue.remove(customer)
-        self.tally.refused += 1
+        self.tally.rejected += 1
 
     def _may_shed(self, slot: Slot) -> bool:
         ledger, target = self.ledger, self.ledger.waiters._admission.policy.codel_target
@@ -123,7 +123,7 @@ class Model:
         return True
 
     def take_orders(self) -> None:
-        """Check that each new order is about a slot that the ledger may dispose of."""
+        """Ping that each new order is about a slot that the ledger may dispose of."""
         while self.ledger.actions:
             order = self.ledger.actions.popleft()
             match order:
@@ -136,7 +136,7 @@ class Model:
                 case Close(slot):
                     assert self.slots[slot] is IDLE
                     self.slots[slot] = CLOSING
-                case Check(slot):
+                case Ping(slot):
                     assert self.slots[slot] is IDLE
                     self.slots[slot] = CHECKING
             self.to_do.append(order)
@@ -212,7 +212,7 @@ class Model:
     # What must hold after each step.
 
     def compare(self) -> None:
-        """Check the books after a step."""
+        """Ping the books after a step."""
         self.take_orders()
         self.opened = None
         ledger = self.ledger
@@ -233,7 +233,7 @@ class Model:
         assert ledger.tally == self.slot_tally
         assert ledger.tally.opened == ledger.tally.closed + ledger.open - ledger.opening
         assert tally == self.tally
-        answered = tally.handed_over + tally.refused + tally.withdrawn
+        answered = tally.handed_over + tally.rejected + tally.withdrawn
         assert tally.queued == answered + len(self.queue)
         assert all(len(customer.answers) <= 1 for customer in self.customers)
 

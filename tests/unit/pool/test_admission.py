@@ -20,7 +20,7 @@ def paced(pace: float, *, hand_overs: int = PACE_SAMPLES) -> Admission:
 
 
 def test_without_a_policy_any_number_may_wait() -> None:
-    assert Admission(AdmissionPolicy()).refuses(1_000_000, 0.0, 0.001) is None
+    assert Admission(AdmissionPolicy()).rejects(1_000_000, 0.0, 0.001) is None
 
 
 @pytest.mark.parametrize(
@@ -28,29 +28,29 @@ def test_without_a_policy_any_number_may_wait() -> None:
 )
 def test_max_waiting_is_the_length_of_the_queue(waiting: int, answer: RejectReason | None) -> None:
     admission = Admission(AdmissionPolicy(max_waiting=3))
-    assert admission.refuses(waiting, 0.0, math.inf) is answer
+    assert admission.rejects(waiting, 0.0, math.inf) is answer
 
 
 def test_with_max_waiting_0_nobody_waits() -> None:
-    assert Admission(AdmissionPolicy(max_waiting=0)).refuses(0, 0.0, math.inf) is RejectReason.FULL
+    assert Admission(AdmissionPolicy(max_waiting=0)).rejects(0, 0.0, math.inf) is RejectReason.FULL
 
 
 def test_who_would_be_served_too_late_is_told_at_once() -> None:
     admission = paced(2.0)
     now = 2.0 * PACE_SAMPLES
 
-    assert admission.refuses(4, now, 9.9) is RejectReason.DEADLINE_UNREACHABLE
-    assert admission.refuses(4, now, 10.1) is None
+    assert admission.rejects(4, now, 9.9) is RejectReason.DEADLINE_UNREACHABLE
+    assert admission.rejects(4, now, 10.1) is None
 
 
 def test_who_has_no_deadline_is_never_too_late() -> None:
-    assert paced(2.0).refuses(1_000_000, 2.0 * PACE_SAMPLES, math.inf) is None
+    assert paced(2.0).rejects(1_000_000, 2.0 * PACE_SAMPLES, math.inf) is None
 
 
 def test_a_few_hand_overs_say_nothing_of_the_pace() -> None:
     few = paced(2.0, hand_overs=PACE_SAMPLES - 1)
-    assert few.refuses(1000, 2.0 * PACE_SAMPLES, 1.0) is None
-    assert paced(2.0).refuses(1000, 2.0 * PACE_SAMPLES, 1.0) is RejectReason.DEADLINE_UNREACHABLE
+    assert few.rejects(1000, 2.0 * PACE_SAMPLES, 1.0) is None
+    assert paced(2.0).rejects(1000, 2.0 * PACE_SAMPLES, 1.0) is RejectReason.DEADLINE_UNREACHABLE
 
 
 def test_the_pace_is_that_of_the_newest_hand_overs() -> None:
@@ -60,8 +60,8 @@ def test_the_pace_is_that_of_the_newest_hand_overs() -> None:
         admission.handed_over(0.0, start + (turn + 1) * 0.01)
     now = start + PACE_SAMPLES * 0.01
 
-    assert admission.refuses(9, now, 0.15) is None
-    assert admission.refuses(9, now, 0.05) is RejectReason.DEADLINE_UNREACHABLE
+    assert admission.rejects(9, now, 0.15) is None
+    assert admission.rejects(9, now, 0.05) is RejectReason.DEADLINE_UNREACHABLE
 
 
 def test_after_a_stall_the_queue_is_not_called_hopeless() -> None:
@@ -72,14 +72,14 @@ def test_after_a_stall_the_queue_is_not_called_hopeless() -> None:
         admission.handed_over(0.0, start + turn * 0.001)
 
     # A hundred wait, and will be served within a tenth of a second.
-    assert admission.refuses(100, start + 0.01, 30.0) is None
+    assert admission.rejects(100, start + 0.01, 30.0) is None
 
 
 def test_a_queue_in_which_nothing_moves_becomes_hopeless() -> None:
     admission = paced(0.001)
 
-    assert admission.refuses(100, 1.0, 30.0) is None
-    assert admission.refuses(100, 20.0, 30.0) is RejectReason.DEADLINE_UNREACHABLE
+    assert admission.rejects(100, 1.0, 30.0) is None
+    assert admission.rejects(100, 20.0, 30.0) is RejectReason.DEADLINE_UNREACHABLE
 
 
 def test_the_pace_is_forgotten_when_the_queue_was_empty() -> None:
@@ -87,12 +87,12 @@ def test_the_pace_is_forgotten_when_the_queue_was_empty() -> None:
 
     admission.busy(3600.0)
 
-    assert admission.refuses(1000, 3600.0, 1.0) is None
+    assert admission.rejects(1000, 3600.0, 1.0) is None
 
 
 def test_who_has_a_connection_opened_is_never_turned_away() -> None:
     admission = Admission(AdmissionPolicy(max_waiting=0))
-    assert admission.refuses(-1, 0.0, math.inf) is None
+    assert admission.rejects(-1, 0.0, math.inf) is None
 
 
 LATE, SOON = 1.0, 0.001
@@ -106,7 +106,7 @@ def run(
     for step in range(round(200 * seconds)):
         now = begin + (step + 0.5) / 200
         for _ in range(came):
-            admission.refuses(0, now, math.inf)
+            admission.rejects(0, now, math.inf)
         for _ in range(served):
             admission.handed_over(waited, now)
 

@@ -37,7 +37,7 @@ def test_who_was_handed_something_broken_by_a_closed_pool_is_served() -> None:
     [slot] = checkout(ledger, 1)
     waiting = ask(ledger)
     ledger.close()
-    ledger.vacate(slot, NOW)
+    ledger.remove(slot, NOW)
 
     assert [type(order) for order in ledger.actions] == [Open]
     dispatch(ledger)
@@ -48,8 +48,8 @@ def test_a_closed_pool_ends_empty() -> None:
     ledger = new_ledger(4, 1)
     slots = checkout(ledger, 4)
     ledger.release(slots[0], NOW)
-    ledger.request_ping(slots[0])
-    ledger.request_open(NOW, for_housekeeping=True)
+    ledger.ping(slots[0])
+    ledger.add_connection(NOW, for_housekeeping=True)
     ledger.recover(slots[1])
     ledger.close()
 

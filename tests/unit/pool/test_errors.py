@@ -13,7 +13,7 @@ from penstock.pool.errors import (
     PoolInAnotherLoop,
     PoolSuspended,
     PoolTimeout,
-    refusal_error,
+    rejection_error,
 )
 from penstock.pool.queue import RejectReason
 from penstock.pool.snapshot import PoolSnapshot
@@ -37,7 +37,7 @@ ELSEWHERE = {RejectReason.CLOSED, RejectReason.FAILED, RejectReason.NESTED}
 
 
 def error_of(why: RejectReason, timeout: float | None = 30.0) -> PoolTimeout | PoolClosed:
-    return refusal_error(why, pool="orders", timeout=timeout, waited=1.2345, snapshot=SNAPSHOT)
+    return rejection_error(why, pool="orders", timeout=timeout, waited=1.2345, snapshot=SNAPSHOT)
 
 
 @pytest.mark.parametrize("kind", [PoolTimeout, PoolFull, PoolSuspended, NestedCheckout])
@@ -99,7 +99,7 @@ def test_a_drained_pool_is_closed_not_late() -> None:
 
 def test_a_failing_connect_is_named_among_the_numbers() -> None:
     snapshot = PoolSnapshot(1, 1, 0, 0, 0, last_open_error="OSError: no route to host")
-    error = refusal_error(
+    error = rejection_error(
         RejectReason.CONNECTING, pool="orders", timeout=0.5, waited=0.5, snapshot=snapshot
     )
 

@@ -24,7 +24,7 @@ def opened_before(size: int = 1) -> Ledger:
     """Return a pool that has reached its server, whose connections are gone."""
     ledger = new_ledger(size)
     for slot in checkout(ledger, size):
-        ledger.vacate(slot, NOW)
+        ledger.remove(slot, NOW)
     return ledger
 
 
@@ -77,7 +77,7 @@ def test_what_is_only_being_closed_serves_nobody() -> None:
     ledger = new_ledger(2)
     [slot] = checkout(ledger, 1)
     waiting = ask(ledger)
-    ledger.discard(slot, CloseReason.DEAD)
+    ledger.close_connection(slot, CloseReason.DEAD)
 
     fail(ledger)
 
@@ -87,7 +87,7 @@ def test_what_is_only_being_closed_serves_nobody() -> None:
 def test_an_attempt_that_nobody_asked_for_fails_unheard_while_there_are_others() -> None:
     ledger = new_ledger(2)
     checkout(ledger, 1)
-    ledger.request_open(NOW, for_housekeeping=True)
+    ledger.add_connection(NOW, for_housekeeping=True)
     waiting = ask(ledger)
 
     fail(ledger)
@@ -136,7 +136,7 @@ def test_a_refusing_server_is_not_asked_again_for_everybody_who_comes() -> None:
 
     assert late.answers == [FAILED]
     assert ordered(ledger) == []
-    assert ledger.waiters.tally.rejected == 1
+    assert ledger.waiters.tally.not_admitted == 1
 
 
 def test_a_refusing_server_is_asked_again_when_the_delay_is_over() -> None:
@@ -169,7 +169,7 @@ def test_who_waits_learns_it_when_a_refusing_server_has_cut_the_last_connection(
     fail(ledger, refused=True)
     waiting = ask(ledger, NOW + 0.1)
 
-    ledger.vacate(slot, NOW + 0.2)
+    ledger.remove(slot, NOW + 0.2)
 
     assert waiting.answers == [FAILED]
 
@@ -285,7 +285,7 @@ def test_what_was_waited_for_before_the_first_failure_does_not_count() -> None:
     ledger = new_ledger(1)
     [slot] = checkout(ledger, 1)
     waiting = ask(ledger, retry_for=5.0)
-    ledger.vacate(slot, NOW + 60.0)
+    ledger.remove(slot, NOW + 60.0)
 
     fail(ledger, NOW + 60.0, transient=True)
 
@@ -307,7 +307,7 @@ def test_who_does_not_want_a_repetition_is_not_told_while_other_attempts_may_ser
 def test_a_failing_replacement_leaves_the_old_one_in_use(refused: bool) -> None:
     ledger = new_ledger(1, 1, recycle=60.0)
     [old] = idle(ledger, 1)
-    ledger.request_open(NOW, for_housekeeping=True, replaces=old)
+    ledger.add_connection(NOW, for_housekeeping=True, replaces=old)
 
     fail(ledger, refused=refused)
 

@@ -4,7 +4,7 @@ import pytest
 from tests.unit.pool.callers import NOW, actions, ask, checkout, dispatch, idle, new_ledger
 
 from penstock.pool.housekeeper import Housekeeper, HousekeeperPolicy
-from penstock.pool.ledger import Check, Close, Ledger, Open
+from penstock.pool.ledger import Close, Ledger, Open, Ping
 from penstock.pool.slot import CHECKING, OPENING, CloseReason
 
 NO = ConnectionError("no")
@@ -27,7 +27,7 @@ def test_a_connection_is_pinged_when_it_has_been_idle_for_keepalive() -> None:
     assert actions(ledger) == []
 
     housekeeper.run(NOW + 30)
-    assert actions(ledger) == [Check(slot)]
+    assert actions(ledger) == [Ping(slot)]
     assert slot.state is CHECKING
 
 
@@ -56,7 +56,7 @@ def test_a_connection_that_answered_is_pinged_again_after_as_long() -> None:
     assert actions(ledger) == []
 
     housekeeper.run(NOW + 61)
-    assert actions(ledger) == [Check(slot)]
+    assert actions(ledger) == [Ping(slot)]
 
 
 def test_a_connection_that_does_not_answer_is_closed() -> None:
@@ -65,7 +65,7 @@ def test_a_connection_that_does_not_answer_is_closed() -> None:
     worker(ledger, keepalive=30.0).run(NOW + 30)
     actions(ledger)
 
-    ledger.discard(slot, CloseReason.DEAD)
+    ledger.close_connection(slot, CloseReason.DEAD)
 
     assert actions(ledger) == [Close(slot, CloseReason.DEAD)]
 
@@ -89,7 +89,7 @@ def test_only_so_many_are_pinged_in_a_run_those_first_that_were_idle_for_longest
 
     worker(ledger, keepalive=30.0).run(NOW + 30)
 
-    assert actions(ledger) == [Check(slots[4]), Check(slots[0])]
+    assert actions(ledger) == [Ping(slots[4]), Ping(slots[0])]
 
 
 def test_with_keepalive_0_nothing_is_pinged() -> None:
@@ -142,7 +142,7 @@ def test_a_pool_without_size_has_its_minimum_as_well() -> None:
 def test_what_is_lost_is_made_up_for() -> None:
     ledger = new_ledger(2)
     [first, _] = idle(ledger, 2)
-    ledger.retire(first, CloseReason.DEAD)
+    ledger.evict(first, CloseReason.DEAD)
     dispatch(ledger)
 
     worker(ledger, min_idle=2).run(NOW)
@@ -195,7 +195,7 @@ def test_those_who_wait_are_tried_for_when_the_delay_is_over() -> None:
 def test_at_rest_connections_are_opened_for_those_who_wait_only() -> None:
     ledger = new_ledger(3)
     housekeeper = worker(ledger, min_idle=2)
-    housekeeper.resting = True
+    housekeeper.is_paused = True
     housekeeper.run(NOW)
     assert actions(ledger) == []
 
@@ -203,7 +203,7 @@ def test_at_rest_connections_are_opened_for_those_who_wait_only() -> None:
     housekeeper.run(NOW)
     assert [order.slot.for_housekeeping for order in actions(ledger)] == [False]
 
-    housekeeper.resting = False
+    housekeeper.is_paused = False
     housekeeper.run(NOW)
     assert [order.slot.for_housekeeping for order in actions(ledger)] == [True]
 

@@ -42,7 +42,7 @@ def test_idle_slots_are_lent_in_the_order_that_was_asked_for(lifo: bool, order: 
 def test_what_has_expired_is_closed_instead_of_lent() -> None:
     ledger = new_ledger(2, recycle=60.0)
     old = idle(ledger, 1)[0]
-    ledger.request_open(NOW + 30)
+    ledger.add_connection(NOW + 30)
     dispatch(ledger, NOW + 30)
 
     young = ledger.acquire(NOW + 60)
@@ -146,11 +146,11 @@ def test_a_slot_that_every_waiter_has_left_becomes_idle() -> None:
 def test_a_connection_that_is_being_closed_still_takes_its_place() -> None:
     ledger = new_ledger(1)
     [slot] = checkout(ledger, 1)
-    ledger.discard(slot, CloseReason.DEAD)
+    ledger.close_connection(slot, CloseReason.DEAD)
     waiting = ask(ledger)
     assert actions(ledger) == [Close(slot, CloseReason.DEAD)]
 
-    ledger.vacate(slot, NOW)
+    ledger.remove(slot, NOW)
     dispatch(ledger)
 
     assert waiting.slot is not slot
@@ -181,7 +181,7 @@ def test_who_was_handed_something_broken_waits_in_front_of_all() -> None:
     [slot] = checkout(ledger, 1)
     waiting, unlucky = ask(ledger), Caller()
 
-    ledger.vacate(slot, NOW)
+    ledger.remove(slot, NOW)
     ledger.wait_again(unlucky, NOW - 3, NOW)
     dispatch(ledger)
 
@@ -193,7 +193,7 @@ def test_who_was_handed_something_broken_waits_in_front_of_all() -> None:
 def test_who_was_handed_something_broken_has_a_connection_opened() -> None:
     ledger = new_ledger(1)
     [slot] = checkout(ledger, 1)
-    ledger.vacate(slot, NOW)
+    ledger.remove(slot, NOW)
     unlucky = Caller()
 
     ledger.wait_again(unlucky, NOW, NOW)

@@ -17,7 +17,7 @@ from tests.unit.pool.callers import new_ledger
 from tests.unit.pool.model import Customer, Model
 
 from penstock.pool.housekeeper import Housekeeper, HousekeeperPolicy
-from penstock.pool.ledger import Action, Check, Close, Ledger, Open
+from penstock.pool.ledger import Action, Close, Ledger, Open, Ping
 from penstock.pool.queue import AdmissionPolicy, Rejection, RejectReason
 from penstock.pool.slot import (
     CHECKED_OUT,
@@ -94,19 +94,19 @@ class LedgerMachine(RuleBasedStateMachine):
     )
     def somebody_asks(self, patience: float, retry_for: float) -> None:
         if not self.borrows():
-            self.housekeeper.resting = False
+            self.housekeeper.is_paused = False
             customer = Customer(self.model, self.model.now + patience, retry_for)
             must = self.must_be_refused()
-            refusal = self.ledger.wait(customer, self.model.now)
-            if refusal is None:
+            rejection = self.ledger.wait(customer, self.model.now)
+            if rejection is None:
                 assert must is None
                 self.model.joined(customer)
             else:
-                assert refusal == must or refusal.why is RejectReason.DEADLINE_UNREACHABLE
-                assert refusal.why is not RejectReason.DEADLINE_UNREACHABLE or patience < float(
+                assert rejection == must or rejection.why is RejectReason.DEADLINE_UNREACHABLE
+                assert rejection.why is not RejectReason.DEADLINE_UNREACHABLE or patience < float(
                     "inf"
                 )
-                self.model.tally.rejected += 1
+                self.model.tally.not_admitted += 1
 
     def borrows(self) -> bool:
         slot = self.ledger.acquire(self.model.now)
@@ -174,7 +174,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(number=any_one)
     def a_loan_turns_out_to_be_broken(self, number: int) -> None:
         slot = pick(self.model.in_state(CHECKED_OUT), number)
-        self.ledger.vacate(self.model.gone(slot), self.model.now)
+        self.ledger.remove(self.model.gone(slot), self.model.now)
         if not self.borrows():
             customer = Customer(self.model)
             customer.came_at -= self.model.now - slot.checked_out_at
@@ -195,14 +195,14 @@ class LedgerMachine(RuleBasedStateMachine):
         if recovered:
             self.ledger.restore(self.model.free(slot), self.model.now)
         else:
-            self.ledger.vacate(self.model.gone(slot), self.model.now)
+            self.ledger.remove(self.model.gone(slot), self.model.now)
 
     @precondition(where_some_are(CHECKED_OUT, CHECKING, RECOVERING))
     @rule(number=any_one)
     def something_is_discarded(self, number: int) -> None:
         slot = self.model.free(pick(self.model.in_state(CHECKED_OUT, CHECKING, RECOVERING), number))
         self.model.to_do = [order for order in self.model.to_do if order.slot is not slot]
-        self.ledger.discard(slot, CloseReason.DEAD)
+        self.ledger.close_connection(slot, CloseReason.DEAD)
         assert slot.state is CLOSING
 
     # What is ordered.
@@ -219,8 +219,8 @@ class LedgerMachine(RuleBasedStateMachine):
             case Open(slot):
                 self.ledger.opened(self.model.free(slot), self.model.now)
             case Close(slot):
-                self.ledger.vacate(self.model.gone(slot), self.model.now)
-            case Check(slot):
+                self.ledger.remove(self.model.gone(slot), self.model.now)
+            case Ping(slot):
                 self.ledger.restore(self.model.free(slot), self.model.now)
 
     @precondition(lambda self: any(isinstance(order, Open) for order in self.model.to_do))
@@ -230,12 +230,12 @@ class LedgerMachine(RuleBasedStateMachine):
         self.model.to_do.remove(order)
         slot = self.model.gone(order.slot)
         told = self.model.must_learn(slot, transient=how == "transient")
-        before = self.model.tally.refused
+        before = self.model.tally.rejected
         self.ledger.failed(
             slot, self.model.now, NO, refused=how == "refused", transient=how == "transient"
         )
         assert all(customer.answers == [Rejection(RejectReason.FAILED, NO)] for customer in told)
-        assert self.model.tally.refused == before + len(told)
+        assert self.model.tally.rejected == before + len(told)
 
     # Time and the operator.
 
@@ -256,13 +256,13 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(where_some_are(IDLE))
     @rule(number=any_one)
     def a_ping_is_ordered(self, number: int) -> None:
-        self.ledger.request_ping(pick(self.model.in_state(IDLE), number))
+        self.ledger.ping(pick(self.model.in_state(IDLE), number))
 
     @precondition(where_some_are(IDLE, CHECKED_OUT, CHECKING))
     @rule(number=any_one)
     def something_is_retired(self, number: int) -> None:
         slot = pick(self.model.in_state(IDLE, CHECKED_OUT, CHECKING), number)
-        self.ledger.retire(slot, CloseReason.INVALID)
+        self.ledger.evict(slot, CloseReason.INVALID)
 
     @rule(size=sizes, overflow=overflows)
     def the_pool_is_resized(self, size: int, overflow: int) -> None:
@@ -278,7 +278,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(disposed_of=seldom, closed=seldom)
     def the_pool_is_disposed_of_or_closed(self, disposed_of: bool, closed: bool) -> None:
         if disposed_of:
-            self.housekeeper.resting = True
+            self.housekeeper.is_paused = True
             self.ledger.dispose()
         if closed:
             self.ledger.close()

@@ -8,10 +8,10 @@ from tests.unit.pool.callers import NOW, ask, checkout, dispatch, idle, new_ledg
 
 from penstock import PenstockPool
 from penstock.errors import SettingsError
-from penstock.pool.binding import check_size, snapshot_of
 from penstock.pool.ledger import Ledger, Open
+from penstock.pool.policy import check_size
 from penstock.pool.slot import CloseReason, Slot
-from penstock.pool.snapshot import PoolSnapshot
+from penstock.pool.snapshot import PoolSnapshot, snapshot_of
 
 
 def refuse_to_connect() -> NoReturn:
@@ -36,11 +36,11 @@ def test_every_slot_is_read_by_what_is_done_with_it() -> None:
     ledger = new_ledger(6, 4)
     slots = checkout(ledger, 6)
     ledger.recover(slots[0])
-    ledger.discard(slots[1], CloseReason.DEAD)
+    ledger.close_connection(slots[1], CloseReason.DEAD)
     for slot in slots[2:4]:
         ledger.release(slot, NOW)
-    ledger.request_ping(slots[2])
-    ledger.request_open(NOW)
+    ledger.ping(slots[2])
+    ledger.add_connection(NOW)
 
     assert snapshot_of(ledger) == PoolSnapshot(
         size=6,
@@ -82,11 +82,11 @@ def test_what_was_opened_and_closed_is_counted() -> None:
 
 def test_the_newest_failure_is_told_while_it_lasts() -> None:
     ledger = new_ledger(1, 0)
-    ledger.request_open(NOW)
+    ledger.add_connection(NOW)
     fail(ledger, OSError("no route to host"))
 
     failing = snapshot_of(ledger)
-    ledger.request_open(NOW + 10)
+    ledger.add_connection(NOW + 10)
     dispatch(ledger, NOW + 10)
 
     assert failing.last_open_error == "OSError: no route to host"

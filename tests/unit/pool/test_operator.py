@@ -33,8 +33,8 @@ def test_a_smaller_pool_closes_what_is_lent_as_it_comes_back() -> None:
     ledger.release(third, NOW)
 
     assert waiting.slot is third
-    ledger.vacate(first, NOW)
-    ledger.vacate(second, NOW)
+    ledger.remove(first, NOW)
+    ledger.remove(second, NOW)
     assert (ledger.open, actions(ledger)) == (1, [])
 
 
@@ -184,7 +184,7 @@ def test_disposing_closes_what_is_idle_now_and_the_rest_as_it_comes_back() -> No
     resting, checked, lent, recovered = checkout(ledger, 4)
     for slot in (resting, checked):
         ledger.release(slot, NOW)
-    ledger.request_ping(checked)
+    ledger.ping(checked)
     ledger.recover(recovered)
     actions(ledger)
 
@@ -214,7 +214,7 @@ def test_a_connection_being_opened_when_a_pool_was_disposed_of_is_lent_once() ->
 
 def test_a_connection_being_opened_for_nobody_when_a_pool_was_disposed_of_is_closed() -> None:
     ledger = new_ledger(1)
-    ledger.request_open(NOW, for_housekeeping=True)
+    ledger.add_connection(NOW, for_housekeeping=True)
     ledger.dispose()
 
     dispatch(ledger)

@@ -114,7 +114,7 @@ def test_the_queue_and_upkeep_get_their_parts() -> None:
     )
 
     assert policy.admission == AdmissionPolicy(7, 0.01, 0.2)
-    assert policy.worker == HousekeeperPolicy(min_idle=3, overflow_idle=30.0, keepalive=45.0)
+    assert policy.housekeeper == HousekeeperPolicy(min_idle=3, overflow_idle=30.0, keepalive=45.0)
 
 
 @pytest.mark.parametrize(

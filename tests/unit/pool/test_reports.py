@@ -39,7 +39,7 @@ def test_a_doomed_slot_is_closed_when_it_is_mended_or_returned() -> None:
     recovered, returned = checkout(ledger, 2)
     ledger.recover(recovered)
     for slot in (recovered, returned):
-        ledger.retire(slot, CloseReason.INVALID)
+        ledger.evict(slot, CloseReason.INVALID)
     waiting = ask(ledger)
 
     ledger.restore(recovered, NOW)
@@ -55,8 +55,8 @@ def test_a_doomed_slot_is_closed_when_it_is_mended_or_returned() -> None:
 def test_the_first_reason_to_close_a_slot_stands() -> None:
     ledger = new_ledger(1)
     [slot] = checkout(ledger, 1)
-    ledger.retire(slot, CloseReason.INVALID)
-    ledger.retire(slot, CloseReason.DISPOSED)
+    ledger.evict(slot, CloseReason.INVALID)
+    ledger.evict(slot, CloseReason.DISPOSED)
 
     ledger.release(slot, NOW)
 
@@ -74,7 +74,7 @@ def test_a_slot_that_was_returned_cannot_be_returned_again() -> None:
 def test_a_slot_that_has_left_the_books_cannot_be_returned() -> None:
     ledger = new_ledger(1)
     [slot] = checkout(ledger, 1)
-    ledger.vacate(slot, NOW)
+    ledger.remove(slot, NOW)
 
     with pytest.raises(LedgerError):
         ledger.release(slot, NOW)
@@ -88,10 +88,10 @@ def test_what_cannot_have_happened_is_an_error_and_changes_nothing() -> None:
     reports: list[Callable[[], None]] = [
         lambda: ledger.opened(resting, NOW),
         lambda: ledger.failed(resting, NOW, NO, refused=False),
-        lambda: ledger.vacate(resting, NOW),
+        lambda: ledger.remove(resting, NOW),
         lambda: ledger.recover(resting),
         lambda: ledger.restore(resting, NOW),
-        lambda: ledger.discard(resting, CloseReason.DEAD),
+        lambda: ledger.close_connection(resting, CloseReason.DEAD),
         lambda: ledger.opened(stranger, NOW),
     ]
 

@@ -10,7 +10,7 @@ import pytest
 from tests.unit.pool.callers import actions, checkout, new_ledger, only_what_is_due
 
 from penstock.pool.housekeeper import REPLACEMENTS_AT_ONCE, Housekeeper, HousekeeperPolicy
-from penstock.pool.ledger import Check, Close, Open
+from penstock.pool.ledger import Close, Open, Ping
 from penstock.pool.slot import CHECKED_OUT, CHECKING, IDLE, OPENING, CloseReason, Slot
 
 DAY = 24 * 3600
@@ -35,8 +35,8 @@ class Day:
         self.ledger = new_ledger(SIZE, OVERFLOW, recycle=RECYCLE, connects_at_once=4, seed=seed)
         self.housekeeper = Housekeeper(self.ledger, HousekeeperPolicy())
         self.random = Random(-seed)
-        self.takes = {Open: opening_takes, Close: closing_takes, Check: 0}
-        self.under_way: list[tuple[float, Open | Close | Check]] = []
+        self.takes = {Open: opening_takes, Close: closing_takes, Ping: 0}
+        self.under_way: list[tuple[float, Open | Close | Ping]] = []
         self.lent: list[tuple[float, Slot]] = []
         self.retired: list[tuple[int, int]] = []
         """Second, and the round of its connection: those opened first are of round 0."""
@@ -77,14 +77,14 @@ class Day:
             for order in due:
                 self.finish(order, now)
 
-    def take(self, now: int) -> Iterator[Open | Close | Check]:
+    def take(self, now: int) -> Iterator[Open | Close | Ping]:
         """Yield new orders; a connection that is closed for its age has retired."""
         for order in actions(self.ledger):
             if isinstance(order, Close) and order.why is CloseReason.LIFETIME:
                 self.retired.append((now, self.rounds[order.slot]))
             yield order
 
-    def finish(self, order: Open | Close | Check, now: int) -> None:
+    def finish(self, order: Open | Close | Ping, now: int) -> None:
         """Report that the order was carried out."""
         slot = order.slot
         match order:
@@ -92,8 +92,8 @@ class Day:
                 self.rounds[slot] = self.rounds[slot.replaces] + 1 if slot.replaces else 0
                 self.ledger.opened(slot, now)
             case Close():
-                self.ledger.vacate(slot, now)
-            case Check():
+                self.ledger.remove(slot, now)
+            case Ping():
                 self.ledger.restore(slot, now)
 
     def acquire(self, now: int) -> None:

@@ -4,7 +4,7 @@ import pytest
 from tests.unit.pool.callers import NOW, actions, checkout, dispatch, idle, new_ledger
 
 from penstock.pool.housekeeper import REPLACEMENTS_AT_ONCE, Housekeeper, HousekeeperPolicy
-from penstock.pool.ledger import Check, Close, Ledger, Open
+from penstock.pool.ledger import Close, Ledger, Open, Ping
 from penstock.pool.slot import CLOSING, IDLE, OPENING, CloseReason, Slot
 
 NO = ConnectionError("no")
@@ -129,7 +129,7 @@ def test_without_room_the_old_one_is_closed_first_and_made_up_for() -> None:
     housekeeper.run(due)
     assert actions(ledger) == [Close(old, CloseReason.LIFETIME)]
 
-    ledger.vacate(old, due)
+    ledger.remove(old, due)
     housekeeper.run(due)
     assert len(opened_by(ledger)) == 1
     assert ledger.open == 2
@@ -153,7 +153,7 @@ def test_what_was_made_up_for_is_not_made_up_for_again() -> None:
     housekeeper, due = worker(ledger), old.retire_at
     run(housekeeper, ledger, due, due + 1)
     [lost] = [slot for slot in ledger if slot.opened_at >= due]
-    ledger.retire(lost, CloseReason.DEAD)
+    ledger.evict(lost, CloseReason.DEAD)
 
     run(housekeeper, ledger, due + 2, due + 3)
 
@@ -248,4 +248,4 @@ def test_pinging_belongs_to_the_same_run() -> None:
 
     worker(ledger, keepalive=30.0).run(NOW + 30)
 
-    assert actions(ledger) == [Check(slot)]
+    assert actions(ledger) == [Ping(slot)]

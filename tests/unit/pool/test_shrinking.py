@@ -77,7 +77,7 @@ def test_what_has_been_idle_for_longest_goes_first() -> None:
 def test_what_is_already_being_closed_does_not_count_as_overflow() -> None:
     ledger = new_ledger(2, 2)
     lost = idle(ledger, 4)[0]
-    ledger.retire(lost, CloseReason.DEAD)
+    ledger.evict(lost, CloseReason.DEAD)
     actions(ledger)
 
     run(worker(ledger, overflow_idle=60.0), ledger, NOW, NOW + 60)

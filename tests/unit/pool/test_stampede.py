@@ -7,7 +7,7 @@ import pytest
 from tests.unit.pool.callers import Caller, checkout, new_ledger, only_what_is_due
 
 from penstock.pool.housekeeper import Housekeeper, HousekeeperPolicy
-from penstock.pool.ledger import Action, Check, Close, Open
+from penstock.pool.ledger import Action, Close, Open, Ping
 from penstock.pool.slot import Slot
 
 STEP = 0.05
@@ -65,8 +65,8 @@ class Life:
             case Open(slot):
                 self.ledger.opened(slot, now)
             case Close(slot):
-                self.ledger.vacate(slot, now)
-            case Check(slot):
+                self.ledger.remove(slot, now)
+            case Ping(slot):
                 self.ledger.restore(slot, now)
 
     def acquire(self, now: float) -> None:

@@ -80,11 +80,11 @@ def test_a_waiter_that_was_answered_cannot_withdraw() -> None:
     lucky, unlucky = Caller(), Caller()
     waiters = queue_of(lucky, unlucky)
     waiters.hand_over(Slot(NOW), NOW)
-    waiters.refuse(unlucky, LATE)
+    waiters.reject(unlucky, LATE)
 
     assert not waiters.withdraw(lucky)
     assert not waiters.withdraw(unlucky)
-    assert waiters.tally == WaitersTally(queued=2, handed_over=1, refused=1)
+    assert waiters.tally == WaitersTally(queued=2, handed_over=1, rejected=1)
 
 
 def test_a_waiter_that_was_answered_is_not_refused() -> None:
@@ -92,7 +92,7 @@ def test_a_waiter_that_was_answered_is_not_refused() -> None:
     waiters = queue_of(caller)
     waiters.hand_over(Slot(NOW), NOW)
 
-    waiters.refuse(caller, LATE)
+    waiters.reject(caller, LATE)
 
     assert caller.slot
     assert waiters.tally == WaitersTally(queued=1, handed_over=1)
@@ -102,15 +102,15 @@ def test_a_refusal_can_go_to_anybody_to_the_oldest_or_to_all() -> None:
     callers = [Caller() for _ in range(5)]
     waiters = queue_of(*callers)
 
-    waiters.refuse(callers[2], LATE)
+    waiters.reject(callers[2], LATE)
     assert [len(caller.answers) for caller in callers] == [0, 0, 1, 0, 0]
 
-    waiters.refuse_oldest(LATE)
+    waiters.reject_oldest(LATE)
     assert [len(caller.answers) for caller in callers] == [1, 0, 1, 0, 0]
 
-    waiters.refuse_all(LATE)
+    waiters.reject_all(LATE)
     assert [caller.answers for caller in callers] == [[LATE]] * 5
-    assert waiters.tally == WaitersTally(queued=5, refused=5)
+    assert waiters.tally == WaitersTally(queued=5, rejected=5)
 
 
 def test_a_full_queue_turns_away_and_does_not_count_it_as_queued() -> None:
@@ -120,7 +120,7 @@ def test_a_full_queue_turns_away_and_does_not_count_it_as_queued() -> None:
     assert join(waiters, late) is RejectReason.FULL
     assert late.answers == []
     assert len(waiters) == 2
-    assert waiters.tally == WaitersTally(queued=2, rejected=1)
+    assert waiters.tally == WaitersTally(queued=2, not_admitted=1)
 
 
 def test_where_a_connection_can_be_opened_one_may_wait_for_it_though_the_queue_is_full() -> None:
@@ -155,7 +155,7 @@ def test_in_a_queue_that_stands_the_oldest_are_shed_a_few_at_a_time() -> None:
     assert [caller.why for caller in waiting[:2]] == [RejectReason.SHED, RejectReason.SHED]
     assert waiting[2].slot is slot
     assert not any(caller.answers for caller in waiting[3:])
-    assert waiters.tally.refused == 2
+    assert waiters.tally.rejected == 2
 
 
 def test_where_other_connections_may_serve_them_nobody_is_shed() -> None:
@@ -164,7 +164,7 @@ def test_where_other_connections_may_serve_them_nobody_is_shed() -> None:
     assert waiters.hand_over(Slot(now), now, may_shed=False)
 
     assert waiting[0].slot
-    assert waiters.tally.refused == 0
+    assert waiters.tally.rejected == 0
 
 
 def test_the_last_waiter_is_served_however_late() -> None:
@@ -186,7 +186,7 @@ def test_where_all_behind_have_gone_the_oldest_is_not_shed_but_served() -> None:
 
     assert waiting[0].slot
     assert list(waiters.queue) == [waiting[1]]
-    assert waiters.tally.refused == 0
+    assert waiters.tally.rejected == 0
 
 
 def test_a_standstill_of_the_loop_is_not_held_against_who_waited() -> None:
@@ -201,7 +201,7 @@ def test_a_standstill_of_the_loop_is_not_held_against_who_waited() -> None:
         waiters.hand_over(Slot(now), now)
 
     assert all(caller.slot for caller in waiting)
-    assert waiters.tally.refused == 0
+    assert waiters.tally.rejected == 0
 
 
 def test_a_standstill_of_the_loop_does_not_make_the_queue_hopeless() -> None:
