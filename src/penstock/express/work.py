@@ -147,7 +147,7 @@ async def repeated(lost: ConnectionLost, attempt: Callable[..., Awaitable[T]]) -
         if pause:  # one connection may be ended alone, two are no chance
             if not is_shutdown(lost.error):
                 break
-            lost.pool.retire_open()
+            lost.pool.evict_all()
         await asyncio.sleep(pause)
         waited = max(waited, lost.waited) + pause
         try:

@@ -166,7 +166,7 @@ class Checkouts:
         loop: The event loop of the connections.
         ledger: Hands out the slots.
         policy: Has the timeouts.
-        listeners: Are told of rejections.
+        listeners: Are notified of rejections.
         registry: Says which connections are alive.
         worker: Connects and pings.
         timers: End the wait at the deadline.
@@ -289,8 +289,8 @@ class Checkouts:
 
     def _error(self, rejection: Rejection, limits: CheckoutLimits) -> BaseException:
         waited = monotonic() - limits.asked_at
-        if self._listeners.are_there:
-            self._listeners.tell(CheckoutRejected(rejection.why, waited))
+        if self._listeners.active:
+            self._listeners.notify(CheckoutRejected(rejection.why, waited))
         if rejection.error is not None:
             return rejection.error.with_traceback(None)  # it would grow with every caller
         return limits.translate_error(self._rejection_error(rejection.why, waited, limits.limit))
@@ -364,7 +364,7 @@ class Checkouts:
                 raise
             backoff, waited = self._ledger.backoff, monotonic() - asked_at
             why = RejectReason.FAILED if asked_at < backoff.until else RejectReason.CONNECTING
-            self._listeners.tell(CheckoutRejected(why, waited))
+            self._listeners.notify(CheckoutRejected(why, waited))
             if why is RejectReason.FAILED and backoff.last_error is not None:
                 raise backoff.last_error.with_traceback(None) from None
             raise self._rejection_error(why, waited) from error
@@ -388,7 +388,7 @@ class NestedCheckoutGuard:
         pool: The pool's name and numbers.
         ledger: Has the slots and the waiters.
         policy: Says whether such a caller is rejected, or a warning logged.
-        listeners: Are told of each nested checkout.
+        listeners: Are notified of each nested checkout.
     """
 
     def __init__(
@@ -443,7 +443,7 @@ class NestedCheckoutGuard:
             else "  (not recorded: leak_after is not set)\n"
         )
         second = here()
-        self._listeners.tell(NestedCheckoutSeen(first, second))
+        self._listeners.notify(NestedCheckoutSeen(first, second))
         why = (
             "every connection is held by a task or request that waits for another, so that none "
             "is ever released"

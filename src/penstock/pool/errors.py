@@ -1,4 +1,4 @@
-"""Why the pool gave no connection; SQLAlchemy's own errors are their base classes."""
+"""The errors of a pool, and why an attempt to connect failed."""
 
 import contextlib
 import re
@@ -47,15 +47,15 @@ class FailureReason(StrEnum):
 
 
 class ConnectFailed(PenstockError, SQLAlchemyError):  # noqa: N818 - it reads as what happened
-    """A new connection could not be opened, in time or at all.
+    """A new connection could not be opened.
 
     The driver's error is its ``__cause__``. Waiting too long for a connection of the pool is
     another error, ``sqlalchemy.exc.TimeoutError``.
 
     Args:
         message: Driver, address, database, ``connect_timeout`` and cause; never the password.
-        reason: The same as a value to decide by, such as not to hammer a server with a password
-            that it refuses.
+        reason: The same as a value to decide by, such as not to retry with a password that the
+            server refuses.
     """
 
     def __init__(self, message: str, reason: FailureReason = FailureReason.OTHER) -> None:
@@ -92,7 +92,7 @@ MYSQL_CODES: Mapping[int, FailureReason] = {
     2013: FailureReason.UNREACHABLE,
 }
 
-# libpq and SQLite tell nothing but a text when a connection fails, so the reason is read from it.
+# libpq and SQLite report a failed connect as a text only, from which the reason is read.
 # A server whose lc_messages is not English leaves the reason at OTHER.
 TEXTS: tuple[tuple[re.Pattern[str], FailureReason], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), reason)
@@ -122,17 +122,17 @@ _CONNECTING = (
     "sqlalchemy.dialects.",
     "sqlalchemy.engine.",
 )
-"""Modules whose frames are over once a connect has failed."""
+"""Modules whose frames have ended once a connect has failed."""
 
 
 def chain_of(error: BaseException | None, *, causes_only: bool = False) -> Iterator[BaseException]:
-    """Go from an error to its cause, to the cause of that, and so on, starting with itself.
+    """Iterate over an error, its cause, the cause of that, and so on.
 
-    Each comes once, for a chain may be a ring: ``raise error.__cause__ from error`` makes one.
+    Each error comes once: a chain may be a ring, as ``raise error.__cause__ from error`` makes it.
 
     Args:
-        error: The first; None for no chain.
-        causes_only: Whether an error that was merely being handled is left out.
+        error: The first error; None for no chain.
+        causes_only: Whether ``__context__`` is not followed where there is no ``__cause__``.
     """
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
@@ -142,19 +142,19 @@ def chain_of(error: BaseException | None, *, causes_only: bool = False) -> Itera
 
 
 def reason_of(error: BaseException) -> FailureReason:
-    """Tell why a driver's connect failed.
+    """Return why a driver's connect failed.
 
     Args:
-        error: What the driver raised, with its causes.
+        error: The driver's error, with its causes.
 
     Returns:
-        The first reason that the error or one of its causes gives, from the outside in.
+        The first reason that the error or one of its causes has, from the outermost inwards.
     """
     found = FailureReason.OTHER
     for link in chain_of(error):
         reason = _by_code(link) or _by_type(link) or _by_text(link)
         if reason is FailureReason.UNREACHABLE:
-            reason = _by_text(link) or reason  # as TLS, for which MySQL's drivers have no code
+            reason = _by_text(link) or reason  # such as TLS, for which MySQL's drivers have no code
         if reason not in (None, FailureReason.UNREACHABLE):
             return reason
         found = reason or found
@@ -164,25 +164,36 @@ def reason_of(error: BaseException) -> FailureReason:
 def clear_traceback(error: BaseException) -> None:
     """Clear the frames that a failed connect keeps alive through its error.
 
-    The driver's hold its half-open socket: psycopg closes that only when nobody holds it any more.
-    Others are left alone: where one error is raised again and again, they are those of tasks that
-    wait, which up to Python 3.12 would be ended by it.
+    The driver's frames hold its half-open socket, which psycopg closes only when the last reference
+    is gone. Other frames are kept: an error that is raised again has frames of waiting tasks,
+    which up to Python 3.12 would end with them.
+
+    Args:
+        error: The driver's error, with its causes.
     """
     for link in chain_of(error):
         for frame, _ in traceback.walk_tb(link.__traceback__):
             module: str = frame.f_globals.get("__name__", "")
             if f"{module}.".startswith(_CONNECTING):
-                with contextlib.suppress(RuntimeError):  # it is still at work
+                with contextlib.suppress(RuntimeError):  # the frame is executing
                     frame.clear()
 
 
 def is_refused(error: BaseException) -> bool:
-    """Return whether the server said no, so that trying again soon would only annoy it."""
+    """Return whether the server refused the connection, so that an early retry is useless.
+
+    Args:
+        error: The error of an attempt to connect.
+    """
     return _reason(error) in (FailureReason.AUTHENTICATION, FailureReason.UNKNOWN_DATABASE)
 
 
 def is_transient(error: BaseException) -> bool:
-    """Return whether the failure may pass by itself, as while a server starts or is full."""
+    """Return whether the failure may pass by itself, as while a server starts or is full.
+
+    Args:
+        error: The error of an attempt to connect.
+    """
     return _reason(error) in (
         FailureReason.TIMEOUT,
         FailureReason.UNREACHABLE,
@@ -198,7 +209,7 @@ def _reason(error: BaseException) -> FailureReason:
 def _by_code(error: BaseException) -> FailureReason | None:
     if isinstance(error, OSError):
         return None
-    # The MySQL drivers give an SQLSTATE as well, but mostly the unspecific 42000 or HY000.
+    # MySQL's drivers have an SQLSTATE as well, but mostly the unspecific 42000 or HY000.
     number = error.args[0] if error.args else None
     by_number = MYSQL_CODES.get(number) if isinstance(number, int) else None
     return by_number or SQLSTATES.get(str(getattr(error, "sqlstate", None)))
@@ -218,14 +229,14 @@ def _by_text(error: BaseException) -> FailureReason | None:
 
 
 class PoolTimeout(PenstockError, SQLAlchemyTimeoutError):  # noqa: N818 - it reads as what happened
-    """No connection came within ``pool_timeout``, or none would have.
+    """No connection came within ``pool_timeout``, or none could have.
 
-    Its ``code`` is that of SQLAlchemy's own, which names the page of its documentation.
+    Its ``code`` is that of SQLAlchemy's ``TimeoutError``, which names a page of its documentation.
 
     Args:
         message: What happened, how long it took, and the pool's numbers.
-        phase: What the caller was waiting for.
-        snapshot: The pool's numbers when it gave up.
+        phase: The phase in which the caller was rejected.
+        snapshot: The pool's numbers at that moment.
     """
 
     code = "3o7r"
@@ -242,7 +253,7 @@ class PoolTimeout(PenstockError, SQLAlchemyTimeoutError):  # noqa: N818 - it rea
 
 
 class PoolFull(PoolTimeout):
-    """``max_waiting`` callers were waiting already; this one was not let in."""
+    """The wait queue was full: ``max_waiting`` callers were waiting."""
 
 
 class PoolSuspended(PoolTimeout):
@@ -253,26 +264,26 @@ class NestedCheckout(PoolTimeout):
     """A task that holds a connection of a saturated pool asked for another."""
 
 
-class PoolClosed(PenstockError, InvalidRequestError):  # noqa: N818 - as above
-    """The pool was drained: it hands out nothing any more."""
+class PoolClosed(PenstockError, InvalidRequestError):  # noqa: N818 - it reads as what happened
+    """The pool was drained and is closed."""
 
 
-class PoolInAnotherLoop(PenstockError, InvalidRequestError):  # noqa: N818 - as above
-    """The pool's connections belong to another event loop than the one that asks."""
+class PoolInAnotherLoop(PenstockError, InvalidRequestError):  # noqa: N818 - it reads as what happened
+    """The pool's connections belong to another event loop than the caller's."""
 
 
-class LeaseReclaimed(PenstockError, InvalidRequestError):  # noqa: N818 - as above
-    """A connection was taken from its holder, who had kept it for too long."""
+class LeaseReclaimed(PenstockError, InvalidRequestError):  # noqa: N818 - it reads as what happened
+    """A connection was closed under its holder, which had kept it for too long."""
 
 
 _WHAT = {
     RejectReason.WAITING: "every connection stayed checked out",
     RejectReason.CONNECTING: "no new connection was ready in time",
-    RejectReason.SHED: "the queue has been standing, and its oldest are rejected (codel_target)",
-    RejectReason.DEADLINE_UNREACHABLE: "at the pace of the queue its turn would come too late",
-    RejectReason.FULL: "as many as may (max_waiting) are waiting already",
+    RejectReason.SHED: "the pool is overloaded, and its oldest waiters are rejected (codel_target)",
+    RejectReason.DEADLINE_UNREACHABLE: "its turn would come after its deadline",
+    RejectReason.FULL: "the wait queue is full (max_waiting)",
     RejectReason.SUSPENDED: "checkout is suspended",
-    RejectReason.CLOSED: "the pool was drained and hands out nothing any more",
+    RejectReason.CLOSED: "the pool was drained and is closed",
 }
 _CLASSES = {RejectReason.FULL: PoolFull, RejectReason.SUSPENDED: PoolSuspended}
 

@@ -1,4 +1,4 @@
-"""What happens in a pool, as events for its listeners."""
+"""The events of a pool, and their listeners."""
 
 import logging
 from dataclasses import dataclass
@@ -32,11 +32,11 @@ class LeakReport:
 
     Args:
         seconds: How long it has been checked out.
-        route: Where the request went, such as ``GET /users/{user_id}``; None outside requests.
+        route: The route of the request, such as ``GET /users/{user_id}``; None outside requests.
         acquired_at: Stack of the checkout, innermost frame last.
-        holder_at: Stack of where the holder is now; empty where it has gone.
-        statement: The last statement, cut, without values and literals; None where none is known.
-        reclaimed: Whether the connection is taken back by force.
+        holder_at: Stack of the holder now; empty where its task has ended.
+        statement: The last statement, shortened, without values and literals; None if unknown.
+        reclaimed: Whether the connection is closed under its holder.
     """
 
     seconds: float
@@ -48,12 +48,12 @@ class LeakReport:
 
     def __str__(self) -> str:
         return (
-            f"A connection has been checked out for {self.seconds:.1f} s"
-            f"{f' to {self.route}' if self.route else ''}"
-            f"{', and is now taken back' if self.reclaimed else ''}. "
+            f"Possible connection leak: a connection has been checked out for {self.seconds:.1f} s"
+            f"{f' by {self.route}' if self.route else ''}"
+            f"{', and is now reclaimed' if self.reclaimed else ''}. "
             f"Its last statement: {self.statement or 'not known'}.\n"
             f"Checked out at:\n{self.acquired_at}"
-            f"The holder is now at:\n{self.holder_at or '  (it has ended)' + chr(10)}"
+            f"The holder is now at:\n{self.holder_at or '  (its task has ended)' + chr(10)}"
         )
 
 
@@ -65,8 +65,8 @@ class ConnectionOpened:
     """A connection was opened.
 
     Args:
-        seconds: What it took.
-        for_housekeeping: Whether nobody waited for it.
+        seconds: How long it took.
+        for_housekeeping: Whether it was opened for no waiter.
     """
 
     seconds: float
@@ -78,8 +78,8 @@ class OpeningFailed:
     """A connection could not be opened.
 
     Args:
-        seconds: What the attempt took.
-        error: What was raised.
+        seconds: How long the attempt took.
+        error: The driver's error.
     """
 
     seconds: float
@@ -92,7 +92,7 @@ class ConnectionClosed:
 
     Args:
         why: The reason.
-        age: Seconds that it had been open.
+        age: Seconds for which it was open.
     """
 
     why: CloseReason
@@ -101,10 +101,10 @@ class ConnectionClosed:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionRecovered:
-    """A connection was saved after its query had been cancelled.
+    """A connection was recovered after its query was cancelled.
 
     Args:
-        seconds: What it took to hear from the server and to roll back.
+        seconds: How long the acknowledgement and the rollback took.
     """
 
     seconds: float
@@ -112,11 +112,11 @@ class ConnectionRecovered:
 
 @dataclass(frozen=True, slots=True)
 class Pinged:
-    """A connection was asked for a sign of life.
+    """A connection was pinged.
 
     Args:
-        seconds: What it took to hear from the server, or to give it up.
-        is_alive: Whether it answered in time.
+        seconds: How long the answer, or the wait for it, took.
+        is_alive: Whether the server answered in time.
     """
 
     seconds: float
@@ -128,7 +128,7 @@ class CheckedOut:
     """A connection was checked out.
 
     Args:
-        waited: Seconds from the asking to the checkout; 0 where one was idle.
+        waited: Seconds that the caller waited; 0 where a connection was idle.
     """
 
     waited: float
@@ -136,10 +136,10 @@ class CheckedOut:
 
 @dataclass(frozen=True, slots=True)
 class CheckedIn:
-    """A connection came back.
+    """A connection was returned.
 
     Args:
-        held: Seconds that it was checked out.
+        held: Seconds for which it was checked out.
     """
 
     held: float
@@ -147,11 +147,11 @@ class CheckedIn:
 
 @dataclass(frozen=True, slots=True)
 class CheckoutRejected:
-    """Somebody asked for a connection and got none.
+    """A caller was rejected.
 
     Args:
         why: The phase.
-        waited: Seconds from the asking to the rejection.
+        waited: Seconds that the caller waited.
     """
 
     why: RejectReason
@@ -160,14 +160,23 @@ class CheckoutRejected:
 
 @dataclass(frozen=True, slots=True)
 class LeaseLeaked:
-    """A connection has been checked out for longer than ``leak_after``."""
+    """A connection has been checked out for longer than ``leak_after``.
+
+    Args:
+        report: What is known of the lease.
+    """
 
     report: LeakReport
 
 
 @dataclass(frozen=True, slots=True)
 class NestedCheckoutSeen:
-    """A task that holds a connection asked a saturated pool for another."""
+    """A task that holds a connection asked a saturated pool for another.
+
+    Args:
+        first: Stack of the checkout that it holds.
+        second: Stack of the checkout that it asks for.
+    """
 
     first: str
     second: str
@@ -188,76 +197,100 @@ PoolEvent = (
 
 
 class PoolListener(Protocol):
-    """Somebody who wants to know; called in the event loop, and should be quick."""
+    """Is called with each event, in the event loop; it should be quick."""
 
     def __call__(self, event: PoolEvent, /) -> None:
-        """Record an event; what it raises is logged and goes no further."""
+        """Record an event; an exception is logged and does not reach the pool."""
 
 
 class Meter(Protocol):
-    """The one who counts leases, told without an event for each of them."""
+    """Measures leases, without an event for each of them."""
 
     def waited(self, seconds: float, /) -> None:
-        """Record a lease that had to be waited for."""
+        """Record a checkout that had to wait for so many seconds."""
 
     def returned(self, held: float, /) -> None:
-        """Record a connection that came back after so many seconds."""
+        """Record a return after so many seconds."""
 
     def __call__(self, event: PoolEvent, /) -> None:
-        """Record what is no lease and no return."""
+        """Record any other event."""
 
 
 class Listeners:
-    """Those who listen to one pool; the same object goes on to the pool that replaces it."""
+    """The listeners of one pool, which pass on to the pool that replaces it."""
 
-    __slots__ = ("all", "are_there", "meter")
+    __slots__ = ("active", "all", "meter")
 
     def __init__(self) -> None:
         self.all: tuple[PoolListener, ...] = ()
-        """Looked at before the event of a lease or a return is made, which nobody may want."""
+        """Checked before the event of a checkout or a return is made: usually it is empty."""
         self.meter: Meter | None = None
-        self.are_there = False
-        """Looked at before any other event is made: whether there is a listener or a meter."""
+        self.active = False
+        """Whether there is a listener or a meter; checked before any other event is made."""
 
     def add(self, listener: PoolListener) -> None:
-        """Call ``listener`` with every event from now on."""
+        """Add a listener.
+
+        Args:
+            listener: Is called with every event from now on.
+        """
         self.all += (listener,)
-        self._look()
+        self._update()
 
     def remove(self, listener: PoolListener) -> None:
-        """Call ``listener`` no more; nothing where it was not called before."""
+        """Remove a listener, if it was added.
+
+        Args:
+            listener: Is not called any more.
+        """
         self.all = tuple(known for known in self.all if known != listener)
-        self._look()
+        self._update()
 
     def measure_by(self, meter: Meter | None) -> None:
-        """Have leases counted by ``meter``; None for nobody."""
+        """Set the meter.
+
+        Args:
+            meter: Measures leases from now on; None for none.
+        """
         self.meter = meter
-        self._look()
+        self._update()
 
-    def _look(self) -> None:
-        self.are_there = bool(self.all) or self.meter is not None
+    def _update(self) -> None:
+        self.active = bool(self.all) or self.meter is not None
 
-    def tell(self, event: PoolEvent) -> None:
-        """Tell everybody; a listener that fails is logged and harms nobody."""
+    def notify(self, event: PoolEvent) -> None:
+        """Call the listeners and the meter; an exception of theirs is logged.
+
+        Args:
+            event: The event.
+        """
         for listener in self.all:
-            _tell(listener, event)
+            _call(listener, event)
         if self.meter is not None:
-            _tell(self.meter, event)
+            _call(self.meter, event)
 
-    # Leases, which the meter counts by itself.
+    # Leases, for which the meter needs no event.
 
     def checked_out_at_once(self) -> None:
-        """Tell of a lease of what was idle; the meter knows it from the return."""
+        """Report the checkout of an idle connection; the meter counts it at its return."""
         self._report_lease(CheckedOut(0.0))
 
     def waited(self, seconds: float) -> None:
-        """Tell of a lease that had to be waited for."""
+        """Report a checkout that had to wait.
+
+        Args:
+            seconds: How long it waited.
+        """
         if self.meter is not None:
             self.meter.waited(seconds)
         self._report_lease(CheckedOut(seconds))
 
     def returned(self, held: float) -> None:
-        """Tell of a connection that came back after so many seconds."""
+        """Report a return.
+
+        Args:
+            held: Seconds for which the connection was checked out.
+        """
         if self.meter is not None:
             self.meter.returned(held)
         if self.all:
@@ -265,10 +298,10 @@ class Listeners:
 
     def _report_lease(self, event: CheckedIn | CheckedOut) -> None:
         for listener in self.all:
-            _tell(listener, event)
+            _call(listener, event)
 
 
-def _tell(listener: PoolListener, event: PoolEvent) -> None:
+def _call(listener: PoolListener, event: PoolEvent) -> None:
     try:
         listener(event)
     except Exception:

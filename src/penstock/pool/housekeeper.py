@@ -1,4 +1,4 @@
-"""When housekeeping is due: each job looks at the ledger and orders what has to be done."""
+"""Housekeeping: which connections are replaced, closed, pinged and opened, and when."""
 
 import asyncio
 import math
@@ -16,23 +16,23 @@ from penstock.pool.slot import CHECKED_OUT, CHECKING, CLOSING, IDLE, OPENING, Cl
 __all__ = ["Housekeeper", "HousekeeperPolicy", "Timers"]
 
 REPLACEMENTS_AT_ONCE = 2
-"""Connections whose replacement is being opened at most: the others go on working."""
+"""Replacements opened in parallel at most: the other connections stay in use."""
 INTERVAL, SHORTEST_INTERVAL = 1.0, 0.02
-"""Seconds between two runs: usually, and where many connections live for a short time."""
+"""Seconds between two runs: usually, and where many connections have a short lifetime."""
 SPREAD = 0.75
-"""Share of a lifetime over which connections of one age are replaced, if it takes that long."""
-LOOKS_PER_WINDOW = 4
-"""Into so many parts ``overflow_idle`` is cut: a surplus goes when it has lasted for all."""
+"""Share of ``pool_recycle`` over which connections of one age are replaced at most."""
+SAMPLES_PER_WINDOW = 4
+"""Samples in ``overflow_idle``: a surplus is closed if it was there in all of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class HousekeeperPolicy:
-    """What housekeeping aims at.
+    """What housekeeping keeps to.
 
     Args:
         min_idle: Connections that are kept ready, as far as the pool's size allows.
-        overflow_idle: Seconds after which connections above the size are closed if nobody needed
-            them.
+        overflow_idle: Seconds after which connections above the size that were not needed are
+            closed.
         keepalive: Seconds of idleness after which a connection is pinged; 0 for never.
     """
 
@@ -42,24 +42,24 @@ class HousekeeperPolicy:
 
 
 class Housekeeper:
-    """The jobs of one pool, to be run each :meth:`interval`.
+    """The jobs of one pool, which run once in each :meth:`interval`.
 
     Args:
-        ledger: Whose slots are looked after.
-        policy: What to aim at.
+        ledger: Has the slots.
+        policy: What the jobs keep to.
     """
 
     def __init__(self, ledger: Ledger, policy: HousekeeperPolicy) -> None:
         self._ledger = ledger
         self._policy = policy
-        self._least_idle: deque[int] = deque(maxlen=LOOKS_PER_WINDOW)
-        self._looked_at = 0.0
+        self._least_idle: deque[int] = deque(maxlen=SAMPLES_PER_WINDOW)
+        self._sampled_at = 0.0
         self.is_paused = False
         """Whether connections are opened for waiters only."""
         self._owed = 0
-        """Retired for want of room before their replacement was opened."""
-        self._next_leaves_at = -math.inf
-        """When the next may be retired so; a checked-out one leaves room only at its return."""
+        """Replacements to open for connections that were evicted first, for lack of room."""
+        self._next_eviction_at = -math.inf
+        """When the next may be evicted first; a checked-out one makes room only on release."""
 
     @property
     def fills(self) -> bool:
@@ -67,9 +67,9 @@ class Housekeeper:
         return self._policy.min_idle > 0 and not self.is_paused
 
     def interval(self) -> float:
-        """Return for how many seconds nothing has to be looked at.
+        """Return the seconds until the next run.
 
-        It is so short that connections of one age can be replaced one by one, before they expire.
+        They are short enough to replace connections of one age one by one before they expire.
         """
         ledger, recycle = self._ledger, self._ledger.lifetime.recycle
         if recycle <= 0 or not ledger.open:
@@ -78,11 +78,15 @@ class Housekeeper:
         return min(INTERVAL, max(SHORTEST_INTERVAL, shortest))
 
     def _runs_per_replacement(self) -> int:
-        """Without overflow a connection is closed in one run, and opened in another."""
+        """Without overflow a connection is closed in one run and opened in another."""
         return 1 if self._ledger.limit > self._ledger.size else 2
 
     def run(self, now: float) -> None:
-        """Order whatever is due."""
+        """Run every job.
+
+        Args:
+            now: The time.
+        """
         self.retire(now)
         self.shrink(now)
         self.keep_alive(now)
@@ -91,9 +95,12 @@ class Housekeeper:
         self._ledger.open_for_waiters(now)
 
     def retire(self, now: float) -> None:
-        """Replace what has lived its time: the new one is opened before the old one goes.
+        """Replace connections that are due: the new one is opened before the old one is closed.
 
-        Where more will be due soon than can be replaced by then one by one, the first goes now.
+        Where more are due soon than can be replaced one by one, the first is replaced now.
+
+        Args:
+            now: The time.
         """
         ledger = self._ledger
         if ledger.closed:
@@ -108,11 +115,11 @@ class Housekeeper:
             elif ledger.open < ledger.limit:
                 if ledger.opening < ledger.connects_at_once:
                     ledger.add_connection(now, for_housekeeping=True, replaces=slot)
-            elif now >= self._next_leaves_at and not self._is_room_coming():
+            elif now >= self._next_eviction_at and not self._is_room_coming():
                 ledger.evict(slot)
                 staying -= 1
                 self._owed += 1
-                self._next_leaves_at = now + self.interval()
+                self._next_eviction_at = now + self.interval()
 
     def _due(self, now: float, replaced: Container[Slot | None]) -> list[Slot]:
         slots = [slot for slot in self._ledger if slot.eviction is None and slot not in replaced]
@@ -124,14 +131,18 @@ class Housekeeper:
         return due or slots[: int(is_late)]
 
     def shrink(self, now: float) -> None:
-        """Close connections above the size that nobody needed for ``overflow_idle``."""
+        """Close connections above the size that were not needed for ``overflow_idle``.
+
+        Args:
+            now: The time.
+        """
         ledger = self._ledger
-        if now - self._looked_at < self._policy.overflow_idle / LOOKS_PER_WINDOW:
+        if now - self._sampled_at < self._policy.overflow_idle / SAMPLES_PER_WINDOW:
             return
-        self._looked_at = now
+        self._sampled_at = now
         self._least_idle.append(ledger.least_idle)
         ledger.least_idle = ledger.idle
-        if len(self._least_idle) < LOOKS_PER_WINDOW:
+        if len(self._least_idle) < SAMPLES_PER_WINDOW:
             return
         surplus = min(*self._least_idle, self._staying() - ledger.size) if ledger.size else 0
         if surplus > 0:
@@ -141,7 +152,11 @@ class Housekeeper:
             ledger.least_idle = ledger.idle
 
     def keep_alive(self, now: float) -> None:
-        """Ping what nobody has used for a while, so that no proxy or firewall forgets it."""
+        """Ping idle connections, so that no proxy or firewall drops them.
+
+        Args:
+            now: The time.
+        """
         if not self._policy.keepalive:
             return
         due = [slot for slot in self._idle() if now - slot.since >= self._policy.keepalive]
@@ -149,7 +164,11 @@ class Housekeeper:
             self._ledger.ping(slot)
 
     def fill(self, now: float) -> None:
-        """Open what is missing for ``min_idle`` and for what was retired in advance."""
+        """Open connections for ``min_idle`` and for those that were evicted before replacement.
+
+        Args:
+            now: The time.
+        """
         ledger = self._ledger
         if ledger.closed:
             return
@@ -163,9 +182,9 @@ class Housekeeper:
             self._owed = max(0, self._owed - 1)
 
     def _is_room_coming(self) -> bool:
-        """Return whether it is better to wait until something that is under way is done.
+        """Return whether an action under way makes room.
 
-        In a pool without overflow one has to go first; the next goes when it has been closed.
+        In a pool without overflow a connection is closed first; the next one waits for that.
         """
         ledger = self._ledger
         if ledger.opening or ledger.count(CLOSING):
@@ -173,7 +192,7 @@ class Housekeeper:
         return ledger.limit > ledger.size and self._staying() < ledger.open
 
     def _staying(self) -> int:
-        """Number of slots that will still be there when all that is under way is done."""
+        """Return the number of slots that remain once the actions under way are done."""
         return sum(
             slot.state is not CLOSING and slot.eviction is None and slot.replaces is None
             for slot in self._ledger
@@ -187,8 +206,8 @@ class Housekeeper:
 TICK_INTERVAL = INTERVAL
 """Seconds between two runs of the housekeeper, at most, while the pool has connections."""
 EXPIRE_INTERVAL = 0.01
-"""Seconds between two searches for waiters whose deadline has passed, at least: so late may a
-waiter be answered, and so little do thousands of waiters cost."""
+"""Seconds between two searches for waiters whose deadline has passed, at least: a waiter may be
+answered late by as much, and a search among thousands of waiters costs time."""
 
 
 class Timers:

@@ -39,42 +39,42 @@ __all__ = [
 _logger = logging.getLogger("penstock.pool")
 
 DEPTH = 8
-"""Frames that are noted at a checkout, from the code that awaits SQLAlchemy outwards."""
+"""Frames that are recorded at a checkout, from the code that awaits SQLAlchemy outwards."""
 
 _ROOM = Path(__file__).parent
-_NOT_THE_CALLERS = (
+_LIBRARY_PATHS = (
     *(str(Path(module.__file__).parent) for module in (asyncio, sqlalchemy) if module.__file__),
     contextlib.__file__,
     str(_ROOM),
     str(_ROOM.parent / "express"),
 )
-"""Where frames come from that tell nobody where the mistake is."""
+"""Paths of frames that are left out, because they are not the application's."""
 
 _TEXT = re.compile(r"(['\"])(?:\\.|(?!\1).)*\1?")
-"""A text in a line of source, which may hold a statement with its literals."""
+"""A string in a line of source, which may be a statement with its literals."""
 
 holder_route: ContextVar[Callable[[], str] | None] = ContextVar("holder_route", default=None)
-"""Who asks, in words, such as a request's route; called only when there is something to report."""
+"""Returns the route of the running request; called only for a report."""
 
 holding_tasks: ContextVar[Callable[[], Iterable[Any]] | None] = ContextVar(
     "holding_tasks", default=None
 )
-"""Returns the tasks that have acquired what the running request keeps until its end: a task that it
-has started and waits for is none of them."""
+"""Returns the tasks that have acquired what the running request keeps until its end; a task that it
+has started and awaits is not one of them."""
 enclosing_tasks: ContextVar[tuple[Any, ...]] = ContextVar("enclosing_tasks", default=())
-"""The tasks that have acquired what is kept until a block is left in which the code runs."""
+"""The tasks that have acquired what the enclosing blocks keep until they are left."""
 
 
 STATEMENT_KEY = "penstock_statement"
-"""Where in a connection's ``info`` its last statement stands, if somebody notes it."""
+"""The key of the last statement in a connection's ``info``, where statements are recorded."""
 
 
 class Lease:
-    """A checkout that was noted: by whom, for what, and from where.
+    """A checked-out connection's holder, route and stack of the checkout.
 
     Args:
-        task: Who asked.
-        info: Of the connection, which forgets the last statement of the holder before.
+        task: The task of the caller.
+        info: The connection's; the last statement of the previous lease is removed.
     """
 
     __slots__ = ("frames", "reported", "route", "task")
@@ -87,22 +87,30 @@ class Lease:
         self.reported = False
 
     def stack(self) -> str:
-        """Return where the checkout was, as a traceback has it."""
+        """Return the stack of the checkout, formatted as a traceback."""
         return _text(reversed(self.frames))
 
 
 def task_of(lease: Any) -> Any:
-    """Return the task of a checkout, whether it was noted or not."""
+    """Return the task of a lease.
+
+    Args:
+        lease: A slot's: a :class:`Lease`, or the task itself where the stack is not recorded.
+    """
     return lease.task if type(lease) is Lease else lease
 
 
 def here() -> str:
-    """Return where the running code is, as a traceback has it."""
+    """Return the present stack, formatted as a traceback."""
     return _text(reversed(_frames(4 * DEPTH)))
 
 
 def where(task: "asyncio.Task[Any] | None") -> str:
-    """Return where a task is now, through everything it awaits; empty where it has ended."""
+    """Return the stack of a task, through everything it awaits; empty where it has ended.
+
+    Args:
+        task: The task; None for none.
+    """
     if task is None or task.done():
         return ""
     return _text((frame.f_code, frame.f_lineno) for frame in _awaited(task.get_coro()))
@@ -117,8 +125,8 @@ def _awaited(awaitable: Any) -> Iterator[FrameType]:
 
 
 def _frames(depth: int = DEPTH) -> list[tuple[CodeType, int]]:
-    # Inside a greenlet are SQLAlchemy's own frames; the caller's are those of the one around it.
-    # Where there is none, the pool's and the express lane's come first.
+    # SQLAlchemy's frames are inside the greenlet; the caller's are in its parent. Without a
+    # greenlet the frames of the pool and the express lane come first.
     parent = greenlet.getcurrent().parent
     frame: FrameType | None = parent and parent.gr_frame
     if parent is None:
@@ -135,7 +143,7 @@ def _frames(depth: int = DEPTH) -> list[tuple[CodeType, int]]:
 def _text(frames: "Iterator[tuple[CodeType, int]]") -> str:
     lines = []
     for code, number in frames:
-        if code.co_filename.startswith(_NOT_THE_CALLERS):
+        if code.co_filename.startswith(_LIBRARY_PATHS):
             continue
         lines.append(f'  File "{code.co_filename}", line {number}, in {code.co_name}\n')
         if source := linecache.getline(code.co_filename, number).strip():
@@ -145,14 +153,14 @@ def _text(frames: "Iterator[tuple[CodeType, int]]") -> str:
 
 
 class OpenLease:
-    """A block of its own that holds a connection: a session, a stream, a snapshot.
+    """A block that holds a connection: a session, a stream, a snapshot.
 
     Args:
-        end: Rolls back and returns the connection, if the block cannot be left any more. It must
-            not lead to the code inside the block, whose end is to be noticed.
+        end: Rolls back and releases the connection where the block cannot be left any more. It
+            must not refer to the code inside the block.
 
     Attributes:
-        is_over: Whether the block was left, or its request has ended it.
+        is_over: Whether the block was left or ended.
     """
 
     __slots__ = ("_end", "_leases", "_task", "is_over")
@@ -161,17 +169,17 @@ class OpenLease:
         self.is_over = False
         self._end = end
         self._task: asyncio.Task[Any] | None = asyncio.current_task()
-        """The task that has used it last."""
+        """The task that used it last."""
         self._leases = request_leases.get()
         if self._leases is not None:
             self._leases.add(self)
 
     def use(self) -> None:
-        """Record that the current task uses it."""
+        """Record that the current task uses the block."""
         self._task = asyncio.current_task()
 
     def leave(self) -> bool:
-        """Return whether the caller is the one to end it: once, whoever comes first."""
+        """Mark the block as over; return whether it was not before."""
         if self.is_over:
             return False
         self.is_over = True
@@ -180,43 +188,45 @@ class OpenLease:
         return True
 
     def is_abandoned(self, request: asyncio.Task[Any] | None) -> bool:
-        """Return whether no task is left that could leave the block.
+        """Return whether no running task can leave the block.
 
         Args:
-            request: The task of the request, which is over.
+            request: The task of the request, which has ended.
         """
         task = self._task
         return task is None or task is request or task.done()
 
     async def end(self) -> None:
-        """End it in place of its block, unless that was left meanwhile. It raises nothing."""
+        """Release the connection, unless the block was left meanwhile; errors are logged."""
         if self.leave():
             try:
                 await self._end()
             except Exception:
-                _logger.exception("What a request left open could not be ended in good order")
+                _logger.exception(
+                    "A connection that a request had left open was not released without an error"
+                )
 
 
 request_leases: ContextVar[set[OpenLease] | None] = ContextVar("request_leases", default=None)
-"""What the request that is running has opened and not left yet; None outside requests."""
+"""The open blocks of the running request; None outside requests."""
 
 
 async def end_abandoned(leases: set[OpenLease]) -> None:
-    """End what a request that is over has left open, even if the caller is cancelled.
+    """End the blocks that a request has left open, even if the caller is cancelled.
 
-    An asynchronous generator that nobody iterates any more is suspended inside its blocks until the
-    garbage collector finds it, which may take minutes. What a task that is still running has
-    opened, or was given and has used, stays open.
+    An asynchronous generator that is not iterated any more is suspended inside its blocks until the
+    garbage collector finds it, which may take minutes. A block that a running task has opened or
+    used stays open.
 
     Args:
-        leases: Of the request.
+        leases: The open blocks of the request.
     """
     request = asyncio.current_task()
     await asyncio.shield(asyncio.create_task(_end_abandoned(leases, request)))
 
 
 async def _end_abandoned(leases: set[OpenLease], request: asyncio.Task[Any] | None) -> None:
-    await asyncio.sleep(0)  # a task that was given one may not have begun yet
+    await asyncio.sleep(0)  # a task that was given a block may not have begun yet
     abandoned = [lease for lease in leases if lease.is_abandoned(request)]
     await asyncio.gather(*(lease.end() for lease in abandoned))
 
@@ -227,7 +237,7 @@ class LeakDetector:
     Args:
         ledger: Has the slots.
         policy: Says after how long, and whether the connection is reclaimed.
-        listeners: Are told of each leak.
+        listeners: Are notified of each leak.
         is_mysql: Whether statements are written for MySQL or MariaDB.
         reclaim: Closes the connection under the holder; given the slot, its lease and the reason.
     """
@@ -275,7 +285,7 @@ class LeakDetector:
             reclaimed=self._reclaims,
         )
         _logger.warning("%s", report)
-        self._listeners.tell(LeaseLeaked(report))
+        self._listeners.notify(LeaseLeaked(report))
         if self._reclaims:
             why = f"Its connection was checked out for {seconds:.1f} s (leak_after, reclaim_leaks)"
             self._reclaim(slot, lease, why)

@@ -1,8 +1,8 @@
-"""Who gets which connection, and when one is opened or closed: decided here, done elsewhere.
+"""Decides which caller gets which connection, and when one is opened or closed.
 
-Synchronous, without I/O and without a clock: every method is told the time, changes the books, and
-leaves what has to be done in ``actions``. The pool drives it in production; a test or a simulation
-drives it on a clock of its own.
+The ledger is synchronous, without I/O and without a clock: every method is given the time, changes
+the state, and queues what has to be done in ``actions``. The pool drives it in production; a test
+or a simulation drives it on a virtual clock.
 """
 
 import math
@@ -39,14 +39,14 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Open a connection for the slot; then ``opened`` or ``failed``."""
+    """Open a connection for the slot, then report ``opened`` or ``failed``."""
 
     slot: Slot
 
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Close the slot's connection and see its server process off; then ``remove``."""
+    """Close the slot's connection, wait until its server process has ended, then ``remove``."""
 
     slot: Slot
     why: CloseReason
@@ -54,7 +54,7 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """Ping the slot's idle connection; then ``restore`` or ``close_connection``."""
+    """Ping the slot's idle connection, then ``restore`` or ``close_connection``."""
 
     slot: Slot
 
@@ -63,12 +63,12 @@ Action = Open | Close | Ping
 
 
 class LedgerError(Exception):
-    """The driver reported what cannot have happened, such as a slot returned twice."""
+    """The ledger's caller reported what cannot have happened, such as a second release."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """What has happened to connections so far: ``opened`` is ``closed`` and what is open now."""
+    """Counts of connections; ``opened`` is the sum of ``closed`` and the open ones."""
 
     opened: int = 0
     closed: int = 0
@@ -81,16 +81,16 @@ def limit_of(size: int, overflow: int) -> float:
 
 
 class Ledger:
-    """Decides for one pool which caller gets which connection, and when one is opened or closed.
+    """The state of one pool, and the decisions on its connections and callers.
 
     Args:
-        size: Connections that are kept; 0 for as many as were ever wanted.
+        size: Connections that are kept; 0 for no limit.
         overflow: Connections above ``size``; below 0 for no limit.
-        lifetime: When connections retire.
-        backoff: How far apart failing attempts to open one are.
+        lifetime: When connections are replaced.
+        backoff: The delay between attempts to connect after a failure.
         admission: How the queue is kept short.
-        lifo: Whether the connection returned last is checked out first.
-        connects_at_once: Connections that are opened in parallel at most.
+        lifo: Whether the connection released last is checked out first.
+        connects_at_once: Connections opened in parallel at most.
     """
 
     def __init__(
@@ -113,51 +113,51 @@ class Ledger:
         self.suspended = False
         self.closed = False
         self.replaced = False
-        """Another pool has taken the place of this one, in which nothing is kept any more."""
+        """Whether another pool has replaced this one, which keeps no connection idle any more."""
         self.least_idle = 0
-        """Fewest idle slots since somebody last set it: so many connections nobody needed."""
+        """The fewest idle slots since it was last set: so many connections were not needed."""
         self._slots: dict[Slot, None] = {}
-        """Every slot, in whatever state: never more than the limit, unless that was lowered."""
+        """Every slot, in any state: no more than the limit, unless that was lowered."""
         self._idle: deque[Slot] = deque()
-        """Empty while anybody waits, unless checkout is suspended."""
+        """Empty while there are waiters, unless checkout is suspended."""
         self._take: Callable[[], Slot] = self._idle.pop if lifo else self._idle.popleft
         self.waiters = Waiters(admission or AdmissionPolicy())
         self._queue = self.waiters.queue
         self._opening = 0
         self._closing = 0
         self._barred = False
-        """Suspended or closed: nothing idle is checked out."""
+        """Suspended or closed: no idle connection is checked out."""
         self._alert = False
-        """Closed, replaced, or more open than allowed: a returned slot is looked at twice."""
+        """Closed, replaced or above the limit: a release may close the connection."""
 
     def __iter__(self) -> Iterator[Slot]:
-        """Every slot, oldest first; the books must not change meanwhile."""
+        """Every slot, the oldest first; the ledger must not change during the iteration."""
         return iter(self._slots)
 
     def count(self, *states: SlotState) -> int:
-        """Number of slots in any of the states."""
-        # Copied at once: whoever exports numbers asks from a thread of its own.
+        """Return the number of slots in any of the states."""
+        # Copied: an exporter reads the numbers from another thread.
         return sum(slot.state in states for slot in tuple(self._slots))
 
     @property
     def open(self) -> int:
-        """Slots in any state: what counts towards the limit."""
+        """The number of slots in any state, which counts towards the limit."""
         return len(self._slots)
 
     @property
     def idle(self) -> int:
-        """Slots that can be checked out."""
+        """The number of slots that can be checked out."""
         return len(self._idle)
 
     @property
     def opening(self) -> int:
-        """Connections being opened."""
+        """The number of connections being opened."""
         return self._opening
 
-    # Checkout and returning: the hot path.
+    # Checkout and release: the hot path.
 
     def acquire(self, now: float) -> Slot | None:
-        """Hand out an idle slot at once; None where there is none, and the caller may ``wait``."""
+        """Check out an idle slot; return None where there is none, and ``wait`` is next."""
         if self._barred:
             return None
         idle = self._idle
@@ -173,9 +173,9 @@ class Ledger:
         return None
 
     def release(self, slot: Slot, now: float) -> None:
-        """Take a checked out slot back: for the oldest waiter, or as an idle one."""
+        """Release a checked-out slot: to the oldest waiter, or as idle."""
         if slot.state is not CHECKED_OUT:
-            raise LedgerError(f"a slot that is {slot.state.value} was returned")
+            raise LedgerError(f"a slot that is {slot.state.value} was released")
         if self._queue or self._alert or slot.eviction:
             self._place(slot, now)
         else:
@@ -202,23 +202,23 @@ class Ledger:
         return rejection
 
     def wait_again(self, waiter: Waiter, arrived: float, now: float) -> None:
-        """Queue up in front of all: what the caller was handed turned out to be broken."""
+        """Queue up in front of all, after a connection that was broken; it waits since arrived."""
         self.waiters.rejoin(waiter, arrived, now)
         self.open_for_waiters(now)
 
     def expire(self, waiter: Waiter) -> None:
-        """Answer a waiter whose deadline has passed; nothing where it was answered before."""
+        """Reject a waiter whose deadline has passed, unless it was answered before."""
         self.waiters.reject(waiter, self.rejection_for(waiter))
 
     def has_room(self) -> bool:
-        """Return whether one more caller would be served without anybody's return.
+        """Return whether one more caller is served without a release.
 
-        A place that is being closed, cleaned up or pinged is nobody else's.
+        A slot whose connection is being closed, recovered or pinged becomes free by itself.
         """
         return not self.suspended and self.limit - self.count(CHECKED_OUT) > len(self._queue)
 
     def rejection_for(self, waiter: Waiter) -> Rejection:
-        """Return what a waiter is told that gives up now."""
+        """Return the rejection for a waiter whose deadline passes now."""
         if self.suspended:
             return Rejection(RejectReason.SUSPENDED)
         backoff = self.backoff
@@ -226,7 +226,7 @@ class Ledger:
             return Rejection(RejectReason.FAILED, backoff.last_error)
         return Rejection(RejectReason.CONNECTING if self._opening else RejectReason.WAITING)
 
-    # What became of the orders.
+    # The results of actions.
 
     def opened(self, slot: Slot, now: float) -> None:
         """Report that the slot's connection is open."""
@@ -241,7 +241,7 @@ class Ledger:
         self.open_for_waiters(now)
 
     def renew(self, slot: Slot, now: float) -> None:
-        """Report that a checked out slot has a new connection, which nothing is held against."""
+        """Report that a checked-out slot has a new connection."""
         slot.eviction = None
         self._begin_life(slot, now)
 
@@ -262,18 +262,18 @@ class Ledger:
     ) -> None:
         """Report that the slot's connection could not be opened.
 
-        After a transient failure those who wait go on waiting, each within its deadline and its
-        ``retry_for``: the next attempt may serve them. After any other the oldest learns it,
-        unless other attempts can still serve everybody; all learn it where nothing is open or
-        being opened. So it is as well in a pool that has never opened a connection, where the
-        address may be wrong, and in one that is closed, which is to come to an end.
+        After a transient failure the waiters go on waiting, each within its deadline and its
+        ``retry_for``: the next attempt may serve them. After any other failure the oldest waiter is
+        rejected, unless other attempts can still serve all; every waiter is rejected where no
+        connection is open or being opened. The same holds in a pool that has never opened a
+        connection, where the address may be wrong, and in one that is closed.
 
         Args:
-            slot: It leaves the books.
+            slot: The slot, which is removed.
             now: The time.
-            error: What the driver raised.
-            refused: Whether the server said no, such as to the password.
-            transient: Whether the failure may pass by itself, as a restart of the server does.
+            error: The driver's error.
+            refused: Whether the server refused the connection, as for a wrong password.
+            transient: Whether the failure may pass by itself, such as a restart of the server.
         """
         self._expect(slot, OPENING)
         self._opening -= 1
@@ -298,7 +298,7 @@ class Ledger:
             self.waiters.reject(waiter, rejection)
 
     def remove(self, slot: Slot, now: float) -> None:
-        """Report that the slot holds no connection any more."""
+        """Report that the slot's connection is closed, and remove the slot."""
         self._expect(slot, CHECKED_OUT, CHECKING, RECOVERING, CLOSING)
         if slot.state is CLOSING:
             self._closing -= 1
@@ -312,24 +312,24 @@ class Ledger:
         self.open_for_waiters(now)
 
     def recover(self, slot: Slot) -> None:
-        """Report that a slot came back during a cancelled query, and is being cleaned up."""
+        """Report that a slot was released during a cancelled query, and is being recovered."""
         self._expect(slot, CHECKED_OUT)
         slot.state = RECOVERING
 
     def restore(self, slot: Slot, now: float) -> None:
-        """Report that a connection that was recovered or pinged works."""
+        """Report that a connection was recovered or has answered a ping."""
         self._expect(slot, RECOVERING, CHECKING)
         self._place(slot, now)
 
     def close_connection(self, slot: Slot, why: CloseReason) -> None:
-        """Have the connection of a slot that is not idle closed."""
+        """Close the connection of a slot that is not idle."""
         self._expect(slot, CHECKED_OUT, CHECKING, RECOVERING)
         self._close_idle(slot, why)
 
     # The operator.
 
     def resize(self, size: int, overflow: int, now: float) -> None:
-        """Change the limits: idle surplus is closed now, the rest as it comes back."""
+        """Change the limits: surplus idle connections are closed now, the others on release."""
         self.size, self.overflow, self.limit = size, overflow, limit_of(size, overflow)
         while self._surplus() > 0 and self._idle:
             self.evict(self._idle[0], CloseReason.SURPLUS)
@@ -337,41 +337,50 @@ class Ledger:
         self.open_for_waiters(now)
 
     def suspend(self) -> None:
-        """Hand out nothing until ``resume``; callers wait, what is checked out is taken back."""
+        """Check out no connection until ``resume``: callers wait, and releases are accepted."""
         self.suspended = self._barred = True
-        self.waiters.forget_pace()
+        self.waiters.reset_pace()
 
     def resume(self, now: float) -> None:
-        """Hand out again, to the oldest waiter first."""
+        """Check out connections again, to the oldest waiter first."""
         self.suspended = False
         self._barred = self.closed
-        self.waiters.begin_anew(now)
+        self.waiters.restart(now)
         while self._idle and self._queue:
             self._place(self._idle.popleft(), now)
         self.open_for_waiters(now)
 
     def dispose(self) -> None:
-        """Have every connection closed: the idle ones now, the others as they come back."""
+        """Close every connection: the idle ones now, the others on release."""
         for slot in list(self._slots):
             if slot.state is not CLOSING:
                 self.evict(slot, CloseReason.DISPOSED)
 
     def shut_down(self) -> None:
-        """Close whatever comes back and nobody waits for: another pool takes the place of this."""
+        """Serve waiters only, and close each other connection on release: the pool is replaced."""
         self.replaced = self._alert = True
 
     def close(self) -> None:
-        """Take in nobody any more, and close whatever nobody waits for."""
+        """Reject new callers, serve the waiters, and close each other connection on release."""
         self.closed = self._barred = self._alert = True
         while self._idle:
             self.evict(self._idle[0], CloseReason.DISPOSED)
 
-    # What housekeeping orders.
+    # Housekeeping.
 
     def add_connection(
         self, now: float, *, for_housekeeping: bool = False, replaces: Slot | None = None
     ) -> bool:
-        """Have a connection opened; False where there is no room, or it is too early to try."""
+        """Open a connection.
+
+        Args:
+            now: The time.
+            for_housekeeping: Whether it is opened for no waiter.
+            replaces: The slot that is evicted once the connection is open.
+
+        Returns:
+            False where the limit is reached or the backoff is running.
+        """
         if not self._may_open(now):
             return False
         if for_housekeeping and self.closed:
@@ -383,9 +392,9 @@ class Ledger:
         return True
 
     def open_for_waiters(self, now: float) -> None:
-        """Have connections opened for those who wait, as far as there is room and time.
+        """Open connections for the waiters, as far as the limit and the backoff allow.
 
-        After a failure one attempt at a time is enough to learn whether the server is back.
+        After a failure one attempt at a time shows whether the server is back.
         """
         if self.suspended:
             return
@@ -394,7 +403,7 @@ class Ledger:
             pass
 
     def take_idle(self) -> Slot | None:
-        """Take out the connection that was idle for longest, for a question of the pool's own."""
+        """Take the slot that has been idle for longest, for a probe; then ``restore`` it."""
         if self.suspended or not self._idle:
             return None
         slot = min(self._idle, key=lambda idle: idle.since)
@@ -403,13 +412,13 @@ class Ledger:
         return slot
 
     def ping(self, slot: Slot) -> None:
-        """Have an idle slot's connection pinged."""
+        """Ping an idle slot's connection."""
         self._idle.remove(slot)
         slot.state = CHECKING
         self.actions.append(Ping(slot))
 
     def evict(self, slot: Slot, why: CloseReason = CloseReason.LIFETIME) -> None:
-        """Have the slot's connection closed: now where it is idle, else when it comes back."""
+        """Close the slot's connection now if it is idle; otherwise mark it for eviction."""
         if slot.state is IDLE:
             self._idle.remove(slot)
             self._close_idle(slot, why)
@@ -425,7 +434,7 @@ class Ledger:
         for slot in [idle for idle in self._slots if idle.state is IDLE and is_unfit(idle)]:
             self.evict(slot, CloseReason.DEAD)
 
-    # The moves that every decision is made of.
+    # The steps of every decision.
 
     def _place(self, slot: Slot, now: float, *, is_new: bool = False) -> None:
         slot.since = now
@@ -445,7 +454,7 @@ class Ledger:
             self._idle.append(slot)
 
     def _hand_over(self, slot: Slot, now: float) -> bool:
-        # Nobody is shed while another connection is there, or about to be.
+        # No waiter is shed while another connection is idle, being opened, or can be opened.
         is_all = not self._idle and not self._opening and not self._may_open(now)
         return self.waiters.hand_over(slot, now, may_shed=is_all)
 

@@ -237,7 +237,7 @@ class Pinger:
     Args:
         ledger: The ledger of the pool.
         registry: The connections.
-        listeners: Are told of each ping.
+        listeners: Are notified of each ping.
         loop: The event loop of the connections.
         ping_timeout: Seconds for the server to answer a ping in the background.
         dispatch: Starts the actions that the ledger has queued.
@@ -282,7 +282,7 @@ class Pinger:
         return answer
 
     async def check(self, slot: Slot) -> None:
-        """Ping an idle slot's connection, as the ledger has ordered."""
+        """Ping an idle slot's connection, and report the result to the ledger."""
         is_alive = False
         try:
             is_alive = await self.ping(slot.content, self._ping_timeout)
@@ -310,8 +310,8 @@ class Pinger:
         """
         began = monotonic()
         is_alive = await self._answers(record.dbapi_connection, seconds)
-        if self._listeners.are_there:
-            self._listeners.tell(Pinged(monotonic() - began, is_alive))
+        if self._listeners.active:
+            self._listeners.notify(Pinged(monotonic() - began, is_alive))
         return is_alive
 
     async def _answers(self, connection: Any, seconds: float) -> bool:

@@ -1,4 +1,4 @@
-"""How a pool behaves beyond SQLAlchemy's own settings."""
+"""The settings of a pool that SQLAlchemy's pools do not have."""
 
 import contextlib
 import math
@@ -30,17 +30,21 @@ class PoolPolicy:
     Args:
         min_idle: Connections that are kept ready, up to ``pool_size``.
         max_waiting: Callers that may wait at once.
-        codel_target: Wait that the queue may have for ``codel_interval`` before waiters are shed.
-        codel_interval: As above; CoDel's own proposal is 0.1 with a target of 0.005 (RFC 8289).
-        overflow_idle: Time after which connections above ``pool_size`` are closed if unneeded.
+        codel_target: Wait that every caller of a ``codel_interval`` has to exceed before waiters
+            are shed.
+        codel_interval: Time over which the wait is measured; RFC 8289 proposes 0.1 with a target
+            of 0.005.
+        overflow_idle: Time after which connections above ``pool_size`` that were not needed are
+            closed.
         keepalive: Idleness after which a connection is pinged in the background; 0 for never.
         idle_before_ping: Idleness after which a connection is pinged before it is checked out.
-        ping_timeout: Bound of each ping.
-        connect_timeout: Bound of each attempt to connect.
+        ping_timeout: Time for the server to answer a ping.
+        connect_timeout: Time for each attempt to connect.
         connects_at_once: Connections opened in parallel at most.
-        leak_after: Time after which a lease is reported.
-        reclaim_leaks: Whether a lease that is reported is also taken back.
-        nested_checkout: What is done with a task that would wait for itself.
+        leak_after: Time after which a lease is reported as a possible leak.
+        reclaim_leaks: Whether the connection of a reported lease is closed under its holder.
+        nested_checkout: What happens to a task that would wait for itself: ``refuse``, ``warn``
+            or ``allow``.
 
     Raises:
         SettingsError: A value is out of its range.
@@ -79,27 +83,31 @@ class PoolPolicy:
                 raise SettingsError(f"{name}={value!r}: a number greater than 0 is accepted")
 
     def as_arguments(self) -> dict[str, object]:
-        """Return what makes another pool behave the same."""
+        """Return the settings as arguments of another pool."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @property
     def records_checkouts(self) -> bool:
-        """Whether the place of each checkout is noted."""
+        """Whether the stack of each checkout is recorded."""
         return self.leak_after is not None or self.nested_checkout == NestedCheckoutPolicy.REFUSE
 
     @property
     def admission(self) -> AdmissionPolicy:
-        """The part that the queue follows."""
+        """The settings of the wait queue."""
         return AdmissionPolicy(self.max_waiting, self.codel_target, self.codel_interval)
 
     @property
     def housekeeper(self) -> HousekeeperPolicy:
-        """The part that housekeeping follows."""
+        """The settings of housekeeping."""
         return HousekeeperPolicy(self.min_idle, self.overflow_idle, self.keepalive)
 
 
 def check_size(pool_size: int, max_overflow: int) -> None:
-    """Refuse what cannot be the size of a pool.
+    """Check the size of a pool.
+
+    Args:
+        pool_size: Connections that are kept; 0 for no limit.
+        max_overflow: Connections above that; -1 for no limit.
 
     Raises:
         SettingsError: A value is out of its range.
@@ -111,10 +119,14 @@ def check_size(pool_size: int, max_overflow: int) -> None:
 
 
 def check_times(timeout: float | None, recycle: float) -> None:
-    """Refuse what cannot be a pool's ``pool_timeout`` or ``pool_recycle``.
+    """Check the times of a pool.
+
+    Args:
+        timeout: ``pool_timeout`` in seconds; None for no limit.
+        recycle: ``pool_recycle`` in seconds; -1 for never.
 
     Raises:
-        SettingsError: A value is no number, as one from the environment, or out of its range.
+        SettingsError: A value is not a number or out of its range.
     """
     if timeout is not None and not (is_number(timeout) and timeout >= 0):
         raise SettingsError(f"pool_timeout={timeout!r}: None (no limit) or 0 or more is accepted")
@@ -123,11 +135,11 @@ def check_times(timeout: float | None, recycle: float) -> None:
 
 
 def from_text(name: str, value: Any) -> Any:
-    """Return an argument in its own type, where a configuration file has given it as a text.
+    """Convert an argument that a configuration file gives as a text.
 
     Args:
-        name: Of an argument of the pool.
-        value: As it was given; a text that is none of that type is returned as it is.
+        name: The name of the argument.
+        value: Its value; a text that is not of the argument's type is returned unchanged.
     """
     if not isinstance(value, str):
         return value
@@ -143,10 +155,14 @@ def from_text(name: str, value: Any) -> Any:
 
 
 def boolean(name: str, value: Any) -> bool:
-    """Return what is or says true or false.
+    """Convert an argument that is true or false, or a text that says so.
+
+    Args:
+        name: The name of the argument.
+        value: Its value.
 
     Raises:
-        SettingsError: It does neither.
+        SettingsError: The value is neither.
     """
     value = from_text(name, value)
     if not isinstance(value, bool | int):
@@ -155,7 +171,10 @@ def boolean(name: str, value: Any) -> bool:
 
 
 def nested_checkout_policy(value: str) -> NestedCheckoutPolicy:
-    """Read the policy from its name.
+    """Return the policy of a name.
+
+    Args:
+        value: ``refuse``, ``warn`` or ``allow``.
 
     Raises:
         SettingsError: There is no such policy.
@@ -193,5 +212,5 @@ _POSITIVE = (
 
 
 def is_number(value: object) -> bool:
-    """Return whether a value can be compared with one; a bool and NaN are none."""
+    """Return whether a value is a number; a bool and NaN are not."""
     return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)

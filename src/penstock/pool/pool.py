@@ -1,4 +1,4 @@
-"""The ledger as a SQLAlchemy pool."""
+"""The connection pool, as SQLAlchemy calls it."""
 
 import asyncio
 from asyncio import current_task
@@ -36,37 +36,40 @@ __all__ = ["PenstockPool"]
 class PenstockPool(LoopBoundPool):
     """A connection pool for ``create_async_engine(url, poolclass=PenstockPool, ...)``.
 
-    It keeps the contract of SQLAlchemy's ``AsyncAdaptedQueuePool``, whose arguments it takes with
-    the same meaning; ``docs/pool.md`` names the few differences. Every argument is also one of
-    ``create_async_engine``, SQLAlchemy's own with ``pool_`` in front as ever. All times are in
-    seconds. From ``async_engine_from_config`` they may be texts.
+    It keeps the contract of SQLAlchemy's ``AsyncAdaptedQueuePool``, whose arguments have the same
+    meaning here; ``docs/pool.md`` lists the differences. ``create_async_engine`` takes every
+    argument as well, SQLAlchemy's with the prefix ``pool_``. All times are in seconds. From
+    ``async_engine_from_config`` the values may be texts.
 
     Args:
-        creator: What opens a connection; an engine provides it.
+        creator: Opens a connection; an engine provides it.
         pool_size: Connections that are kept; 0 for no limit.
         max_overflow: Connections above that; -1 for no limit.
-        timeout: How long a caller waits, connecting included; None for ever, 0 not at all.
-        use_lifo: Whether the connection returned last is checked out first.
-        min_idle: See :class:`PoolPolicy`, as for all that follow.
-        max_waiting: As above.
-        codel_target: As above.
-        codel_interval: As above.
-        overflow_idle: As above.
-        keepalive: As above.
-        idle_before_ping: As above.
-        ping_timeout: As above.
-        connect_timeout: As above.
-        connects_at_once: As above.
-        leak_after: As above.
-        reclaim_leaks: As above.
-        nested_checkout: As above.
+        timeout: Time that a caller waits, connecting included; None for no limit, 0 for no wait.
+        use_lifo: Whether the connection released last is checked out first.
+        min_idle: Connections that are kept ready, up to ``pool_size``.
+        max_waiting: Callers that may wait at once; None for no limit.
+        codel_target: Wait that every caller of a ``codel_interval`` has to exceed before waiters
+            are shed; None to shed none.
+        codel_interval: Time over which the wait is measured.
+        overflow_idle: Time after which connections above ``pool_size`` that were not needed are
+            closed.
+        keepalive: Idleness after which a connection is pinged in the background; 0 for never.
+        idle_before_ping: Idleness after which a connection is pinged before it is checked out.
+        ping_timeout: Time for the server to answer a ping.
+        connect_timeout: Time for each attempt to connect.
+        connects_at_once: Connections opened in parallel at most.
+        leak_after: Time after which a lease is reported as a possible leak; None for never.
+        reclaim_leaks: Whether the connection of a reported lease is closed under its holder.
+        nested_checkout: What happens to a task that would wait for itself: ``refuse``, ``warn``
+            or ``allow``.
         **kw: Arguments of SQLAlchemy's ``Pool``: ``recycle``, ``pre_ping``, ``reset_on_return`` ...
 
     Raises:
         SettingsError: A value is out of its range.
     """
 
-    def __init__(  # noqa: PLR0917 - SQLAlchemy passes on only what may be positional
+    def __init__(  # noqa: PLR0917 - SQLAlchemy passes on positional arguments only
         self,
         creator: Any,
         pool_size: int = 5,
@@ -115,41 +118,41 @@ class PenstockPool(LoopBoundPool):
         self.uses_lifo = boolean("use_lifo", use_lifo)
         self._set_up(pool_size, max_overflow)
         self._resets = self._reset_on_return is not reset_none
-        """Whether session state ends with its lease; ``reset_on_return=None`` leaves it all."""
+        """Whether session state is reset after each lease; not with ``reset_on_return=None``."""
         invoke = self._invoke_creator
         self._invoke_creator = lambda record: driver_of(self._dialect).adapt(invoke(record))
         self._records_checkouts = self.policy.records_checkouts
         self._ping_after = -1.0 if self._pre_ping else self.policy.idle_before_ping
-        """Seconds for which an idle connection is checked out without a ping."""
+        """Seconds of idleness after which a connection is pinged before it is checked out."""
 
     _sqla_logger_namespace = "sqlalchemy.pool.PenstockPool"
-    """Below the name by which SQLAlchemy's documentation has people set the level."""
+    """A child of the logger whose level SQLAlchemy's documentation sets."""
 
     @classmethod
     def of(cls, engine: AsyncEngine | Engine) -> Self:
-        """Return the pool of an engine, which SQLAlchemy's types call any pool.
+        """Return the pool of an engine, with its type.
 
         Args:
-            engine: Made with ``poolclass=PenstockPool``, or a database's.
+            engine: An engine made with ``poolclass=PenstockPool``, or a database's.
 
         Raises:
             TypeError: It has another pool.
         """
         pool = engine.pool
         if not isinstance(pool, cls):
-            raise TypeError(f"{engine!r} has a {type(pool).__name__}, and no {cls.__name__}")
+            raise TypeError(f"{engine!r} has a {type(pool).__name__}, not a {cls.__name__}")
         return pool
 
-    # What SQLAlchemy calls.
+    # Called by SQLAlchemy.
 
     def connect(self) -> PoolProxiedConnection:
-        """Ping out a connection; its ``close()`` returns it. Runs in a greenlet."""
+        """Check out a connection; its ``close()`` releases it. Runs in a greenlet."""
         if self.dispatch.checkout or self._pre_ping:
             lease: Any = super().connect()
         else:
-            lease = Record.checkout(self)  # as the base class, where nobody looks
+            lease = Record.checkout(self)  # as the base class does, without its events
             lease._counter = 1  # noqa: SLF001 - the base class's
-        record = lease._connection_record  # noqa: SLF001 - as above
+        record = lease._connection_record  # noqa: SLF001 - the base class's
         if record.reads_only:
             record.set_read_only(to_reading=False)
         return lease  # type: ignore[no-any-return]  # the base class's
@@ -157,36 +160,35 @@ class PenstockPool(LoopBoundPool):
     def checkout(
         self, *, records_checkout: bool = True, asked_at: float | None = None
     ) -> "Record | Coroutine[Any, Any, Record]":
-        """Hand out a connection without a greenlet and without SQLAlchemy's events of the pool.
+        """Check out a connection without a greenlet and without SQLAlchemy's pool events.
 
-        It goes back by :meth:`release`; :meth:`has_checkout_listeners` tells who would miss the
-        events.
+        :meth:`release` returns it. Where :meth:`has_checkout_listeners`, use :meth:`connect`.
 
         Args:
-            records_checkout: Whether it is reported as a leak after ``leak_after``, which a lease
-                for a single statement cannot be.
-            asked_at: Where the connection before turned out to be broken: when the caller asked
-                for that, on ``time.monotonic``. It waits in front of all, and ``pool_timeout``
-                counts from then.
+            records_checkout: Whether it is reported as a leak after ``leak_after``; False for a
+                single statement.
+            asked_at: When the caller asked for a connection that was broken, on
+                ``time.monotonic``; None otherwise. The caller waits in front of all, and
+                ``pool_timeout`` counts from then.
 
         Returns:
-            The connection's record, or where none was at hand what is to be awaited for it.
+            The connection's record, or an awaitable of it where no connection was idle.
 
         Raises:
-            PoolTimeout: None was to be had within ``pool_timeout``; as what follows, awaited.
-            PoolClosed: The pool hands out nothing any more.
-            Exception: What the driver raised when a connection was opened.
+            PoolTimeout: No connection came within ``pool_timeout``; raised by the awaitable.
+            PoolClosed: The pool is closed; raised by the awaitable.
+            Exception: The driver's error of a failed connect; raised by the awaitable.
         """
-        return self._do_get(_as_it_is, records_checkout, asked_at)
+        return self._do_get(_unawaited, records_checkout, asked_at)
 
-    def retire_open(self) -> None:
-        """Hand out nothing again that is open now, as the server is ending its connections."""
+    def evict_all(self) -> None:
+        """Evict every connection that is open now, as the server is ending them."""
         self._bound_runtime.evict_older_than(time())
 
     def has_checkout_listeners(self) -> bool:
-        """Return whether somebody listens to what SQLAlchemy does at a checkout or a return."""
-        heard = self.dispatch
-        return bool(heard.checkout or heard.checkin or heard.reset)
+        """Return whether a listener is registered for SQLAlchemy's checkout, checkin or reset."""
+        events = self.dispatch
+        return bool(events.checkout or events.checkin or events.reset)
 
     def _do_get(
         self,
@@ -243,7 +245,7 @@ class PenstockPool(LoopBoundPool):
             Lease(task, record.info) if self._records_checkouts and records_checkout else task
         )
         slot.route = holder_route.get()
-        if self.listeners.are_there:
+        if self.listeners.active:
             self.listeners.waited(waited)
         return record
 
@@ -259,20 +261,19 @@ class PenstockPool(LoopBoundPool):
         now = monotonic()
         slot = record.slot
         slot.lease = slot.route = None
-        if (listeners := self.listeners).are_there:
+        if (listeners := self.listeners).active:
             listeners.returned(now - slot.checked_out_at)
         self._release(slot, now)
         if self._actions:
             record.runtime.dispatch()
 
-    _return_conn = release = _do_return_conn  # type: ignore[assignment]  # as above
+    _return_conn = release = _do_return_conn  # type: ignore[assignment]  # all records are ours
 
     def dispose(self) -> None:
-        """Close the idle connections now, and each of the others when it is returned.
+        """Close the idle connections now, and each of the others when it is released.
 
-        The pool that :meth:`recreate` makes next takes the place of this one.
-
-        Where another thread runs the pool's event loop, that is done there.
+        The pool that :meth:`recreate` makes next replaces this one. Where another thread runs the
+        pool's event loop, the connections are closed there.
         """
         if self._runtime is not None:
             if self._is_bound():
@@ -285,10 +286,10 @@ class PenstockPool(LoopBoundPool):
         self.logger.info("Pool disposed. %s", self.status())
 
     def recreate(self) -> "PenstockPool":
-        """Return a new pool like this one, with its listeners and its present size.
+        """Return a new pool with the settings, listeners and present size of this one.
 
-        Where this one was disposed of, the new one takes its place: this one only serves those who
-        wait for it still, and the new one is suspended as long as this one is.
+        If this one was disposed, the new one replaces it: this one serves its waiters only, and
+        the new one is suspended while this one is.
         """
         self.logger.info("Pool recreating")
         arguments: dict[str, Any] = self.policy.as_arguments()
@@ -324,9 +325,9 @@ class PenstockPool(LoopBoundPool):
     # The operator.
 
     def resize(self, pool_size: int | None = None, max_overflow: int | None = None) -> None:
-        """Change the pool's size: idle surplus is closed now, the rest when it is returned.
+        """Change the pool's size: surplus idle connections are closed now, the others on release.
 
-        As for what follows: called in another thread, it has the pool's event loop do it.
+        Called in another thread, it changes the size in the pool's event loop.
 
         Args:
             pool_size: Connections that are kept; None to leave it.
@@ -345,30 +346,36 @@ class PenstockPool(LoopBoundPool):
         self._dispatch()
 
     def suspend(self) -> None:
-        """Hand out nothing until :meth:`resume`: callers wait, each up to its ``pool_timeout``."""
+        """Check out no connection until :meth:`resume`: callers wait, up to ``pool_timeout``.
+
+        Called in another thread, it suspends checkout in the pool's event loop.
+        """
         self._in_loop(self.ledger.suspend)
 
     def resume(self) -> None:
-        """Hand out again, to those first who have waited longest."""
+        """Check out connections again, to the oldest waiter first.
+
+        Called in another thread, it resumes checkout in the pool's event loop.
+        """
         self._in_loop(self._resume)
 
     async def prefill(self) -> None:
-        """Open connections until ``min_idle`` are ready; an attempt that fails ends it."""
+        """Open connections until ``min_idle`` are ready, or an attempt fails."""
         if not self._is_bound():
             self.bind_to_loop()
         await self._bound_runtime.prefill()
 
-    async def drain(self, timeout: float = 30.0) -> None:  # noqa: ASYNC109 - a bound, for callers
-        """Hand out nothing any more, serve those who wait, and close each connection on its return.
+    async def drain(self, timeout: float = 30.0) -> None:  # noqa: ASYNC109 - as in psycopg_pool and asyncpg
+        """Close the pool: reject new callers, serve the waiters, close each connection on release.
 
         Args:
-            timeout: Seconds; then what is checked out is taken back by force, and what opens given
-                up.
+            timeout: Seconds after which checked-out connections are closed under their holders, and
+                attempts to connect are cancelled.
         """
         if not self._is_bound():
             self.bind_to_loop()
         await self._bound_runtime.drain(timeout)
 
 
-def _as_it_is(work: Coroutine[Any, Any, Record]) -> Coroutine[Any, Any, Record]:
+def _unawaited(work: Coroutine[Any, Any, Record]) -> Coroutine[Any, Any, Record]:
     return work

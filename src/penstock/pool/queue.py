@@ -1,4 +1,4 @@
-"""The queue for connections: first come, first served, and who is rejected at once."""
+"""The wait queue: first in, first out, with admission control."""
 
 import math
 from abc import ABC, abstractmethod
@@ -22,35 +22,35 @@ __all__ = [
 
 
 class RejectReason(StrEnum):
-    """The phase in which a caller was refused."""
+    """The phase in which a caller was rejected."""
 
     WAITING = "waiting"
     """Its deadline passed while every connection was checked out."""
     CONNECTING = "connecting"
     """Its deadline passed while a connection was being opened."""
     SHED = "shed"
-    """The queue had been standing for too long, and it was its turn to go."""
-    DEADLINE_UNREACHABLE = "hopeless"
-    """At the pace of the queue its turn would have come after its deadline."""
+    """The pool was overloaded, and it had waited for longest."""
+    DEADLINE_UNREACHABLE = "deadline-unreachable"
+    """At the pace of the queue its turn would come after its deadline."""
     FULL = "full"
-    """As many as may wait were waiting."""
+    """``max_waiting`` callers were waiting."""
     SUSPENDED = "suspended"
     """Its deadline passed while checkout was suspended."""
     CLOSED = "closed"
-    """The pool hands out nothing any more."""
+    """The pool is closed."""
     NESTED = "nested"
-    """It waited for itself: its task holds a connection of the saturated pool."""
+    """Its task holds a connection of the saturated pool, so that it would wait for itself."""
     FAILED = "failed"
     """A connection could not be opened."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """What a waiter gets instead of a slot.
+    """The answer to a caller that gets no slot.
 
     Args:
         why: The phase.
-        error: What the driver raised, where a connection could not be opened.
+        error: The driver's error, where a connection could not be opened.
     """
 
     why: RejectReason
@@ -58,21 +58,21 @@ class Rejection:
 
 
 PACE_SAMPLES = 32
-"""Hand-overs from which the pace of the queue is told: enough that one late one says little."""
+"""Hand-overs that the pace of the queue is measured by: one late hand-over changes it little."""
 PARTS = 4
-"""Of an interval. Where in two of them hardly anybody came, the others were bursts."""
+"""Parts of an interval. If hardly any caller arrived in two of them, the others were bursts."""
 SUSTAINED_SHARE = 0.9
-"""A queue that loses less than a tenth of what is served in a while does not drain: it stands."""
+"""Arrivals per hand-over from which the queue does not drain, so that it counts as standing."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdmissionPolicy:
-    """How a queue of waiters is kept short.
+    """How the wait queue is kept short.
 
     Args:
-        max_waiting: Waiters at most; None for no bound.
-        codel_target: Seconds that a hand-over may come late, again and again, before waiters are
-            shed; None to shed nobody. The method is CoDel's (RFC 8289) as Facebook uses it for
+        max_waiting: Waiters at most; None for no limit.
+        codel_target: Seconds that every waiter of an interval has to wait before waiters are
+            shed; None to shed none. The method is CoDel's (RFC 8289) as Facebook uses it for
             requests: B. Maurer, "Fail at Scale", ACM Queue 13(8), 2015.
         codel_interval: Seconds that the shortest wait has to stay above the target.
     """
@@ -83,23 +83,23 @@ class AdmissionPolicy:
 
     @property
     def heartbeat_interval(self) -> float:
-        """Seconds between two reports that the event loop runs, while anybody waits.
+        """Seconds between two heartbeats of the event loop, while there are waiters.
 
-        A quarter of a second is little for a request and costs nothing; with a short
-        ``codel_interval`` an equally short stall has to be seen.
+        A quarter of a second is short for a request and costs nothing; a short ``codel_interval``
+        needs to detect stalls that are as short.
         """
         return 0.25 if self.codel_target is None else min(0.25, self.codel_interval / 4)
 
 
 class QueueClock:
-    """The time that a queue has had: without what the event loop stood still.
+    """The time of a queue, from which stalls of the event loop are left out.
 
-    While the loop is blocked nobody can be served, and nothing follows from how long it took. It
-    is blocked, too, while it begins ten thousand tasks in one of its rounds: only a heartbeat,
-    for which it has to come round, makes the clock go on.
+    While the loop is blocked no waiter can be served, and the length of the wait says nothing
+    about the load. Ten thousand tasks that start in one iteration block it as well: only a
+    heartbeat, which takes another iteration, advances the clock.
 
     Args:
-        heartbeat_interval: Seconds between two heartbeats; so late again may the next one be.
+        heartbeat_interval: Seconds between two heartbeats; the next may be late by as much.
     """
 
     __slots__ = ("_beaten_at", "_longest", "_time")
@@ -109,49 +109,61 @@ class QueueClock:
         self._beaten_at = self._time = -math.inf
 
     def start(self, now: float) -> float:
-        """Return the queue's time; that there was no heartbeat before means nothing."""
+        """Start the clock, when there was no heartbeat before, and return the queue's time.
+
+        Args:
+            now: The time.
+        """
         self._beaten_at = self._time = now
         return now
 
     def beat(self, now: float) -> None:
-        """Go on."""
+        """Advance the clock.
+
+        Args:
+            now: The time.
+        """
         self._time = self.at(now)
         self._beaten_at = now
 
     def at(self, now: float) -> float:
-        """Return the queue's time."""
+        """Return the queue's time.
+
+        Args:
+            now: The time.
+        """
         return self._time + min(now - self._beaten_at, self._longest)
 
 
 class _Demand:
-    """Whether more keep coming than are served, or bursts are being worked off.
+    """Whether callers keep arriving faster than they are served, or a burst is draining.
 
     Args:
-        interval: Seconds that are looked at, and of what came each of their parts by itself; what
-            is served comes back in bunches.
+        interval: Seconds that are measured. Arrivals are counted in each part of them by itself;
+            releases come in bunches and are counted together.
     """
 
-    __slots__ = ("_came", "_came_now", "_part", "_served", "_served_now", "_since")
+    __slots__ = ("_arrived", "_arrived_now", "_part", "_served", "_served_now", "_since")
 
     def __init__(self, interval: float) -> None:
         self._part = interval / PARTS
-        self._came: deque[int] = deque(maxlen=PARTS)
-        """How many callers wanted to wait, in each of the newest parts."""
+        self._arrived: deque[int] = deque(maxlen=PARTS)
+        """Callers that arrived in each of the last parts."""
         self._served: deque[int] = deque(maxlen=PARTS)
-        """How many waiters got a connection."""
-        self.begin(0.0)
+        """Waiters that got a connection in each of the last parts."""
+        self.reset(0.0)
 
-    def begin(self, now: float) -> None:
-        """Forget what was."""
+    def reset(self, now: float) -> None:
+        """Start to measure anew."""
         self._since = now
-        self._came_now = self._served_now = 0
-        self._came.clear()
+        self._arrived_now = self._served_now = 0
+        self._arrived.clear()
         self._served.clear()
 
-    def came(self, now: float) -> None:
-        """Count a caller that wants to wait, whether it is let in or not."""
+    def arrived(self, now: float) -> None:
+        """Count a caller that arrives, whether it is admitted or not."""
         self._turn(now)
-        self._came_now += 1
+        self._arrived_now += 1
 
     def served(self, now: float) -> None:
         """Count a waiter that got a connection."""
@@ -159,18 +171,18 @@ class _Demand:
         self._served_now += 1
 
     def excess(self, now: float, *, stands: bool) -> int:
-        """Return how many have to go for each that is served; 0 where the queue drains.
+        """Return how many waiters to shed for each that is served; 0 where the queue drains.
 
         Args:
             now: The time.
-            stands: Whether the queue has stood so far: then a lull says little.
+            stands: Whether the queue has been standing: then a lull says little.
         """
         self._turn(now)
-        if len(self._came) < PARTS:
+        if len(self._arrived) < PARTS:
             return 0
-        came, served = sorted(self._came), sum(self._served)
-        usual = came[PARTS // 2]  # bursts do not count
-        least = usual if stands else came[1]
+        arrived, served = sorted(self._arrived), sum(self._served)
+        usual = arrived[PARTS // 2]  # bursts do not count
+        least = usual if stands else arrived[1]
         if not least or least * PARTS < SUSTAINED_SHARE * served:
             return 0
         return max(1, usual * PARTS // served) if served else 1
@@ -179,17 +191,21 @@ class _Demand:
         if now - self._since < self._part:
             return
         passed = (now - self._since) // self._part
-        self._came.append(self._came_now)
+        self._arrived.append(self._arrived_now)
         self._served.append(self._served_now)
         nothing = [0] * int(min(passed - 1, PARTS))
-        self._came.extend(nothing)
+        self._arrived.extend(nothing)
         self._served.extend(nothing)
-        self._came_now = self._served_now = 0
+        self._arrived_now = self._served_now = 0
         self._since += passed * self._part
 
 
 class Admission:
-    """Applies a policy to one queue; times in seconds, on the queue's clock."""
+    """Decides who may wait, and who is shed; times are in seconds on the queue's clock.
+
+    Args:
+        policy: The limits.
+    """
 
     __slots__ = ("_demand", "_good_at", "_handed_over_at", "_shed_at", "_target", "policy")
 
@@ -198,25 +214,25 @@ class Admission:
         self._target = math.inf if policy.codel_target is None else policy.codel_target
         self._demand = _Demand(policy.codel_interval)
         self._good_at = 0.0
-        """When a waiter was last served within the target, or nobody waited."""
+        """When a waiter was last served within the target, or the queue was empty."""
         self._shed_at = -math.inf
-        """When it was last right to shed somebody."""
+        """When a waiter was last to be shed."""
         self._handed_over_at: deque[float] = deque(maxlen=PACE_SAMPLES)
-        """The newest hand-overs since the queue began to fill."""
+        """The last hand-overs since the queue began to fill."""
 
-    def rejects(self, waiting: float, now: float, patience: float) -> RejectReason | None:
+    def rejects(self, waiting: float, now: float, timeout: float) -> RejectReason | None:
         """Return why a caller is rejected; None where it may wait.
 
         Args:
-            waiting: How many wait already; below 0 where a new connection can be opened for it.
+            waiting: Waiters in front of it; below 0 where a connection can be opened for it.
             now: The time.
-            patience: Seconds until the caller gives up.
+            timeout: Seconds until its deadline.
 
         Returns:
-            ``FULL`` where too many wait, ``DEADLINE_UNREACHABLE`` where at the pace of this busy
-            period the caller's turn would come too late.
+            ``FULL`` where too many wait, ``DEADLINE_UNREACHABLE`` where at the pace of the queue
+            its turn would come after its deadline.
         """
-        self._demand.came(now)
+        self._demand.arrived(now)
         if waiting < 0:
             return None
         most = self.policy.max_waiting
@@ -224,36 +240,37 @@ class Admission:
             return RejectReason.FULL
         if len(self._handed_over_at) == PACE_SAMPLES:
             pace = (now - self._handed_over_at[0]) / (PACE_SAMPLES - 1)
-            if (waiting + 1) * pace > patience:
+            if (waiting + 1) * pace > timeout:
                 return RejectReason.DEADLINE_UNREACHABLE
         return None
 
     def busy(self, now: float) -> None:
-        """Note that the queue was empty and now begins to fill."""
+        """Record that the queue was empty and begins to fill."""
         self._good_at = now
-        self.forget_pace()
+        self.reset_pace()
 
-    def begin_anew(self, now: float) -> None:
-        """Forget what was: it says nothing of what comes."""
+    def restart(self, now: float) -> None:
+        """Start to measure anew: the past says nothing about the future."""
         self.busy(now)
-        self._demand.begin(now)
+        self._demand.reset(now)
         self._shed_at = -math.inf
 
-    def forget_pace(self) -> None:
-        """Let the pace be learnt anew."""
+    def reset_pace(self) -> None:
+        """Measure the pace anew."""
         self._handed_over_at.clear()
 
     def sheds(self, waited: float, now: float) -> int:
         """Return how many of the oldest waiters are shed when a connection is handed over.
 
-        Nobody, unless the queue stands: for an interval no waiter was served within the target,
-        and in three quarters of it about as many callers came as were served, or more. So a burst,
-        whose waiters all become late, is worked off. Who sheds more at once than come in excess
-        empties the queue with one hand-over. A queue that stood within the last interval stands
-        again as soon as the oldest is late, while as many come as before.
+        None, unless the queue is standing: for an interval no waiter was served within the target,
+        and in three quarters of it about as many callers arrived as were served, or more. So a
+        burst, whose waiters all become late, is served. Shedding more at once than arrive in
+        excess would empty the queue with one hand-over. A queue that was standing within the last
+        interval is standing again once its oldest waiter is late, while as many callers arrive as
+        before.
 
         Args:
-            waited: Seconds that the oldest has waited.
+            waited: Seconds that the oldest waiter has waited.
             now: The time.
         """
         if not self.is_late(waited):
@@ -268,14 +285,14 @@ class Admission:
         return excess
 
     def is_late(self, waited: float) -> bool:
-        """Return whether somebody who has waited for so long may be shed."""
+        """Return whether a waiter that has waited for so long may be shed."""
         return waited > 2 * self._target
 
     def handed_over(self, waited: float, now: float) -> None:
-        """Note that a waiter got a connection, from which the pace of the queue is learnt.
+        """Record that a waiter got a connection, by which the pace of the queue is measured.
 
         Args:
-            waited: Seconds that it has waited.
+            waited: Seconds that it waited.
             now: The time.
         """
         self._demand.served(now)
@@ -285,10 +302,10 @@ class Admission:
 
 
 class Waiter(ABC):
-    """Somebody in the queue, who is answered exactly once unless it withdraws.
+    """A caller in the queue; it is answered exactly once unless it withdraws.
 
     Args:
-        deadline: When it gives up; whoever drives the ledger tells it by ``expire``.
+        deadline: When it stops waiting; the ledger's caller reports that by ``expire``.
         retry_for: Seconds for which a failed connect is tried again for it, within the deadline.
     """
 
@@ -298,26 +315,27 @@ class Waiter(ABC):
         self.deadline = deadline
         self.retry_for = retry_for
         self.arrived = math.nan
+        """When it queued up."""
         self.queued_at = math.nan
-        """When it arrived, by the clock of its queue."""
+        """The same on the clock of the queue."""
         self.held: frozenset[Slot] = frozenset()
-        """What it keeps while it waits."""
+        """The slots that it holds while it waits."""
 
     @abstractmethod
     def accept(self, slot: Slot) -> bool:
-        """Take the slot, or return False where it is no longer wanted."""
+        """Take the slot; return False where it no longer waits."""
 
     @abstractmethod
     def reject(self, rejection: Rejection) -> None:
-        """Learn that there will be no slot."""
+        """End the wait without a slot."""
 
 
 @dataclass(slots=True)
 class WaitersTally:
-    """What has happened in the queue so far.
+    """Counts of the queue since it was made.
 
-    ``queued`` is ``handed_over``, ``refused``, ``withdrawn`` and who waits now together.
-    ``rejected`` never came to wait.
+    ``queued`` is the sum of ``handed_over``, ``rejected``, ``withdrawn`` and the present waiters.
+    ``not_admitted`` callers did not enter the queue.
     """
 
     queued: int = 0
@@ -328,7 +346,7 @@ class WaitersTally:
 
 
 class Waiters:
-    """The queue of one pool.
+    """The wait queue of one pool.
 
     Args:
         policy: How it is kept short.
@@ -340,26 +358,26 @@ class Waiters:
         self._admission = Admission(policy)
         self._clock = QueueClock(policy.heartbeat_interval)
         self.queue: OrderedDict[Waiter, None] = OrderedDict()
-        """Oldest first; nobody overtakes."""
+        """The oldest first; no waiter overtakes another."""
         self.tally = WaitersTally()
 
     def __len__(self) -> int:
         return len(self.queue)
 
-    def join(self, waiter: Waiter, ahead: float, now: float) -> Rejection | None:
+    def join(self, waiter: Waiter, waiting: float, now: float) -> Rejection | None:
         """Queue up at the end.
 
         Args:
-            waiter: Who wants to.
-            ahead: How many will be served by a return before it; below 0 where a new connection
-                can be opened for it.
+            waiter: The caller.
+            waiting: Waiters that a release serves before it; below 0 where a connection can be
+                opened for it.
             now: The time.
 
         Returns:
-            A rejection where there is no place.
+            A rejection where it is not admitted.
         """
         moment = self._moment(now)
-        why = self._admission.rejects(ahead, moment, waiter.deadline - now)
+        why = self._admission.rejects(waiting, moment, waiter.deadline - now)
         if why is not None:
             self.tally.not_admitted += 1
             return Rejection(why)
@@ -369,7 +387,13 @@ class Waiters:
         return None
 
     def rejoin(self, waiter: Waiter, arrived: float, now: float) -> None:
-        """Queue up in front of all, as somebody who has waited since ``arrived``."""
+        """Queue up in front of all.
+
+        Args:
+            waiter: The caller.
+            arrived: Since when it has waited.
+            now: The time.
+        """
         waiter.arrived = arrived
         waiter.queued_at = self._moment(now) - (now - arrived)
         self.queue[waiter] = None
@@ -377,9 +401,12 @@ class Waiters:
         self.tally.queued += 1
 
     def heartbeat(self, now: float) -> None:
-        """Report that the event loop runs, each ``heartbeat_interval`` while anybody waits.
+        """Report that the event loop runs, each ``heartbeat_interval`` while there are waiters.
 
-        What is missing in between it stood still, which is not held against anybody.
+        Longer gaps are stalls, which do not count as waiting.
+
+        Args:
+            now: The time.
         """
         self._clock.beat(now)
 
@@ -390,19 +417,23 @@ class Waiters:
         self._admission.busy(moment)
         return moment
 
-    def forget_pace(self) -> None:
-        """Call nobody's waiting hopeless by the pace so far: checkout is suspended."""
-        self._admission.forget_pace()
+    def reset_pace(self) -> None:
+        """Measure the pace of the queue anew: checkout is suspended."""
+        self._admission.reset_pace()
 
-    def begin_anew(self, now: float) -> None:
-        """Judge nobody by the time that has passed: checkout was suspended."""
+    def restart(self, now: float) -> None:
+        """Let every waiter wait from now on: checkout was suspended.
+
+        Args:
+            now: The time.
+        """
         moment = self._clock.start(now)
-        self._admission.begin_anew(moment)
+        self._admission.restart(moment)
         for waiter in self.queue:
             waiter.arrived, waiter.queued_at = now, moment
 
     def withdraw(self, waiter: Waiter) -> bool:
-        """Leave the queue; False where the answer has been given already."""
+        """Remove a waiter; return False where it was answered before."""
         if waiter not in self.queue:
             return False
         del self.queue[waiter]
@@ -410,29 +441,31 @@ class Waiters:
         return True
 
     def reject(self, waiter: Waiter, rejection: Rejection) -> None:
-        """Answer a waiter, if it still waits, that there will be no slot."""
+        """Reject a waiter, if it still waits."""
         if waiter in self.queue:
             del self.queue[waiter]
             self.tally.rejected += 1
             waiter.reject(rejection)
 
     def reject_oldest(self, rejection: Rejection) -> None:
-        """Answer the oldest waiter that there will be no slot."""
+        """Reject the oldest waiter."""
         self.reject(next(iter(self.queue)), rejection)
 
     def reject_all(self, rejection: Rejection) -> None:
-        """Answer everybody that there will be no slot."""
+        """Reject every waiter."""
         while self.queue:
             self.reject_oldest(rejection)
 
     def hand_over(self, slot: Slot, now: float, *, may_shed: bool = True) -> bool:
-        """Hand out the slot to the oldest waiter who still wants it and may have it; False if none.
+        """Hand the slot to the oldest waiter that is not shed and accepts it.
 
         Args:
-            slot: A free one.
+            slot: A free slot.
             now: The time.
-            may_shed: Whether those may be shed who have waited for too long; never is the last
-                one, for whom the slot is there.
+            may_shed: Whether waiters may be shed; the last one, for whom the slot is, never is.
+
+        Returns:
+            Whether a waiter has taken the slot.
         """
         moment = self._clock.at(now)
         shed = self._too_late(moment) if may_shed and self.queue else []

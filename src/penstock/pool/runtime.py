@@ -56,8 +56,8 @@ class PoolRuntime:
         self.listeners = listeners
         self.loop = loop
         self.reclaim_queue: deque[Record] = deque()
-        """Returned without a connection, at any moment: the garbage collector may do that during
-        the ledger's own work or in another thread. The event loop drains it."""
+        """Records that were returned without a connection. The garbage collector returns them at
+        any moment, also within the ledger or in another thread; the event loop drains the queue."""
         self._can_recover_lost: bool = dialect.has_terminate
         self.registry = ConnectionRegistry(dialect, loop)
         self.worker = ConnectionWorker(
@@ -155,7 +155,7 @@ class PoolRuntime:
         """Run a coroutine in a task of the pool."""
         self.worker.start(work, "reclaim")
 
-    # Connections that come back in another way than by a release.
+    # Connections that are returned without a release.
 
     def drain_reclaimed(self) -> None:
         """Take back the records that were returned without a connection."""
@@ -168,7 +168,7 @@ class PoolRuntime:
         if slot.state is not CHECKED_OUT or slot.content is not record:
             return
         slot.lease = slot.route = None
-        if self.listeners.are_there:
+        if self.listeners.active:
             self.listeners.returned(monotonic() - slot.checked_out_at)
         if record.dbapi_connection is not None:
             self.ledger.close_connection(slot, CloseReason.INVALID)

@@ -22,7 +22,7 @@ __all__ = [
 
 
 class SlotState(Enum):
-    """What is being done with a slot; in every state it counts towards the limit."""
+    """The state of a slot; in every state it counts towards the limit."""
 
     OPENING = "opening"
     IDLE = "idle"
@@ -32,7 +32,7 @@ class SlotState(Enum):
     CLOSING = "closing"
 
 
-# A name of the module is found faster than a member of the enumeration, twice per lease.
+# A module's name is looked up faster than an enumeration's member, twice in each lease.
 OPENING, IDLE, CHECKED_OUT = SlotState.OPENING, SlotState.IDLE, SlotState.CHECKED_OUT
 CHECKING, RECOVERING, CLOSING = SlotState.CHECKING, SlotState.RECOVERING, SlotState.CLOSING
 
@@ -41,30 +41,30 @@ class CloseReason(StrEnum):
     """Why a connection is closed."""
 
     DEAD = "dead"
-    """It was found broken, or a ping was not answered."""
+    """It was broken, or a ping was not answered."""
     INVALID = "invalid"
     """It was invalidated, by the application or by SQLAlchemy."""
     LIFETIME = "lifetime"
-    """It had lived for as long as ``pool_recycle`` allows."""
+    """It was older than ``pool_recycle`` allows."""
     SURPLUS = "surplus"
-    """Nobody needed it for ``overflow_idle``, or the pool was made smaller."""
+    """It was not needed for ``overflow_idle``, or the pool was made smaller."""
     DISPOSED = "disposed"
-    """The pool was disposed of or drained."""
+    """The pool was disposed or drained."""
     STATE = "state"
-    """Its lease left session state on the server that cannot be undone in place."""
+    """Its lease left session state on the server that only a new connection is free of."""
     LOST = "lost"
-    """Whoever had checked out it detached it, lost it, or kept it for too long."""
+    """Its holder detached it, lost it, or kept it for too long."""
 
 
 class Slot:
-    """A place for a connection, from the order to open it until its server process is gone.
+    """A place for a connection, from before it is opened until its server process has ended.
 
-    All times are in seconds on the clock of the ledger's driver.
+    All times are in seconds, on the clock of the ledger's caller.
 
     Args:
-        now: When the connection was ordered.
-        for_housekeeping: Whether no waiter asked for it.
-        replaces: The slot that is retired when this one has opened.
+        now: The time.
+        for_housekeeping: Whether the connection is opened for no waiter.
+        replaces: The slot that is evicted once this one's connection is open.
     """
 
     __slots__ = (
@@ -88,49 +88,52 @@ class Slot:
     ) -> None:
         self.state = OPENING
         self.since = now
-        """When its connection was last known to work: opened, returned, recovered or pinged."""
+        """When its connection last worked: was opened, released, recovered or pinged."""
         self.checked_out_at = now
+        """When it was checked out last."""
         self.opened_at = now
+        """When its connection was opened."""
         self.retire_at = math.inf
-        """When it is to be replaced; spread, so that connections of one age do not go together."""
+        """When it is due for replacement; random, so that connections of one age are spread."""
         self.expires_at = math.inf
-        """From here on it is not checked out any more."""
+        """When its connection reaches ``pool_recycle``; from then on it is not checked out."""
         self.eviction: CloseReason | None = None
-        """Why it is closed instead of checked out again when it comes back."""
+        """Why it is closed on its release; None where it is not marked for eviction."""
         self.for_housekeeping = for_housekeeping
         self.replaces = replaces
         self.content: Any = None
-        """The driver's own: nothing here looks into it."""
+        """The pool's record of the connection; the ledger does not read it."""
         self.lease: Any = None
-        """Who has it, while it is checked out; the driver's own as well."""
+        """The lease or task that holds it while it is checked out; the ledger does not read it."""
         self.route: Callable[[], str] | None = None
-        """Says in words who has it, while it is checked out; None outside requests."""
+        """Returns the route of the request that holds it; None outside requests."""
         self.waited_before = (math.nan, 0.0)
-        """When it was checked out last to somebody who had to wait, and for how many seconds."""
+        """When it was last checked out to a waiter, and the seconds that one had waited."""
 
     @property
     def waited(self) -> float:
-        """Seconds for which its holder has waited for it."""
+        """Seconds that its holder waited for it."""
         checked_out_at, seconds = self.waited_before
         return seconds if checked_out_at == self.checked_out_at else 0.0
 
 
 JITTER = 0.1
-"""Share of a lifetime over which the retirements of one age are spread."""
+"""Share of ``pool_recycle`` over which the replacements of connections of one age are spread."""
 
 FIRST_DELAY = 0.05
 LONGEST_DELAY = 1.0
+"""Seconds between two attempts to connect: after the first failure, and at most."""
 FIRST_DELAY_REFUSED = 1.0
 LONGEST_DELAY_REFUSED = 30.0
-"""Seconds. A server that refuses the password is asked seldom: some lock the account out."""
+"""The same where the server refuses the password: some servers lock the account out."""
 
 
 class Lifetime:
-    """Sets when a connection retires.
+    """When connections are replaced.
 
     Args:
-        recycle: Seconds that a connection is used at most; below 0 for ever.
-        random: Where the jitter comes from.
+        recycle: Seconds that a connection is used at most; below 0 for no limit.
+        random: The source of the jitter.
     """
 
     __slots__ = ("_random", "recycle")
@@ -140,23 +143,32 @@ class Lifetime:
         self._random = random
 
     def retire_at(self, opened_at: float) -> float:
-        """Return when it is to be replaced: up to 10 % earlier than it expires."""
+        """Return when a connection is due for replacement: up to 10 % before it expires.
+
+        Args:
+            opened_at: When it was opened.
+        """
         if self.recycle < 0:
             return math.inf
         return opened_at + self.recycle * (1.0 - JITTER * self._random.random())
 
     def expires_at(self, opened_at: float) -> float:
-        """Return when it may not be checked out any more."""
+        """Return when a connection expires: from then on it is not checked out.
+
+        Args:
+            opened_at: When it was opened.
+        """
         return math.inf if self.recycle < 0 else opened_at + self.recycle
 
 
 class Backoff:
-    """Keeps attempts to open a connection apart, the longer the more of them have failed.
+    """The delay between attempts to connect, which grows with each failure.
 
     Args:
-        random: Half of each delay is random, so that workers do not come back together.
-        patience: Seconds that a caller waits; None for as long as it takes. Delays are at most
-            half of it, unless the server said no: each caller has an attempt of its own time.
+        random: The source of the jitter: half of each delay is random, so that workers do not
+            reconnect together.
+        timeout: Seconds that a caller waits; None for no limit. A delay is at most half of it,
+            unless the server refused, so that an attempt is made while each caller waits.
     """
 
     __slots__ = (
@@ -169,25 +181,32 @@ class Backoff:
         "until",
     )
 
-    def __init__(self, random: Random, patience: float | None = None) -> None:
+    def __init__(self, random: Random, timeout: float | None = None) -> None:
         self._random = random
-        self._longest = min(LONGEST_DELAY, patience / 2) if patience else LONGEST_DELAY
+        self._longest = min(LONGEST_DELAY, timeout / 2) if timeout else LONGEST_DELAY
         self._failures = 0
         self.until = -math.inf
-        """Before this no attempt is made."""
+        """No attempt is made before this time."""
         self.failing_since = math.inf
-        """When the first attempt failed after the last that succeeded."""
+        """When the first attempt since the last success failed."""
         self.refused = False
-        """Whether the server answered and said no, so that trying again soon is of no use."""
+        """Whether the server refused the connection, so that an early retry is useless."""
         self.last_error: BaseException | None = None
+        """The error of the last attempt; None after a success."""
 
     @property
     def is_failing(self) -> bool:
-        """Whether the newest attempt that has ended came to nothing."""
+        """Whether the last attempt that has ended failed."""
         return self._failures > 0
 
     def failed(self, now: float, error: BaseException, *, refused: bool) -> None:
-        """Note a failed attempt; those that were made together count as one."""
+        """Record a failed attempt; attempts that were made together count as one.
+
+        Args:
+            now: The time.
+            error: The driver's error.
+            refused: Whether the server refused the connection, as for a wrong password.
+        """
         self.failing_since = min(self.failing_since, now)
         if now < self.until and refused == self.refused:
             self.last_error = error
@@ -206,7 +225,7 @@ class Backoff:
         self.until = now + delay * (0.5 + 0.5 * self._random.random())
 
     def succeeded(self) -> None:
-        """Note that a connection was opened."""
+        """Record that a connection was opened."""
         self._failures = 0
         self.refused = False
         self.until = -math.inf

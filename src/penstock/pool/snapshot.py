@@ -13,25 +13,25 @@ __all__ = ["PoolNumbers", "PoolSnapshot", "snapshot_of", "text_of"]
 
 @dataclass(frozen=True, slots=True)
 class PoolSnapshot:
-    """An immutable reading of one pool.
+    """The numbers of one pool at one moment.
 
     Args:
         size: Connections that the pool keeps (``pool_size``).
         limit: Connections that it may have open at once (``pool_size + max_overflow``);
-            0 where the pool keeps none and sets no limit (serverless).
-        checked_in: Open connections that wait in the pool.
+            0 for no limit.
+        checked_in: Connections that are idle in the pool.
         checked_out: Connections that are checked out.
-        overflow: Checked out or open connections above ``size``; never negative.
+        overflow: Open connections above ``size``; never negative.
         opening: Connections that are being opened.
-        invalid: Connections that are being closed, or cleaned up after a cancelled query.
+        invalid: Connections that are being closed, or recovered after a cancelled query.
         waiting: Callers that wait for a connection.
         suspended: Whether checkout is suspended.
-        closed: Whether the pool hands out nothing any more.
-        opened_total: Connections opened so far.
-        closed_total: Connections closed so far.
-        open_failures_total: Connections that could not be opened so far.
-        rejected_total: Callers that got no connection so far.
-        last_open_error: What the newest failure to open a connection was, while it lasts.
+        closed: Whether the pool is closed.
+        opened_total: Connections opened since the pool was made.
+        closed_total: Connections closed since then.
+        open_failures_total: Attempts to connect that failed since then.
+        rejected_total: Callers rejected since then.
+        last_open_error: The error of the last attempt to connect; None after a success.
     """
 
     size: int
@@ -52,14 +52,14 @@ class PoolSnapshot:
 
     @property
     def utilisation(self) -> float:
-        """Share of ``limit`` that is checked out, from 0.0 to 1.0; 0.0 where there is no limit."""
+        """Share of ``limit`` that is checked out, from 0.0 to 1.0; 0.0 without a limit."""
         return self.checked_out / self.limit if self.limit else 0.0
 
     def __str__(self) -> str:
         text = (
             f"{self.checked_out} of {self.limit or 'any number'} connections checked out, "
             f"{self.checked_in} idle, {self.opening} opening, {self.invalid} being closed or "
-            f"cleaned up, {self.waiting} waiting"
+            f"recovered, {self.waiting} waiting"
         )
         if self.last_open_error:
             text += f"; the last attempt to connect failed: {self.last_open_error}"
@@ -103,10 +103,10 @@ def snapshot_of(ledger: Ledger, unclaimed: int = 0) -> PoolSnapshot:
 
 
 class IdleQueue:
-    """What others read of the queue that SQLAlchemy's own pool keeps its idle connections in.
+    """What other code reads of the queue in which SQLAlchemy's pool keeps idle connections.
 
     Args:
-        pool: Whose idle connections they are.
+        pool: The pool.
     """
 
     __slots__ = ("_pool",)
@@ -125,7 +125,7 @@ class IdleQueue:
 
     @property
     def use_lifo(self) -> bool:
-        """Whether the connection returned last is checked out first."""
+        """Whether the connection released last is checked out first."""
         return self._pool.uses_lifo
 
     def qsize(self) -> int:
@@ -142,31 +142,31 @@ class IdleQueue:
 
 
 class PoolNumbers(AsyncAdaptedQueuePool):
-    """The part of a pool that tells its numbers, in SQLAlchemy's terms."""
+    """The part of a pool that returns its numbers, in SQLAlchemy's terms."""
 
     ledger: Ledger
     uses_lifo: bool
 
     def _drain_reclaimed(self) -> int:
-        """Bring the books up to date, where they may be changed.
+        """Report returns without a connection to the ledger, in the pool's event loop.
 
         Returns:
-            The number of connections that have come back and are not in the books yet.
+            The number of returns that are not reported yet.
         """
         raise NotImplementedError
 
     def snapshot(self) -> PoolSnapshot:
-        """Return the pool's numbers at this moment; any thread may ask."""
+        """Return the pool's numbers at this moment, from any thread."""
         return snapshot_of(self.ledger, self._drain_reclaimed())
 
     @property
     def name(self) -> str:
-        """What messages call the pool."""
+        """The pool's name in messages."""
         return f"pool {self._orig_logging_name}" if self._orig_logging_name else "the pool"
 
     @property
     def not_idle(self) -> int:
-        """Connections that cannot be checked out at the moment; no fewer than are checked out."""
+        """The number of connections in any state but idle."""
         return self.ledger.open - self.ledger.idle
 
     def size(self) -> int:
@@ -178,7 +178,7 @@ class PoolNumbers(AsyncAdaptedQueuePool):
         return self._timeout
 
     def checkedin(self) -> int:
-        """Return the number of connections that wait in the pool."""
+        """Return the number of connections that are idle in the pool."""
         return self.snapshot().checked_in
 
     def checkedout(self) -> int:
@@ -186,15 +186,20 @@ class PoolNumbers(AsyncAdaptedQueuePool):
         return self.snapshot().checked_out
 
     def overflow(self) -> int:
-        """Return how many more connections there are than ``pool_size``; negative for fewer."""
+        """Return the number of connections above ``pool_size``; negative where there are fewer."""
         return self._overflow
 
     def resize(self, pool_size: int | None = None, max_overflow: int | None = None) -> None:
-        """Change the pool's size."""
+        """Change the pool's size.
+
+        Args:
+            pool_size: Connections that are kept; None to leave it.
+            max_overflow: Connections above that; None to leave it.
+        """
         raise NotImplementedError
 
     @property
-    def _overflow(self) -> int:  # type: ignore[override]  # others read it, nobody writes it
+    def _overflow(self) -> int:  # type: ignore[override]  # other code reads it, none writes it
         self._drain_reclaimed()
         return self.ledger.open - self.ledger.size if self.ledger.size else 0
 

@@ -56,7 +56,7 @@ class ConnectionWorker:
         loop: The event loop of the connections.
         ledger: Gives the actions.
         policy: Has the timeouts.
-        listeners: Are told of each result.
+        listeners: Are notified of each result.
         registry: The open connections.
         new_record: Makes a record for a new connection.
         close_now: Closes a connection as SQLAlchemy does. Runs in a greenlet.
@@ -164,7 +164,7 @@ class ConnectionWorker:
             self._open_failed(slot, began, error)
             return
         now = monotonic()
-        self._tell(ConnectionOpened(now - began, slot.for_housekeeping))
+        self._notify(ConnectionOpened(now - began, slot.for_housekeeping))
         self._ledger.opened(slot, now)
         self.dispatch()
 
@@ -234,7 +234,7 @@ class ConnectionWorker:
         except Exception:
             _logger.debug("What a failed connect has left was not cleaned up", exc_info=True)
         now = monotonic()
-        self._tell(OpeningFailed(now - began, error))
+        self._notify(OpeningFailed(now - began, error))
         self._ledger.failed(
             slot, now, error, refused=is_refused(error), transient=is_transient(error)
         )
@@ -319,7 +319,7 @@ class ConnectionWorker:
         now = monotonic()
         if not slot.content.is_orphan:
             self._unused.append(slot.content)
-        self._tell(ConnectionClosed(why, now - slot.opened_at))
+        self._notify(ConnectionClosed(why, now - slot.opened_at))
         self._ledger.remove(slot, now)
         self.dispatch()
 
@@ -340,7 +340,7 @@ class ConnectionWorker:
         if not registry.driver_of(connection).can_recover:
             return False
         registry.unregister(record)
-        # These undo the holder's execution options; the record's return would discard them.
+        # These undo the holder's execution options; the record's return would drop them.
         undo = list(reversed(record.finalize_callback))
         record.finalize_callback.clear()
         record.repair = self.start(self._recover(record, connection, undo), "recover")
@@ -402,7 +402,7 @@ class ConnectionWorker:
 
     def _recovered(self, record: Record, connection: Any, seconds: float) -> None:
         record.repair = False
-        self._tell(ConnectionRecovered(seconds))
+        self._notify(ConnectionRecovered(seconds))
         if record.slot.state is RECOVERING:
             record.dbapi_connection = connection
             self._ledger.restore(record.slot, monotonic())
@@ -441,9 +441,9 @@ class ConnectionWorker:
         """Return whether ``connect`` listeners may have set what a reset would undo."""
         return not all(map(_is_own, self._pool.dispatch.connect))
 
-    def _tell(self, event: PoolEvent) -> None:
-        if self._listeners.are_there:
-            self._listeners.tell(event)
+    def _notify(self, event: PoolEvent) -> None:
+        if self._listeners.active:
+            self._listeners.notify(event)
 
 
 def _resets_pipelined(driver: Driver, connection: Any, effects: Effect) -> bool:

@@ -80,7 +80,7 @@ class Model:
     # What the ledger does.
 
     def offered(self, customer: Customer, slot: Slot) -> None:
-        """Ping that a slot that is handed over is free and young, and goes to the oldest.
+        """Check that a slot that is handed over is free and young, and goes to the oldest.
 
         Those before it were passed over, which may be done to a few who have waited for long.
         """
@@ -96,7 +96,7 @@ class Model:
         self.lent(slot)
 
     def lent(self, slot: Slot) -> None:
-        """Ping that a slot that is checked out was free, and is fit to be checked out."""
+        """Check that a slot that is checked out was free, and is fit to be checked out."""
         assert self.slots[slot] is IDLE
         assert self._staying() <= self.ledger.limit
         if slot is not self.opened:
@@ -105,7 +105,7 @@ class Model:
         self.slots[slot] = CHECKED_OUT
 
     def refused(self, customer: Customer, rejection: Rejection) -> None:
-        """Ping that whoever is refused waits, and is the oldest unless its time was over."""
+        """Check that whoever is refused waits, and is the oldest unless its time was over."""
         assert customer.answers == []
         if rejection.why is RejectReason.SHED:
             assert self.shed.pop(0) is customer
@@ -123,7 +123,7 @@ class Model:
         return True
 
     def take_orders(self) -> None:
-        """Ping that each new order is about a slot that the ledger may dispose of."""
+        """Check that each new order is about a slot that the ledger may dispose of."""
         while self.ledger.actions:
             order = self.ledger.actions.popleft()
             match order:
@@ -212,7 +212,7 @@ class Model:
     # What must hold after each step.
 
     def compare(self) -> None:
-        """Ping the books after a step."""
+        """Check the ledger after a step."""
         self.take_orders()
         self.opened = None
         ledger = self.ledger

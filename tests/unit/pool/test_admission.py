@@ -201,7 +201,7 @@ def test_who_waits_when_lending_is_resumed_is_not_judged_by_what_was() -> None:
     admission = standing()
     assert admission.sheds(LATE, 10.2) > 0
 
-    admission.begin_anew(10.2)
+    admission.restart(10.2)
     run(admission, 10.2, 0.09, came=2, served=1, waited=LATE)
 
     assert admission.sheds(LATE, 10.29) == 0

@@ -22,13 +22,13 @@ SNAPSHOT = PoolSnapshot(
     size=5, limit=7, checked_in=0, checked_out=6, overflow=2, opening=1, invalid=0, waiting=12
 )
 NUMBERS = (
-    "6 of 7 connections checked out, 0 idle, 1 opening, 0 being closed or cleaned up, 12 waiting"
+    "6 of 7 connections checked out, 0 idle, 1 opening, 0 being closed or recovered, 12 waiting"
 )
 WORDS = {
     RejectReason.WAITING: (PoolTimeout, "every connection stayed checked out"),
     RejectReason.CONNECTING: (PoolTimeout, "no new connection was ready in time"),
     RejectReason.SHED: (PoolTimeout, "codel_target"),
-    RejectReason.DEADLINE_UNREACHABLE: (PoolTimeout, "its turn would come too late"),
+    RejectReason.DEADLINE_UNREACHABLE: (PoolTimeout, "its turn would come after its deadline"),
     RejectReason.FULL: (PoolFull, "max_waiting"),
     RejectReason.SUSPENDED: (PoolSuspended, "checkout is suspended"),
 }
@@ -92,9 +92,7 @@ def test_a_drained_pool_is_closed_not_late() -> None:
     error = error_of(RejectReason.CLOSED)
 
     assert type(error) is PoolClosed
-    assert str(error) == (
-        "No connection from orders: the pool was drained and hands out nothing any more"
-    )
+    assert str(error) == ("No connection from orders: the pool was drained and is closed")
 
 
 def test_a_failing_connect_is_named_among_the_numbers() -> None:

@@ -19,8 +19,8 @@ def test_everybody_is_told_in_the_order_of_joining() -> None:
     listeners.add(lambda event: heard.append(("first", event)))
     listeners.add(lambda event: heard.append(("second", event)))
 
-    listeners.tell(OUT)
-    listeners.tell(BACK)
+    listeners.notify(OUT)
+    listeners.notify(BACK)
 
     assert heard == [("first", OUT), ("second", OUT), ("first", BACK), ("second", BACK)]
 
@@ -35,7 +35,7 @@ def test_a_listener_that_fails_is_logged_and_harms_nobody(
         listeners.add(listener)
 
     with caplog.at_level(logging.ERROR, "penstock.pool"):
-        listeners.tell(OUT)
+        listeners.notify(OUT)
 
     assert before == after == [OUT]
     [record] = caplog.records
@@ -51,8 +51,8 @@ def test_a_listener_that_failed_is_told_of_the_next_event(
     listeners = Listeners()
     listeners.add(failing)
 
-    listeners.tell(OUT)
-    listeners.tell(BACK)
+    listeners.notify(OUT)
+    listeners.notify(BACK)
 
     assert len(caplog.records) == 2
 
@@ -63,10 +63,10 @@ def test_a_listener_that_was_removed_hears_nothing_more() -> None:
     listeners = Listeners()
     listeners.add(heard.append)
     listeners.add(others.append)
-    listeners.tell(OUT)
+    listeners.notify(OUT)
 
     listeners.remove(heard.append)
-    listeners.tell(BACK)
+    listeners.notify(BACK)
 
     assert heard == [OUT]
     assert others == [OUT, BACK]
@@ -92,8 +92,8 @@ def test_a_listener_may_remove_itself_while_it_is_told() -> None:
 
     listeners.add(once)
     listeners.add(others.append)
-    listeners.tell(OUT)
-    listeners.tell(BACK)
+    listeners.notify(OUT)
+    listeners.notify(BACK)
 
     assert heard == [OUT]
     assert others == [OUT, BACK]
@@ -107,7 +107,7 @@ def test_a_cancellation_in_a_listener_goes_on() -> None:
     listeners.add(interrupted)
 
     with pytest.raises(KeyboardInterrupt):
-        listeners.tell(OUT)
+        listeners.notify(OUT)
 
 
 def test_without_listeners_an_event_need_not_be_made() -> None:
