@@ -371,7 +371,7 @@ class UnitLane:
 
     # No coroutine where nothing is held: a request that has no session pays for none.
     def read(self, call: Call, extract: Extract) -> Coroutine[Any, Any, Any]:
-        """As the protocol says."""
+        """Read where the request holds a connection, else on one of the pool's."""
         if self._units or self._held:
             return self._read_beside(call, extract)
         return self._shared.lane.read(call, extract)  # type: ignore[no-any-return]  # a lane's
@@ -392,21 +392,21 @@ class UnitLane:
         return await self._shared.lane.read(call, extract)
 
     def write(self, call: Call, extract: Extract) -> Coroutine[Any, Any, Any]:
-        """As the protocol says."""
+        """Write in a separate transaction."""
         return self._write(self._shared.lane.write, call, extract)
 
     def execute(self, call: Call) -> Coroutine[Any, Any, int]:
-        """As the protocol says."""
+        """Write in a separate transaction, and return how many rows."""
         return self._write(self._shared.lane.execute, call)
 
     def execute_many(
         self, query: Query[Any], rows: Sequence[Mapping[str, Any]], settings: Settings = ()
     ) -> Coroutine[Any, Any, None]:
-        """As the protocol says."""
+        """Write several rows in a separate transaction."""
         return self._write(self._shared.lane.execute_many, query, rows, settings)
 
     def copy(self, copy: Copy, settings: Settings = ()) -> Coroutine[Any, Any, int]:
-        """As the protocol says."""
+        """Write rows in bulk in a separate transaction, and return how many."""
         return self._write(self._shared.lane.copy, copy, settings)
 
     def _write(
@@ -425,16 +425,16 @@ class UnitLane:
 
     @asynccontextmanager
     async def stream(self, call: Call, batch: int) -> AsyncIterator[Batches]:
-        """As the protocol says."""
+        """Give results ``batch`` rows at a time, in a separate transaction."""
         async with self.reading(call) as lane, lane.stream(call, batch) as batches:
             yield batches
 
     def reading(self, call: Call) -> AbstractAsyncContextManager[OpenLane]:
-        """As the protocol says."""
+        """Give a lane in a separate transaction that only reads."""
         return self._apart(self._shared.lane.reading(call))
 
     def snapshot(self, settings: Settings = ()) -> AbstractAsyncContextManager[OpenLane]:
-        """As the protocol says."""
+        """Give a lane whose statements all see the database at one moment."""
         return self._apart(self._shared.lane.snapshot(settings))
 
     @asynccontextmanager

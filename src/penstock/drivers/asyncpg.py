@@ -8,6 +8,7 @@ from typing import Any
 from asyncpg import Connection
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
 from sqlalchemy.util import await_
+from typing_extensions import override
 
 from penstock.drivers.asyncpg_connection import AsyncpgConnection
 from penstock.drivers.driver import LASTING, Driver, Prepared, never, number_of
@@ -38,55 +39,58 @@ class Asyncpg(Driver):
     is_pipelined = True
     resets_pipelined = True
 
+    @override
     def owns(self, connection: Any) -> bool:
-        """As the base class says."""
         return isinstance(connection, AsyncAdapt_asyncpg_connection) and isinstance(
             connection._connection, Connection
         )
 
+    @override
     def adapt(self, connection: Any) -> Any:
-        """As the base class says."""
         if type(connection) is AsyncAdapt_asyncpg_connection and self.owns(connection):
             return AsyncpgConnection.of(connection)
         return connection
 
+    @override
     def trace(self, connection: Any) -> Any:
-        """As the base class says."""
         if isinstance(connection, AsyncpgConnection):
             return connection
         return super().trace(connection)
 
+    @override
     def expose(self, connection: Any) -> None:
-        """As the base class says."""
         if isinstance(connection, AsyncpgConnection):
             connection.expose()
 
     def take_effects(self, connection: Any) -> Effect:
-        """As the base class says; who has only looked at the driver's connection left nothing."""
+        """Return what the lease may have left, and begin anew.
+
+        A driver's connection that was given out but ran no query has left nothing.
+        """
         effects = super().take_effects(connection)
         if effects & Effect.DRIVER:
             queries: int = connection._connection._protocol.queries_count
             return effects | Effect.SESSION if queries > connection.queries_before else effects
         return effects
 
+    @override
     def is_closed(self, connection: Any) -> Callable[[], bool]:
-        """As the base class says."""
         return connection._connection._transport.is_closing  # type: ignore[no-any-return]
 
+    @override
     def fileno(self, connection: Any) -> int | None:
-        """As the base class says."""
         return number_of(connection._connection._transport)
 
-    def sees_off(self, connection: Any) -> int | None:  # noqa: ARG002 - its close waits by itself
-        """As the base class says."""
+    @override
+    def sees_off(self, connection: Any) -> int | None:
         return None
 
+    @override
     def ping(self, dialect: Any, connection: Any) -> bool:
-        """As the base class says."""
         return super().ping(dialect, _OneRoundTrip(connection))
 
+    @override
     def recover(self, connection: Any) -> bool:
-        """As the base class says."""
         driver = connection._connection
         if not driver._protocol._is_cancelling():
             Pipeline.of(driver._transport).end_batch()
@@ -104,40 +108,40 @@ class Asyncpg(Driver):
             connection.reads_within = False
         return not (driver.is_closed() or driver.is_in_transaction())
 
+    @override
     def reset(self, connection: Any) -> bool:
-        """As the base class says."""
         driver = connection._connection
         _forget_listeners(driver)
         await_(driver.execute(RESET))
         return "SELECT 0" in await_(driver.execute(LASTING))
 
+    @override
     def is_shared(self, connection: Any) -> bool:
-        """As the base class says."""
         return isinstance(connection, AsyncpgConnection) and connection.is_shared
 
+    @override
     def reset_pipelined(self, connection: Any) -> None:
-        """As the base class says."""
         driver = connection._connection
         _forget_listeners(driver)
         Pipeline.of(driver._transport).send_query(RESET, leaves_idle=True)
 
+    @override
     def server_pid(self, connection: Any) -> int | None:
-        """As the base class says."""
         pid: int = connection._connection.get_server_pid()
         return pid
 
+    @override
     def is_in_transaction(self, connection: Any) -> bool:
-        """As the base class says."""
         in_transaction: bool = connection._connection.is_in_transaction()
         return in_transaction
 
+    @override
     def is_cancelling(self, connection: Any) -> bool:
-        """As the base class says."""
         is_cancelling: bool = connection._connection._protocol._is_cancelling()
         return is_cancelling
 
     def statements(self, connection: Any) -> list[Prepared]:
-        """As the base class says: those of sessions, and those of who uses the driver itself."""
+        """Return those of sessions, and those that the driver has prepared by itself."""
         is_ours = isinstance(connection, AsyncpgConnection)
         texts = connection.recently_prepared() if is_ours else []
         own = reversed(list(connection._connection._stmt_cache.iter_statements()))
@@ -146,8 +150,8 @@ class Asyncpg(Driver):
             *(Prepared(state.query, for_sessions=False) for state in islice(own, STATEMENTS)),
         ]
 
+    @override
     def prepare(self, dialect: Any, connection: Any, statements: list[Prepared]) -> None:
-        """As the base class says."""
         for statement in reversed(statements):
             if statement.for_sessions:
                 asof = dialect._invalidate_schema_cache_asof  # as its cursor asks
@@ -156,10 +160,10 @@ class Asyncpg(Driver):
                 # prepare() would not cache it
                 await_(connection._connection._get_statement(statement.text, None))
 
+    @override
     def set_read_only(
         self, connection: Any, *, to_reading: bool, ignores_error: Callable[[], bool] = never
     ) -> None:
-        """As the base class says."""
         statement = SET_READ_ONLY if to_reading else FREE
         Pipeline.of(connection._connection._transport).send_query(statement, ignores_error)
 

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy.dialects.mysql.aiomysql import AsyncAdapt_aiomysql_connection
 from sqlalchemy.dialects.mysql.asyncmy import AsyncAdapt_asyncmy_connection
 from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_connection
+from typing_extensions import override
 
 from penstock.drivers.asyncpg import Asyncpg
 from penstock.drivers.driver import Driver, never, number_of, transport_of
@@ -21,21 +22,21 @@ class Aiosqlite(Driver):
 
     can_recover = True
 
+    @override
     def owns(self, connection: Any) -> bool:
-        """As the base class says."""
         return isinstance(connection, AsyncAdapt_aiosqlite_connection) and hasattr(
             type(connection.driver_connection), "in_transaction"
         )
 
+    @override
     def recover(self, connection: Any) -> bool:
-        """As the base class says."""
         driver = connection.driver_connection
         # Not interrupted: while a cursor is open, SQLite would interrupt the next statement, too.
         connection.rollback()
         return not driver.in_transaction
 
+    @override
     def is_in_transaction(self, connection: Any) -> bool:
-        """As the base class says."""
         return bool(connection.driver_connection.in_transaction)
 
 
@@ -45,24 +46,24 @@ _ADAPTERS = (AsyncAdapt_aiomysql_connection, AsyncAdapt_asyncmy_connection)
 class Mysql(Driver):
     """aiomysql and asyncmy: they close a connection whose query is cancelled."""
 
+    @override
     def owns(self, connection: Any) -> bool:
-        """As the base class says."""
         return isinstance(connection, _ADAPTERS) and hasattr(
             connection.driver_connection, "get_transaction_status"
         )
 
+    @override
     def is_closed(self, connection: Any) -> Callable[[], bool]:
-        """As the base class says."""
         transport = transport_of(connection.driver_connection)
         return never if transport is None else transport.is_closing
 
+    @override
     def fileno(self, connection: Any) -> int | None:
-        """As the base class says."""
         transport = transport_of(connection.driver_connection)
         return None if transport is None else number_of(transport)
 
+    @override
     def is_in_transaction(self, connection: Any) -> bool:
-        """As the base class says."""
         return bool(connection.driver_connection.get_transaction_status())
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql.psycopg import (
     AsyncAdapt_psycopg_ss_cursor,
 )
 from sqlalchemy.util import await_
+from typing_extensions import override
 
 from penstock.context import ContextError
 from penstock.deadlines import StatementLimit, limits_in_force
@@ -326,31 +327,34 @@ class Psycopg(Driver):
 
     can_recover = True
 
+    @override
     def owns(self, connection: Any) -> bool:
-        """As the base class says."""
         return isinstance(connection, AsyncAdapt_psycopg_connection) and hasattr(
             connection._connection, "pgconn"
         )
 
+    @override
     def adapt(self, connection: Any) -> Any:
-        """As the base class says."""
         if type(connection) is AsyncAdapt_psycopg_connection and self.owns(connection):
             return PsycopgConnection.of(connection)
         return connection
 
+    @override
     def trace(self, connection: Any) -> Any:
-        """As the base class says."""
         if isinstance(connection, PsycopgConnection):
             return connection
         return super().trace(connection)
 
+    @override
     def expose(self, connection: Any) -> None:
-        """As the base class says."""
         if isinstance(connection, PsycopgConnection):
             connection.expose()
 
     def take_effects(self, connection: Any) -> Effect:
-        """As the base class says; who has only looked at the driver's connection left nothing."""
+        """Return what the lease may have left, and begin anew.
+
+        A driver's connection that was given out but ran no query has left nothing.
+        """
         effects = super().take_effects(connection)
         if not effects & Effect.DRIVER:
             return effects
@@ -359,18 +363,18 @@ class Psycopg(Driver):
         was_used = connection.ran > connection.ran_itself or driver._notify_handlers
         return effects | Effect.SESSION if was_used else effects
 
+    @override
     def is_closed(self, connection: Any) -> Callable[[], bool]:
-        """As the base class says."""
         driver = connection._connection
         return lambda: driver.closed
 
+    @override
     def fileno(self, connection: Any) -> int | None:
-        """As the base class says."""
         number: int = connection._connection.fileno()
         return number
 
+    @override
     def recover(self, connection: Any) -> bool:
-        """As the base class says."""
         connection.rollback()
         driver = connection._connection
         if isinstance(connection, PsycopgConnection):
@@ -379,20 +383,20 @@ class Psycopg(Driver):
         return not driver.closed and driver.info.transaction_status == _IDLE
 
     def reset(self, connection: Any) -> bool:
-        """As the base class says: RESET in one transaction, which psycopg begins by itself."""
+        """Run RESET in one transaction, which psycopg begins by itself."""
         return await_(_reset(connection._connection))
 
+    @override
     def server_pid(self, connection: Any) -> int | None:
-        """As the base class says."""
         pid: int = connection._connection.info.backend_pid
         return pid
 
+    @override
     def is_in_transaction(self, connection: Any) -> bool:
-        """As the base class says."""
         return connection._connection.info.transaction_status != _IDLE  # type: ignore[no-any-return]
 
-    def abandon(self, dialect: Any, connection: Any) -> None:  # noqa: ARG002 - it waits for a lock
-        """As the base class says."""
+    @override
+    def abandon(self, dialect: Any, connection: Any) -> None:
         connection._connection.pgconn.finish()
 
 

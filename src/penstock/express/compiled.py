@@ -9,6 +9,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import CompositeProperty, Mapper
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import BindParameter
+from typing_extensions import override
 
 from penstock.drivers import sqlalchemy_internals as internals
 from penstock.drivers.driver import left_by
@@ -186,7 +187,7 @@ class Parameters(Protocol):
         ...
 
 
-class FixedParameters:
+class FixedParameters(Parameters):
     """Those of a statement whose text is always the same.
 
     Args:
@@ -213,8 +214,8 @@ class FixedParameters:
                 place = (position, given[name], processor)
                 (self._given if bind.required else self._optional).append(place)
 
+    @override
     def bind(self, values: Mapping[str, Any], /) -> tuple[str, Sequence[Any]]:
-        """As the protocol says."""
         arguments = self._template.copy()
         for position, value, convert in self._constants:
             arguments[position] = convert(value)
@@ -228,7 +229,7 @@ class FixedParameters:
         return self._sql, arguments
 
 
-class VaryingParameters:
+class VaryingParameters(Parameters):
     """Those of a statement whose text or arguments depend on the values: lists, defaults.
 
     Args:
@@ -244,11 +245,15 @@ class VaryingParameters:
     def bind(
         self, values: Mapping[str, Any], extracted: Sequence[BindParameter[Any]] | None = None, /
     ) -> tuple[str, Sequence[Any]]:
-        """As the protocol says.
+        """Return the SQL and its arguments.
 
         Args:
-            values: As there.
-            extracted: As in ``Plan.bind``.
+            values: Of the named parameters, by name, complete and without others.
+            extracted: The constants of a statement of the same form, by their own parameters; None
+                for those of the statement that was compiled.
+
+        Raises:
+            KeyError: A value is missing.
         """
         compiled = self._compiled
         bound = dict(

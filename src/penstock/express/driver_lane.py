@@ -10,6 +10,7 @@ from asyncpg.exceptions import OutdatedSchemaCacheError
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.orm import Session
+from typing_extensions import override
 
 from penstock.context import Settings
 from penstock.drivers import sqlalchemy_internals as internals
@@ -25,6 +26,7 @@ from penstock.express.lane import (
     Copy,
     ExecuteListeners,
     Extract,
+    Lane,
     OpenLane,
     ReadingLane,
     in_turns,
@@ -40,7 +42,7 @@ from penstock.pool import LeaseReclaimed
 __all__ = ["DriverLane"]
 
 
-class DriverLane:
+class DriverLane(Lane):
     """The express lane itself.
 
     Args:
@@ -70,7 +72,7 @@ class DriverLane:
         self._listeners = ExecuteListeners(session_class)
 
     async def read(self, call: Call, extract: Extract) -> Any:
-        """As the protocol says; repeated where the connection ended without an answer."""
+        """Run a statement that reads; again where the connection ended without an answer."""
         call = self._listeners.after_listeners(call)
         plan, sql, arguments = _bound(call, self._dialect)
         use, fetch, settings = self._connections.use, protocol.fetch, call.settings
@@ -86,8 +88,8 @@ class DriverLane:
             answer = await repeated(lost, again)
         return extract(_results(call, plan, answer, then))
 
+    @override
     async def read_within(self, connection: AsyncConnection, call: Call, extract: Extract) -> Any:
-        """As the protocol says."""
         call = self._listeners.after_listeners(call)
         plan, sql, arguments = _bound(call, self._dialect)
         if not plan.reads:
@@ -106,7 +108,7 @@ class DriverLane:
         return extract(_results(call, plan, answer, then))
 
     async def write(self, call: Call, extract: Extract) -> Any:
-        """As the protocol says; what may fail after the write is done before its COMMIT.
+        """Run a statement that writes; what may fail after the write is done before its COMMIT.
 
         Several rows are written in as many messages, but few round trips.
         """
@@ -131,8 +133,8 @@ class DriverLane:
         answer = await self._write(fetch, plan, sql, arguments, settings=call.settings)
         return extract(_results(call, plan, answer, None))
 
+    @override
     async def execute(self, call: Call) -> int:
-        """As the protocol says."""
         call = self._listeners.after_listeners(call)
         plan, sql, arguments = _bound(call, self._dialect)
         return count(
@@ -142,14 +144,14 @@ class DriverLane:
     async def execute_many(
         self, query: Query[Any], rows: Sequence[Mapping[str, Any]], settings: Settings = ()
     ) -> None:
-        """As the protocol says, in as many messages as there are rows, but few round trips."""
+        """Run a statement once for each row, in as many messages, but few round trips."""
         query, rows = self._listeners.listened_many(query, rows)
         if rows:
             plan, sql, arguments = await _bound_rows(Call(query, {}), rows, self._dialect)
             await self._write(protocol.execute_many, plan, sql, arguments, settings=settings)
 
     async def copy(self, copy: Copy, settings: Settings = ()) -> int:
-        """As the protocol says, by COPY."""
+        """Write rows by COPY."""
         into = partial(protocol.copy, self._dialect)
         return count(
             await self._write(into, copy, f"COPY {copy.table} FROM STDIN", (), settings=settings)
@@ -157,14 +159,14 @@ class DriverLane:
 
     @asynccontextmanager
     async def stream(self, call: Call, batch: int) -> AsyncIterator[Batches]:
-        """As the protocol says, by a cursor of the server's in a transaction of its own."""
+        """Give the results by a cursor of the server's, in a separate transaction."""
         call = self._listeners.after_listeners(call)
         async with self.reading(call) as lane, lane.stream(call, batch) as batches:
             yield batches
 
+    @override
     @asynccontextmanager
     async def reading(self, call: Call) -> AsyncIterator[OpenLane]:
-        """As the protocol says."""
         call = self._listeners.after_listeners(call)
         plan, sql, _ = _bound(call, self._dialect)
         isolation = self._snapshot if plan.takes_statements else None

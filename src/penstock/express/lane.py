@@ -151,15 +151,29 @@ class ReadingLane(Protocol):
     """A way to run statements that only read."""
 
     async def read(self, call: Call, extract: Extract) -> Any:
-        """Run a statement as a transaction of its own, and return what is wanted of its results."""
+        """Run a statement in a transaction by itself, and return what is wanted of its results.
+
+        Args:
+            call: The statement and its values.
+            extract: Takes that from the results.
+        """
         ...
 
     def stream(self, call: Call, batch: int) -> AbstractAsyncContextManager[Batches]:
-        """Give the results as the server makes them, ``batch`` rows at a time."""
+        """Give the results as the server makes them.
+
+        Args:
+            call: The statement and its values.
+            batch: How many rows are fetched at a time.
+        """
         ...
 
     def snapshot(self, settings: Settings = ()) -> "AbstractAsyncContextManager[ReadingLane]":
-        """Give a lane whose statements all see the database as it was at the first of them."""
+        """Give a lane whose statements all see the database as it was at the first of them.
+
+        Args:
+            settings: Server settings of its transaction.
+        """
         ...
 
 
@@ -167,7 +181,12 @@ class OpenLane(ReadingLane, Protocol):
     """A way to run statements that only read in one open transaction, on one connection."""
 
     async def read_apart(self, call: Call, extract: Extract) -> Any:
-        """Read in that transaction, and leave nothing there, not even a failure."""
+        """Read in that transaction, and leave nothing there, not even a failure.
+
+        Args:
+            call: The statement, its values, and settings that hold for it alone.
+            extract: Takes what is wanted from the results.
+        """
         ...
 
 
@@ -183,33 +202,62 @@ class Lane(ReadingLane, Protocol):
         ...
 
     def snapshot(self, settings: Settings = ()) -> AbstractAsyncContextManager[OpenLane]:
-        """Give a lane whose statements all see the database as it was at the first of them."""
+        """Give a lane whose statements all see the database as it was at the first of them.
+
+        Args:
+            settings: Server settings of its transaction.
+        """
         ...
 
     async def read_within(self, connection: AsyncConnection, call: Call, extract: Extract) -> Any:
         """Read on a connection that the caller holds, within the transaction that is open there.
 
         The statement sees what the transaction has written. It leaves nothing there, not even a
-        failure of its own.
+        failure.
+
+        Args:
+            connection: The caller's.
+            call: The statement, its values, and settings that hold for it alone.
+            extract: Takes what is wanted from the results.
         """
         ...
 
     async def write(self, call: Call, extract: Extract) -> Any:
-        """Run a statement as a transaction of its own, and return what is wanted of the same."""
+        """Run a statement in a transaction by itself, and return what is wanted of its RETURNING.
+
+        Args:
+            call: The statement, its values or rows of values.
+            extract: Takes that from the results.
+        """
         ...
 
     async def execute(self, call: Call) -> int:
-        """Run a statement as a transaction of its own, and return how many rows it wrote."""
+        """Run a statement in a transaction by itself, and return how many rows it wrote.
+
+        Args:
+            call: The statement and its values.
+        """
         ...
 
     async def execute_many(
         self, query: Query[Any], rows: Sequence[Mapping[str, Any]], settings: Settings = ()
     ) -> None:
-        """Run a statement once for each row, all of them as one transaction."""
+        """Run a statement once for each row, all of them as one transaction.
+
+        Args:
+            query: The statement.
+            rows: The values for each.
+            settings: Server settings of the transaction.
+        """
         ...
 
     async def copy(self, copy: Copy, settings: Settings = ()) -> int:
-        """Write rows in bulk, as one transaction, and return how many."""
+        """Write rows in bulk, as one transaction, and return how many.
+
+        Args:
+            copy: The rows, and where they go.
+            settings: Server settings of the transaction.
+        """
         ...
 
 
@@ -277,7 +325,7 @@ class ExecuteListeners:
         """Return a call as the listeners would have it.
 
         Args:
-            call: Returned as it is where nobody listens or changes it.
+            call: Returned as it is where no listener changes it.
 
         Raises:
             ExpressError: A listener has done what takes a session.
@@ -306,7 +354,7 @@ class ExecuteListeners:
             rows: Values by name.
 
         Raises:
-            ExpressError: As above.
+            ExpressError: A listener returns a result, or cannot be asked without a session.
         """
         if not self._listeners:
             return query, rows
@@ -320,7 +368,7 @@ class ExecuteListeners:
             internals.set_listener_number(state, number)
             if listener(state):
                 raise ExpressError(
-                    "A do_orm_execute listener returns a result of its own, which the express "
+                    "A do_orm_execute listener returns a result itself, which the express "
                     "lane cannot give: run the statement in a session."
                 )
         options = internals.updated_options(state)

@@ -7,6 +7,7 @@ from sqlalchemy import Row
 from sqlalchemy.engine.result import SimpleResultMetaData
 from sqlalchemy.exc import MultipleResultsFound, NoResultFound
 from sqlalchemy.sql.compiler import SQLCompiler
+from typing_extensions import override
 
 from penstock.drivers import sqlalchemy_internals as internals
 from penstock.express.orm import Cursor, Description, EntityParts, Loading, Origin
@@ -51,7 +52,7 @@ class Shape(Protocol):
         ...
 
 
-class RowShape:
+class RowShape(Shape):
     """Rows of columns: SQLAlchemy's own, made straight of the driver's.
 
     Args:
@@ -67,18 +68,18 @@ class RowShape:
         self._processors: Any = cursor.processors
         self._key_to_index = internals.key_to_index(metadata)
 
+    @override
     def results(
         self,
         records: Sequence[Sequence[Any]],
-        statement: Any,  # noqa: ARG002 - there are no options
-        origin: Origin | None = None,  # noqa: ARG002 - nor is anything else loaded
+        statement: Any,
+        origin: Origin | None = None,
     ) -> list[Any]:
-        """As the protocol says."""
         metadata, processors, index = self._metadata, self._processors, self._key_to_index
         return [Row(metadata, processors, index, record) for record in records]
 
 
-class EntityShape:
+class EntityShape(Shape):
     """Instances of mapped classes, or rows of them and of columns, without a session.
 
     Args:
@@ -100,13 +101,13 @@ class EntityShape:
         self._processors: Any = cursor.processors
         self._key_to_index = internals.key_to_index(metadata)
 
+    @override
     def results(
         self,
         records: Sequence[Sequence[Any]],
-        statement: Any,  # noqa: ARG002 - there are no options
-        origin: Origin | None = None,  # noqa: ARG002 - nor is anything else loaded
+        statement: Any,
+        origin: Origin | None = None,
     ) -> list[Any]:
-        """As the protocol says."""
         if self._processors is not None:
             records = [Row(self._metadata, self._processors, {}, record) for record in records]
         if self.is_single:
@@ -115,7 +116,7 @@ class EntityShape:
         return [Row(metadata, None, index, parts) for parts in self._parts.tuples(records)]
 
 
-class LoadedShape:
+class LoadedShape(Shape):
     """Whatever else a mapped class can be loaded as, by SQLAlchemy's own loader.
 
     Args:
@@ -133,10 +134,10 @@ class LoadedShape:
         self.is_collected = loading.takes_all_rows
         self._loading = loading
 
+    @override
     def results(
         self, records: Sequence[Sequence[Any]], statement: Any, origin: Origin | None = None
     ) -> list[Any]:
-        """As the protocol says."""
         return self._loading.load(records, statement, origin)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import insert
 from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from typing_extensions import override
 
 from penstock.context import Settings
 from penstock.drivers import sqlalchemy_internals as internals
@@ -18,6 +19,7 @@ from penstock.express.lane import (
     Call,
     Copy,
     Extract,
+    Lane,
     OpenLane,
     ReadingLane,
     in_turns,
@@ -39,7 +41,7 @@ ROWS_AT_ONCE = 1000
 """Rows of a bulk write that go into one statement's execution."""
 
 
-class SqlalchemyLane:
+class SqlalchemyLane(Lane):
     """Each statement in a session of its own: for other drivers, and for work that is undone.
 
     Args:
@@ -65,35 +67,35 @@ class SqlalchemyLane:
         self._dialect = dialect
         self._isolates = isolates
 
+    @override
     async def read(self, call: Call, extract: Extract) -> Any:
-        """As the protocol says."""
         async with self._reading(call) as session:
             return extract(await _results(session, call))
 
+    @override
     async def read_within(self, connection: AsyncConnection, call: Call, extract: Extract) -> Any:
-        """As the protocol says."""
         async with self._within(connection, call.settings) as session:
             return extract(await _results(session, call))
 
+    @override
     async def write(self, call: Call, extract: Extract) -> Any:
-        """As the protocol says."""
         if call.rows is not None and not call.rows:
             return extract([])  # of which a session makes a single row, without values
         async with self._write(BeginOptions(settings=call.settings)) as session:
             return extract(await _results(session, call))
 
+    @override
     async def execute(self, call: Call) -> int:
-        """As the protocol says."""
         async with self._write(BeginOptions(settings=call.settings)) as session:
             result = await _execute(session, call, preserve_rowcount=True)
             if call.query.is_open and call.statement.is_insert:
                 return 1  # of which a session says nothing
             return max(0, getattr(result, "rowcount", 0))
 
+    @override
     async def execute_many(
         self, query: Query[Any], rows: Sequence[Mapping[str, Any]], settings: Settings = ()
     ) -> None:
-        """As the protocol says."""
         if not rows:
             return  # of which a session makes a single row, without values
         values = [query.spread(row) async for row in in_turns(rows)]
@@ -101,7 +103,7 @@ class SqlalchemyLane:
             await session.execute(query.statement, values, execution_options=_OPTIONS)
 
     async def copy(self, copy: Copy, settings: Settings = ()) -> int:
-        """As the protocol says, by INSERT."""
+        """Write rows by INSERT."""
         count = 0
         async with self._write(BeginOptions(settings=settings)) as session:
             connection = await session.connection()
@@ -110,21 +112,21 @@ class SqlalchemyLane:
                 await connection.execute(insert(copy.table), batch)
         return count
 
+    @override
     @asynccontextmanager
     async def stream(self, call: Call, batch: int) -> AsyncIterator[Batches]:
-        """As the protocol says."""
         async with self.reading(call) as lane, lane.stream(call, batch) as batches:
             yield batches
 
+    @override
     @asynccontextmanager
     async def reading(self, call: Call) -> AsyncIterator[OpenLane]:
-        """As the protocol says."""
         async with self._reading(call) as session:
             yield _OpenLane(session, self._within)
 
+    @override
     @asynccontextmanager
     async def snapshot(self, settings: Settings = ()) -> AsyncIterator[OpenLane]:
-        """As the protocol says."""
         async with self._frozen(settings) as session:
             yield _OpenLane(session, self._within)
 
