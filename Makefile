@@ -5,7 +5,11 @@ export UV_SYSTEM_CERTS := true
 # Three minutes in which nothing is to be found wrong, so that nothing else may keep the machine busy.
 ALONE := tests/diagnosis/test_healthy_run.py
 
-.PHONY: setup demo test check bench docs lock format
+# What answers in a minute: no server, no browser, nothing that starts the interpreter many times.
+FAST := -n 2 --dist loadfile -m "not server and not slow" tests/unit tests/contract tests/docs tests/typing
+COVERED ?= tests/unit tests/contract tests/integration
+
+.PHONY: setup demo test test-fast coverage check bench docs lock format
 setup: .venv/ready            ## make .venv with everything the project uses
 
 demo: setup                   ## PostgreSQL, the users service, a load run; Ctrl-C ends it
@@ -14,6 +18,14 @@ demo: setup                   ## PostgreSQL, the users service, a load run; Ctrl
 test: setup                   ## every test that this machine can run
 	$(BIN)/python -m tests.run -n 2 --dist loadfile --ignore=$(ALONE)
 	$(BIN)/python -m tests.run $(ALONE)
+
+test-fast: setup              ## what needs no server, in a minute
+	$(BIN)/python -m pytest $(FAST)
+
+coverage: setup               ## lines and branches that COVERED runs, by room; reported, not gated
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore=tests/integration/benchmarks --cov --cov-report= $(COVERED)
+	@$(BIN)/coverage report --sort=cover
+	@for room in pool database express; do printf '%-10s %s %%\n' $$room "$$($(BIN)/coverage report --format=total --precision=1 --include="src/penstock/$$room/*")"; done
 
 check: setup                  ## lint, format, types, imports
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -2,10 +2,24 @@
 
 import gc
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from tests.servers.mariadb import MariadbServer, mariadb_server
 from tests.servers.postgres import PostgresServer, postgres_server
+
+# They wait for real servers, browsers and clocks.
+REAL_TIME = {"adversity", "browser", "diagnosis", "integration"}
+SERVERS = {"postgres", "mariadb"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests whose outcome depends on real time, and those that need a server."""
+    for item in items:
+        if item.path.relative_to(Path(__file__).parent).parts[0] in REAL_TIME:
+            item.add_marker("real_time")
+        if isinstance(item, pytest.Function) and SERVERS.intersection(item.fixturenames):
+            item.add_marker("server")
 
 
 @pytest.fixture(autouse=True, scope="module")

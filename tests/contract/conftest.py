@@ -26,6 +26,7 @@ SERVERS = {
 }
 EVERY_DRIVER = tuple(SERVERS)
 USUAL_DRIVERS = ("asyncpg", "aiosqlite")
+SERVER = pytest.mark.server
 
 # Where the two pools differ on purpose. A test marked with ``differs`` holds for one of them only.
 DIFFERENCES = {
@@ -70,7 +71,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "subject" not in metafunc.fixturenames:
         return
     cases = [
-        Case(implementation, driver)
+        pytest.param(Case(implementation, driver), marks=SERVER if SERVERS[driver] else ())
         for implementation in _implementations(metafunc.definition)
         for driver in _drivers(metafunc.definition)
     ]

@@ -43,12 +43,6 @@ plain = query(insert(User))
 """
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shared by the runs, of which only the first reads the libraries."""
-    return tmp_path_factory.mktemp("mypy")
-
-
 def check(code: str, cache: Path) -> list[str]:
     """Return what mypy says of each line of the body of a function with a reader and a writer."""
     body = "async def route(reader: Reader, writer: Writer) -> None:\n"

@@ -20,19 +20,12 @@ def enlarge(database: Database) -> None:
 """
 
 
-def test_the_operator_s_calls_are_typed(tmp_path: Path) -> None:
-    path = tmp_path / "snippet.py"
+def test_the_operator_s_calls_are_typed(cache: Path) -> None:
+    path = cache / "snippet.py"
     path.write_text(CODE, encoding="utf-8")
 
     report, error, _ = api.run(
-        [
-            "--strict",
-            "--config-file=",
-            "--cache-dir",
-            str(tmp_path),
-            "--no-error-summary",
-            str(path),
-        ]
+        ["--strict", "--config-file=", "--cache-dir", str(cache), "--no-error-summary", str(path)]
     )
 
     assert not error

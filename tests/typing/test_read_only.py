@@ -22,12 +22,6 @@ class User(Model):
 """
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shared by the runs, of which only the first reads the libraries."""
-    return tmp_path_factory.mktemp("mypy")
-
-
 def check(code: str, cache: Path) -> str:
     path = cache / "snippet.py"
     path.write_text(PRELUDE + textwrap.dedent(code), encoding="utf-8")

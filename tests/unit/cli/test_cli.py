@@ -10,6 +10,8 @@ import pytest
 
 from penstock.cli.main import main
 
+pytestmark = pytest.mark.slow
+
 
 def penstock(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(

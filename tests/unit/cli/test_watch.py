@@ -13,6 +13,8 @@ import pytest
 from tests.unit.cli.live_service import LiveService, database, document, serving
 from tests.unit.cli.pseudo_terminal import PseudoTerminal
 
+pytestmark = pytest.mark.slow
+
 SECRET = "Authorization: Bearer hunter2"
 FIRST = json.dumps(document())
 NEXT = json.dumps(document(database("next", seconds=1)))

@@ -235,6 +235,7 @@ class Conversation:
         self.server.wire = self.server.wire[until:]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=500)
 @given(st.lists(TURNS, max_size=6), st.lists(st.none() | st.sampled_from(ASYNCHRONOUS)))
 def test_the_driver_hears_its_own_answers_and_nothing_else(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -303,6 +304,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert not model.slots or not self.ledger.closed
 
 
+@pytest.mark.slow
 def test_the_books_are_right_whatever_happens() -> None:
     run_state_machine_as_test(
         LedgerMachine,

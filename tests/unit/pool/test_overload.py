@@ -158,6 +158,7 @@ def test_who_came_while_the_loop_did_nothing_else_is_served(policy: AdmissionPol
     assert (len(queue.waits), queue.refused.total()) == (5000, 0)
 
 
+@pytest.mark.slow
 def test_where_more_come_for_long_the_guard_keeps_the_wait_at_about_a_second() -> None:
     queue = offer(GUARD, 30.0, 1.5, 60.0)
 

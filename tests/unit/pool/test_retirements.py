@@ -13,6 +13,8 @@ from penstock.pool.housekeeper import REPLACEMENTS_AT_ONCE, Housekeeper, Houseke
 from penstock.pool.ledger import Close, Open, Ping
 from penstock.pool.slot import CHECKED_OUT, CHECKING, IDLE, OPENING, CloseReason, Slot
 
+pytestmark = pytest.mark.slow
+
 DAY = 24 * 3600
 SIZE, OVERFLOW, RECYCLE = 50, 10, 3600
 JITTER = RECYCLE // 10
