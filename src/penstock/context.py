@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, Self
 from uuid import UUID
 
-from penstock.errors import PenstockError
+from penstock.base_error import PenstockError
 
 __all__ = [
     "NO_CONTEXT",

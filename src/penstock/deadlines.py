@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Self, TypeVar
 
-from penstock.errors import PenstockError
+from penstock.base_error import PenstockError
 
 __all__ = [
     "Deadline",

@@ -1,15 +1,53 @@
-"""The root of every error that Penstock raises, and the one that settings raise."""
+"""Every error that Penstock raises on its own account, and what each is a kind of."""
 
-__all__ = ["PenstockError", "SettingsError"]
+from penstock.base_error import PenstockError, SettingsError
+from penstock.context import ContextError, ContextRequired
+from penstock.database import (
+    BudgetExceeded,
+    CommitOutcomeUnknown,
+    ReadOnlyError,
+    SelfDeadlock,
+    SessionBusy,
+    SessionClosed,
+)
+from penstock.deadlines import DeadlineExceeded
+from penstock.engine import LockTimeout, StatementTimeout, TransactionTimeout
+from penstock.express import ExpressError, ParameterError, QueryRefused
+from penstock.pool import (
+    ConnectFailed,
+    LeaseReclaimed,
+    NestedCheckout,
+    PoolClosed,
+    PoolFull,
+    PoolInAnotherLoop,
+    PoolSuspended,
+    PoolTimeout,
+)
 
-
-class PenstockError(Exception):
-    """Base of every error that Penstock raises on its own account."""
-
-
-class SettingsError(PenstockError, ValueError):
-    """A setting was missing, malformed or out of range; nothing was started.
-
-    The message has one line for each wrong setting: its name, the value that was refused
-    (never a secret one), and what is accepted.
-    """
+__all__ = [
+    "BudgetExceeded",
+    "CommitOutcomeUnknown",
+    "ConnectFailed",
+    "ContextError",
+    "ContextRequired",
+    "DeadlineExceeded",
+    "ExpressError",
+    "LeaseReclaimed",
+    "LockTimeout",
+    "NestedCheckout",
+    "ParameterError",
+    "PenstockError",
+    "PoolClosed",
+    "PoolFull",
+    "PoolInAnotherLoop",
+    "PoolSuspended",
+    "PoolTimeout",
+    "QueryRefused",
+    "ReadOnlyError",
+    "SelfDeadlock",
+    "SessionBusy",
+    "SessionClosed",
+    "SettingsError",
+    "StatementTimeout",
+    "TransactionTimeout",
+]

@@ -16,8 +16,9 @@ from tests.integration.engine.engines import with_driver
 from tests.servers.postgres import PostgresServer
 from tests.servers.proxy import proxy_before
 
-from penstock import CommitOutcomeUnknown, Database, DeadlineExceeded, PoolTimeout, StatementTimeout
+from penstock import Database
 from penstock.deadlines import Deadline, Limits, current_limits
+from penstock.errors import CommitOutcomeUnknown, DeadlineExceeded, PoolTimeout, StatementTimeout
 
 SHOW = text("SHOW statement_timeout")
 SLEEP = text("SELECT CAST(pg_sleep(0.02) AS text)")
@@ -136,7 +137,9 @@ async def test_no_lease_inherits_the_limits_of_another(database: Database, seed:
         for _ in range(6):
             clients.create_task(client())
 
-    await eventually(lambda: database.pool.checked_out == database.pool.waiting == 0)
+    await eventually(
+        lambda: database.pool.snapshot().checked_out == database.pool.snapshot().waiting == 0
+    )
     assert await own_limits(database) == own
     assert len(outcomes) > 2, outcomes
 
@@ -163,7 +166,7 @@ async def test_a_cancellation_at_any_await_loses_no_connection(
             limits = Limits(5.0, Deadline.after(5))
             await cancelled_after(steps, bounded(database, operation, limits))
         gc.collect()
-        await eventually(lambda: database.pool.checked_out == 0)
+        await eventually(lambda: database.pool.snapshot().checked_out == 0)
     assert await own_limits(database) == own
     assert lost == []  # as what the garbage collector finds is detached
 
@@ -190,7 +193,7 @@ async def test_a_silent_network_is_waited_for_no_longer_than_the_deadline(
 
         async with asyncio.timeout(50):  # command_timeout is 60 s
             outcome = await bounded(database, operation, limits)
-            assert database.pool.checked_out == 0
+            assert database.pool.snapshot().checked_out == 0
             await database.reader.scalar(SHOW)  # over a new connection
 
         wanted = "CommitOutcomeUnknown" if operation is write else "DeadlineExceeded"
@@ -210,5 +213,5 @@ async def test_a_deadline_of_a_moment_costs_the_pool_no_connection(database_url:
         for _ in range(30):
             limits = Limits(deadline=Deadline.after(0.0005))
             await bounded(database, read, limits)
-        await eventually(lambda: database.pool.checked_in == 3)
-        assert database.pool.opened_total == 3
+        await eventually(lambda: database.pool.snapshot().checked_in == 3)
+        assert database.pool.snapshot().opened_total == 3

@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 import pytest
 from sqlalchemy import text
 
-from penstock import Database, ExpressError, query
+from penstock import Database, query
+from penstock.errors import ExpressError
 
 notes = query(text("SELECT line FROM notes ORDER BY line"))
 add = query(

@@ -58,7 +58,7 @@ async def test_a_read_that_is_given_up_at_any_moment_loses_nothing_silently(
     for number in range(60):
         if await write_and_read(database, str(number), chance.uniform(0, 0.008)):
             committed |= {f"{number} before", f"{number} after"}
-    await eventually(lambda: database.pool.checked_out == 0)
+    await eventually(lambda: database.pool.snapshot().checked_out == 0)
 
     assert {row.text for row in await database.reader.all(TEXTS)} == committed
     if database.settings.driver == "asyncpg":  # psycopg's connection goes with the statement
@@ -82,6 +82,6 @@ async def test_a_server_that_dies_amid_a_read_takes_the_transaction_along(
         await units.commit()
     units.refuse("the test was over")
     await units.end()
-    await eventually(lambda: database.pool.checked_out == 0)
+    await eventually(lambda: database.pool.snapshot().checked_out == 0)
 
     assert await database.reader.all(TEXTS) == []

@@ -251,7 +251,7 @@ async def test_no_await_is_unsafe_to_cancel(
 
     assert backends.most <= 1
     assert not closed  # each was saved, none replaced
-    assert database.pool.opened_total == 1
+    assert database.pool.snapshot().opened_total == 1
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ async def cancelled_everywhere(database: Database, operation: Operation, moment:
     await operation(database)
     number, saved = 1, await database.reader.one(count)
     while await cancelled_at(number, moment, operation(database)):
-        await eventually(lambda: database.pool.checked_out == 0)
+        await eventually(lambda: database.pool.snapshot().checked_out == 0)
         assert await database.writer.execute(add_one, line="used") == 1
         before, saved = saved, await database.reader.one(count)
         assert saved[0] - before[0] in {1, 1 + ROWS}
@@ -286,12 +286,12 @@ async def test_a_stream_that_is_left_midway_gives_its_connection_back(database: 
     async with database.reader.stream(numbers, last=10_000).yield_per(2) as rows:
         async for _ in rows:
             break
-    assert database.pool.checked_out == 0
+    assert database.pool.snapshot().checked_out == 0
     async for _ in database.reader.stream(numbers, last=10_000).yield_per(2):
         break
-    await eventually(lambda: database.pool.checked_out == 0)
+    await eventually(lambda: database.pool.snapshot().checked_out == 0)
     await read_and_write(database)
-    assert database.pool.opened_total == 1
+    assert database.pool.snapshot().opened_total == 1
 
 
 async def test_rows_that_cannot_be_made_leave_nothing_of_a_copy(database: Database) -> None:
@@ -303,10 +303,10 @@ async def test_rows_that_cannot_be_made_leave_nothing_of_a_copy(database: Databa
     for following in (read, execute, copy_in):
         with pytest.raises(KeyError, match="the caller's own"):
             await database.writer.copy_in(Note, rows())
-        assert database.pool.checked_out == 0
+        assert database.pool.snapshot().checked_out == 0
         await following(database)
     assert await database.reader.scalar(count) == 1 + 2 * ROWS
-    assert database.pool.opened_total == 1
+    assert database.pool.snapshot().opened_total == 1
 
 
 @pytest.mark.parametrize("kind", [KeyError, OSError, TimeoutError])
@@ -325,6 +325,6 @@ async def test_the_callers_own_error_in_a_snapshot_leaves_the_connection_usable(
         await read(database)
         with pytest.raises(kind, match="the caller's own"):
             await fail(database)
-        assert database.pool.checked_out == 0
+        assert database.pool.snapshot().checked_out == 0
         await execute(database)
-    assert database.pool.opened_total == 1
+    assert database.pool.snapshot().opened_total == 1

@@ -8,7 +8,8 @@ from sqlalchemy import Integer, bindparam, func, literal, select, text
 from tests.eventually import eventually
 from tests.servers.postgres import PostgresServer
 
-from penstock import CommitOutcomeUnknown, Database, query
+from penstock import Database, query
+from penstock.errors import CommitOutcomeUnknown
 from penstock.express import lease
 
 SLEEPING = (
@@ -36,8 +37,8 @@ async def test_a_read_that_takes_too_long_is_cancelled_and_its_connection_kept(
     with pytest.raises(TimeoutError, match=r"command_timeout=0\.3 s"):
         await database.reader.scalar(slept, seconds=60)
 
-    await eventually(lambda: database.pool.checked_in == 1)
-    assert database.pool.opened_total == 1
+    await eventually(lambda: database.pool.snapshot().checked_in == 1)
+    assert database.pool.snapshot().opened_total == 1
     others = SLEEPING + " AND pid <> pg_backend_pid()"
     assert postgres.execute(others) == [(0,)]
 
@@ -60,7 +61,7 @@ async def test_only_what_takes_too_long_is_cancelled(database: Database) -> None
 
 async def test_a_cancellation_of_ones_own_stays_one(database: Database) -> None:
     task = asyncio.ensure_future(database.reader.scalar(slept, seconds=60))
-    await eventually(lambda: database.pool.checked_out == 1)
+    await eventually(lambda: database.pool.snapshot().checked_out == 1)
     task.cancel()
 
     with pytest.raises(asyncio.CancelledError):

@@ -12,7 +12,8 @@ from sqlalchemy.exc import DBAPIError
 from tests.eventually import eventually
 from tests.integration.pool.pools import pool_of
 
-from penstock import Database, NestedCheckout, PoolTimeout, query
+from penstock import Database, query
+from penstock.errors import NestedCheckout, PoolTimeout
 from penstock.pool.events import LeakReport, LeaseLeaked, PoolEvent
 from penstock.testing import rollback_after, simulate_exhausted
 
@@ -63,7 +64,7 @@ async def test_who_listens_to_the_pool_is_told_of_every_loan(database: Database,
     event.remove(database.engine.sync_engine, name, listen)
     await use_everything(database)
     assert len(told) == EACH_ONCE
-    assert database.pool.opened_total == 1
+    assert database.pool.snapshot().opened_total == 1
 
 
 async def test_a_listener_may_refuse_a_loan(database: Database) -> None:
@@ -75,7 +76,7 @@ async def test_a_listener_may_refuse_a_loan(database: Database) -> None:
         with pytest.raises(KeyError, match="the listener's own"):
             await work
     event.remove(database.engine.sync_engine, "checkout", refuse)
-    assert database.pool.checked_out == 0
+    assert database.pool.snapshot().checked_out == 0
     await use_everything(database)
 
 
@@ -88,7 +89,7 @@ async def test_errors_are_the_same_while_somebody_listens(database: Database) ->
     with pytest.raises(TimeoutError):
         await database.reader.with_timeout(0.1).all(echo, number=1, seconds=60)
     await use_everything(database)
-    assert database.pool.checked_out == 0
+    assert database.pool.snapshot().checked_out == 0
 
 
 async def test_an_exhausted_pool_refuses_each_kind_of_statement(database: Database) -> None:
@@ -193,7 +194,7 @@ async def test_a_nested_checkout_in_a_snapshot_is_refused_at_once(database_url: 
                 with pytest.raises(NestedCheckout) as refused:
                     await nested(database)
             assert str(refused.value).count("in nested") == 2
-            assert database.pool.checked_out == 0
+            assert database.pool.snapshot().checked_out == 0
 
 
 async def test_a_stream_that_nobody_refers_to_any_more_gives_its_connection_back(
@@ -205,7 +206,7 @@ async def test_a_stream_that_nobody_refers_to_any_more_gives_its_connection_back
 
     await forget()
     gc.collect()
-    await eventually(lambda: database.pool.checked_out == 0)
+    await eventually(lambda: database.pool.snapshot().checked_out == 0)
     await use_everything(database)
 
 
@@ -222,8 +223,8 @@ async def test_everybody_in_a_crowd_gets_the_own_answer(database_url: str) -> No
         async with asyncio.TaskGroup() as tasks:
             for number in range(200):
                 tasks.create_task(ask(database, number))
-        assert database.pool.opened_total <= 5
-        assert (database.pool.checked_out, database.pool.waiting) == (0, 0)
+        assert database.pool.snapshot().opened_total <= 5
+        assert (database.pool.snapshot().checked_out, database.pool.snapshot().waiting) == (0, 0)
 
 
 async def test_what_is_asked_at_once_of_one_snapshot_is_answered_in_turn(

@@ -142,12 +142,14 @@ async def test_nothing_is_lost_and_nobody_is_confined_by_anothers_read(
         async with asyncio.TaskGroup() as group:
             for _ in range(TASKS):
                 group.create_task(cancel_again_and_again())
-        await eventually(lambda: database.pool.checked_in == database.pool.opened_total)
+        await eventually(
+            lambda: database.pool.snapshot().checked_in == database.pool.snapshot().opened_total
+        )
         await eventually(lambda: count.idle_in_transaction == 0)
         most = count.most
 
     assert most <= POOL_SIZE + MAX_OVERFLOW
-    assert (database.pool.checked_out, database.pool.waiting) == (0, 0)
+    assert (database.pool.snapshot().checked_out, database.pool.snapshot().waiting) == (0, 0)
     found = {row.key for row in await database.reader.all(select(Written.key))}
     assert acknowledged <= found
     await asyncio.gather(*(work(database, random, acknowledged) for work in WORKS for _ in "12345"))

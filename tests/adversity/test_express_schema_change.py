@@ -86,7 +86,7 @@ async def test_reads_and_writes_are_right_after_the_change(
     await read_everything(database)
     for number in (3, 4):
         assert (await database.writer.one(add, note_id=number)).price == Decimal(1)
-    assert database.pool.opened_total == 2
+    assert database.pool.snapshot().opened_total == 2
 
 
 async def read_everything(database: Database) -> None:
@@ -262,4 +262,4 @@ async def test_inside_a_snapshot_it_may_fail_and_the_next_one_is_right(
     async with database.reader.snapshot() as snapshot:
         assert (await snapshot.one(everything_of, note_id=1)).more == more == 5
         assert (await snapshot.one(note_of, note_id=1)).line == "first"
-    assert database.pool.checked_out == 0
+    assert database.pool.snapshot().checked_out == 0

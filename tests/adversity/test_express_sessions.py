@@ -49,14 +49,14 @@ def sqlstate(error: pytest.ExceptionInfo[DBAPIError]) -> str:
 
 
 async def the_engine_is_unaffected(database: Database) -> None:
-    assert database.pool.checked_out == 0
+    assert database.pool.snapshot().checked_out == 0
     async with database.engine.connect() as connection:
         assert await connection.scalar(text("SHOW default_transaction_read_only")) == "off"
         await connection.execute(INSERT)
         assert await connection.scalar(text("SELECT count(*) FROM notes")) == 2
         await connection.rollback()
     assert await lines(database) == ["first"]
-    assert database.pool.opened_total == 1
+    assert database.pool.snapshot().opened_total == 1
 
 
 async def test_several_statements_of_one_session(database: Database) -> None:
@@ -135,7 +135,7 @@ async def test_writer_and_reader_of_one_unit_share_the_connection(
     await unit.commit()
     await unit.end("the test is over")
     assert await lines(database) == ["first", "second"]
-    assert database.pool.opened_total == 1
+    assert database.pool.snapshot().opened_total == 1
 
 
 async def test_a_unit_that_is_rolled_back_leaves_nothing_of_either(database: Database) -> None:
@@ -175,4 +175,4 @@ async def test_sessions_and_the_express_lane_in_turn(database: Database) -> None
         async with database.engine.connect() as connection:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
             await connection.execute(text("SELECT 1"))
-    assert database.pool.opened_total == 1
+    assert database.pool.snapshot().opened_total == 1

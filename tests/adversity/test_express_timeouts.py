@@ -13,7 +13,8 @@ from tests.eventually import eventually
 from tests.servers.postgres import PostgresServer
 from tests.servers.proxy import Proxy, proxy_before
 
-from penstock import CommitOutcomeUnknown, Database, DeadlineExceeded, PoolTimeout, query
+from penstock import Database, query
+from penstock.errors import CommitOutcomeUnknown, DeadlineExceeded, PoolTimeout
 
 BACKEND = text("SELECT pg_backend_pid()")
 sleep = query(text("SELECT CAST('slept' AS text) FROM pg_sleep(60)"))
@@ -86,10 +87,10 @@ async def test_a_statement_that_takes_too_long_ends_on_the_server_as_well(
     for _ in range(2):
         with pytest.raises((TimeoutError, CommitOutcomeUnknown)):
             await operation(database)
-        assert database.pool.checked_out == 0
+        assert database.pool.snapshot().checked_out == 0
         await eventually(lambda: at_work(postgres, database) == 0)
         await usable(database)
-    assert database.pool.opened_total == 1
+    assert database.pool.snapshot().opened_total == 1
 
 
 @pytest.mark.parametrize("operation", [write, write_and_return, write_many])
@@ -134,7 +135,7 @@ async def test_the_wait_for_a_connection_is_part_of_the_time(
         async with asyncio.timeout(10):  # pool_timeout is 30 s
             with pytest.raises(TimeoutError):
                 await asyncio.create_task(_of(operation(database)))
-        assert database.pool.waiting == 0
+        assert database.pool.snapshot().waiting == 0
     await usable(database)
 
 
@@ -173,10 +174,10 @@ async def test_the_drivers_limit_holds_without_a_timeout_of_the_callers(
         await impatient.reader.scalar(sleep)
     with pytest.raises(CommitOutcomeUnknown):
         await impatient.writer.execute(slow_add)
-    assert impatient.pool.checked_out == 0
+    assert impatient.pool.snapshot().checked_out == 0
     await eventually(lambda: at_work(postgres, impatient) == 0)
     await usable(impatient)
-    assert impatient.pool.opened_total == 1
+    assert impatient.pool.snapshot().opened_total == 1
 
 
 @contextmanager
@@ -217,7 +218,7 @@ async def test_a_frozen_server_is_waited_for_no_longer_than_the_drivers_limit(
         async with asyncio.timeout(30):
             with pytest.raises(error):
                 await operation(impatient)
-            assert impatient.pool.checked_out == 0
+            assert impatient.pool.snapshot().checked_out == 0
             assert await impatient.reader.scalar(BACKEND) != backend
     await impatient.writer.execute(text("INSERT INTO notes VALUES ('used')"))
 
@@ -244,7 +245,7 @@ async def silenced(database: Database, proxy: Proxy) -> None:
             with pytest.raises((TimeoutError, CommitOutcomeUnknown)):
                 async with asyncio.timeout(0.2):
                     await operation(database)
-            assert database.pool.checked_out == 0
+            assert database.pool.snapshot().checked_out == 0
             await usable(database)  # over a new connection
         proxy.heal()
 
@@ -271,6 +272,6 @@ async def test_who_gives_up_a_read_waits_for_no_rollback(
 
         await asyncio.wait({reading}, timeout=10)  # command_timeout is 60 s
         assert reading.cancelled()
-        assert database.pool.checked_out == 0
+        assert database.pool.snapshot().checked_out == 0
         assert await database.reader.scalar(BACKEND)  # over a new connection
         proxy.heal()

@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import text
 from tests.servers.postgres import PostgresServer
 
-from penstock import CommitOutcomeUnknown, Database
+from penstock import Database
+from penstock.errors import CommitOutcomeUnknown
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ async def test_a_commit_that_is_never_answered_has_an_unknown_outcome(database: 
                 await unit.commit()
             await unit.end("the test is over")
 
-    assert database.pool.checked_out == 0
+    assert database.pool.snapshot().checked_out == 0
     await database.ping(timeout=30)
 
 
@@ -55,7 +56,7 @@ async def test_a_rollback_that_is_never_answered_gives_its_slot_back(database: D
         async with asyncio.timeout(60):
             await unit.end("the test is over")
 
-    assert database.pool.checked_out == 0
+    assert database.pool.snapshot().checked_out == 0
     await database.ping(timeout=30)
 
 
@@ -73,5 +74,5 @@ async def test_a_rollback_that_is_never_answered_does_not_hide_the_callers_error
         with pytest.raises(KeyError, match="the caller's own"):
             await fail_on_a_frozen_server()
 
-    assert database.pool.checked_out == 0
+    assert database.pool.snapshot().checked_out == 0
     await database.ping(timeout=30)

@@ -8,7 +8,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from tests.servers.postgres import PostgresServer
 
-from penstock import CommitOutcomeUnknown, Database
+from penstock import Database
+from penstock.errors import CommitOutcomeUnknown
 
 PID = text("SELECT pg_backend_pid()")
 TURNS = range(5)
@@ -100,7 +101,7 @@ async def test_the_connection_goes_back_and_the_next_one_is_another(
     except DBAPIError as error:
         assert error.connection_invalidated  # noqa: PT017 - what only leaves does not fail
 
-    assert database.pool.checked_out == 0
+    assert database.pool.snapshot().checked_out == 0
     async with database.read() as session:
         assert await session.scalar(PID)
 
@@ -110,4 +111,4 @@ async def test_a_read_of_the_lane_is_repeated(database: Database, kill: Kill) ->
     await kill(pid)
 
     assert await database.reader.scalar(PID) != pid
-    assert database.pool.checked_out == 0
+    assert database.pool.snapshot().checked_out == 0

@@ -188,7 +188,7 @@ async def test_nothing_is_committed_by_itself_after_a_begin_that_was_refused(
         assert written(postgres, database) == set()
         proxy.heal()
         await is_as_new(database)
-        assert database.pool.opened_total == 1
+        assert database.pool.snapshot().opened_total == 1
 
 
 @pytest.mark.parametrize("first", FIRST)
@@ -391,7 +391,7 @@ async def test_what_is_cut_off_at_any_byte_is_there_or_not_as_was_said(
             await work(database, Random(after), judge)
             proxy.heal()
             await is_as_new_soon(database)
-        assert database.pool.checked_out == 0
+        assert database.pool.snapshot().checked_out == 0
         judge.holds(written(postgres, database))
 
 
@@ -414,7 +414,7 @@ async def test_a_rollback_that_is_not_waited_for_takes_nobodys_timeout(database_
                 await session.execute(text("SELECT 1"))
             async with database.engine.connect() as connection:
                 await connection.execute(text("SELECT pg_sleep(0.9)"))
-        assert database.pool.opened_total == 1
+        assert database.pool.snapshot().opened_total == 1
 
 
 NAP = text("SELECT pg_sleep(100)")
@@ -461,7 +461,7 @@ async def test_a_statement_after_it_can_be_cancelled(
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(by_connection(database), 0.1)
         await is_as_new(database)
-    assert database.pool.opened_total == 1
+    assert database.pool.snapshot().opened_total == 1
 
 
 async def test_a_rollback_that_the_server_refuses_closes_the_connection(database_url: str) -> None:
@@ -472,7 +472,7 @@ async def test_a_rollback_that_the_server_refuses_closes_the_connection(database
         await eventually(lambda: is_cut_off(database))
         proxy.heal()
         await is_as_new(database)
-        assert database.pool.opened_total == 2
+        assert database.pool.snapshot().opened_total == 2
 
 
 @pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
@@ -548,4 +548,4 @@ async def test_the_driver_knows_of_no_transaction_after_a_rollback_that_was_not_
         async with database.read() as session:
             await session.execute(text("SELECT 1"))
         await is_as_new(database)
-    assert database.pool.opened_total == 1
+    assert database.pool.snapshot().opened_total == 1

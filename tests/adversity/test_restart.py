@@ -11,7 +11,8 @@ from sqlalchemy.exc import DBAPIError
 from tests.servers.parts import require_part
 from tests.servers.postgres import RestartablePostgres, postgres_programs, restartable_postgres
 
-from penstock import ConnectFailed, Database
+from penstock import Database
+from penstock.errors import ConnectFailed
 
 DOWN_FOR = 2.0
 """Seconds."""
@@ -107,7 +108,7 @@ async def test_where_it_stays_away_the_deadline_ends_with_the_reason(
         try:
             with pytest.raises(ConnectFailed, match=r"refused|Connect call failed"):
                 await database.reader.scalar(STATEMENT)
-            assert database.pool.waiting == 0
+            assert database.pool.snapshot().waiting == 0
         finally:
             restartable.start()
             await asyncio.to_thread(restartable.process.wait_until, restartable.server.answers)

@@ -30,7 +30,8 @@ from tests.adversity.tenants import (
 from tests.eventually import eventually
 from tests.servers.postgres import PostgresServer
 
-from penstock import CommitOutcomeUnknown, Database, PoolSnapshot, SessionContext
+from penstock import Database, PoolSnapshot, SessionContext
+from penstock.errors import CommitOutcomeUnknown
 
 LEASES = int(os.environ.get("LEASES", "2000"))
 """Two thousand take some ten seconds on each driver; ``LEASES=100000`` has fifty times as many."""
@@ -173,7 +174,7 @@ async def test_no_row_of_another_tenant_is_seen_and_none_is_missed(
             for _ in range(TASKS):
                 group.create_task(crowd.work())
             group.create_task(crowd.disturb(postgres))
-        await eventually(lambda: are_all_idle(database.pool))
+        await eventually(lambda: are_all_idle(database.pool.snapshot()))
         await eventually(lambda: count.idle_in_transaction == 0)
         most = count.most
 
@@ -183,7 +184,7 @@ async def test_no_row_of_another_tenant_is_seen_and_none_is_missed(
     assert crowd.ended["cancelled"] > LEASES / 50
     assert crowd.ended["killed"] > 0
     assert most <= POOL_SIZE + 1  # a backend of those that were killed may still be ending
-    assert database.pool.checked_out == 0
+    assert database.pool.snapshot().checked_out == 0
     for number in range(TENANTS):
         it = Tenant(database, crowd.random, roles)
         it.name = f"tenant-{number}"

@@ -9,7 +9,7 @@ from mypy import api
 PRELUDE = """
 from sqlalchemy import delete, insert, select, text, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from penstock import ReadOnlySession
+from penstock.database import ReadOnlySession
 from penstock.fastapi import ReadSession, WriteSession
 
 class Model(DeclarativeBase): ...

@@ -8,8 +8,9 @@ from uuid import UUID
 
 import pytest
 
-from penstock import ContextError, ContextRequired, SessionContext
+from penstock import SessionContext
 from penstock.context import NO_CONTEXT, ContextSource, request_context
+from penstock.errors import ContextError, ContextRequired
 
 
 class Colour(str, enum.Enum):  # noqa: UP042 - whose str() is its name

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from penstock.base_error import PenstockError
 from penstock.cli.extras import needs_extra
-from penstock.errors import PenstockError
 
 __all__ = ["demo"]
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from penstock.errors import PenstockError
+from penstock.base_error import PenstockError
 
 __all__ = ["MissingExtraError", "needs_extra"]
 

@@ -2,8 +2,8 @@
 
 import sys
 
+from penstock.base_error import PenstockError
 from penstock.cli.extras import needs_extra
-from penstock.errors import PenstockError
 
 __all__ = ["main"]
 

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
+from penstock.base_error import PenstockError, SettingsError
 from penstock.context import ContextSource, SessionContext, SettingValue, context_of
 from penstock.database.commit import note_failures
 from penstock.database.lifecycle import (
@@ -37,9 +38,9 @@ from penstock.engine import (
     pool_snapshot,
     watch_statements,
 )
-from penstock.errors import SettingsError
 from penstock.express import DriverLane, Lane, Reader, SqlalchemyLane, Writer
-from penstock.pool import PenstockPool, PoolSnapshot, PoolTimeout
+from penstock.findings import Finding
+from penstock.pool import PenstockPool, PoolTimeout
 from penstock.settings import (
     DatabaseSettings,
     IsolationLevel,
@@ -47,6 +48,7 @@ from penstock.settings import (
     settings_from_environment,
 )
 from penstock.telemetry import StatementWatch, Telemetry
+from penstock.telemetry.rules import find
 
 __all__ = ["Database"]
 
@@ -177,20 +179,28 @@ class Database:
         return self._engine
 
     @property
-    def pool(self) -> PoolSnapshot:
-        """The pool's numbers at this moment."""
-        return pool_snapshot(self._engine)
+    def pool(self) -> PenstockPool:
+        """The connection pool: ``pool.snapshot()`` has its numbers, ``pool.resize()`` changes it.
 
-    def is_busier_than(self, share: float) -> bool:
-        """Return whether more than a share of the pool's limit is checked out.
-
-        Args:
-            share: From 0.0 to 1.0.
+        Raises:
+            PenstockError: There is none, in ``serverless``.
         """
         pool = self._engine.sync_engine.pool
-        if isinstance(pool, PenstockPool) and pool.not_idle <= share * pool.ledger.limit:
-            return False  # without counting, as for nearly every request
-        return self.pool.utilisation > share
+        if not isinstance(pool, PenstockPool):
+            raise PenstockError(
+                f"environment={self.settings.environment.value!r} keeps no pool: it opens a "
+                "connection for each checkout"
+            )
+        return pool
+
+    def diagnose(self) -> list[Finding]:
+        """Return what is wrong with the database's connections, the most severe first.
+
+        Returns:
+            What each rule finds in the telemetry of all workers of this machine; empty where all
+            is well, or telemetry is off. ``docs/findings.md`` explains each.
+        """
+        return find(self.telemetry.read())
 
     async def open(self) -> None:
         """Connect, hold the fleet's wants against the server's limit, and fill ``min_idle``.
@@ -240,9 +250,9 @@ class Database:
         self._warn_of_unnamed_environment()
         try:
             if self.settings.telemetry:
-                self.telemetry.start(self._own_pool)
+                self.telemetry.start(lambda: self.pool)
             await self._connect()
-            await self._own_pool().prefill()
+            await self.pool.prefill()
         except BaseException:
             self.telemetry.stop()
             if not found:  # else they are in use by sessions of before
@@ -275,9 +285,9 @@ class Database:
         Raises:
             PoolInAnotherLoop: It belongs to another that has not.
         """
-        if self._own_pool().has_outlived_its_loop():
+        if self.pool.has_outlived_its_loop():
             await finish(self._engine.dispose())
-        pool = self._own_pool()
+        pool = self.pool
         pool.bind_to_loop()
         return pool
 
@@ -303,7 +313,7 @@ class Database:
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            pool = self.pool
+            pool = pool_snapshot(self._engine)
             message = f"no answer within {timeout:g} s; {pool}"
             if not has_connection and pool.checked_out >= pool.limit:
                 raise PoolTimeout(message, snapshot=pool) from error
@@ -352,11 +362,6 @@ class Database:
         with self.sessions_from(self._units.nested_in(connection)):
             yield
 
-    def _own_pool(self) -> PenstockPool:
-        pool = self._engine.pool
-        assert isinstance(pool, PenstockPool)  # noqa: S101 - as its callers have looked
-        return pool
-
     def _own_lane(self) -> Lane:
         # By what is compiled once, options of the engine would be passed over.
         is_plain = not self._engine_options.execution_options
@@ -379,11 +384,8 @@ class Database:
 
     async def _server_numbers(self) -> ServerNumbers | None:
         # A pooler's clients are not the server's.
-        return (
-            await server_numbers(self._engine)
-            if self._read_only_connections.is_possible()
-            else None
-        )
+        is_direct = self._read_only_connections.is_possible()
+        return await server_numbers(self._engine) if is_direct else None
 
     def _watch_statements(self) -> None:
         if not self.settings.telemetry and self.settings.slow_query is None:

@@ -14,7 +14,7 @@ import asyncpg
 from sqlalchemy import bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from penstock.errors import PenstockError
+from penstock.base_error import PenstockError
 from penstock.planner import ConnectionBudget, ServerLimits
 from penstock.pool import PenstockPool, PoolInAnotherLoop
 from penstock.settings import BudgetPolicy, DatabaseSettings

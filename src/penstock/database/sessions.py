@@ -8,13 +8,13 @@ from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
+from penstock.base_error import PenstockError
 from penstock.context import ContextSource
 from penstock.database.commit import WritingSyncSession, WritingTransaction, commit
 from penstock.database.read_session import ReadOnlySyncSession
 from penstock.database.session import SessionSource, UnitSession, operation
 from penstock.database.turns import ReadOnlyError, Turns
 from penstock.drivers.driver import BeginOptions
-from penstock.errors import PenstockError
 from penstock.pool import PenstockPool
 
 __all__ = ["ReadingSession", "SessionKinds", "WritingSession"]

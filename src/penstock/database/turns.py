@@ -7,7 +7,7 @@ from typing import Self
 
 from sqlalchemy.exc import InvalidRequestError
 
-from penstock.errors import PenstockError
+from penstock.base_error import PenstockError
 
 __all__ = [
     "NestedTurn",

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
-from penstock.errors import PenstockError
+from penstock.base_error import PenstockError
 
 __all__ = ["Child", "ChildFailed", "until_input_closes"]
 

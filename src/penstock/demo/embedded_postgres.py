@@ -14,9 +14,9 @@ from urllib.parse import quote
 
 import asyncpg
 
+from penstock.base_error import PenstockError
 from penstock.demo.child import Child, ChildFailed, until_input_closes
 from penstock.demo.storage import Storage, without_database_variables
-from penstock.errors import PenstockError
 from penstock.settings import DatabaseSettings
 
 __all__ = [

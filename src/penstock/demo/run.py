@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from sqlalchemy import insert
 
+from penstock.base_error import PenstockError
 from penstock.database import Database
 from penstock.demo.embedded_postgres import EmbeddedPostgres, PostgresUnavailable
 from penstock.demo.report import DemoFigures, report, watch_pool
@@ -30,7 +31,6 @@ from penstock.demo.storage import OwnSchema, Storage, sqlite_file
 from penstock.demo.users import upgrade
 from penstock.demo.users.model import User
 from penstock.demo.users.passwords import Passwords
-from penstock.errors import PenstockError
 from penstock.load import Request, RequestKind, Scenario, run_closed_loop
 
 __all__ = ["Demo", "DemoOptions", "Interruption", "open_storage", "seed", "traffic"]

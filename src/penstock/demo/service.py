@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from penstock.base_error import SettingsError
 from penstock.demo.child import Child
-from penstock.errors import SettingsError
 
 __all__ = ["UsersService", "listen"]
 

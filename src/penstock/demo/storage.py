@@ -10,8 +10,8 @@ from pathlib import Path
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
+from penstock.base_error import PenstockError, SettingsError
 from penstock.database import Database
-from penstock.errors import PenstockError, SettingsError
 from penstock.pool import ConnectFailed
 from penstock.settings import DatabaseSettings, Environment, settings_from_environment
 

@@ -10,11 +10,11 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from penstock.base_error import SettingsError
 from penstock.drivers.capabilities import driver_of
 from penstock.engine.connector import connect_arguments, is_one_connection, prepare_sqlite
 from penstock.engine.listeners import note_statements
 from penstock.engine.timeouts import explain_timeouts
-from penstock.errors import SettingsError
 from penstock.pool import PenstockPool
 from penstock.pool.errors import clear_traceback
 from penstock.settings import DatabaseSettings

@@ -11,8 +11,8 @@ from typing import Any
 
 from sqlalchemy import make_url
 
+from penstock.base_error import SettingsError
 from penstock.drivers.driver import transport_of
-from penstock.errors import SettingsError
 from penstock.settings import DatabaseSettings, Proxy, TlsMode
 
 __all__ = [

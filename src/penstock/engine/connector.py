@@ -10,6 +10,7 @@ from sqlalchemy import URL, Connection, Engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from penstock.base_error import SettingsError
 from penstock.engine.connect_arguments import (
     asyncpg_arguments,
     equip_aiomysql,
@@ -20,7 +21,6 @@ from penstock.engine.connect_arguments import (
     psycopg_arguments,
     without_client_check,
 )
-from penstock.errors import SettingsError
 from penstock.pool.errors import ConnectFailed, FailureReason, clear_traceback, reason_of
 from penstock.settings import DatabaseSettings, Driver
 

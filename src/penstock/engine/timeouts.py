@@ -7,10 +7,10 @@ from typing import Any
 from sqlalchemy import Engine, ExceptionContext, event
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError, StatementError
 
+from penstock.base_error import PenstockError
 from penstock.deadlines import StatementLimit
 from penstock.drivers.driver import CONTEXT_REFUSED
 from penstock.drivers.sql_text import without_literals
-from penstock.errors import PenstockError
 from penstock.pool.errors import chain_of
 from penstock.settings import DatabaseSettings
 

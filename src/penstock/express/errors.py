@@ -2,8 +2,8 @@
 
 from sqlalchemy.exc import InvalidRequestError, SQLAlchemyError
 
+from penstock.base_error import PenstockError
 from penstock.deadlines import DeadlineExceeded
-from penstock.errors import PenstockError
 
 __all__ = [
     "UNKNOWN",

@@ -20,9 +20,9 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from penstock import express
+from penstock.base_error import PenstockError
 from penstock.database import Database, ReadOnlyAsyncSession, UnitOfWork
 from penstock.deadlines import Deadline, Limits
-from penstock.errors import PenstockError
 from penstock.fastapi.request_sessions import HAS_EXIT_STACK, request_sessions_of
 
 __all__ = [

@@ -14,8 +14,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount
 from starlette.types import ASGIApp
 
+from penstock.base_error import PenstockError
 from penstock.database import Database
-from penstock.errors import PenstockError
 from penstock.fastapi.access import Access, is_open
 from penstock.fastapi.dependencies import RequestLimits, access_of
 from penstock.fastapi.errors import (

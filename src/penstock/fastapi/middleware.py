@@ -8,7 +8,8 @@ from urllib.parse import quote
 from starlette.types import Message, Scope
 
 from penstock.database import Database
-from penstock.pool import PoolSnapshot
+from penstock.engine import pool_snapshot
+from penstock.pool import PenstockPool, PoolSnapshot
 
 __all__ = ["WARNING_PAUSE", "PoolLog", "ProcessTime"]
 
@@ -68,13 +69,19 @@ class PoolLog:
             message: The response's start.
             arrived: When the request did, by ``time.perf_counter``.
         """
-        if not self._database.is_busier_than(self._threshold):
+        if not self._is_busy():
             self._warned = False
         elif not self._warned and arrived >= self._not_before:
             self._warned, self._not_before = True, arrived + WARNING_PAUSE
-            self._warn(self._database.pool)
+            self._warn(pool_snapshot(self._database.engine))
         if self._lines and _logger.isEnabledFor(logging.INFO):
-            self._describe(scope, message["status"], self._database.pool)
+            self._describe(scope, message["status"], pool_snapshot(self._database.engine))
+
+    def _is_busy(self) -> bool:
+        pool = self._database.engine.sync_engine.pool
+        if isinstance(pool, PenstockPool) and pool.not_idle <= self._threshold * pool.ledger.limit:
+            return False  # without counting, as for nearly every request
+        return pool_snapshot(self._database.engine).utilisation > self._threshold
 
     def _warn(self, pool: PoolSnapshot) -> None:
         _logger.warning(

@@ -11,10 +11,10 @@ from typing import Any
 
 from fastapi.dependencies import utils
 
+from penstock.base_error import PenstockError
 from penstock.database import Database, SessionClosed, UnitLane, UnitOfWork
 from penstock.database.unit import Held
 from penstock.deadlines import Limits, current_limits
-from penstock.errors import PenstockError
 from penstock.express import Reader, Writer
 from penstock.pool import task_of
 

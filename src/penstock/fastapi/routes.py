@@ -11,8 +11,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
+from penstock.base_error import PenstockError
 from penstock.database import Database
-from penstock.errors import PenstockError
+from penstock.engine import pool_snapshot
 from penstock.fastapi.access import Access
 from penstock.pool import PoolTimeout
 from penstock.pool.queue import RejectReason
@@ -158,7 +159,7 @@ def add_pool_routes(app: FastAPI, databases: Mapping[str, Database], access: Acc
 
 
 def _stats(database: Database) -> dict[str, bool | int | float]:
-    pool = database.pool
+    pool = pool_snapshot(database.engine)
     numbers = asdict(pool)
     del numbers["last_open_error"]  # it names addresses: that is for the log
     return {**numbers, "utilisation": round(pool.utilisation, 4)}

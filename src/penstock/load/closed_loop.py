@@ -10,7 +10,7 @@ from typing import Self
 
 import aiohttp
 
-from penstock.errors import SettingsError
+from penstock.base_error import SettingsError
 from penstock.load.result import LoadResult, Outcome, Recording
 
 __all__ = ["Client", "Request", "RequestKind", "Scenario", "run_closed_loop"]

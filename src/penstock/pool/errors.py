@@ -10,7 +10,7 @@ from enum import StrEnum
 from sqlalchemy.exc import InvalidRequestError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeoutError
 
-from penstock.errors import PenstockError
+from penstock.base_error import PenstockError
 from penstock.pool.queue import RejectReason
 from penstock.pool.snapshot import PoolSnapshot, text_of
 

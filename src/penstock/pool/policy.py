@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
-from penstock.errors import SettingsError
+from penstock.base_error import SettingsError
 from penstock.pool.housekeeper import HousekeeperPolicy
 from penstock.pool.queue import AdmissionPolicy
 from penstock.settings import NestedCheckoutPolicy

@@ -10,7 +10,7 @@ from dotenv.parser import parse_stream
 from pydantic import Field, SecretStr, create_model
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from penstock.errors import SettingsError
+from penstock.base_error import SettingsError
 from penstock.settings.model import DatabaseSettings
 from penstock.settings.profiles import Environment
 from penstock.settings.validation import nearest

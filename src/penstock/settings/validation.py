@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from penstock.errors import SettingsError
+from penstock.base_error import SettingsError
 
 __all__ = [
     "EXAMPLE_URL",

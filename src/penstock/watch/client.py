@@ -13,7 +13,7 @@ from typing import Self
 
 import httpx
 
-from penstock.errors import PenstockError
+from penstock.base_error import PenstockError
 from penstock.watch.document import Document, DocumentError, plain
 
 __all__ = ["PAUSES", "Client", "Lost", "WatchError", "headers_from", "service_url"]

@@ -43,7 +43,7 @@ async def test_a_connection_that_keeps_its_state_is_closed_at_the_end(
             first = await connection.scalar(PID)
             await connection.execute(text("LISTEN news"))
             await connection.commit()
-            assert database.pool.checked_out == 1
+            assert database.pool.snapshot().checked_out == 1
         async with database.connection() as connection:
             assert await connection.scalar(PID) != first
 

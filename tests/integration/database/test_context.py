@@ -12,8 +12,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from tests.servers.postgres import PostgresServer
 
-from penstock import ContextError, ContextRequired, Database, query
+from penstock import Database, query
 from penstock.drivers.driver import BeginOptions
+from penstock.errors import ContextError, ContextRequired
 from penstock.testing import rollback_after
 
 CURRENT = "coalesce(current_setting('app.tenant', true), '')"
@@ -441,7 +442,7 @@ async def test_a_refused_context_fails_the_statement_and_nothing_runs(
         while error is not None:
             assert "QZhunter" not in str(error) + repr(error)
             error = error.__cause__ or error.__context__
-        assert lone.pool.checked_out == 0
+        assert lone.pool.snapshot().checked_out == 0
     assert await lone.reader.all(select(Note)) == []
     assert "QZhunter" not in caplog.text
 
@@ -701,4 +702,4 @@ async def test_each_tenant_of_a_schema_of_its_own_has_its_own_tables_and_types(
             async with database.read(settings=settings) as reading:
                 moods = (await reading.scalars(select(Mood.mood).order_by(Mood.id))).all()
             assert moods == ["glad", *["sad"] * (turn // 2 + 1)]
-        assert database.pool.opened_total == 1
+        assert database.pool.snapshot().opened_total == 1

@@ -24,7 +24,8 @@ from tests.integration.database.opened import (
 )
 from tests.servers.postgres import PostgresServer
 
-from penstock import BudgetExceeded, ConnectFailed, Database, PoolInAnotherLoop
+from penstock import Database
+from penstock.errors import BudgetExceeded, ConnectFailed, PoolInAnotherLoop
 from penstock.fastapi import install
 
 Job = Callable[[Database], Coroutine[Any, Any, object]]

@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy import Column, Integer, MetaData, String, Table, func, insert, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidRequestError
 
-from penstock import BudgetExceeded, ConnectFailed, Database, SessionClosed, SettingsError
+from penstock import Database
+from penstock.errors import BudgetExceeded, ConnectFailed, SessionClosed, SettingsError
 
 items = Table(
     "items",
@@ -63,7 +64,7 @@ async def test_a_write_is_kept_and_a_failed_one_is_not(database: Database) -> No
         await write_and_fail(database)
 
     assert await count(database) == 1
-    assert database.pool.checked_out == 0
+    assert database.pool.snapshot().checked_out == 0
 
 
 async def test_a_constraint_is_an_integrity_error(database: Database) -> None:
@@ -88,7 +89,7 @@ async def test_a_connection_that_read_writes_again(database: Database) -> None:
     assert await count(database) == 0
     async with database.write() as session:
         await session.execute(insert(items).values(name="kept"))
-        before = database.pool
+        before = database.pool.snapshot()
 
     assert before.checked_out <= 1
     assert await count(database) == 1
@@ -125,7 +126,7 @@ async def test_closing_closes_every_connection_and_opening_again_works(
     database: Database,
 ) -> None:
     await database.close()
-    assert database.pool.checked_in == 0
+    assert database.pool.snapshot().checked_in == 0
 
     await database.open()
     assert await count(database) == 0
@@ -159,8 +160,8 @@ async def test_serverless_has_no_budget_to_keep(database_url: str) -> None:
     )
 
     async with database:
-        assert database.pool.limit == 0
-        assert database.pool.utilisation == 0.0
+        assert database.pool.snapshot().limit == 0
+        assert database.pool.snapshot().utilisation == 0.0
 
 
 async def test_a_close_that_is_cancelled_still_leaves_a_database_that_opens(

@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 from sqlmodel.ext.asyncio.session import AsyncSession as ModelSession
 from tests.eventually import eventually
 
-from penstock import Database, PenstockError, ReadOnlyError, SessionClosed
+from penstock import Database, PenstockError
+from penstock.errors import ReadOnlyError, SessionClosed
 from penstock.testing import rollback_after
 
 
@@ -90,7 +91,7 @@ async def test_exec_shares_the_one_connection_of_a_request(database: Database) -
         await unit.end("the test was over")
     with pytest.raises(SessionClosed):
         await writer.exec(sqlmodel.select(Hero))
-    await eventually(lambda: database.pool.checked_out == 0)
+    await eventually(lambda: database.pool.snapshot().checked_out == 0)
 
 
 async def test_sessions_are_sqlmodels_where_that_is_asked_for(database_url: str) -> None:
@@ -156,7 +157,7 @@ async def test_a_session_that_was_closed_within_its_unit_says_what_to_do(
                 await getattr(session, way)()
             with pytest.raises(SessionClosed, match=r"closed within its unit.*Leave that out"):
                 await session.scalar(text("SELECT 2"))
-        assert database.pool.checked_out == 0
+        assert database.pool.snapshot().checked_out == 0
 
 
 async def test_what_was_committed_by_hand_before_is_saved(database_url: str) -> None:

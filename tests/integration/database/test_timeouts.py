@@ -17,18 +17,16 @@ from tests.eventually import eventually
 from tests.integration.engine.engines import with_driver
 from tests.servers.postgres import PostgresServer
 
-from penstock import (
+from penstock import Database, PenstockError, deadlines
+from penstock.deadlines import Deadline, Limits, current_limits
+from penstock.errors import (
     CommitOutcomeUnknown,
-    Database,
     DeadlineExceeded,
     LockTimeout,
-    PenstockError,
     PoolTimeout,
     StatementTimeout,
     TransactionTimeout,
-    deadlines,
 )
-from penstock.deadlines import Deadline, Limits, current_limits
 
 DRIVERS = ("asyncpg", "psycopg")
 LOCK = 4711
@@ -336,10 +334,10 @@ async def test_the_error_names_the_limit_and_the_connection_is_as_it_was(
                     assert not isinstance(error, PenstockError)
                     found[operation.__name__] = (DBAPIError, isinstance(error, DBAPIError))
                 await eventually(lambda: waiting_for_lock(postgres) == 0)
-                assert database.pool.checked_out == 0
+                assert database.pool.snapshot().checked_out == 0
             assert await statement_timeout_of_next_lease(database) == before
         written = await database.reader.scalar(text(WRITTEN))
-        assert database.pool.checked_out == 0
+        assert database.pool.snapshot().checked_out == 0
     del error
     gc.collect()  # of psycopg's cursors, while it may complain
     assert found == wanted
@@ -375,5 +373,5 @@ async def test_the_wait_for_a_connection_is_bounded_by_the_same_limits(
         for operation in operations:
             error = await asyncio.create_task(outcome(database, operation, applied))
             found[operation.__name__] = type(error) is kind and message in str(error)
-        assert database.pool.waiting == 0
+        assert database.pool.snapshot().waiting == 0
     assert found == {operation.__name__: True for operation in operations}

@@ -5,8 +5,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, inspect, select
 
-from penstock import ConnectFailed, Database
+from penstock import Database
 from penstock.demo.users import Base, User, upgrade
+from penstock.errors import ConnectFailed
 
 
 @pytest.fixture(params=["postgresql", "sqlite"])

@@ -7,9 +7,10 @@ from sqlalchemy import func, insert, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from penstock import ContextError, Database
+from penstock import Database
 from penstock.drivers import capabilities
 from penstock.drivers.requirements import Part
+from penstock.errors import ContextError
 from penstock.express import SqlalchemyLane
 
 GONE = (Part("asyncpg", "Connection", "gone"),)

@@ -198,4 +198,4 @@ async def test_the_next_lease_finds_nothing(
     assert not found
     # A reader refuses nearly all of them.
     assert done or way in (by_a_reader, by_a_snapshot, by_a_reading_session)
-    assert database.pool.checked_out == 0
+    assert database.pool.snapshot().checked_out == 0

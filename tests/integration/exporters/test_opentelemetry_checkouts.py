@@ -10,7 +10,8 @@ from tests.eventually import eventually
 from tests.integration.exporters.otel_recording import Recording, recorded
 from tests.integration.fastapi.notes import Note
 
-from penstock import Database, PoolTimeout, query
+from penstock import Database, query
+from penstock.errors import PoolTimeout
 
 ALL = query(select(Note).order_by(Note.id))
 
@@ -32,7 +33,7 @@ async def test_a_checkout_that_waits_has_a_span_and_one_that_does_not_has_none(
     with recording.tracer.start_as_current_span("request") as request:
         connection = await database.engine.connect()
         reading = asyncio.create_task(database.reader.all(ALL))
-        await eventually(lambda: database.pool.waiting == 1)
+        await eventually(lambda: database.pool.snapshot().waiting == 1)
         await connection.close()
         await reading
 

@@ -8,7 +8,8 @@ from sqlalchemy import make_url, text
 from tests.eventually import eventually
 from tests.integration.exporters.otel_recording import Recording, recorded
 
-from penstock import Database, PoolTimeout, query
+from penstock import Database, query
+from penstock.errors import PoolTimeout
 from penstock.exporters.opentelemetry import instrument
 
 ONE = query(text("SELECT 1 AS one"))
@@ -54,7 +55,7 @@ async def test_the_pool_is_told_as_it_is(both: tuple[Database, Recording]) -> No
 
     async with database.engine.connect():
         assert recording.value("count", state="used") == 1
-        assert recording.value("count", state="idle") == database.pool.checked_in
+        assert recording.value("count", state="idle") == database.pool.snapshot().checked_in
     assert recording.value("count", state="used") == 0
     assert recording.value("max") == 3
     assert recording.value("idle.max") == 2
@@ -74,7 +75,7 @@ async def test_who_waits_is_pending_and_who_waited_too_long_is_a_timeout(
         asyncio.TaskGroup() as group,
     ):
         waiting = group.create_task(refused(database))
-        await eventually(lambda: database.pool.waiting == 1)
+        await eventually(lambda: database.pool.snapshot().waiting == 1)
         assert recording.value("pending_requests") == 1
         await waiting
 
@@ -90,13 +91,13 @@ async def test_every_opened_connection_has_a_create_time(
     both: tuple[Database, Recording],
 ) -> None:
     database, recording = both
-    opened = database.pool.opened_total
+    opened = database.pool.snapshot().opened_total
 
     async with database.engine.connect(), database.engine.connect(), database.engine.connect():
         pass
 
     (point,) = recording.points("create_time")
-    assert point.count == database.pool.opened_total - opened
+    assert point.count == database.pool.snapshot().opened_total - opened
     assert point.count >= 1
 
 

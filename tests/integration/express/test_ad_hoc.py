@@ -25,7 +25,8 @@ from tests.integration.express.answers import by_session, picture
 from tests.integration.express.reads import ids
 from tests.integration.express.shop import Base, Item, Stock, fill
 
-from penstock import Database, ParameterError, QueryRefused, query
+from penstock import Database, query
+from penstock.errors import ParameterError, QueryRefused
 from penstock.express.lane import SIZE
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -34,7 +34,8 @@ from tests.integration.express.people import (
     visit,
 )
 
-from penstock import Database, ParameterError, query
+from penstock import Database, query
+from penstock.errors import ParameterError
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ async def test_the_servers_error_in_a_copy_is_sqlalchemys(database: Database) ->
         with pytest.raises(IntegrityError) as refused:
             await database.writer.copy_in(User, [{"name": "eve"}, {"name": "ada"}])
         assert getattr(refused.value.orig, "sqlstate", None) == "23505"
-        assert database.pool.checked_out == 0
+        assert database.pool.snapshot().checked_out == 0
     assert await database.reader.all(names) == [("ada",), ("bob",)]
 
 
@@ -132,7 +133,7 @@ async def test_what_fails_where_the_rows_come_from_is_told_as_it_is(
     with pytest.raises(error, match=r"^the caller's own$"):
         await database.writer.copy_in(User, rows())
     assert await database.reader.all(names) == [("ada",), ("bob",)]
-    assert database.pool.opened_total == 1
+    assert database.pool.snapshot().opened_total == 1
 
 
 async def test_the_servers_errors_are_sqlalchemys(database: Database) -> None:

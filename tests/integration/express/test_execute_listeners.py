@@ -318,7 +318,7 @@ async def test_what_takes_a_session_is_refused(database: Database, listener: Lis
     for way in (lane_all, lane_prepared, lane_snapshot, lane_stream, lane_writer):
         with listening(listener), pytest.raises(ExpressError, match="session"):
             await way(database, pages, {})
-    assert database.pool.checked_out == 0
+    assert database.pool.snapshot().checked_out == 0
 
 
 def once(listener: Listener) -> Listener:

@@ -17,7 +17,8 @@ from tests.servers.parts import require_part
 from tests.servers.postgres import PostgresServer, own_postgres, postgres_programs
 from tests.servers.proxy import Proxy, proxy_before
 
-from penstock import CommitOutcomeUnknown, Database, query
+from penstock import Database, query
+from penstock.errors import CommitOutcomeUnknown
 
 add = query(text("INSERT INTO notes VALUES (:line) RETURNING line"))
 slow_add = query(text("INSERT INTO notes SELECT :line FROM pg_sleep(:seconds) RETURNING line"))
@@ -84,7 +85,7 @@ async def in_background(work: Awaitable[Any]) -> "asyncio.Task[Any]":
 
 
 async def usable(database: Database) -> None:
-    assert database.pool.checked_out == 0
+    assert database.pool.snapshot().checked_out == 0
     before = await notes(database)
     assert await database.writer.one(add, line="used") == ("used",)
     assert await notes(database) == before + 1
@@ -278,7 +279,7 @@ async def test_a_server_that_restarts_after_a_crash_is_found_again() -> None:
                 await write
             await asyncio.to_thread(until_it_answers, server)
             await asyncio.gather(*(use_a_while(database) for _ in range(6)))
-            assert database.pool.checked_out == 0
+            assert database.pool.snapshot().checked_out == 0
 
 
 async def use_a_while(database: Database) -> None:

@@ -26,7 +26,8 @@ from tests.integration.express.library import Author, Base, Book, Country, Tag, 
 from tests.servers.postgres import PostgresServer
 from tests.servers.proxy import Proxy, proxy_before
 
-from penstock import Database, DeadlineExceeded, ExpressError, query
+from penstock import Database, query
+from penstock.errors import DeadlineExceeded, ExpressError
 from penstock.fastapi.request_sessions import RequestSessions
 from penstock.telemetry.statement_watch import request_statements
 
@@ -324,7 +325,7 @@ async def test_a_further_statement_that_fails_says_which_it_was_and_nothing_is_w
         assert type(error) is type(expected.value)
         assert "FROM books" in str(error.statement)
     assert len(await database.reader.all(with_books)) == 7
-    assert database.pool.checked_out == 0
+    assert database.pool.snapshot().checked_out == 0
 
 
 @contextmanager
@@ -358,7 +359,7 @@ async def test_a_limit_bounds_all_statements_together(database: Database, proxy:
         await database.writer.with_timeout(0.5).all(statement)
 
     assert await database.reader.scalar(select(Author.name).where(Author.id == 1)) == "author 1"
-    assert database.pool.checked_out == 0
+    assert database.pool.snapshot().checked_out == 0
 
 
 async def test_a_cancelled_read_leaves_a_usable_connection(database: Database) -> None:
@@ -367,7 +368,7 @@ async def test_a_cancelled_read_leaves_a_usable_connection(database: Database) -
             await database.reader.all(authors.options(slow))
 
     assert len(await database.reader.all(with_books)) == 7
-    assert database.pool.checked_out == 0
+    assert database.pool.snapshot().checked_out == 0
 
 
 async def test_a_schema_change_under_a_further_statement_is_healed(
@@ -516,7 +517,7 @@ async def test_a_listener_that_writes_is_refused_and_nothing_is_saved(
 
     assert await database.reader.scalar(select(Book.title).where(Book.id == 1)) != "lost"
     assert await database.reader.scalar(select(func.count()).where(table.c.id >= 1000)) == 0
-    assert database.pool.checked_out == 0
+    assert database.pool.snapshot().checked_out == 0
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -536,7 +537,7 @@ async def test_a_listener_is_told_of_a_failure_as_in_a_session(
         await way(database)
 
     assert "/" in str(told[0])
-    assert database.pool.checked_out == 0
+    assert database.pool.snapshot().checked_out == 0
 
 
 @pytest.mark.parametrize("passes_over", [False, True], ids=["raises", "passes_over"])
@@ -552,7 +553,7 @@ async def test_a_write_whose_listeners_statement_fails_is_not_said_to_be_saved(
         await database.writer.all(statement)
 
     assert await database.reader.scalar(select(Book.title).where(Book.id == 1)) != "lost"
-    assert database.pool.checked_out == 0
+    assert database.pool.snapshot().checked_out == 0
 
 
 async def test_a_value_that_does_not_fit_is_a_statement_error(database: Database) -> None:
@@ -560,7 +561,7 @@ async def test_a_value_that_does_not_fit_is_a_statement_error(database: Database
     with pytest.raises(StatementError):
         await database.reader.all(statement, id="no number")
 
-    assert database.pool.checked_out == 0
+    assert database.pool.snapshot().checked_out == 0
 
 
 async def test_each_statement_is_counted(database: Database) -> None:

@@ -18,7 +18,8 @@ from tests.integration.express.loaded_kinds import World, worlds_of
 from tests.integration.express.loading_ways import READS, WRITES
 from tests.integration.express.postgres_types import POSTGRES_KINDS
 
-from penstock import Database, ExpressError
+from penstock import Database
+from penstock.errors import ExpressError
 
 EXAMPLES = settings(
     max_examples=2,

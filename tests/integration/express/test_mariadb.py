@@ -122,7 +122,7 @@ async def test_what_the_server_refuses_leaves_nothing_behind(database: Database)
     with pytest.raises(IntegrityError):
         await database.writer.execute_many(insert(Sale), twice)
     assert not await database.reader.exists(by_title, title="new")
-    assert database.pool.checked_out == 0
+    assert database.pool.snapshot().checked_out == 0
 
 
 async def test_a_reader_cannot_write(database: Database) -> None:

@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, composite, mapped_column
 
-from penstock import Database, ExpressError, ParameterError, query
+from penstock import Database, query
+from penstock.errors import ExpressError, ParameterError
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -21,7 +21,8 @@ from sqlalchemy.orm import (
 )
 from tests.integration.express.answers import by_session, picture
 
-from penstock import Database, QueryRefused, query
+from penstock import Database, query
+from penstock.errors import QueryRefused
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -34,7 +34,8 @@ from tests.integration.express.people import (
     visit,
 )
 
-from penstock import Database, ExpressError, ParameterError, query
+from penstock import Database, query
+from penstock.errors import ExpressError, ParameterError
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from tests.integration.express.answers import picture
 from tests.servers.postgres import PostgresServer
 from tests.servers.proxy import Proxy, proxy_before
 
-from penstock import Database, ParameterError, query
+from penstock import Database, query
+from penstock.errors import ParameterError
 from penstock.express.errors import ExpressError
 from penstock.testing import rollback_after
 

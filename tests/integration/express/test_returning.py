@@ -215,7 +215,7 @@ async def test_what_cannot_be_loaded_is_not_saved(jars: Database, name: str) -> 
             with pytest.raises(Exception, match=r"SOUR|X|-1|not to be loaded"):
                 await jars.writer.all(asked())
     assert await stored(jars) == before
-    assert jars.pool.checked_out == 0
+    assert jars.pool.snapshot().checked_out == 0
 
 
 async def test_of_several_rows_none_is_saved_where_one_cannot_be_loaded(jars: Database) -> None:

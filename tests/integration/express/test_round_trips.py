@@ -213,7 +213,12 @@ async def test_a_connection_that_replaces_another_has_prepared_its_statements(
         pool: Any = database.engine.pool
         for slot in pool.ledger:
             slot.retire_at = 0.0
-        await eventually(lambda: database.pool.closed_total == 1 and database.pool.checked_in == 1)
+        await eventually(
+            lambda: (
+                database.pool.snapshot().closed_total == 1
+                and database.pool.snapshot().checked_in == 1
+            )
+        )
 
         counted = {each: await spent(database, proxy, each) for each in ROUND_TRIPS}
         assert counted == ROUND_TRIPS

@@ -25,7 +25,8 @@ from tests.integration.express.reads import READS, ids
 from tests.integration.express.shop import Base, Item, Stock, fill
 from tests.integration.express.writes import MANY, WRITES
 
-from penstock import Database, ExpressError, ParameterError, QueryRefused, query
+from penstock import Database, query
+from penstock.errors import ExpressError, ParameterError, QueryRefused
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 table: Any = Item.__table__
@@ -193,7 +194,7 @@ async def test_a_copy_that_breaks_a_constraint_says_so_and_returns_its_connectio
     with pytest.raises(IntegrityError):
         await filled.writer.copy_in(Stock, [{"item_id": 99, "place": "x", "pieces": 1}])
 
-    assert filled.pool.checked_out == 0
+    assert filled.pool.snapshot().checked_out == 0
 
 
 async def test_an_open_update_sets_what_is_named_by_attribute(filled: Database) -> None:

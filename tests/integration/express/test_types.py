@@ -57,4 +57,4 @@ async def test_a_copy_that_the_driver_cannot_make_says_so_and_returns_its_connec
         with pytest.raises(SQLAlchemyError):
             await own.writer.copy_in(table, [{"id": 1, "value": None}])
 
-        assert own.pool.checked_out == 0
+        assert own.pool.snapshot().checked_out == 0

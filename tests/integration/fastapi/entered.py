@@ -6,7 +6,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import literal, select
 
-from penstock import Database, PoolInAnotherLoop
+from penstock import Database
+from penstock.errors import PoolInAnotherLoop
 from penstock.fastapi import ReadSession, install
 
 __all__ = ["main"]

@@ -19,7 +19,8 @@ from tests.eventually import eventually
 from tests.integration.fastapi.notes import Onlooker
 from tests.servers.web import client_of, serving
 
-from penstock import Database, SessionClosed
+from penstock import Database
+from penstock.errors import SessionClosed
 from penstock.express import ExpressError
 from penstock.fastapi import CurrentDatabase, ReadSession, install
 
@@ -171,7 +172,7 @@ async def _leave(base_url: str, path: str, after: int) -> int:
 
 async def _is_idle(database: Database, onlooker: Onlooker) -> None:
     """Wait until nothing is checked out, and the server has nothing open either."""
-    await eventually(lambda: database.pool.checked_out == 0)
+    await eventually(lambda: database.pool.snapshot().checked_out == 0)
     async with asyncio.timeout(10):
         while await onlooker.backends() != await onlooker.backends("idle"):  # noqa: ASYNC110 - as there
             await asyncio.sleep(0.005)
@@ -385,9 +386,9 @@ async def test_a_task_of_its_own_keeps_its_stream_beyond_the_request(
 
     async with client_of(app) as client:
         await client.get("/started")
-        await eventually(lambda: pool.pool.checked_out > 0)
+        await eventually(lambda: pool.pool.snapshot().checked_out > 0)
         assert (await client.get("/one")).status_code == 200
-        assert pool.pool.checked_out > 0
+        assert pool.pool.snapshot().checked_out > 0
         go_on.set()
         assert await tasks[0] == 20
 
@@ -415,11 +416,11 @@ async def test_what_was_handed_to_a_task_stays_open(pool: Database, way: str) ->
 
     async with client_of(app) as client:
         assert (await client.get("/handed")).status_code == 200
-        assert pool.pool.checked_out == 1
+        assert pool.pool.snapshot().checked_out == 1
         go_on.set()
         assert await tasks[0]
 
-    assert pool.pool.checked_out == 0
+    assert pool.pool.snapshot().checked_out == 0
 
 
 @pytest.mark.parametrize("rows", [SOME, MANY], ids=["all fetched", "more to fetch"])

@@ -11,7 +11,8 @@ from tests.eventually import eventually
 from tests.integration.fastapi.notes import Note, Onlooker
 from tests.servers.web import client_of, serving
 
-from penstock import Database, SessionClosed
+from penstock import Database
+from penstock.errors import SessionClosed
 from penstock.fastapi import CurrentDatabase, ReadSession, WriteSession
 
 
@@ -23,10 +24,10 @@ async def test_a_stream_holds_no_connection_of_the_request(
     @app.get("/stream")
     async def stream(session: ReadSession) -> StreamingResponse:
         await session.execute(text("SELECT 1"))
-        lent.append(database.pool.checked_out)
+        lent.append(database.pool.snapshot().checked_out)
 
         async def body() -> AsyncIterator[str]:
-            lent.append(database.pool.checked_out)
+            lent.append(database.pool.snapshot().checked_out)
             yield "done"
 
         return StreamingResponse(body())
@@ -81,7 +82,7 @@ async def test_a_stream_reads_through_a_session_of_its_own(
     async with client_of(app) as client:
         assert len((await client.get("/export")).text.split()) == 5000
 
-    assert database.pool.checked_out == 0
+    assert database.pool.snapshot().checked_out == 0
 
 
 async def test_a_stream_whose_client_goes_away_returns_its_connection(
@@ -103,7 +104,7 @@ async def test_a_stream_whose_client_goes_away_returns_its_connection(
         async with client.stream("GET", "/export") as response:
             async for _ in response.aiter_bytes():
                 break
-        await eventually(lambda: database.pool.checked_out == 0)
+        await eventually(lambda: database.pool.snapshot().checked_out == 0)
 
     assert await onlooker.backends("active") == 0
 
@@ -114,7 +115,7 @@ async def test_a_background_task_runs_after_the_commit_and_holds_nothing(
     seen: list[tuple[list[str], int]] = []
 
     async def look() -> None:
-        seen.append((await onlooker.texts(), database.pool.checked_out))
+        seen.append((await onlooker.texts(), database.pool.snapshot().checked_out))
 
     @app.post("/notes")
     async def create(session: WriteSession, tasks: BackgroundTasks) -> None:
@@ -212,7 +213,7 @@ async def test_a_websocket_opens_a_session_for_each_message(
         async for message in socket.iter_text():
             async with database.write() as session:
                 session.add(Note(text=message))
-            lent.append(database.pool.checked_out)
+            lent.append(database.pool.snapshot().checked_out)
             await socket.send_text(f"kept {message}")
 
     async with (

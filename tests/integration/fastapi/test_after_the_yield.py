@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tests.integration.fastapi.notes import Note, Onlooker
 from tests.servers.web import client_of
 
-from penstock import SessionClosed
+from penstock.errors import SessionClosed
 from penstock.fastapi import ReadSession, WriteSession
 from penstock.fastapi.request_sessions import HAS_EXIT_STACK
 

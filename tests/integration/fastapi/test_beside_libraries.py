@@ -82,7 +82,7 @@ async def test_sqladmin_reads_and_writes_by_the_engine(
     assert created.status_code == 302
     assert await onlooker.texts() == ["a", "b", "c", "by the admin"]
     assert health.status_code == 200
-    assert database.pool.checked_out == 0
+    assert database.pool.snapshot().checked_out == 0
 
 
 # fastapi-users.

@@ -15,7 +15,8 @@ from tests.eventually import eventually
 from tests.integration.fastapi.notes import Note, Onlooker
 
 import penstock
-from penstock import Database, NestedCheckout, SelfDeadlock
+from penstock import Database
+from penstock.errors import NestedCheckout, SelfDeadlock
 from penstock.fastapi.request_sessions import RequestSessions
 from penstock.testing import rollback_after
 
@@ -31,8 +32,8 @@ class Request:
 
     reading: Any
     writing: Any
-    reader: penstock.Reader
-    writer: penstock.Writer
+    reader: penstock.express.Reader
+    writer: penstock.express.Writer
     units: RequestSessions
 
     async def commit(self) -> None:
@@ -127,7 +128,7 @@ async def test_a_read_that_fails_or_is_given_up_spoils_nothing(
     await request.writing.execute(insert(Note).values(text="before"))
     with pytest.raises(DBAPIError):
         await request.reader.scalar(text("SELECT 1/0"))
-    with pytest.raises(penstock.ParameterError):
+    with pytest.raises(penstock.errors.ParameterError):
         await request.reader.scalar(text("SELECT :missing"))
     with pytest.raises(DBAPIError):
         await request.reader.scalar(select(func.abs(text(":n").bindparams(n="none"))))
@@ -138,7 +139,7 @@ async def test_a_read_that_fails_or_is_given_up_spoils_nothing(
     await request.commit()
 
     assert await onlooker.texts() == ["before", "after"]
-    await eventually(lambda: lone.pool.checked_out == 0)
+    await eventually(lambda: lone.pool.snapshot().checked_out == 0)
 
 
 async def test_reads_at_once_wait_for_their_turn(one: Database) -> None:
@@ -181,7 +182,7 @@ async def test_a_read_that_nobody_awaits_does_not_keep_a_request_from_committing
 
     assert await stray == 1
     assert await onlooker.texts() == ["kept"]
-    await eventually(lambda: one.pool.checked_out == 0)
+    await eventually(lambda: one.pool.snapshot().checked_out == 0)
 
 
 async def test_a_read_where_the_sessions_transaction_has_failed_fails_as_well(
@@ -335,7 +336,7 @@ async def test_a_writer_that_waits_for_its_own_sessions_lock_is_told_so(
     await request.writer.execute(insert(Note).values(text="free"))
 
     assert await onlooker.texts() == ["by the session", "free"]
-    await eventually(lambda: two.pool.checked_out == 0)
+    await eventually(lambda: two.pool.snapshot().checked_out == 0)
 
 
 async def test_a_writer_that_waits_by_way_of_another_is_told_so(

@@ -14,7 +14,8 @@ from tests.integration.engine.engines import with_driver
 from tests.integration.fastapi.notes import Note, Onlooker
 from tests.servers.web import client_of, serving
 
-from penstock import Database, DeadlineExceeded, PenstockError, SessionContext, StatementTimeout
+from penstock import Database, PenstockError, SessionContext
+from penstock.errors import DeadlineExceeded, StatementTimeout
 from penstock.fastapi import (
     CurrentDatabase,
     Reader,
@@ -102,7 +103,7 @@ async def test_what_takes_too_long_is_answered_and_undone(
             path: (answer.status_code, answer.json()["code"], answer.headers.get("retry-after"))
             for path, answer in answers.items()
         }
-        assert each.pool.checked_out == 0
+        assert each.pool.snapshot().checked_out == 0
         assert await onlooker.backends("idle in transaction") == 0
 
     assert found == dict.fromkeys(paths, expected)
@@ -436,7 +437,7 @@ async def test_what_the_server_ends_is_answered(
     async with client_of(app) as client:
         answer = await client.post("/")
         assert (await client.post("/")).status_code == 503
-        assert each.pool.checked_out == 0
+        assert each.pool.snapshot().checked_out == 0
 
     found = (answer.status_code, answer.json()["code"], answer.headers.get("retry-after"))
     assert found == expected

@@ -71,7 +71,7 @@ async def test_a_second_database_has_its_own_lane(app: FastAPI, tables: str) -> 
     install(app, second, name="second")
 
     @app.get("/name")
-    async def name(lane: Annotated[penstock.Reader, Depends(reader("second"))]) -> str:
+    async def name(lane: Annotated[penstock.express.Reader, Depends(reader("second"))]) -> str:
         return str(await lane.scalar(text("SHOW application_name")))
 
     async with client_of(app) as client:
@@ -83,7 +83,7 @@ async def test_an_override_takes_the_place_of_the_lane(app: FastAPI, lone: Datab
     async def size(lane: Reader) -> bool:
         return lane is lone.reader
 
-    async def another() -> penstock.Reader:
+    async def another() -> penstock.express.Reader:
         return lone.reader
 
     app.dependency_overrides[reader()] = another

@@ -38,7 +38,7 @@ async def test_the_database_is_open_throughout_the_applications_own_lifespan(
         assert told == ["start"]
 
     assert told == ["start", "end"]
-    assert database.pool.checked_in == 0
+    assert database.pool.snapshot().checked_in == 0
 
 
 async def test_routers_and_mounted_applications_share_the_requests_session(
@@ -164,9 +164,9 @@ async def test_pool_stats_are_right_on_a_fresh_pool_and_on_a_busy_one(
     @app.get("/busy")
     async def busy(session: ReadSession) -> float:
         await session.execute(text("SELECT 1"))
-        return database.pool.utilisation
+        return database.pool.snapshot().utilisation
 
-    assert database.pool.utilisation == 0.0
+    assert database.pool.snapshot().utilisation == 0.0
     async with client_of(app) as client:
         assert (await client.get("/busy")).json() == 0.5
         stats = await client.get("/pool-stats")

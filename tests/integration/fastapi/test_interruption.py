@@ -14,7 +14,8 @@ from tests.eventually import eventually
 from tests.integration.fastapi.notes import Note, Onlooker
 from tests.servers.web import client_of
 
-from penstock import Database, SessionClosed
+from penstock import Database
+from penstock.errors import SessionClosed
 from penstock.fastapi import ReadSession, WriteSession, install
 
 
@@ -54,7 +55,7 @@ async def test_a_route_that_middleware_gave_up_on_does_not_commit(
     async with client_of(app) as client:
         assert (await client.post("/notes")).status_code == 504
         await eventually(lambda: bool(ends))
-        await eventually(lambda: database.pool.checked_out == 0)
+        await eventually(lambda: database.pool.snapshot().checked_out == 0)
 
     assert isinstance(ends[0], SessionClosed | asyncio.CancelledError)
     assert await onlooker.texts() == []
@@ -106,7 +107,7 @@ async def test_a_client_that_leaves_loses_its_answer_and_nothing_else(
     async with client_of(app) as client:
         with pytest.raises(httpx.ReadTimeout):
             await client.post("/notes", timeout=0.2)
-        await eventually(lambda: database.pool.checked_out == 0)
+        await eventually(lambda: database.pool.snapshot().checked_out == 0)
 
     assert await onlooker.texts() == ["kept"]
     assert await onlooker.backends("idle in transaction") == 0
@@ -133,7 +134,7 @@ async def test_a_request_that_is_cancelled_rolls_back_and_returns_its_connection
         request.cancel()
         with pytest.raises(asyncio.CancelledError):
             await request
-        await eventually(lambda: database.pool.checked_out == 0)
+        await eventually(lambda: database.pool.snapshot().checked_out == 0)
 
     assert await onlooker.texts() == []
 
@@ -153,7 +154,7 @@ async def test_a_statement_still_running_when_the_response_leaves_withdraws_it(
     async with client_of(app) as client:
         assert (await client.post("/notes")).status_code == 500
         await asyncio.gather(*strays, return_exceptions=True)
-        await eventually(lambda: database.pool.checked_out == 0)
+        await eventually(lambda: database.pool.snapshot().checked_out == 0)
 
     assert await onlooker.texts() == []
 
@@ -179,7 +180,7 @@ async def test_a_server_that_dies_during_a_statement_is_a_503(
         assert (await client.get("/")).json() == 1
 
     assert await onlooker.texts() == []
-    assert database.pool.checked_out == 0
+    assert database.pool.snapshot().checked_out == 0
 
 
 async def test_a_statement_that_timed_out_in_the_route_is_not_answered_by_success(
@@ -199,7 +200,7 @@ async def test_a_statement_that_timed_out_in_the_route_is_not_answered_by_succes
 
     assert answer.status_code == 500
     assert await onlooker.texts() == []
-    assert database.pool.checked_out == 0
+    assert database.pool.snapshot().checked_out == 0
 
 
 async def test_two_reads_at_once_on_one_session_leave_nothing_behind(
@@ -218,5 +219,5 @@ async def test_two_reads_at_once_on_one_session_leave_nothing_behind(
         await client.get("/")
         assert (await client.get("/health/ready")).status_code == 200
 
-    assert database.pool.checked_out == 0
+    assert database.pool.snapshot().checked_out == 0
     assert await onlooker.backends("idle in transaction") == 0

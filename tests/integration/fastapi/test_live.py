@@ -167,7 +167,7 @@ async def test_a_viewer_holds_no_connection_even_if_its_access_was_read_from_the
     async with client_of(app) as client:
         for _ in range(3):
             await state(client)
-            assert watched.pool.checked_out == 0
+            assert watched.pool.snapshot().checked_out == 0
         assert (await client.get("/users/1")).status_code == 200
 
 

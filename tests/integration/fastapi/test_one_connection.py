@@ -38,10 +38,10 @@ class Route:
 
     def __init__(
         self,
-        reading: penstock.ReadOnlySession,
+        reading: penstock.database.ReadOnlySession,
         writing: Any,
-        reader: penstock.Reader,
-        writer: penstock.Writer,
+        reader: penstock.express.Reader,
+        writer: penstock.express.Writer,
     ) -> None:
         self._reading, self._writing = reading, writing
         self._reader, self._writer = reader, writer
@@ -197,6 +197,6 @@ async def test_a_request_takes_one_connection_or_is_told_that_it_would_wait_for_
             needed = needs_second(first, second, way)
             if not is_right(found, size, second=needed, nested=nested):
                 wrong[first, second] = dict(found), nested, needed
-        assert database.pool.checked_out == 0
+        assert database.pool.snapshot().checked_out == 0
 
     assert wrong == {}

@@ -10,7 +10,8 @@ from sqlalchemy.exc import DBAPIError
 from tests.integration.fastapi.notes import Note, Onlooker
 from tests.servers.web import client_of
 
-from penstock import Database, ReadOnlyError
+from penstock import Database
+from penstock.errors import ReadOnlyError
 from penstock.fastapi import ReadSession, WriteSession, install
 
 WRITES_IN_DISGUISE = [

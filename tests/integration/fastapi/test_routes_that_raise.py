@@ -14,7 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 from tests.integration.fastapi.notes import Note, Onlooker
 from tests.servers.web import client_of
 
-from penstock import Database, SessionClosed
+from penstock import Database
+from penstock.errors import SessionClosed
 from penstock.fastapi import install, write_session
 from penstock.fastapi.request_sessions import HAS_EXIT_STACK
 
@@ -454,7 +455,7 @@ async def test_a_handler_finds_the_connection_returned_and_the_objects_readable(
 
     @app.exception_handler(SoftError)
     async def answer(request: Request, error: SoftError) -> Response:
-        seen.extend((database.pool.checked_out, request.state.note.text))
+        seen.extend((database.pool.snapshot().checked_out, request.state.note.text))
         async with database.write() as session:
             session.add(Note(text="the handler's own"))
         return JSONResponse({})

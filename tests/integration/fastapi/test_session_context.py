@@ -17,7 +17,8 @@ from tests.eventually import eventually
 from tests.integration.fastapi.notes import Note
 from tests.servers.web import client_of, serving
 
-from penstock import ContextError, ContextRequired, Database, PenstockError, SessionContext, query
+from penstock import Database, PenstockError, SessionContext, query
+from penstock.errors import ContextError, ContextRequired
 from penstock.fastapi import CurrentDatabase, Reader, ReadSession, Writer, WriteSession, install
 from penstock.testing import rollback_after
 
@@ -161,7 +162,7 @@ async def test_everything_runs_under_it_and_nothing_after_the_request(
         assert len(tenants.requests) == number
         assert isinstance(tenants.requests[-1], Request)
         assert await lone.reader.scalar(TENANT) == ""
-        assert lone.pool.checked_out == 0
+        assert lone.pool.snapshot().checked_out == 0
 
 
 async def test_a_request_that_uses_no_database_does_not_ask(app: FastAPI, tenants: Tenants) -> None:
@@ -238,7 +239,7 @@ async def test_what_it_raises_answers_and_nothing_is_sent(lone: Database) -> Non
         for path in ROUTES:
             response = await client.get(path)
             assert (response.status_code, response.json()) == (401, {"detail": "who are you?"})
-    assert lone.pool.opened_total == 0
+    assert lone.pool.snapshot().opened_total == 0
 
 
 def _always(context: SessionContext | None, _: Request) -> SessionContext | None:

@@ -40,7 +40,7 @@ async def test_what_is_written_is_seen_within_the_block_and_undone_at_its_end(
         assert await onlooker.texts() == []
 
     assert await onlooker.texts() == []
-    assert database.pool.checked_out == 0
+    assert database.pool.snapshot().checked_out == 0
 
 
 async def test_the_database_is_itself_again_after_the_block(
@@ -78,7 +78,7 @@ async def test_a_pool_that_looks_exhausted_answers_503_and_recovers(
         assert answer.headers["retry-after"] == "1"
         assert (await client.get("/notes")).status_code == 200
 
-    assert database.pool.checked_out == 0
+    assert database.pool.snapshot().checked_out == 0
 
 
 def test_a_test_client_is_entered_or_told_so(database_url: str) -> None:

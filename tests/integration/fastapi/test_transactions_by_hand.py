@@ -10,8 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tests.integration.fastapi.notes import Note, Onlooker
 from tests.servers.web import client_of
 
-from penstock import Database, SessionClosed
+from penstock import Database
 from penstock.database import UnitOfWork
+from penstock.errors import SessionClosed
 from penstock.fastapi import ReadSession, WriteSession, install
 
 Writes = Callable[[AsyncSession], Awaitable[None]]
@@ -59,7 +60,7 @@ async def test_reading_and_then_writing_in_a_block_needs_one_connection(
 
     assert answer.json() == ["kept"]
     assert await onlooker.texts() == ["kept"]
-    assert lone.pool.checked_out == 0
+    assert lone.pool.snapshot().checked_out == 0
 
 
 async def test_a_read_amid_a_block_sees_what_was_flushed_there(

@@ -12,7 +12,8 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from tests.integration.fastapi.notes import Note, Onlooker
 
-from penstock import Database, SessionBusy
+from penstock import Database
+from penstock.errors import SessionBusy
 from penstock.fastapi import Reader, ReadSession, Writer, WriteSession
 from penstock.testing import rollback_after
 

@@ -10,7 +10,7 @@ from tests.integration.pool.pools import MakeEngine, ask, kill, outcome, outcome
 from tests.servers.postgres import PostgresServer
 from tests.servers.proxy import Proxy
 
-from penstock import PoolTimeout
+from penstock.errors import PoolTimeout
 
 both_drivers = pytest.mark.parametrize("driver", ["asyncpg", "psycopg"], indirect=True)
 

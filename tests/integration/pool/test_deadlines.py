@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from tests.eventually import eventually
 from tests.integration.pool.pools import pool_of, use
 
-from penstock import PenstockPool, PoolTimeout
+from penstock import PenstockPool
+from penstock.errors import PoolTimeout
 
 TIMEOUT = 0.3
 

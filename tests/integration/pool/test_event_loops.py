@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from tests.integration.pool.pools import backend
 
-from penstock import PenstockPool, PoolInAnotherLoop
+from penstock import PenstockPool
+from penstock.errors import PoolInAnotherLoop
 
 
 def test_another_loop_is_refused_with_the_remedy(database_url: str) -> None:

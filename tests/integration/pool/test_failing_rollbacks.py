@@ -72,7 +72,7 @@ async def test_what_cannot_be_rolled_back_gives_its_slot_back(
                 failures.append(error)
             async with database.read() as session:
                 assert await session.scalar(text("SELECT 2")) == 2
-        assert database.pool.checked_out == 0
+        assert database.pool.snapshot().checked_out == 0
 
 
 @pytest.mark.filterwarnings("ignore")  # what SQLAlchemy and the driver rightly say
@@ -100,7 +100,7 @@ async def test_nothing_is_left_of_a_connection_that_nobody_closed(
         for _ in range(2):
             await lose(database.engine)
             gc.collect()
-            await eventually(lambda: database.pool.checked_out == 0)
+            await eventually(lambda: database.pool.snapshot().checked_out == 0)
             with suppress(AssertionError):
                 await eventually(lambda: open_transactions() == 0, seconds=5)
             assert open_transactions() == 0

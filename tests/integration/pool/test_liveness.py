@@ -21,7 +21,8 @@ from tests.integration.pool.pools import (
 from tests.servers.postgres import PostgresServer
 from tests.servers.proxy import Proxy
 
-from penstock import PenstockPool, PoolTimeout
+from penstock import PenstockPool
+from penstock.errors import PoolTimeout
 
 both_drivers = pytest.mark.parametrize("driver", ["asyncpg", "psycopg"], indirect=True)
 in_both_ways = pytest.mark.parametrize("pool_pre_ping", [True, False], ids=["pre_ping", "usual"])

@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from penstock import NestedCheckout, PenstockPool
+from penstock import PenstockPool
+from penstock.errors import NestedCheckout
 from penstock.pool.events import NestedCheckoutSeen, PoolEvent
 
 

@@ -12,7 +12,8 @@ from tests.eventually import eventually
 from tests.integration.pool.pools import MakeEngine, backends, pool_of, use
 from tests.servers.proxy import Proxy
 
-from penstock import PenstockPool, PoolClosed, PoolFull, PoolSuspended, SettingsError
+from penstock import PenstockPool
+from penstock.errors import PoolClosed, PoolFull, PoolSuspended, SettingsError
 
 
 def engine_of(url: str, **settings: Any) -> AsyncEngine:

@@ -11,7 +11,8 @@ from tests.contract.subject import acquire, release
 from tests.eventually import eventually
 from tests.integration.pool.pools import MakeEngine, ask, outcomes, pool_of, use
 
-from penstock import PenstockPool, PoolSuspended
+from penstock import PenstockPool
+from penstock.errors import PoolSuspended
 
 READERS: dict[str, tuple[Callable[[PenstockPool], object], object]] = {
     "snapshot": (lambda pool: pool.snapshot().checked_out, 0),

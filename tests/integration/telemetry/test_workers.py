@@ -298,7 +298,7 @@ async def test_a_database_closes_whose_telemetry_was_taken_away(
     async with database_of(database_url, directory) as database:
         shutil.rmtree(directory)
 
-    assert database.pool.checked_in == 0
+    assert database.pool.snapshot().checked_in == 0
 
 
 async def test_of_a_directory_that_nobody_chose_nothing_is_left(

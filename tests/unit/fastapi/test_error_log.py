@@ -10,7 +10,13 @@ from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeoutError
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
-from penstock import CommitOutcomeUnknown, ConnectFailed, NestedCheckout, PoolClosed, PoolTimeout
+from penstock.errors import (
+    CommitOutcomeUnknown,
+    ConnectFailed,
+    NestedCheckout,
+    PoolClosed,
+    PoolTimeout,
+)
 from penstock.fastapi import handle_database_errors
 from penstock.pool import PoolFull, PoolSuspended
 

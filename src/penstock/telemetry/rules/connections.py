@@ -166,8 +166,8 @@ def server_unreachable(reading: Reading) -> Finding | None:
         ),
         remedy=(
             "Check that the server is running, that this machine can reach it and that it accepts "
-            "the user; the log and database.pool.last_open_error have the driver's error. The "
-            "pool reconnects as soon as it can."
+            "the user; the log and database.pool.snapshot().last_open_error have the driver's "
+            "error. The pool reconnects as soon as it can."
         ),
     )
 
@@ -199,7 +199,7 @@ def _failures(reading: Reading) -> Finding | None:
             f"{len(failed)} different seconds; {opened} succeeded."
         ),
         remedy=(
-            "The errors of the failed requests and database.pool.last_open_error give the reason: "
+            "The failed requests and database.pool.snapshot().last_open_error tell the reason: "
             "the server is down, has no connections left or rejects the user. If it is only slow, "
             f"set connect_timeout to {timeout}."
         ),
