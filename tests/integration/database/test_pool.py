@@ -6,7 +6,6 @@ import pytest
 from sqlalchemy import text
 
 from penstock import Database, Finding, PenstockError, PenstockPool, Severity
-from penstock.telemetry.rules.rulebook import RULES
 
 
 async def test_the_pool_is_the_engines_own(database_url: str) -> None:
@@ -23,7 +22,8 @@ async def test_the_findings_are_those_of_the_telemetry(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ill = Finding("shedding", Severity.WARNING, "10 requests were rejected", "raise pool_size")
-    monkeypatch.setitem(RULES, "shedding", lambda reading: ill if reading.workers else None)
+    rules = {"shedding": lambda reading: ill if reading.workers else None}
+    monkeypatch.setattr("penstock.telemetry.rules.rulebook.RULES", rules)
     database = Database.from_url(database_url, environment="testing")
 
     assert database.diagnose() == []
