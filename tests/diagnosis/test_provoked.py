@@ -104,7 +104,7 @@ def test_a_pool_that_may_grow_beyond_the_server(provoked: Findings) -> None:
 
 def test_a_replica_that_replays_nothing(provoked: Findings) -> None:
     assert provoked["lagging"].keys() == {"replica-lag"}
-    assert "has not replayed 24." in provoked["lagging"]["replica-lag"]["evidence"]
+    assert "lagged by 24." in provoked["lagging"]["replica-lag"]["evidence"]
 
 
 # Workers that have all of the requests, or cannot answer any.

@@ -86,12 +86,12 @@ class EndedWorkers:
         except FileNotFoundError:
             return cls()
         try:
-            said = json.loads(content)
+            saved = json.loads(content)
             return cls(
-                Counters(**{name: _count(value) for name, value in said["counters"].items()}),
-                {str(name): _histogram(value) for name, value in said["histograms"].items()},
-                {str(name) for name in said["files"]},
-                [(_count(pid), float(_count(int(at)))) for pid, at in said["lost"]],
+                Counters(**{name: _count(value) for name, value in saved["counters"].items()}),
+                {str(name): _histogram(value) for name, value in saved["histograms"].items()},
+                {str(name) for name in saved["files"]},
+                [(_count(pid), float(_count(int(at)))) for pid, at in saved["lost"]],
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UnusableFileError("it is damaged, or was written by another release") from error
@@ -118,9 +118,7 @@ def locked(directory: Path) -> Iterator[bool]:
         Whether the lock was acquired within ``LOCK_SECONDS``.
     """
     descriptor = None
-    with contextlib.suppress(
-        OSError
-    ):  # the directory was removed, is on a full disk or belongs to another user
+    with contextlib.suppress(OSError):  # a removed directory, a full disk, another user's file
         descriptor = open_own(directory / LOCK, os.O_RDWR | os.O_CREAT)
     if descriptor is None:
         yield False
@@ -135,17 +133,17 @@ def locked(directory: Path) -> Iterator[bool]:
             unlock(descriptor)
 
 
-def _histogram(said: Mapping[str, Any]) -> Histogram:
-    counts, seconds = tuple(map(_count, said["counts"])), said["seconds"]
+def _histogram(saved: Mapping[str, Any]) -> Histogram:
+    counts, seconds = tuple(map(_count, saved["counts"])), saved["seconds"]
     if len(counts) != len(BOUNDS) + 1 or not 0 <= seconds < 2**63:
         raise ValueError("not a histogram")
     return Histogram(counts, float(seconds))
 
 
-def _count(said: object) -> int:
-    if type(said) is not int or not 0 <= said < 2**63:
+def _count(value: object) -> int:
+    if type(value) is not int or not 0 <= value < 2**63:
         raise ValueError("not a count")
-    return said
+    return value
 
 
 def group_directory(chosen: Path | None) -> Path:

@@ -15,7 +15,7 @@ def database_of(url: str, directory: Path) -> Database:
     return Database.from_url(url, environment="testing", telemetry_dir=directory)
 
 
-async def test_the_servers_own_numbers_are_asked_for_without_a_loan(
+async def test_the_servers_own_numbers_are_asked_for_without_a_checkout(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("penstock.telemetry.telemetry.FIRST_QUERY_DELAY", 0.1)

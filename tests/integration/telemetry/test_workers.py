@@ -57,7 +57,9 @@ def pids(reading: Reading) -> set[int]:
     return {each.pid for each in reading.workers}
 
 
-async def test_every_loan_is_counted_once_whoever_asks(database_url: str, tmp_path: Path) -> None:
+async def test_every_checkout_is_counted_once_whichever_worker_answers(
+    database_url: str, tmp_path: Path
+) -> None:
     async with database_of(database_url, tmp_path) as database:
         opening = database.telemetry.read().counters.checkins
         with (
@@ -102,7 +104,7 @@ async def test_who_had_not_to_wait_is_counted_within_a_second_and_never_less_tha
         assert telemetry.read().counters.waits == 1 + 15
 
 
-async def test_a_worker_killed_under_load_is_gone_at_the_next_look_and_its_loans_still_count(
+async def test_a_worker_killed_under_load_is_gone_at_the_next_reading_and_its_checkouts_still_count(
     database_url: str, tmp_path: Path
 ) -> None:
     async with database_of(database_url, tmp_path) as database:

@@ -78,7 +78,7 @@ def busy(pid: int, seconds: int = 900) -> WorkerReading:
     samples = []
     for second in range(seconds):
         peak = chance.random() < 0.05
-        lent = 50 if peak else chance.randint(4, 30)
+        checked_out = 50 if peak else chance.randint(4, 30)
         recycled = int(second % 90 == 0)
         leases = chance.randint(250, 350)
         samples.append(
@@ -86,8 +86,8 @@ def busy(pid: int, seconds: int = 900) -> WorkerReading:
                 NOW - seconds + 1 + second,
                 size=20,
                 limit=50,
-                checked_in=50 - lent,
-                checked_out=lent,
+                checked_in=50 - checked_out,
+                checked_out=checked_out,
                 overflow=30,
                 waiting=10 if peak else 0,
                 idle_in_transaction=int(second % 30 == 0),

@@ -12,18 +12,18 @@ from penstock.telemetry.reading import LeaseSample, RouteUse
 from penstock.telemetry.schema import Counters
 
 
-def minutes(*lent: int, hold: float = 0.0) -> list[Stretch]:
+def minutes(*lowest: int, hold: float = 0.0) -> list[Stretch]:
     """A minute with so many checked out at its lowest, and some more in every other second."""
     return [
         (2 - second % 2, {"checked_out": number + 3 * (second % 2), "hold_seconds": hold})
-        for number in lent
+        for number in lowest
         for second in range(40)
     ]
 
 
-def test_loans_that_do_not_come_back_are_found() -> None:
+def test_leases_that_do_not_come_back_are_found() -> None:
     leaking = [
-        (60, {"checked_out": lent, "checkouts": 2, "checkins": 1}) for lent in (1, 2, 3, 4, 5)
+        (60, {"checked_out": number, "checkouts": 2, "checkins": 1}) for number in (1, 2, 3, 4, 5)
     ]
 
     found = finding(reading(worker(*leaking)), "connection-leak")
@@ -41,7 +41,7 @@ def test_a_leak_of_half_the_pool_is_critical() -> None:
     assert found.severity is Severity.CRITICAL
 
 
-def test_a_loan_is_long_when_it_is_ten_times_as_long_as_usual() -> None:
+def test_a_lease_is_long_when_it_is_ten_times_as_long_as_usual() -> None:
     counts = [0] * (len(BOUNDS) + 1)
     counts[bucket_of(2.0)] = 100
     usual = replace(
@@ -86,7 +86,7 @@ def test_a_pool_from_which_nothing_comes_back_to_those_who_ask_is_a_leak(
         pytest.param([(301, {"limit": 1, "checked_out": 1})], id="the only one, to listen"),
     ],
 )
-def test_loans_that_come_back_are_not(stretches: list[Stretch]) -> None:
+def test_leases_that_come_back_are_not(stretches: list[Stretch]) -> None:
     assert said(reading(worker(*stretches)), "connection-leak") is None
 
 

@@ -43,7 +43,7 @@ def test_long_waits_for_two_minutes_are_found() -> None:
     found = finding(reading(worker((121, SLOW))), "checkout-latency")
 
     assert found.severity is Severity.CRITICAL
-    assert numbers(found.evidence) == ["0.80 s", "1.10 s", "120 s", "50", "50"]
+    assert numbers(found.evidence) == ["120 s", "0.80 s", "1.10 s", "50", "50"]
     # (50 checked out + 30 waiting) / 0.8 = 100, which is 50 above the limit.
     assert "raise pool_size from 20 to 70" in found.remedy
     assert "now 1.000 s" in found.remedy
@@ -229,13 +229,13 @@ def test_a_number_is_bounded_whatever_it_is() -> None:
     assert [bounded(number, 1, 9) for number in (float("nan"), 1e999, -1e999, 2.1)] == [9, 9, 1, 3]
 
 
-def test_long_loans_are_not_taken_for_the_few_short_ones_that_have_ended() -> None:
+def test_long_leases_are_not_taken_for_the_few_short_ones_that_have_ended() -> None:
     long = FULL | {"checkins": 1, "hold_seconds": 0.001}
 
     assert "now 50.000 s on average" in finding(reading(worker((9, long))), "pool-exhausted").remedy
 
 
-def test_where_no_loan_has_ended_their_length_is_not_said() -> None:
+def test_where_no_lease_has_ended_their_length_is_not_said() -> None:
     found = finding(reading(worker((9, FULL | {"checkins": 0}))), "pool-exhausted")
 
     assert "on average" not in found.remedy

@@ -12,6 +12,7 @@ from penstock.telemetry.rules.rule import (
     moment,
     number_of,
     recent,
+    sentence,
     workers_of,
 )
 from penstock.telemetry.schema import Sample
@@ -161,7 +162,7 @@ def server_unreachable(reading: Reading) -> Finding | None:
         id="server-unreachable",
         severity=Severity.CRITICAL,
         evidence=(
-            f"No connection of {workers_of(len(failing), reading)} could be opened for "
+            f"{sentence(workers_of(len(failing), reading))} could not open a connection for "
             f"{now - first.unreachable:.0f} s: {attempts} attempts failed ({first.fault})."
         ),
         remedy=(

@@ -67,15 +67,15 @@ def connection_leak(reading: Reading) -> Finding | None:
 
 def idle_in_transaction(reading: Reading) -> Finding | None:
     """Return a finding if transactions stay open without a statement."""
-    rests = [
+    windows = [
         [sample for sample in recent(reading, worker, 60) if sample.idle_in_transaction]
         for worker in reading.workers
     ]
-    rests = [rest for rest in rests if len(rest) >= IDLE_IN_TRANSACTION_SECONDS]
-    if not rests:
+    windows = [window for window in windows if len(window) >= IDLE_IN_TRANSACTION_SECONDS]
+    if not windows:
         return None
-    worst = max(rests, key=len)
-    most = max(sample.idle_in_transaction for sample in chain.from_iterable(rests))
+    worst = max(windows, key=len)
+    most = max(sample.idle_in_transaction for sample in chain.from_iterable(windows))
     bound = _IDLE_IN_TRANSACTION_AFTER + IDLE_IN_TRANSACTION_SECONDS
     leases = chain.from_iterable(worker.leases for worker in reading.workers)
     idle = [lease for lease in leases if lease.state == IDLE_IN_TRANSACTION]
@@ -83,7 +83,7 @@ def idle_in_transaction(reading: Reading) -> Finding | None:
         id="idle-in-transaction",
         severity=Severity.WARNING,
         evidence=(
-            f"Up to {number_of(most, 'connection')} of {workers_of(len(rests), reading)} were "
+            f"Up to {number_of(most, 'connection')} of {workers_of(len(windows), reading)} were "
             f"idle in transaction for more than {_IDLE_IN_TRANSACTION_AFTER} s, in {len(worst)} "
             "of the last 60 seconds."
             f"{holder(idle, moment(reading), reading.now.checked_out)}"

@@ -66,8 +66,8 @@ def checkout_latency(reading: Reading) -> Finding | None:
         id="checkout-latency",
         severity=Severity.CRITICAL,
         evidence=(
-            f"Requests of {workers_of(len(slow), reading)} have waited {mean:.2f} s for a "
-            f"connection on average, {longest:.2f} s at most, for {LATENCY_SUSTAINED} s, with "
+            f"For {LATENCY_SUSTAINED} s, requests of {workers_of(len(slow), reading)} have waited "
+            f"{mean:.2f} s for a connection on average and {longest:.2f} s at most, with "
             f"{checked_out:.0f}{f' of {limit}' if limit else ''} connections checked out."
             f"{holders(reading, worst)}"
         ),

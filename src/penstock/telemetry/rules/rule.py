@@ -24,6 +24,7 @@ __all__ = [
     "of_others",
     "own_connections",
     "recent",
+    "sentence",
     "since_first",
     "smaller_pool",
     "usable",
@@ -64,6 +65,11 @@ def is_settled(reading: Reading, worker: WorkerReading) -> bool:
 def number_of(count: int, noun: str) -> str:
     """Return a number with its noun, such as ``1 request`` or ``2 requests``."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def sentence(text: str) -> str:
+    """Return a text with its first letter in upper case."""
+    return f"{text[0].upper()}{text[1:]}"
 
 
 def workers_of(count: int, reading: Reading) -> str:
@@ -230,15 +236,18 @@ def larger_pool(reading: Reading, samples: Sequence[Sample]) -> str:
 
 
 def smaller_pool(now: Sample, most: int) -> str:
-    """Return how to make a worker's pool smaller, as a clause.
+    """Return how to make the workers' pools smaller, as the beginning of a sentence.
 
     Args:
-        now: The worker's newest sample.
-        most: Largest number of connections that the worker should have.
+        now: The newest sample of the worker with the largest pool.
+        most: Largest number of connections that each worker should have.
     """
     overflow = now.limit - now.size
     if most >= now.size:
-        return f"lower max_overflow from {overflow} to {most - now.size}"
+        return f"Lower max_overflow from {overflow} to {most - now.size} in each worker"
     if most >= 1:
-        return f"lower pool_size from {now.size} to {most} and max_overflow from {overflow} to 0"
-    return "run fewer workers, because less than one connection is left for each"
+        return (
+            f"Lower pool_size from {now.size} to {most} and max_overflow from {overflow} to 0 in "
+            "each worker"
+        )
+    return "Run fewer workers, because less than one connection is left for each"

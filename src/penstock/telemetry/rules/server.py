@@ -101,10 +101,7 @@ def pool_exceeds_server(reading: Reading) -> Finding | None:
             f"{number_of(len(workers), 'worker')} may open {total} connections, but the server "
             f"has {room} for them (max_connections {reading.now.server_limit:.0f} - 3 reserved)."
         ),
-        remedy=(
-            f"{smaller[0].upper()}{smaller[1:]} in each worker, or raise max_connections to "
-            f"{raised}, or use PgBouncer."
-        ),
+        remedy=(f"{smaller}, or raise max_connections to {raised}, or use PgBouncer."),
     )
 
 
@@ -122,8 +119,8 @@ def replica_lag(reading: Reading) -> Finding | None:
         id="replica-lag",
         severity=Severity.WARNING,
         evidence=(
-            f"For {LAG_SUSTAINED} s, the replica furthest behind has not replayed "
-            f"{megabytes:.1f} MiB{f' (about {seconds:.0f} s)' if isfinite(seconds) else ''}."
+            f"The replica furthest behind has lagged by {megabytes:.1f} MiB"
+            f"{f' (about {seconds:.0f} s)' if isfinite(seconds) else ''} for {LAG_SUSTAINED} s."
         ),
         remedy=(
             "pg_stat_replication on the primary shows the cause: if sent_lsn lags, the network; if "
@@ -152,7 +149,7 @@ def _relief(reading: Reading) -> str:
             f"{raise_limit}."
         )
     smaller = smaller_pool(largest, each)
-    return f"{smaller[0].upper()}{smaller[1:]} in each worker, or {raise_limit}."
+    return f"{smaller}, or {raise_limit}."
 
 
 def _with_lag(window: Sequence[Sample]) -> list[Sample]:
@@ -267,10 +264,10 @@ def event_loop_blocked(reading: Reading) -> Finding | None:
         severity=Severity.WARNING,
         evidence=(
             f"The event loop of {workers_of(len(blocked), reading)} was blocked for longer than "
-            f"{LATE} s within the last minute, up to {number_of(max(map(len, blocked)), 'time')} "
+            f"{LATE} s within the last minute: {number_of(max(map(len, blocked)), 'time')} "
             f"in one worker, for {longest:.2f} s at most."
         ),
-        remedy=_find_it(longest / 2),
+        remedy=_tracing(longest / 2),
     )
 
 
@@ -302,7 +299,7 @@ def _stopped(reading: Reading, silent: Sequence[WorkerReading]) -> Finding:
             f"{'worker' if len(silent) == 1 else 'workers'} {pids} reported nothing for up to "
             f"{seconds:.0f} s."
         ),
-        remedy=f"Look at its stack trace (py-spy dump --pid {silent[0].pid}). {_find_it(LATE)}",
+        remedy=f"Look at its stack trace (py-spy dump --pid {silent[0].pid}). {_tracing(LATE)}",
     )
 
 
@@ -318,7 +315,7 @@ def _is_blocked(late: Sequence[Sample]) -> bool:
     return len(late) >= LATE_SAMPLES or any(sample.loop_late > VERY_LATE for sample in late)
 
 
-def _find_it(seconds: float) -> str:
+def _tracing(seconds: float) -> str:
     return (
         "Set PYTHONASYNCIODEBUG to 1 in a test environment and loop.slow_callback_duration to "
         f"{seconds:.1f}, which logs blocking code; move that to a thread by asyncio.to_thread()."
