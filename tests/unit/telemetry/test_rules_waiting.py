@@ -17,7 +17,7 @@ from tests.unit.telemetry.test_rules import (
 
 from penstock.findings import Severity
 from penstock.telemetry.reading import LeaseSample
-from penstock.telemetry.rules.rule import LARGEST_POOL, bounded, wanted
+from penstock.telemetry.rules.rule import LARGEST_POOL, bounded, needed_connections
 from penstock.telemetry.schema import Sample
 
 CHECKED_OUT: dict[str, Any] = {"checked_in": 0, "checked_out": 50}
@@ -244,10 +244,10 @@ def test_where_no_lease_has_ended_their_length_is_not_said() -> None:
 def test_what_is_wanted_is_what_was_used_and_asked_for() -> None:
     busy = Sample(0.0, limit=10, checked_out=8)
 
-    assert wanted([busy], 1.0) == 10
-    assert wanted([busy, Sample(1.0)], 1.0) == 5
-    assert wanted([replace(busy, shed=8)], 2.0) == 30
-    assert wanted([Sample(0.0, checked_out=10**6)], 1.0) == LARGEST_POOL
+    assert needed_connections([busy], 1.0) == 10
+    assert needed_connections([busy, Sample(1.0)], 1.0) == 5
+    assert needed_connections([replace(busy, shed=8)], 2.0) == 30
+    assert needed_connections([Sample(0.0, checked_out=10**6)], 1.0) == LARGEST_POOL
 
 
 @pytest.mark.parametrize("seconds", range(6, 60))

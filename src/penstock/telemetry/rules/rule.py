@@ -20,15 +20,15 @@ __all__ = [
     "larger_pool",
     "mean_hold",
     "moment",
+    "needed_connections",
     "number_of",
-    "of_others",
+    "other_connections",
     "own_connections",
     "recent",
     "sentence",
+    "server_capacity",
     "since_first",
     "smaller_pool",
-    "usable",
-    "wanted",
     "workers_of",
 ]
 
@@ -107,7 +107,7 @@ def bounded(value: float, least: int, most: int) -> int:
     return ceil(max(least, value)) if value < most else most
 
 
-def usable(reading: Reading) -> int | None:
+def server_capacity(reading: Reading) -> int | None:
     """Return how many connections the server accepts from services; None while unknown."""
     limit = reading.now.server_limit
     return max(0, floor(limit) - _RESERVED) if isfinite(limit) and limit > 0 else None
@@ -119,7 +119,7 @@ def own_connections(reading: Reading) -> int:
     return now.checked_in + now.checked_out + now.opening + now.invalid
 
 
-def of_others(reading: Reading) -> float:
+def other_connections(reading: Reading) -> float:
     """Return how many connections the server has from other clients; 0.0 while unknown."""
     used = reading.now.server_connections
     return max(0.0, used - own_connections(reading)) if isfinite(used) else 0.0
@@ -192,7 +192,7 @@ def holder(leases: Sequence[LeaseSample], now: float, out: int) -> str:
     )
 
 
-def wanted(samples: Sequence[Sample], hold: float) -> int:
+def needed_connections(samples: Sequence[Sample], hold: float) -> int:
     """Return the number of connections with which a worker would have had no queue.
 
     By Little's law it is the average number of connections that were checked out, waited for, or
@@ -218,9 +218,9 @@ def larger_pool(reading: Reading, samples: Sequence[Sample]) -> str:
         A larger ``pool_size`` if the server has room for it, otherwise a limit of the queue.
     """
     now, hold = samples[-1], mean_hold(since_first(reading, samples))
-    grown = min(LARGEST_POOL, now.size + max(1, wanted(samples, hold) - now.limit))
-    if (room := usable(reading)) is not None:
-        each = floor((room * UTILISATION - of_others(reading)) / len(reading.workers))
+    grown = min(LARGEST_POOL, now.size + max(1, needed_connections(samples, hold) - now.limit))
+    if (room := server_capacity(reading)) is not None:
+        each = floor((room * UTILISATION - other_connections(reading)) / len(reading.workers))
         grown = min(grown, now.size + each - now.limit)
     shorter = f"Hold connections for less time{f' (now {hold:.3f} s on average)' if hold else ''}"
     if grown > now.size:

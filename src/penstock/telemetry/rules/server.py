@@ -14,11 +14,11 @@ from penstock.telemetry.rules.rule import (
     is_settled,
     moment,
     number_of,
-    of_others,
+    other_connections,
     own_connections,
     recent,
+    server_capacity,
     smaller_pool,
-    usable,
     workers_of,
 )
 from penstock.telemetry.schema import Sample
@@ -86,7 +86,7 @@ def server_connections(reading: Reading) -> Finding | None:
 def pool_exceeds_server(reading: Reading) -> Finding | None:
     """Return a finding if the pools together may open more connections than the server has."""
     workers = [worker for worker in reading.workers if is_settled(reading, worker)]
-    room = usable(reading)
+    room = server_capacity(reading)
     total = sum(worker.now.limit for worker in workers)
     if room is None or total <= room or not all(worker.now.limit for worker in workers):
         return None
@@ -140,7 +140,7 @@ def _relief(reading: Reading) -> str:
     now = reading.now
     raised = bounded(now.server_connections / SERVER_FULL + 3, 1, _MOST_CONNECTIONS)
     raise_limit = f"raise max_connections from {now.server_limit:.0f} to {raised}"
-    others = of_others(reading)
+    others = other_connections(reading)
     each = floor((now.server_limit * SERVER_FULL - others) / len(reading.workers))
     largest = max((worker.now for worker in reading.workers), key=lambda sample: sample.limit)
     if others > own_connections(reading) or each >= largest.limit:
