@@ -12,7 +12,7 @@ from penstock.telemetry.reading import NO_ROUTE, STATES, LeaseSample
 
 __all__ = ["IDLE_IN_TRANSACTION_KEY", "Leases", "count_idle_in_transaction", "in_transaction"]
 
-IDLE_IN_TRANSACTION_KEY = "penstock_at_rest_since"
+IDLE_IN_TRANSACTION_KEY = "penstock_idle_since"
 """Key in a connection's ``info`` of the monotonic time at which its last statement ended; infinity
 while one runs."""
 

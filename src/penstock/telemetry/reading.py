@@ -53,8 +53,8 @@ class RouteUse:
 
     route: str
     checkouts: int = _count("{checkout}", "Checkouts that have ended.")
-    seconds: float = _sum("Sum of their durations.")
-    longest: float = _latest("Duration of the longest of them.")
+    seconds: float = _sum("Total duration of these checkouts.")
+    longest: float = _latest("Duration of the longest of these checkouts.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +69,9 @@ class StatementUse:
     statement: str
     route: str
     calls: int = _count("{call}", "Slow calls.")
-    seconds: float = _sum("Sum of their durations.")
-    longest: float = _latest("Duration of the longest of them.")
-    rows: int = _count("{row}", "Rows that they returned or changed.")
+    seconds: float = _sum("Total duration of these calls.")
+    longest: float = _latest("Duration of the longest of these calls.")
+    rows: int = _count("{row}", "Rows that these calls returned or changed.")
     most_in_request: int = _most(
         "{call}", "Most calls within one request; 0 unless one request repeated the statement."
     )

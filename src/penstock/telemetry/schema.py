@@ -147,10 +147,10 @@ class Sample(_Counts):
         "Connections that have been idle in transaction for 5 seconds or more.",
     )
     wait_seconds: float = declare(
-        0.0, Field(Kind.GAUGE, "Sum of the waits that ended within the second.", "s")
+        0.0, Field(Kind.GAUGE, "Total duration of the waits that ended within the second.", "s")
     )
     hold_seconds: float = declare(
-        0.0, Field(Kind.GAUGE, "Sum of the checkouts that ended within the second.", "s")
+        0.0, Field(Kind.GAUGE, "Total duration of the checkouts that ended within the second.", "s")
     )
     wait_longest: float = _peak(
         "penstock_wait_longest_seconds", "Longest wait for a connection within the last minute."

@@ -89,7 +89,7 @@ def _shortly(point: Any) -> dict[str, Any]:
 @asynccontextmanager
 async def recorded(url: str, **settings: Any) -> AsyncIterator[tuple[Database, Recording]]:
     """Open a database with the notes' tables, and record it from then on."""
-    # What the telemetry asks the server in the background would be told, too.
+    # What the telemetry asks the server in the background would be reported, too.
     settings = {"environment": "testing", "telemetry": False, **settings}
     recording = Recording()
     async with Database.from_url(url, **settings) as database:

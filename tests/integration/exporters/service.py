@@ -23,7 +23,7 @@ NOTES = query(select(func.count(Note.id)).where(Note.id == bindparam("note_id"))
 
 
 async def operator(authorization: str = Header(default="")) -> None:
-    """Refuse whoever is not Prometheus."""
+    """Refuse everything but Prometheus."""
     if authorization != f"Bearer {TOKEN}":
         raise HTTPException(401)
 

@@ -47,7 +47,7 @@ def cut(watch: Watched) -> None:
 
 
 def close(watch: Watched) -> None:
-    """Let nobody connect for a while."""
+    """Refuse connections for a while."""
     allow = f'ALTER DATABASE "{watch.database}" WITH ALLOW_CONNECTIONS'
     watch.postgres.execute(f"{allow} false")
     try:

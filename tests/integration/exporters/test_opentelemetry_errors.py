@@ -36,7 +36,7 @@ async def write_by_session(database: Database) -> None:
 
 
 @pytest.mark.parametrize("write", [write_by_express, write_by_session])
-async def test_an_error_is_told_without_the_row_that_it_quotes(
+async def test_an_error_is_reported_without_the_row_that_it_quotes(
     both: tuple[Database, Recording], write: Any
 ) -> None:
     database, recording = both

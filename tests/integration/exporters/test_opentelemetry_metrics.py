@@ -50,7 +50,7 @@ async def test_sessions_are_counted_like_the_express_lane(
     assert point.count == 2
 
 
-async def test_the_pool_is_told_as_it_is(both: tuple[Database, Recording]) -> None:
+async def test_the_pool_is_reported_as_it_is(both: tuple[Database, Recording]) -> None:
     database, recording = both
 
     async with database.engine.connect():
@@ -114,7 +114,7 @@ async def test_a_pool_is_named_by_its_address_and_its_database(
     }
 
 
-async def test_the_pool_that_replaces_a_disposed_one_is_told_as_well(
+async def test_the_pool_that_replaces_a_disposed_one_is_reported_as_well(
     both: tuple[Database, Recording],
 ) -> None:
     database, recording = both
@@ -127,7 +127,7 @@ async def test_the_pool_that_replaces_a_disposed_one_is_told_as_well(
     assert point.count == 1
 
 
-async def test_two_pools_of_one_provider_are_told_apart(
+async def test_two_pools_of_one_provider_are_distinguished(
     both: tuple[Database, Recording], database_url: str
 ) -> None:
     _, recording = both
@@ -142,7 +142,7 @@ async def test_two_pools_of_one_provider_are_told_apart(
     assert counts == [1]
 
 
-async def test_what_is_removed_is_told_no_more_and_can_be_told_again(
+async def test_what_is_removed_is_reported_no_more_and_can_be_reported_again(
     database_url: str,
 ) -> None:
     recording = Recording()

@@ -43,7 +43,7 @@ def receiver() -> Iterator[OtlpReceiver]:
 
 @pytest.fixture
 def meters(receiver: OtlpReceiver) -> Iterator[MeterProvider]:
-    """A provider as in production, but that it exports when it is told to."""
+    """A provider as in production, but that it exports when it is reported to."""
     exporter = OTLPMetricExporter(f"{receiver.url}/v1/metrics")
     provider = MeterProvider([PeriodicExportingMetricReader(exporter, 3_600_000)], WORKER)
     yield provider

@@ -24,7 +24,7 @@ async def test_every_database_has_its_label(database_url: str) -> None:
         assert f'penstock_workers{{db_client_connection_pool_name="{name}"}} ' in text
 
 
-async def test_without_access_only_open_databases_are_told_of(database_url: str) -> None:
+async def test_without_access_only_open_databases_are_reported_of(database_url: str) -> None:
     app = FastAPI()
     install(app, Database.from_url(database_url, environment="testing"))
     hidden = Database.from_url(database_url, environment="production", tls="disable")

@@ -28,7 +28,7 @@ add = query(insert(Line).values(line=bindparam("line")))
 
 
 @pytest.fixture
-def told() -> Iterator[list[Any]]:
+def reported() -> Iterator[list[Any]]:
     """The transactions that Sentry would be sent."""
     events: list[Any] = []
 
@@ -60,7 +60,7 @@ async def work(database: Database) -> None:
 
 
 async def test_reads_writes_and_copies_are_spans_without_values(
-    database_url: str, told: list[Any]
+    database_url: str, reported: list[Any]
 ) -> None:
     async with Database.from_url(database_url, environment="testing") as database:
         async with database.engine.begin() as connection:
@@ -72,7 +72,7 @@ async def test_reads_writes_and_copies_are_spans_without_values(
         with sentry_sdk.start_transaction(name="unseen"):
             await work(database)
 
-    seen, unseen = told
+    seen, unseen = reported
     spans = [span["description"] for span in seen["spans"] if span["op"] == "db"]
     begins = {" ".join(span.split()[:2]).upper() for span in spans}
     assert begins >= {"SELECT LINES.ID,", "INSERT INTO", "SELECT LINES.LINE", "SELECT 7"}
@@ -82,13 +82,13 @@ async def test_reads_writes_and_copies_are_spans_without_values(
     assert not unseen["spans"]
 
 
-async def test_a_statement_that_fails_ends_its_span(database_url: str, told: list[Any]) -> None:
+async def test_a_statement_that_fails_ends_its_span(database_url: str, reported: list[Any]) -> None:
     async with Database.from_url(database_url, environment="testing") as database:
         instrument(database)
         with sentry_sdk.start_transaction(name="seen"), pytest.raises(Exception, match="missing"):
             await database.reader.scalar(text("SELECT * FROM missing"))
 
-    (span,) = told[0]["spans"]
+    (span,) = reported[0]["spans"]
     assert (
         span["data"]["status"] if "status" in span["data"] else span["status"] == "internal_error"
     )

@@ -58,7 +58,7 @@ def test_the_last_worker_to_leave_spares_the_file_of_one_that_comes(tmp_path: Pa
     assert files(tmp_path) == {came[0].path}
 
 
-async def test_what_cannot_be_read_or_written_keeps_nobody_from_reading_the_rest(
+async def test_what_cannot_be_read_or_written_does_not_hide_the_rest(
     database_url: str, tmp_path: Path
 ) -> None:
     async with database_of(database_url, tmp_path) as database:

@@ -24,7 +24,7 @@ from penstock.telemetry.workers import Workers, group_directory
 
 KEY = "key"
 NOBODY = 65534
-PRECIOUS = "somebody's own data"
+PRECIOUS = "another program's data"
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ def findings_of(database: Database) -> dict[str, Finding]:
     return {found.id: found for found in rules.find(database.telemetry.read())}
 
 
-async def test_a_lease_is_told_with_its_route_its_age_and_its_state(
+async def test_a_lease_is_reported_with_its_route_its_age_and_its_state(
     database_url: str, tmp_path: Path
 ) -> None:
     app = FastAPI()
@@ -127,7 +127,7 @@ async def test_the_route_that_leaks_is_named_and_no_other(
         assert found.severity == "critical"
 
 
-async def test_a_lease_that_was_told_to_last_is_not_overdue(
+async def test_a_lease_that_is_declared_to_last_is_not_overdue(
     database_url: str, tmp_path: Path
 ) -> None:
     async with (
@@ -143,7 +143,7 @@ async def test_a_lease_that_was_told_to_last_is_not_overdue(
         assert [lease.is_overdue for lease in leases_of(database)] == [False]
 
 
-async def test_of_many_leases_the_oldest_are_told(database_url: str, tmp_path: Path) -> None:
+async def test_of_many_leases_the_oldest_are_reported(database_url: str, tmp_path: Path) -> None:
     async with database_of(
         database_url, tmp_path, pool_size=LEASES + 5, max_overflow=0, budget="off"
     ) as database:
@@ -157,7 +157,7 @@ async def test_of_many_leases_the_oldest_are_told(database_url: str, tmp_path: P
         await eventually(lambda: leases_of(database) == [])
 
 
-async def test_a_server_that_is_gone_is_told_without_traffic_and_forgotten_when_it_is_back(
+async def test_a_server_that_is_gone_is_reported_without_traffic_and_forgotten_when_it_is_back(
     restartable: RestartablePostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("penstock.telemetry.telemetry.FIRST_QUERY_DELAY", 0.2)

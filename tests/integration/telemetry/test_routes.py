@@ -1,4 +1,4 @@
-"""By which routes the leases of a service are told apart."""
+"""How the leases of a service are distinguished by route."""
 
 from pathlib import Path
 

@@ -69,7 +69,7 @@ async def test_a_server_that_says_nothing_any_more_is_not_known(
         await eventually(lambda: isnan(database.telemetry.read().now.server_connections))
 
 
-async def test_what_one_worker_was_told_is_forgotten_when_another_one_asks(
+async def test_an_answer_of_the_server_is_forgotten_when_another_worker_asks(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("penstock.telemetry.telemetry.FIRST_QUERY_DELAY", 0.0)

@@ -157,7 +157,7 @@ async def test_sums_never_fall_while_workers_come_and_go(database_url: str, tmp_
         assert pids(database.telemetry.read()) == {os.getpid()}
 
 
-async def test_files_of_workers_that_end_or_are_killed_go_though_nobody_reads(
+async def test_files_of_workers_that_end_or_are_killed_are_removed_without_a_reader(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("penstock.telemetry.telemetry.FIRST_QUERY_DELAY", 0.01)
@@ -189,9 +189,7 @@ async def test_a_worker_adds_up_at_its_start_those_that_ended_before(
             await eventually(lambda: _files(tmp_path) == 2)
 
 
-async def test_a_reader_that_stands_still_holds_nobody_up(
-    database_url: str, tmp_path: Path
-) -> None:
+async def test_a_reader_that_hangs_blocks_no_other(database_url: str, tmp_path: Path) -> None:
     async with database_of(database_url, tmp_path) as database:
         with (tmp_path / "lock").open("w") as held, worker(database_url, tmp_path, 20) as process:
             fcntl.flock(held, fcntl.LOCK_EX)
@@ -218,7 +216,7 @@ async def test_nothing_is_left_when_the_last_worker_has_closed(
     assert database.telemetry.read() == Reading("default", ())
 
 
-async def test_two_databases_in_one_directory_are_told_apart(
+async def test_two_databases_in_one_directory_are_distinguished(
     postgres_urls: tuple[str, str], tmp_path: Path
 ) -> None:
     one_url, other_url = postgres_urls
@@ -230,7 +228,7 @@ async def test_two_databases_in_one_directory_are_told_apart(
         assert one.telemetry.read().counters.checkins > before.checkins
 
 
-async def test_two_pools_of_one_database_are_told_apart_by_their_names(
+async def test_two_pools_of_one_database_are_distinguished_by_their_names(
     database_url: str, tmp_path: Path
 ) -> None:
     app = FastAPI()
@@ -246,7 +244,7 @@ async def test_two_pools_of_one_database_are_told_apart_by_their_names(
         assert [each.telemetry.read().now.limit for each in (one, other)] == [2, 7]
 
 
-async def test_a_directory_that_cannot_be_used_is_told_and_the_database_works(
+async def test_a_directory_that_cannot_be_used_is_reported_and_the_database_works(
     database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     taken = tmp_path / "later"
@@ -303,7 +301,7 @@ async def test_a_database_closes_whose_telemetry_was_taken_away(
     assert database.pool.snapshot().checked_in == 0
 
 
-async def test_of_a_directory_that_nobody_chose_nothing_is_left(
+async def test_nothing_is_left_of_the_default_directory(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
@@ -317,7 +315,7 @@ async def test_of_a_directory_that_nobody_chose_nothing_is_left(
     assert _names(tmp_path) == []
 
 
-async def test_a_directory_that_somebody_else_could_write_to_is_refused(
+async def test_a_directory_that_another_user_can_write_to_is_refused(
     database_url: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

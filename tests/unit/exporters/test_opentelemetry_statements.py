@@ -7,7 +7,7 @@ from penstock.exporters.opentelemetry_spans import LONGEST_TEXT, describer
 describe = describer("postgresql")
 
 
-def test_neither_values_nor_parameters_are_told() -> None:
+def test_neither_values_nor_parameters_are_reported() -> None:
     described = describe("SELECT a -- for anna\n, 'it''s' FROM users WHERE id = $1 AND b = 42")
 
     assert described.text == "SELECT a , ? FROM users WHERE id = ? AND b = ?"

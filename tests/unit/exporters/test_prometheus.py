@@ -179,7 +179,7 @@ def test_the_most_silent_worker_is_heard_of() -> None:
     assert value(scraped, "penstock_worker_silence_seconds") == 30
 
 
-def test_a_database_without_workers_is_told_as_that() -> None:
+def test_a_database_without_workers_reports_zeros() -> None:
     scraped = scrape(of())
 
     assert value(scraped, "penstock_workers") == 0
@@ -187,7 +187,7 @@ def test_a_database_without_workers_is_told_as_that() -> None:
     assert not series(scraped, "penstock_worker_silence_seconds")
 
 
-def test_routes_are_told_for_each_worker() -> None:
+def test_routes_are_reported_for_each_worker() -> None:
     users, orders = RouteUse("GET /users/{id}", 3, 0.5, 0.4), RouteUse("GET /orders", 1, 0.1, 0.1)
 
     scraped = scrape(of(worker(1, routes=(users, orders)), worker(2, routes=(users,))))
@@ -204,29 +204,29 @@ def test_workers_of_two_containers_may_have_one_number() -> None:
 
     text, _ = exposition(collector(of(one, other)), "")
 
-    told = re.findall(r'penstock_route_checkouts_total\{.*worker="(.*)"\} (.*)', text.decode())
-    assert told == [("7", "2.0"), ("7-2", "3.0")]
+    reported = re.findall(r'penstock_route_checkouts_total\{.*worker="(.*)"\} (.*)', text.decode())
+    assert reported == [("7", "2.0"), ("7-2", "3.0")]
 
 
-def test_the_routes_that_hold_longest_are_told() -> None:
+def test_the_routes_that_hold_longest_are_reported() -> None:
     routes = tuple(RouteUse(f"GET /{n}", 1, float(n), 1.0) for n in range(TOP_ROUTES + 5))
 
-    told = series(scrape(of(worker(routes=routes))), "penstock_route_hold_seconds_total")
+    reported = series(scrape(of(worker(routes=routes))), "penstock_route_hold_seconds_total")
 
-    assert {each["route"] for each in told} == {f"GET /{n}" for n in range(5, TOP_ROUTES + 5)}
+    assert {each["route"] for each in reported} == {f"GET /{n}" for n in range(5, TOP_ROUTES + 5)}
 
 
-def test_a_findings_name_and_severity_are_told() -> None:
+def test_a_findings_name_and_severity_are_reported() -> None:
     full = Sample(NOW, size=2, limit=2, checked_out=2, waiting=3, wait_longest=5.0)
     history = tuple(replace(full, at=NOW - age) for age in range(300, 0, -1))
 
-    told = series(scrape(of(worker(now=full, history=history))), "penstock_finding")
+    reported = series(scrape(of(worker(now=full, history=history))), "penstock_finding")
 
-    assert told
-    assert all(each["severity"] in {"info", "warning", "critical"} for each in told)
+    assert reported
+    assert all(each["severity"] in {"info", "warning", "critical"} for each in reported)
 
 
-def test_several_databases_are_told_apart() -> None:
+def test_several_databases_are_distinguished() -> None:
     analytics = Reading("analytics", (worker(counters=Counters(checkouts=5)),))
 
     scraped = scrape(of(worker(counters=Counters(checkouts=2))), analytics)
@@ -237,13 +237,13 @@ def test_several_databases_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize("name", ["GET /a\nb", 'GET /"x"', "GET /\\", "GET /é\u2028"])
-def test_any_route_can_be_told(name: str) -> None:
+def test_any_route_can_be_reported(name: str) -> None:
     use = RouteUse(name, 1, 0.1, 0.1)
 
     text, _ = exposition(collector(of(worker(routes=(use,)))), OPENMETRICS)
 
-    (told,) = (each for each in families_of(text) if each.name == "penstock_route_checkouts")
-    assert [sample.labels["route"] for sample in told.samples] == [name]
+    (reported,) = (each for each in families_of(text) if each.name == "penstock_route_checkouts")
+    assert [sample.labels["route"] for sample in reported.samples] == [name]
 
 
 def families_of(openmetrics: bytes) -> list[Metric]:
@@ -251,10 +251,10 @@ def families_of(openmetrics: bytes) -> list[Metric]:
 
 
 def test_it_speaks_text_and_openmetrics() -> None:
-    told = collector(of(worker()))
+    reported = collector(of(worker()))
 
-    text, text_type = exposition(told, "*/*")
-    openmetrics, openmetrics_type = exposition(told, OPENMETRICS)
+    text, text_type = exposition(reported, "*/*")
+    openmetrics, openmetrics_type = exposition(reported, OPENMETRICS)
 
     assert text_type == "text/plain; version=0.0.4; charset=utf-8"
     assert openmetrics_type.startswith("application/openmetrics-text; version=1.0.0")
@@ -263,14 +263,14 @@ def test_it_speaks_text_and_openmetrics() -> None:
     assert list(parse_text(text.decode()))
 
 
-def test_nothing_is_told_of_when_a_series_began() -> None:
+def test_no_time_of_creation_is_exported() -> None:
     for accept in ("", OPENMETRICS):
         assert b"_created" not in exposition(collector(of(worker())), accept)[0]
 
 
 def test_a_registry_learns_the_names_without_reading() -> None:
     def read() -> list[Reading]:
-        raise AssertionError("nobody scrapes yet")
+        raise AssertionError("no scrape yet")
 
     registry = CollectorRegistry(auto_describe=True)
 

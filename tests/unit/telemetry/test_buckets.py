@@ -1,4 +1,4 @@
-"""Durations in buckets, and what can be told from them again."""
+"""Durations in buckets, and their percentiles."""
 
 import math
 

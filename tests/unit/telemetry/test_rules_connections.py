@@ -159,9 +159,7 @@ def unreachable(seconds: float, failures: int, *stretches: Stretch) -> WorkerRea
     )
 
 
-def test_a_server_that_cannot_be_reached_is_told_with_the_drivers_error_and_without_traffic() -> (
-    None
-):
+def test_a_server_that_cannot_be_reached_is_reported_without_traffic() -> None:
     found = finding(reading(worker(), unreachable(31.0, 3)), "server-unreachable")
 
     assert found.severity is Severity.CRITICAL
@@ -176,7 +174,7 @@ def test_a_restart_and_a_single_failure_are_no_unreachable_server(
     assert said(reading(unreachable(seconds, failures)), "server-unreachable") is None
 
 
-def test_attempts_that_fail_are_told_once() -> None:
+def test_attempts_that_fail_are_reported_once() -> None:
     given = reading(unreachable(20.0, 5, (300, {}), *[FAILURE, (4, {})] * 4))
 
     assert said(given, "server-unreachable")

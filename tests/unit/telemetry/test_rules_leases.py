@@ -82,7 +82,7 @@ def test_a_pool_from_which_nothing_comes_back_to_those_who_ask_is_a_leak(
         pytest.param(minutes(1, 5, 10, 15, 20, hold=20.0), id="more traffic"),
         pytest.param(minutes(1, 5, 10, 15, 20, hold=11.0), id="more traffic of long leases"),
         pytest.param([(301, {"checked_out": 50, "checkins": 9, "waiting": 1})], id="full, in use"),
-        pytest.param([(301, {"checked_out": 50})], id="long jobs, and nobody else asks"),
+        pytest.param([(301, {"checked_out": 50})], id="long jobs, and no other requests"),
         pytest.param([(301, {"limit": 1, "checked_out": 1})], id="the only one, to listen"),
     ],
 )
@@ -129,7 +129,7 @@ def test_leaks_of_before_are_mentioned_without_a_route_that_may_have_nothing_to_
 @pytest.mark.parametrize(
     ("count", "severity"), [(1, Severity.WARNING), (25, Severity.CRITICAL), (40, Severity.CRITICAL)]
 )
-def test_what_is_out_for_longer_than_leak_after_now_is_told_by_its_route(
+def test_what_is_out_for_longer_than_leak_after_now_is_reported_by_its_route(
     count: int, severity: Severity
 ) -> None:
     leaked = [lease("GET /leak", 10.0 + number, is_overdue=True) for number in range(count)]

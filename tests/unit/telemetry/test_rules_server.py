@@ -156,7 +156,7 @@ def test_what_is_not_known_of_the_time_is_not_said() -> None:
 @pytest.mark.parametrize(
     "stretches",
     [
-        pytest.param([(60, lag(0.0, 9000.0))], id="nobody writes"),
+        pytest.param([(60, lag(0.0, 9000.0))], id="no writes"),
         pytest.param([(60, lag(16 * MIB, 10.0))], id="not more than that"),
         pytest.param([(60, lag(nan, 9000.0))], id="not known"),
         pytest.param([(60, {})], id="no replica"),

@@ -59,7 +59,7 @@ def test_long_waits_for_two_minutes_are_found() -> None:
         pytest.param([(300, SLOW), (13, QUICK)], id="one second in nine was quick"),
         pytest.param([(100, SLOW), (31, NOBODY), (100, SLOW)], id="a pause of half a minute"),
         pytest.param([(900, QUICK)], id="waits, and short ones"),
-        pytest.param([(900, NOBODY)], id="nobody asks"),
+        pytest.param([(900, NOBODY)], id="no requests"),
     ],
 )
 def test_shorter_or_rarer_long_waits_are_not(stretches: list[Stretch]) -> None:
@@ -75,7 +75,7 @@ def test_shorter_or_rarer_long_waits_are_not(stretches: list[Stretch]) -> None:
         pytest.param([(1, SLOW), (20, NOBODY)] * 10, id="one caller every twenty seconds"),
         pytest.param(
             [(130, CHECKED_OUT | {"waiting": 1, "wait_longest": 0.6})],
-            id="nobody was served at all",
+            id="no request was served",
         ),
     ],
 )
@@ -116,7 +116,7 @@ def test_a_pool_that_is_exhausted_for_five_samples_is_found() -> None:
     assert "raise pool_size from 20 to 45" in found.remedy
 
 
-def test_a_pool_that_is_exhausted_while_somebody_waits_for_long_is_critical() -> None:
+def test_a_pool_that_is_exhausted_while_a_request_waits_for_long_is_critical() -> None:
     found = finding(reading(worker((5, FULL | {"wait_longest": 0.6}))), "pool-exhausted")
 
     assert found.severity is Severity.CRITICAL
@@ -127,7 +127,7 @@ def test_a_pool_that_is_exhausted_while_somebody_waits_for_long_is_critical() ->
     [
         pytest.param([(60, {}), (4, FULL)], id="four samples"),
         pytest.param([(4, FULL), (1, {})] * 20, id="peaks"),
-        pytest.param([(300, CHECKED_OUT)], id="nobody waits"),
+        pytest.param([(300, CHECKED_OUT)], id="no request waits"),
         pytest.param([(300, FULL | {"checked_out": 49})], id="one is left"),
         pytest.param([(300, FULL | {"limit": 0})], id="no limit"),
         pytest.param([(300, FULL), (56, {})], id="a minute ago"),
@@ -251,7 +251,7 @@ def test_what_is_wanted_is_what_was_used_and_asked_for() -> None:
 
 
 @pytest.mark.parametrize("seconds", range(6, 60))
-def test_leases_of_six_seconds_are_told_as_such_from_the_first_that_ends(seconds: int) -> None:
+def test_leases_of_six_seconds_are_reported_as_such_from_the_first_that_ends(seconds: int) -> None:
     full = CHECKED_OUT | {
         "checked_out": 5,
         "limit": 5,
@@ -269,7 +269,7 @@ def test_leases_of_six_seconds_are_told_as_such_from_the_first_that_ends(seconds
         assert "now 6.000 s on average" in finding(given, "shedding").remedy
 
 
-def test_who_holds_the_connections_is_told_before_the_size() -> None:
+def test_who_holds_the_connections_is_reported_before_the_size() -> None:
     leases = [
         LeaseSample("GET /hold", NOW - 5.0, "idle in transaction", is_overdue=False, statement="")
     ]

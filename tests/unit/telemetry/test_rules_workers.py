@@ -41,7 +41,7 @@ def test_a_worker_that_does_nothing_is_found() -> None:
     assert numbers(found.evidence) == ["120", "1", "110", "2", "10", "2", "60", "0"]
 
 
-def test_it_matters_more_where_somebody_waits() -> None:
+def test_it_matters_more_when_requests_wait() -> None:
     assert finding(rates(110, 10, waits=1), "worker-imbalance").severity is Severity.WARNING
 
 
@@ -125,7 +125,7 @@ def test_a_sample_that_is_late_is_no_silence() -> None:
     assert not said(reading(worker((60, {})), worker(samples=late, pid=7)), "event-loop-blocked")
 
 
-def test_a_worker_that_was_lost_is_told_for_15_minutes() -> None:
+def test_a_worker_that_was_lost_is_reported_for_15_minutes() -> None:
     def lost(*moments: float) -> Reading:
         gone = tuple((100 + number, at) for number, at in enumerate(moments))
         return replace(reading(worker((600, {}))), lost=gone)

@@ -15,8 +15,8 @@ from penstock.telemetry.statement_watch import (
 )
 
 
-class Told:
-    """A sink that keeps what it is told."""
+class Reports:
+    """A sink that keeps what is reported."""
 
     def __init__(self) -> None:
         self.slow_ones: list[tuple[str, str, float, int]] = []
@@ -29,7 +29,7 @@ class Told:
         self.repeated_ones.append((statement, route, times))
 
 
-class Failing(Told):
+class Failing(Reports):
     """A sink that cannot keep anything."""
 
     def slow(self, statement: str, route: str, seconds: float, rows: int) -> None:
@@ -63,17 +63,17 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records]
 
 
-def test_a_slow_statement_is_a_line_and_is_told_without_its_values(
+def test_a_slow_statement_is_a_line_and_is_reported_without_its_values(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    told = Told()
-    watch = StatementWatch(0.1, told)
+    reported = Reports()
+    watch = StatementWatch(0.1, reported)
 
     with request("GET /users/{id}"):
         watch.slow("SELECT *\nFROM users WHERE name = 'secret' AND id = $1", 0.3124, 7)
 
     text = "SELECT * FROM users WHERE name = ? AND id = ?"
-    assert told.slow_ones == [(text, "GET /users/{id}", 0.3124, 7)]
+    assert reported.slow_ones == [(text, "GET /users/{id}", 0.3124, 7)]
     assert caplog.record_tuples == [
         (
             "penstock.slow_queries",
@@ -84,10 +84,10 @@ def test_a_slow_statement_is_a_line_and_is_told_without_its_values(
 
 
 def test_outside_requests_there_is_no_route() -> None:
-    told = Told()
-    StatementWatch(0.1, told).slow("SELECT", 0.2, 0)
+    reported = Reports()
+    StatementWatch(0.1, reported).slow("SELECT", 0.2, 0)
 
-    assert told.slow_ones == [("SELECT", "(no route)", 0.2, 0)]
+    assert reported.slow_ones == [("SELECT", "(no route)", 0.2, 0)]
 
 
 def test_nothing_is_slow_where_the_threshold_is_off() -> None:
@@ -98,8 +98,8 @@ def test_nothing_is_slow_where_the_threshold_is_off() -> None:
 def test_a_storm_of_slow_statements_is_ten_lines_a_second_and_their_number(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    told, clock = Told(), Clock()
-    watch = StatementWatch(0.1, told, clock)
+    reported, clock = Reports(), Clock()
+    watch = StatementWatch(0.1, reported, clock)
 
     for _ in range(1000):
         watch.slow("SELECT", 0.2, 1)
@@ -111,12 +111,12 @@ def test_a_storm_of_slow_statements_is_ten_lines_a_second_and_their_number(
         "990 slow statements were not logged",
         "(no route) took 200 ms, 1 rows: SELECT",
     ]
-    assert len(told.slow_ones) == 1001
+    assert len(reported.slow_ones) == 1001
 
 
-def test_what_a_request_repeats_is_told_once_with_its_route() -> None:
-    told = Told()
-    watch = StatementWatch(None, told)
+def test_what_a_request_repeats_is_reported_once_with_its_route() -> None:
+    reported = Reports()
+    watch = StatementWatch(None, reported)
 
     with request("GET /orders"):
         watch.count("SELECT a FROM orders")
@@ -125,12 +125,12 @@ def test_what_a_request_repeats_is_told_once_with_its_route() -> None:
         for _ in range(9):
             watch.count("SELECT c FROM teams")
 
-    assert told.repeated_ones == [("SELECT b FROM users WHERE id = ?", "GET /orders", 12)]
+    assert reported.repeated_ones == [("SELECT b FROM users WHERE id = ?", "GET /orders", 12)]
 
 
-def test_nothing_is_told_of_nine_or_of_what_runs_outside_requests() -> None:
-    told = Told()
-    watch = StatementWatch(None, told)
+def test_nothing_is_reported_of_nine_or_of_what_runs_outside_requests() -> None:
+    reported = Reports()
+    watch = StatementWatch(None, reported)
 
     with request("GET /"):
         for _ in range(9):
@@ -138,11 +138,11 @@ def test_nothing_is_told_of_nine_or_of_what_runs_outside_requests() -> None:
     for _ in range(12):
         watch.count("SELECT 1")
 
-    assert told.repeated_ones == []
+    assert reported.repeated_ones == []
 
 
-def test_each_database_is_told_of_its_own_statements() -> None:
-    one, two = Told(), Told()
+def test_each_database_reports_its_own_statements() -> None:
+    one, two = Reports(), Reports()
     watches = StatementWatch(None, one), StatementWatch(None, two)
 
     with request("GET /"):
@@ -157,7 +157,7 @@ def test_each_database_is_told_of_its_own_statements() -> None:
 
 
 def test_the_statements_of_one_request_are_counted_up_to_a_bound() -> None:
-    watch, statements = StatementWatch(None, Told()), dict[StatementWatch, dict[str, int]]()
+    watch, statements = StatementWatch(None, Reports()), dict[StatementWatch, dict[str, int]]()
     token = request_statements.set(statements)
 
     for number in range(10 * DISTINCT):
@@ -186,10 +186,10 @@ def test_a_sink_that_fails_breaks_no_statement_and_no_request(
 
 
 def test_mysqls_quotes_are_those_of_a_text() -> None:
-    told = Told()
-    watch = StatementWatch(0.1, told)
+    reported = Reports()
+    watch = StatementWatch(0.1, reported)
     watch.is_mysql = True
 
     watch.slow('SELECT "secret"', 0.2, 1)
 
-    assert told.slow_ones[0][0] == "SELECT ?"
+    assert reported.slow_ones[0][0] == "SELECT ?"
