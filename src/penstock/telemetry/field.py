@@ -7,7 +7,7 @@ from math import isnan, nan
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-__all__ = ["Field", "Kind", "combine", "declare", "declared", "largest", "named", "typed"]
+__all__ = ["Field", "Kind", "aggregate", "declare", "declared", "largest", "named", "typed"]
 
 
 class Kind(Enum):
@@ -28,7 +28,7 @@ def largest(numbers: Iterable[float]) -> float:
     return max((number for number in numbers if not isnan(number)), default=nan)
 
 
-Combination = Callable[[Iterable[Any]], Any]
+Aggregation = Callable[[Iterable[Any]], Any]
 """Makes one number of those of several workers: ``sum`` or :func:`largest`."""
 
 
@@ -42,7 +42,7 @@ class Field:
         unit: In UCUM notation, as OpenTelemetry writes it: ``s``, ``By``, ``{connection}``.
         metric: Name under which it is exported, as OpenTelemetry writes it; empty when it is not
             exported as a metric of its own.
-        together: Combines the numbers of several workers.
+        aggregation: Makes one number of those of several workers.
         state: Value of the metric's attribute ``db.client.connection.state``; empty for none.
         absent: Value with which the metric is left out, besides NaN.
         name: Attribute of the class that has it; :func:`declared` fills it in.
@@ -53,7 +53,7 @@ class Field:
     description: str
     unit: str
     metric: str = ""
-    together: Combination = sum
+    aggregation: Aggregation = sum
     state: str = ""
     absent: float = nan
     name: str = ""
@@ -105,15 +105,16 @@ def named(
     return MappingProxyType(complete)
 
 
-def combine(items: Sequence[Any], table: Mapping[str, Field]) -> dict[str, Any]:
+def aggregate(items: Sequence[Any], table: Mapping[str, Field]) -> dict[str, Any]:
     """Return the numbers of several workers together, by field.
 
     Args:
         items: One object of each worker; at least one.
-        table: The fields to combine.
+        table: The fields to aggregate.
     """
     return {
-        name: each.together([getattr(item, name) for item in items]) for name, each in table.items()
+        name: each.aggregation([getattr(item, name) for item in items])
+        for name, each in table.items()
     }
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
 
-from penstock.telemetry.field import Field, Kind, combine, declare, declared, largest
+from penstock.telemetry.field import Field, Kind, aggregate, declare, declared, largest
 from penstock.telemetry.histogram import Histogram
 from penstock.telemetry.schema import Counters, Sample
 
@@ -32,7 +32,7 @@ def _count(unit: str, description: str) -> int:
 
 
 def _most(unit: str, description: str) -> int:
-    return declare(0, Field(Kind.PEAK, description, unit, together=max))
+    return declare(0, Field(Kind.PEAK, description, unit, aggregation=max))
 
 
 def _sum(description: str) -> float:
@@ -40,7 +40,7 @@ def _sum(description: str) -> float:
 
 
 def _latest(description: str) -> float:
-    return declare(0.0, Field(Kind.PEAK, description, "s", together=largest))
+    return declare(0.0, Field(Kind.PEAK, description, "s", aggregation=largest))
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,8 +206,10 @@ class Reading:
         for worker in self.workers:
             for use in worker.routes:
                 uses.setdefault(use.route, []).append(use)
-        together = [RouteUse(route, **combine(some, ROUTE_FIELDS)) for route, some in uses.items()]
-        return tuple(sorted(together, key=lambda use: -use.seconds))
+        aggregated = [
+            RouteUse(route, **aggregate(some, ROUTE_FIELDS)) for route, some in uses.items()
+        ]
+        return tuple(sorted(aggregated, key=lambda use: -use.seconds))
 
     @cached_property
     def statements(self) -> tuple[StatementUse, ...]:
@@ -216,7 +218,7 @@ class Reading:
         for worker in self.workers:
             for use in worker.statements:
                 uses.setdefault((use.statement, use.route), []).append(use)
-        together = [
-            StatementUse(*key, **combine(some, STATEMENT_FIELDS)) for key, some in uses.items()
+        aggregated = [
+            StatementUse(*key, **aggregate(some, STATEMENT_FIELDS)) for key, some in uses.items()
         ]
-        return tuple(sorted(together, key=lambda use: -use.seconds))
+        return tuple(sorted(aggregated, key=lambda use: -use.seconds))

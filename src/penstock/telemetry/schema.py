@@ -2,7 +2,7 @@
 
 Each number is declared once, as a field of :class:`Counters`, :class:`Sample` or ``HISTOGRAMS``,
 with its unit, its description, its metric and the way in which the numbers of several workers are
-combined. The layout of the workers' files, the sums over workers, the exported metrics and the
+aggregated. The layout of the workers' files, the sums over workers, the exported metrics and the
 columns of the live document follow from the declaration.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from math import nan
 from typing import Any
 
-from penstock.telemetry.field import Field, Kind, combine, declare, declared, largest, named
+from penstock.telemetry.field import Field, Kind, aggregate, declare, declared, largest, named
 
 __all__ = ["COUNTERS", "HISTOGRAMS", "OPTIONAL", "SAMPLE", "Counters", "Sample"]
 
@@ -100,7 +100,7 @@ class Counters(_Counts):
     """Number of events since a worker's start."""
 
     def __add__(self, other: "Counters") -> "Counters":
-        return Counters(**combine([self, other], COUNTERS))
+        return Counters(**aggregate([self, other], COUNTERS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class Sample(_Counts):
     """One second of one worker, or of all workers together; counters are those of this second."""
 
     at: float = declare(
-        0.0, Field(Kind.GAUGE, "Unix time at which the second ends.", "s", together=max)
+        0.0, Field(Kind.GAUGE, "Unix time at which the second ends.", "s", aggregation=max)
     )
     size: int = _gauge(
         "db.client.connection.idle.max",
@@ -192,7 +192,7 @@ class Sample(_Counts):
         Args:
             samples: One of each worker; at least one.
         """
-        return Sample(**combine(samples, SAMPLE))
+        return Sample(**aggregate(samples, SAMPLE))
 
 
 COUNTERS: Mapping[str, Field] = declared(Counters)

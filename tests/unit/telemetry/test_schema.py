@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from penstock.telemetry.field import Field, Kind, combine, declare, declared, typed
+from penstock.telemetry.field import Field, Kind, aggregate, declare, declared, typed
 from penstock.telemetry.layout import LAYOUT
 from penstock.telemetry.reading import ROUTE_FIELDS, STATEMENT_FIELDS
 from penstock.telemetry.schema import COUNTERS, HISTOGRAMS, OPTIONAL, SAMPLE, Counters, Sample
@@ -40,7 +40,7 @@ def test_a_declaration_is_all_that_a_new_counter_takes() -> None:
     assert [(each.name, each.is_whole, each.metric) for each in table.values()] == [
         ("ran", True, "tests_ran")
     ]
-    assert combine([Numbers(1), Numbers(2)], table) == {"ran": 3}
+    assert aggregate([Numbers(1), Numbers(2)], table) == {"ran": 3}
     assert typed(table, [4.0]) == {"ran": 4}
 
 
@@ -64,7 +64,7 @@ def test_every_number_has_a_unit_and_a_description(table: dict[str, Field]) -> N
 
 def test_counters_and_gauges_add_up_and_peaks_do_not() -> None:
     for name, each in {**COUNTERS, **SAMPLE}.items():
-        adds_up = each.together([1, 2]) == 3
+        adds_up = each.aggregation([1, 2]) == 3
         assert adds_up == (each.kind is not Kind.PEAK and name not in {"at", *OPTIONAL}), name
 
 
