@@ -18,8 +18,8 @@ __all__ = [
     "acquire",
     "ask",
     "backend_of",
+    "checked_out",
     "invalidate",
-    "lent",
     "numbers",
     "pool_of",
     "release",
@@ -159,7 +159,7 @@ async def ask(lease: PoolProxiedConnection, statement: str) -> Any:
 
 
 @asynccontextmanager
-async def lent(engine: AsyncEngine) -> AsyncIterator[PoolProxiedConnection]:
+async def checked_out(engine: AsyncEngine) -> AsyncIterator[PoolProxiedConnection]:
     """Hold a connection of the pool for a block."""
     lease = await acquire(engine)
     try:

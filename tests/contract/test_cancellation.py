@@ -8,7 +8,7 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util import await_
 from tests.contract.door import Door
-from tests.contract.subject import Subject, acquire, ask, lent, pool_of, release
+from tests.contract.subject import Subject, acquire, ask, checked_out, pool_of, release
 from tests.eventually import eventually
 
 
@@ -40,7 +40,7 @@ async def use(engine: AsyncEngine, statement: str = "SELECT 1") -> None:
 async def test_while_it_waits(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
     door = Door(engine)
-    async with lent(engine):
+    async with checked_out(engine):
         task = asyncio.create_task(use(engine))
         await asyncio.sleep(0.01)
         await cancelled(task)
@@ -52,7 +52,7 @@ async def test_while_it_waits(subject: Subject) -> None:
 @pytest.mark.every_driver
 async def test_while_it_waits_in_the_midst_of_others(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
-    async with lent(engine):
+    async with checked_out(engine):
         tasks = [asyncio.create_task(use(engine)) for _ in range(7)]
         await asyncio.sleep(0.01)
         for task in tasks[::2]:
@@ -167,7 +167,7 @@ async def test_by_a_timeout_around_a_query(subject: Subject) -> None:
 
 async def test_by_a_timeout_around_the_wait_for_the_pool(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
-    async with lent(engine):
+    async with checked_out(engine):
         waiter = asyncio.create_task(asyncio.wait_for(use(engine), 0.02))
         with pytest.raises(TimeoutError):
             await waiter

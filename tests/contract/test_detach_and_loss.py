@@ -12,7 +12,7 @@ from sqlalchemy.exc import ResourceClosedError, SAWarning
 from sqlalchemy.util import greenlet_spawn
 from tests.contract.door import Door
 from tests.contract.journal import Journal
-from tests.contract.subject import Subject, acquire, ask, lent, numbers, pool_of, release
+from tests.contract.subject import Subject, acquire, ask, checked_out, numbers, pool_of, release
 from tests.eventually import eventually
 
 # SQLAlchemy's own code closes a detached connection only where the dialect can terminate one,
@@ -39,7 +39,7 @@ async def test_a_detached_connection_leaves_its_slot_to_another(subject: Subject
     detached.detach()
     assert (detached.is_detached, detached.is_valid) == (True, True)
     assert pool_of(engine).checkedout() == 0
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         assert lease.dbapi_connection is not connection
         assert await ask(lease, "SELECT 1") == await ask(detached, "SELECT 1") == 1
     assert numbers(engine) == (1, 1, 0, 0)
@@ -61,7 +61,7 @@ async def test_a_detached_connection_is_reset_and_closed_by_its_holder(
     assert journal.names == ["reset", "close_detached"]
     assert journal.connections("close_detached") == [connection]
     await eventually(lambda: subject.is_closed(driver))
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         assert lease.dbapi_connection is not connection
     assert numbers(engine) == (1, 1, 0, 0)
 
@@ -113,7 +113,7 @@ async def test_a_closed_connection_cannot_be_detached(subject: Subject) -> None:
 
 
 @pytest.mark.every_driver
-async def test_a_lost_loan_is_warned_of_and_its_slot_is_free(subject: Subject) -> None:
+async def test_a_lost_lease_is_warned_of_and_its_slot_is_free(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
     door = Door(engine)
     lease = await acquire(engine)
@@ -125,13 +125,13 @@ async def test_a_lost_loan_is_warned_of_and_its_slot_is_free(subject: Subject) -
     (message,) = messages
     assert "garbage collector is trying to clean up" in message
     assert connection in message
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         assert await ask(lease, "SELECT 1") == 1
     assert door.arrivals == 2
 
 
 @pytest.mark.every_driver
-async def test_a_lost_loan_is_reset_without_the_server_detached_and_closed(
+async def test_a_lost_lease_is_reset_without_the_server_detached_and_closed(
     subject: Subject,
 ) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
@@ -152,7 +152,7 @@ async def test_a_lost_loan_is_reset_without_the_server_detached_and_closed(
 
 
 @pytest.mark.every_driver
-async def test_a_forgotten_connection_of_the_engine_is_a_lost_loan(subject: Subject) -> None:
+async def test_a_forgotten_connection_of_the_engine_is_a_lost_lease(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
 
     async def forget() -> None:
@@ -169,7 +169,7 @@ async def test_a_forgotten_connection_of_the_engine_is_a_lost_loan(subject: Subj
 
 
 @pytest.mark.drivers("asyncpg", "psycopg", "aiosqlite")
-async def test_a_waiter_gets_the_slot_of_a_lost_loan(subject: Subject) -> None:
+async def test_a_waiter_gets_the_slot_of_a_lost_lease(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
     lease = await acquire(engine)
     waiter = asyncio.create_task(acquire(engine))
@@ -198,13 +198,13 @@ async def test_closing_twice_returns_once(subject: Subject) -> None:
     assert numbers(engine) == (2, 1, -1, 0)
 
 
-async def test_closing_again_does_not_take_the_next_borrowers_connection(
+async def test_closing_again_does_not_take_the_next_holders_connection(
     subject: Subject,
 ) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0)
     first = await acquire(engine)
     await release(first)
-    async with lent(engine) as second:
+    async with checked_out(engine) as second:
         await release(first)
         assert not first.is_valid
         assert pool_of(engine).checkedout() == 1

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DisconnectionError, InvalidatePoolError, InvalidReque
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.contract.door import Door, WalledUpError
 from tests.contract.journal import Journal
-from tests.contract.subject import Subject, acquire, lent, pool_of, release
+from tests.contract.subject import Subject, acquire, checked_out, pool_of, release
 from tests.eventually import eventually
 
 REFUSED = ["checkout", "invalidate", "close", "connect"]
@@ -27,15 +27,15 @@ def refuse(engine: AsyncEngine, unwanted: Callable[[Any], bool], error: type[Exc
 
 
 @pytest.mark.every_driver
-async def test_a_refused_connection_is_replaced_before_it_is_lent(subject: Subject) -> None:
+async def test_a_refused_connection_is_replaced_before_it_is_checked_out(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
     journal = Journal(engine)
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         stale, driver = lease.dbapi_connection, lease.driver_connection
     journal.clear()
     refuse(engine, lambda connection: connection is stale, DisconnectionError)
 
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         fresh = lease.dbapi_connection
         assert fresh is not stale
         assert journal.names == [*REFUSED, "checkout"]
@@ -43,7 +43,7 @@ async def test_a_refused_connection_is_replaced_before_it_is_lent(subject: Subje
         assert isinstance(journal.of("invalidate")[0].rest[1], DisconnectionError)
     assert journal.names == [*REFUSED, "checkout", "reset", "checkin"]
     await eventually(lambda: subject.is_closed(driver))
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         assert lease.dbapi_connection is fresh
 
 
@@ -51,12 +51,12 @@ async def test_the_listeners_after_the_refusing_one_see_only_the_new_connection(
     subject: Subject,
 ) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         stale = lease.dbapi_connection
     refuse(engine, lambda connection: connection is stale, DisconnectionError)
     seen: list[Any] = []
     event.listen(engine.sync_engine, "checkout", lambda connection, *_: seen.append(connection))
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         assert seen == [lease.dbapi_connection]
 
 
@@ -75,7 +75,7 @@ async def test_the_pool_gives_up_after_two_attempts(
     await eventually(lambda: pool_of(engine).checkedout() == 0)
 
     unwanted = False
-    async with lent(engine):
+    async with checked_out(engine):
         assert pool_of(engine).checkedout() == 1
 
 
@@ -113,7 +113,7 @@ async def test_refusing_one_connection_leaves_the_others_alone(subject: Subject)
 async def test_a_reconnect_that_fails_is_raised_and_frees_the_slot(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=2, pool_timeout=5)
     door = Door(engine)
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         stale = lease.dbapi_connection
     refuse(engine, lambda connection: connection is stale, DisconnectionError)
     door.walled_up = True
@@ -130,7 +130,7 @@ async def test_a_reconnect_that_fails_is_raised_and_frees_the_slot(subject: Subj
 async def test_a_cancelled_reconnect_frees_the_slot(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
     door = Door(engine)
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         stale = lease.dbapi_connection
     refuse(engine, lambda connection: connection is stale, DisconnectionError)
     door.shut()
@@ -141,7 +141,7 @@ async def test_a_cancelled_reconnect_frees_the_slot(subject: Subject) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     await eventually(lambda: pool_of(engine).checkedout() == 0)
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         assert lease.dbapi_connection is not stale
 
 
@@ -162,14 +162,14 @@ async def test_the_connection_of_another_process_is_left_alone_and_replaced(
             record.dbapi_connection = proxy.dbapi_connection = None
             raise DisconnectionError
 
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         parents = lease.driver_connection
     process += 1
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         assert lease.driver_connection is not parents
         assert pool_of(engine).checkedout() == 1
     assert not subject.is_closed(parents)
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         assert lease.driver_connection is not parents
     await subject.kill(parents)
     await eventually(lambda: subject.is_closed(parents))

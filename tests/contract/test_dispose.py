@@ -10,7 +10,7 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.util import greenlet_spawn
 from tests.contract.door import Door
 from tests.contract.journal import Journal
-from tests.contract.subject import Subject, acquire, ask, lent, numbers, pool_of, release
+from tests.contract.subject import Subject, acquire, ask, checked_out, numbers, pool_of, release
 from tests.eventually import eventually
 
 
@@ -30,7 +30,7 @@ async def test_dispose_closes_what_is_idle_and_begins_anew(subject: Subject) -> 
     assert type(engine.pool) is subject.poolclass
     assert numbers(engine) == (2, 0, -2, 0)
 
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         assert await ask(lease, "SELECT 1") == 1
         assert numbers(engine) == (2, 0, -1, 1)
     assert journal.count("connect") == 3
@@ -40,7 +40,7 @@ async def test_listeners_stay_through_dispose(subject: Subject) -> None:
     engine = subject.engine()
     journal = Journal(engine)
     for _ in range(3):
-        async with lent(engine):
+        async with checked_out(engine):
             pass
         await engine.dispose()
     for name in ("first_connect", "connect", "checkout", "reset", "checkin", "close"):
@@ -76,7 +76,7 @@ async def test_recreate_keeps_every_argument(subject: Subject) -> None:
 async def test_recreate_opens_nothing(subject: Subject) -> None:
     engine = subject.engine()
     door = Door(engine)
-    async with lent(engine):
+    async with checked_out(engine):
         pass
     pool = pool_of(engine).recreate()
     assert (pool.checkedin(), pool.checkedout(), door.arrivals) == (0, 0, 1)
@@ -87,7 +87,7 @@ async def test_recreate_leaves_the_original_alone(subject: Subject) -> None:
     door = Door(engine)
     copy = pool_of(engine).recreate()
     for _ in range(3):
-        async with lent(engine):
+        async with checked_out(engine):
             pass
     lease = await greenlet_spawn(copy.connect)
     await release(lease)
@@ -99,7 +99,7 @@ async def test_recreate_leaves_the_original_alone(subject: Subject) -> None:
 async def test_dispose_without_close_leaves_the_connections_alone(subject: Subject) -> None:
     engine = subject.engine(pool_size=2)
     journal = Journal(engine)
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         driver, connection = lease.driver_connection, lease.dbapi_connection
     old = engine.pool
     await engine.dispose(close=False)
@@ -107,7 +107,7 @@ async def test_dispose_without_close_leaves_the_connections_alone(subject: Subje
     assert numbers(engine) == (2, 0, -2, 0)
     assert journal.count("close") == 0
     assert not subject.is_closed(driver)
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         assert lease.dbapi_connection is not connection
 
     await greenlet_spawn(old.dispose)
@@ -116,29 +116,29 @@ async def test_dispose_without_close_leaves_the_connections_alone(subject: Subje
 
 
 @pytest.mark.every_driver
-async def test_a_loan_outlives_dispose_and_never_enters_the_new_pool(subject: Subject) -> None:
+async def test_a_lease_outlives_dispose_and_never_enters_the_new_pool(subject: Subject) -> None:
     engine = subject.engine(pool_size=2, max_overflow=0)
     old = engine.pool
     async with engine.connect() as connection:
         kept = (await connection.get_raw_connection()).dbapi_connection
         await engine.dispose()
         assert (await connection.execute(text("SELECT 1"))).scalar() == 1
-        async with lent(engine) as lease:
+        async with checked_out(engine) as lease:
             assert lease.dbapi_connection is not kept
         assert numbers(engine) == (2, 1, -1, 0)
     assert numbers(engine) == (2, 1, -1, 0)
-    async with lent(engine) as one, lent(engine) as two:
+    async with checked_out(engine) as one, checked_out(engine) as two:
         assert kept not in {one.dbapi_connection, two.dbapi_connection}
     await greenlet_spawn(old.dispose)
 
 
 @pytest.mark.differs("checked out at dispose", only="stock")
-async def test_a_connection_lent_at_dispose_goes_back_into_the_old_pool(
+async def test_a_connection_checked_out_at_dispose_goes_back_into_the_old_pool(
     subject: Subject,
 ) -> None:
     engine = subject.engine()
     old = pool_of(engine)
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         driver = lease.driver_connection
         await engine.dispose()
     assert not subject.is_closed(driver)
@@ -147,11 +147,13 @@ async def test_a_connection_lent_at_dispose_goes_back_into_the_old_pool(
 
 
 @pytest.mark.differs("checked out at dispose", only="ours")
-async def test_a_connection_lent_at_dispose_is_closed_on_its_return(subject: Subject) -> None:
+async def test_a_connection_checked_out_at_dispose_is_closed_on_its_return(
+    subject: Subject,
+) -> None:
     engine = subject.engine()
     journal = Journal(engine)
     old = pool_of(engine)
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         driver, connection = lease.driver_connection, lease.dbapi_connection
         await engine.dispose()
         assert journal.count("close") == 0
@@ -175,7 +177,7 @@ async def test_whoever_waits_at_dispose_is_answered(subject: Subject) -> None:
         except InvalidRequestError as error:
             # A pool may as well say that it is closed.
             assert "clos" in str(error)  # noqa: PT017 - both outcomes keep the promise
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         assert await ask(lease, "SELECT 1") == 1
     await greenlet_spawn(old.dispose)
 
@@ -191,7 +193,7 @@ async def test_a_connect_under_way_at_dispose_does_not_end_in_the_new_pool(
     caller = asyncio.create_task(acquire(engine))
     await eventually(lambda: door.arrivals == 1)
     await engine.dispose()
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         assert await ask(lease, "SELECT 1") == 1
         fresh = lease.dbapi_connection
     door.open()
@@ -199,7 +201,7 @@ async def test_a_connect_under_way_at_dispose_does_not_end_in_the_new_pool(
         await release(await caller)
     except InvalidRequestError as error:
         assert "clos" in str(error)  # noqa: PT017 - both outcomes keep the promise
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         assert lease.dbapi_connection is fresh
     await greenlet_spawn(old.dispose)
     assert numbers(engine) == (1, 1, 0, 0)
@@ -209,7 +211,7 @@ async def test_dispose_is_harmless_on_a_fresh_pool_and_when_repeated(subject: Su
     engine = subject.engine()
     await engine.dispose()
     await engine.dispose()
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         assert await ask(lease, "SELECT 1") == 1
     await engine.dispose()
     await engine.dispose()
@@ -219,11 +221,11 @@ async def test_dispose_is_harmless_on_a_fresh_pool_and_when_repeated(subject: Su
 async def test_a_disposed_pool_can_be_asked_again(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
     journal = Journal(engine)
-    async with lent(engine):
+    async with checked_out(engine):
         pass
     await greenlet_spawn(engine.pool.dispose)
     assert numbers(engine) == (1, 0, -1, 0)
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         assert await ask(lease, "SELECT 1") == 1
     assert numbers(engine) == (1, 1, 0, 0)
     assert journal.count("close") == 1

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.util import await_, greenlet_spawn
 from tests.contract.door import Door
-from tests.contract.subject import Subject, acquire, ask, lent, numbers, pool_of, release
+from tests.contract.subject import Subject, acquire, ask, checked_out, numbers, pool_of, release
 from tests.eventually import eventually
 
 
@@ -104,7 +104,7 @@ async def test_a_stream_left_in_the_middle_spoils_nothing(subject: Subject) -> N
 
 
 @pytest.mark.every_driver
-async def test_a_session_borrows_at_its_first_statement_and_returns_at_its_end(
+async def test_a_session_checks_out_at_its_first_statement_and_returns_at_its_end(
     subject: Subject,
 ) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0)
@@ -141,7 +141,7 @@ async def test_a_connection_can_be_opened_by_a_function_of_ones_own(subject: Sub
         return connection
 
     engine = subject.engine(async_creator=open_one, pool_size=1, max_overflow=0)
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         assert lease.driver_connection is opened[0]
         assert await ask(lease, "SELECT 1") == 1
     assert len(opened) == 1
@@ -189,7 +189,7 @@ async def test_an_engine_can_be_made_from_a_configuration(subject: Subject) -> N
     )
     pool = pool_of(engine)
     assert (pool.size(), pool._max_overflow, pool.timeout(), pool._recycle) == (2, 1, 3, 60)
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         assert await ask(lease, "SELECT 1") == 1
     await engine.dispose()
 
@@ -197,7 +197,7 @@ async def test_an_engine_can_be_made_from_a_configuration(subject: Subject) -> N
 async def test_two_engines_have_two_pools(subject: Subject) -> None:
     one = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
     other = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
-    async with lent(one), lent(other):
+    async with checked_out(one), checked_out(other):
         assert (pool_of(one).checkedout(), pool_of(other).checkedout()) == (1, 1)
     await one.dispose()
     assert (numbers(one), numbers(other)) == ((1, 0, -1, 0), (1, 1, 0, 0))
@@ -217,7 +217,7 @@ async def test_many_tasks_at_once_leave_the_numbers_right(subject: Subject) -> N
     await eventually(lambda: pool_of(engine).checkedin() >= 3)
 
 
-async def test_awaiting_inside_a_transaction_keeps_the_loan(subject: Subject) -> None:
+async def test_awaiting_inside_a_transaction_keeps_the_lease(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
 
     def work(connection: Any) -> Any:

@@ -11,7 +11,7 @@ from sqlalchemy.pool import Pool, QueuePool
 from sqlalchemy.util import await_
 from tests.contract.door import Door, WalledUpError
 from tests.contract.journal import Journal
-from tests.contract.subject import Subject, acquire, lent, pool_of, release
+from tests.contract.subject import Subject, acquire, checked_out, pool_of, release
 from tests.eventually import eventually
 
 OPENED = ["first_connect", "connect"]
@@ -29,14 +29,14 @@ def listening(target: Any, name: str, listener: Callable[..., None]) -> Iterator
 
 
 @pytest.mark.every_driver
-async def test_a_loan_and_its_return_tell_of_themselves_in_order(subject: Subject) -> None:
+async def test_a_lease_and_its_return_tell_of_themselves_in_order(subject: Subject) -> None:
     engine = subject.engine()
     journal = Journal(engine)
     async with engine.connect() as connection:
         await connection.execute(text("SELECT 1"))
         assert journal.names == [*OPENED, "checkout"]
     assert journal.names == [*OPENED, *CHECKED_OUT]
-    async with lent(engine):
+    async with checked_out(engine):
         pass
     assert journal.names == [*OPENED, *CHECKED_OUT, *CHECKED_OUT]
 
@@ -58,10 +58,12 @@ async def test_every_event_is_about_the_connection_and_its_record(subject: Subje
     assert connection is not driver
 
 
-async def test_the_record_knows_its_connection_and_whether_it_is_lent(subject: Subject) -> None:
+async def test_the_record_knows_its_connection_and_whether_it_is_checked_out(
+    subject: Subject,
+) -> None:
     engine = subject.engine()
     journal = Journal(engine)
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         record = journal.of("checkout")[0].rest[0]
         assert record.in_use
         assert record.dbapi_connection is lease.dbapi_connection
@@ -84,7 +86,7 @@ async def test_first_connect_comes_once_for_a_pool_and_connect_for_every_connect
     assert (journal.count("first_connect"), journal.count("connect")) == (2, 5)
 
 
-async def test_nobody_is_lent_a_connection_before_the_first_one_is_set_up(
+async def test_nobody_is_checked_out_a_connection_before_the_first_one_is_set_up(
     subject: Subject,
 ) -> None:
     engine = subject.engine(pool_size=3)
@@ -121,7 +123,7 @@ async def test_listeners_of_classes_come_before_those_of_one_pool_or_engine(
         listening(QueuePool, "connect", listener("any queue pool")),
         listening(Engine, "connect", listener("any engine")),
     ):
-        async with lent(engine):
+        async with checked_out(engine):
             pass
     assert called == ["any pool", "any queue pool", "any engine", "this pool", "this engine"]
 
@@ -137,10 +139,10 @@ async def test_a_listener_can_be_put_first_be_heard_once_and_be_removed(
     event.listen(
         engine.sync_engine, "checkout", lambda *_: called.append("once"), insert=True, once=True
     )
-    async with lent(engine):
+    async with checked_out(engine):
         assert called == ["once", "first", "last"]
     event.remove(engine.sync_engine, "checkout", last)
-    async with lent(engine):
+    async with checked_out(engine):
         assert called == ["once", "first", "last", "first"]
 
 
@@ -152,7 +154,7 @@ async def test_listeners_can_be_given_with_the_engine(subject: Subject) -> None:
             (lambda *_: called.append("checkout"), "checkout"),
         ]
     )
-    async with lent(engine):
+    async with checked_out(engine):
         assert called == ["connect", "checkout"]
 
 
@@ -169,7 +171,7 @@ async def test_a_listener_can_use_the_connection_it_is_given(subject: Subject) -
 
     for name in ("first_connect", "connect", "checkout", "reset", "checkin"):
         event.listen(engine.sync_engine, name, ask)
-    async with lent(engine):
+    async with checked_out(engine):
         pass
     assert answers == [42] * 5
 
@@ -185,7 +187,7 @@ async def test_a_listener_can_await_what_only_the_driver_has(subject: Subject) -
 
     for name in ("connect", "checkout", "reset", "checkin", "close"):
         event.listen(engine.sync_engine, name, lambda connection, *_: connection.run_async(poll))
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         driver = lease.driver_connection
     await engine.dispose()
     assert drivers == [driver] * 5

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.contract.journal import Journal
-from tests.contract.subject import Subject, acquire, lent, pool_of, release
+from tests.contract.subject import Subject, acquire, checked_out, pool_of, release
 from tests.eventually import eventually
 
 
@@ -46,7 +46,7 @@ async def is_whole(engine: AsyncEngine, size: int) -> None:
 @pytest.mark.every_driver
 @pytest.mark.parametrize("name", ["first_connect", "connect", "checkout"])
 @ERRORS
-async def test_an_error_while_lending_reaches_the_borrower(
+async def test_an_error_while_checkout_reaches_the_holder(
     subject: Subject, name: str, error: type[BaseException]
 ) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
@@ -62,7 +62,7 @@ async def test_an_error_while_lending_reaches_the_borrower(
 
 @pytest.mark.parametrize("name", ["connect", "checkout"])
 @ERRORS
-async def test_an_error_while_lending_one_does_not_touch_the_others(
+async def test_an_error_while_checkout_one_does_not_touch_the_others(
     subject: Subject, name: str, error: type[BaseException]
 ) -> None:
     engine = subject.engine(pool_size=2, max_overflow=1, pool_timeout=5)
@@ -72,7 +72,7 @@ async def test_an_error_while_lending_one_does_not_touch_the_others(
         await acquire(engine)
     await eventually(lambda: pool_of(engine).checkedout() == 2)
     forgive()
-    async with lent(engine):
+    async with checked_out(engine):
         assert pool_of(engine).checkedout() == 3
     await release(*leases)
     await is_whole(engine, 3)
@@ -96,7 +96,7 @@ async def test_an_error_at_reset_is_logged_and_the_connection_is_replaced(
 
 @pytest.mark.every_driver
 @pytest.mark.parametrize("error", [ListenerInterrupt, asyncio.CancelledError])
-async def test_an_interrupt_at_reset_reaches_the_borrower_and_the_slot_is_free(
+async def test_an_interrupt_at_reset_reaches_the_holder_and_the_slot_is_free(
     subject: Subject, error: type[BaseException]
 ) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
@@ -109,7 +109,7 @@ async def test_an_interrupt_at_reset_reaches_the_borrower_and_the_slot_is_free(
 
 
 @pytest.mark.parametrize("name", ["invalidate", "close"])
-async def test_an_error_while_invalidating_reaches_the_borrower_and_the_slot_is_free(
+async def test_an_error_while_invalidating_reaches_the_holder_and_the_slot_is_free(
     subject: Subject, name: str
 ) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
@@ -121,13 +121,13 @@ async def test_an_error_while_invalidating_reaches_the_borrower_and_the_slot_is_
         with pytest.raises(ListenerError):
             await connection.invalidate()
         forgive()
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         assert lease.dbapi_connection is not dead
     await is_whole(engine, 1)
     assert journal.count("connect") == 2
 
 
-async def test_an_error_at_soft_invalidation_reaches_the_borrower(subject: Subject) -> None:
+async def test_an_error_at_soft_invalidation_reaches_the_holder(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
     lease = await acquire(engine)
     forgive = fail_at(engine, "soft_invalidate", ListenerError)
@@ -151,7 +151,7 @@ async def test_an_error_at_detach_frees_the_slot(subject: Subject) -> None:
 
 @pytest.mark.differs("checkin listener", only="ours")
 @ERRORS
-async def test_an_error_at_checkin_reaches_the_borrower_and_the_slot_is_free(
+async def test_an_error_at_checkin_reaches_the_holder_and_the_slot_is_free(
     subject: Subject, error: type[BaseException]
 ) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
@@ -175,7 +175,7 @@ async def test_first_connect_comes_again_after_it_failed(subject: Subject) -> No
 
     with pytest.raises(ListenerError):
         await acquire(engine)
-    async with lent(engine), lent(engine):
+    async with checked_out(engine), checked_out(engine):
         assert called == ["first_connect"] * 2
 
 

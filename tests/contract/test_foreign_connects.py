@@ -45,7 +45,9 @@ def held(lease: PoolProxiedConnection) -> Any:
 
 
 @pytest.mark.every_driver
-async def test_what_a_do_connect_listener_brings_is_lent_and_closed(subject: Subject) -> None:
+async def test_what_a_do_connect_listener_brings_is_leased_and_closed(
+    subject: Subject,
+) -> None:
     engine = subject.engine(pool_size=2, max_overflow=0, pool_timeout=5, _initialize=False)
     brought = bring(engine)
 

@@ -9,7 +9,7 @@ from sqlalchemy.exc import InvalidRequestError, PendingRollbackError, SAWarning
 from sqlalchemy.util import greenlet_spawn
 from tests.contract.door import Door, WalledUpError
 from tests.contract.journal import Journal
-from tests.contract.subject import Subject, acquire, invalidate, lent, pool_of, release
+from tests.contract.subject import Subject, acquire, checked_out, invalidate, pool_of, release
 from tests.eventually import eventually
 
 
@@ -69,7 +69,7 @@ async def test_a_softly_invalidated_connection_serves_its_holder_and_nobody_else
         assert (await connection.execute(text("SELECT 1"))).scalar() == 1
     # It may be closed at once, or when its turn comes.
     assert [name for name in journal.names if name != "close"][-2:] == ["reset", "checkin"]
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         assert lease.dbapi_connection is not stale
         await eventually(lambda: subject.is_closed(driver))
     assert pool_of(engine).checkedout() == 0
@@ -118,14 +118,14 @@ async def test_invalidating_twice_is_harmless(subject: Subject) -> None:
     assert (journal.count("invalidate"), journal.count("checkin")) == (1, 1)
 
 
-async def test_closing_a_loan_after_its_invalidation_returns_nothing_twice(
+async def test_closing_a_lease_after_its_invalidation_returns_nothing_twice(
     subject: Subject,
 ) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
     journal = Journal(engine)
     lease = await acquire(engine)
     await invalidate(lease)
-    async with lent(engine):
+    async with checked_out(engine):
         await release(lease)
         assert pool_of(engine).checkedout() == 1
         assert journal.count("checkin") == 1
@@ -167,7 +167,7 @@ async def test_the_waiters_are_served_by_one_connection_in_the_place_of_an_inval
     lease = await acquire(engine)
 
     async def wait() -> Any:
-        async with lent(engine) as mine:
+        async with checked_out(engine) as mine:
             await asyncio.sleep(0.001)
             return mine.dbapi_connection
 

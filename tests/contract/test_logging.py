@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
-from tests.contract.subject import Subject, acquire, invalidate, lent, pool_of, release
+from tests.contract.subject import Subject, acquire, checked_out, invalidate, pool_of, release
 from tests.eventually import eventually
 
 CREATED = "Created new connection"
@@ -35,11 +35,11 @@ def lines(caplog: pytest.LogCaptureFixture, *, level: int) -> str:
 
 async def live(engine: AsyncEngine) -> tuple[Any, Any]:
     """Let a pool create, hand out, invalidate and replace a connection; tell which both were."""
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         first = lease.dbapi_connection
     await invalidate(await acquire(engine))
     await eventually(lambda: pool_of(engine).checkedout() == 0)
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         second = lease.dbapi_connection
     return first, second
 
@@ -73,7 +73,7 @@ async def test_the_reason_of_an_invalidation_is_written_down(
     subject: Subject, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = subject.engine(echo_pool=True, pool_logging_name=name)
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         lease.invalidate(ValueError("it smells"), soft=True)
         connection = lease.dbapi_connection
     (line,) = lines(caplog, level=logging.INFO).splitlines()
@@ -84,9 +84,9 @@ async def test_a_connection_that_became_too_old_is_written_down(
     subject: Subject, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = subject.engine(echo_pool=True, pool_logging_name=name, pool_recycle=0)
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         connection = lease.dbapi_connection
-    async with lent(engine):
+    async with checked_out(engine):
         pass
     assert f"Connection {connection!r}" in lines(caplog, level=logging.INFO)
 
@@ -95,7 +95,7 @@ async def test_dispose_and_recreate_are_written_down(
     subject: Subject, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = subject.engine(echo_pool=True, pool_logging_name=name, pool_size=2)
-    async with lent(engine):
+    async with checked_out(engine):
         pass
     await engine.dispose()
     told = lines(caplog, level=logging.INFO)
@@ -125,10 +125,10 @@ async def test_the_logging_name_is_part_of_the_loggers_name(
     subject: Subject, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = subject.engine(echo_pool="debug", pool_logging_name=name)
-    async with lent(engine):
+    async with checked_out(engine):
         pass
     await engine.dispose()
-    async with lent(engine):
+    async with checked_out(engine):
         pass
     names = {record.name for record in caplog.records}
     assert len(names) == 1

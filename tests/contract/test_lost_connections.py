@@ -8,7 +8,7 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from tests.contract.journal import Journal
-from tests.contract.subject import Subject, acquire, ask, lent, pool_of, release
+from tests.contract.subject import Subject, acquire, ask, checked_out, pool_of, release
 from tests.eventually import eventually
 
 SERVERS = ("asyncpg", "psycopg", "asyncmy", "aiomysql")
@@ -53,7 +53,7 @@ async def test_a_connection_lost_in_use_is_an_error_and_the_whole_pool_is_replac
     assert (journal.count("close"), journal.count("connect")) == (3, 6)
 
 
-async def test_a_loan_is_kept_when_the_pool_is_replaced_and_renewed_afterwards(
+async def test_a_lease_is_kept_when_the_pool_is_replaced_and_renewed_afterwards(
     subject: Subject,
 ) -> None:
     engine = subject.engine(pool_size=2, max_overflow=0, pool_timeout=5)
@@ -118,7 +118,7 @@ async def test_a_connection_that_cannot_be_reset_is_replaced_without_an_error(
     assert "Exception during reset" in caplog.text
     assert journal.connections("invalidate") == [dead]
     await eventually(lambda: pool_of(engine).checkedout() == 0)
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         assert await ask(lease, "SELECT 1") == 1
 
 
@@ -138,5 +138,5 @@ async def test_a_connection_that_cannot_be_closed_frees_its_slot(
         await connection.invalidate()
     await eventually(lambda: pool_of(engine).checkedout() == 0)
     await eventually(lambda: "Exception terminating connection" in caplog.text)
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         assert await ask(lease, "SELECT 1") == 1

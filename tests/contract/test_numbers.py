@@ -47,7 +47,7 @@ async def test_it_is_a_queue_pool_to_whom_asks(subject: Subject) -> None:
 
 
 @pytest.mark.every_driver
-async def test_the_numbers_follow_the_loans(subject: Subject) -> None:
+async def test_the_numbers_follow_the_leases(subject: Subject) -> None:
     engine = subject.engine(pool_size=2, max_overflow=0)
     assert numbers(engine) == (2, 0, -2, 0)
     one = await acquire(engine)
@@ -68,7 +68,7 @@ async def test_the_numbers_follow_the_loans(subject: Subject) -> None:
 
 
 @pytest.mark.parametrize("max_overflow", [-1, 3])
-async def test_the_numbers_follow_the_loans_above_the_size(
+async def test_the_numbers_follow_the_leases_above_the_size(
     subject: Subject, max_overflow: int
 ) -> None:
     engine = subject.engine(pool_size=3, max_overflow=max_overflow)
@@ -76,14 +76,14 @@ async def test_the_numbers_follow_the_loans_above_the_size(
     for _ in range(6):
         leases.append(await acquire(engine))
         seen.append(numbers(engine))
-    assert seen == [(3, 0, lent - 3, lent) for lent in range(1, 7)]
+    assert seen == [(3, 0, checked_out - 3, checked_out) for checked_out in range(1, 7)]
     await release(*leases[:3])
     assert numbers(engine) == (3, 3, 3, 3)
     await release(*leases[3:])
     assert pool_of(engine).checkedout() == 0
 
 
-async def test_who_waits_is_not_counted_as_a_borrower(subject: Subject) -> None:
+async def test_who_waits_is_not_counted_as_a_holder(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=0.5)
     lease = await acquire(engine)
     waiters = [asyncio.create_task(acquire(engine)) for _ in range(3)]

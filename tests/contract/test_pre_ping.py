@@ -13,8 +13,8 @@ from tests.contract.subject import (
     acquire,
     ask,
     backend_of,
+    checked_out,
     invalidate,
-    lent,
     pool_of,
     release,
 )
@@ -53,7 +53,7 @@ async def test_a_live_connection_stays(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_pre_ping=True)
     journal = Journal(engine)
     for _ in range(3):
-        async with lent(engine) as lease:
+        async with checked_out(engine) as lease:
             assert await ask(lease, "SELECT 1") == 1
     assert (journal.count("connect"), journal.count("close")) == (1, 0)
 
@@ -78,14 +78,14 @@ async def test_a_kept_connection_is_asked_and_a_new_one_is_not(
     for name in ("connect", "checkout", "checkin"):
         poll(name)
 
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         assert last_heard_of["checkout"] == last_heard_of["connect"]
         await ask(lease, "SELECT 1")
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         assert last_heard_of["checkout"] != last_heard_of["checkin"]
         await invalidate(lease)
     await eventually(lambda: pool_of(engine).checkedout() == 0)
-    async with lent(engine):
+    async with checked_out(engine):
         assert last_heard_of["checkout"] == last_heard_of["connect"]
 
 
@@ -132,12 +132,12 @@ async def test_a_listener_decides_whether_a_failed_ping_is_a_disconnection(
         told.append(context.is_pre_ping)
         context.is_disconnect = disconnected
 
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         stale = lease.dbapi_connection
     dbapi: Any = engine.dialect.loaded_dbapi
     let_pings_fail(engine, monkeypatch, dbapi.OperationalError("strange"))
     if disconnected:
-        async with lent(engine) as lease:
+        async with checked_out(engine) as lease:
             assert lease.dbapi_connection is not stale
     else:
         with pytest.raises((DBAPIError, dbapi.OperationalError)):
@@ -157,5 +157,5 @@ async def test_a_ping_that_fails_for_another_reason_is_an_error_and_frees_the_sl
         with pytest.raises(PingError):
             await acquire(engine)
     await eventually(lambda: pool_of(engine).checkedout() == 0)
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         assert await ask(lease, "SELECT 1") == 1

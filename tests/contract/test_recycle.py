@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from tests.contract.journal import Journal
-from tests.contract.subject import Subject, acquire, ask, lent, pool_of, release
+from tests.contract.subject import Subject, acquire, ask, checked_out, pool_of, release
 from tests.eventually import eventually
 
 
@@ -12,11 +12,11 @@ from tests.eventually import eventually
 async def test_a_connection_that_is_too_old_is_replaced(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5, pool_recycle=0)
     journal = Journal(engine)
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         lease.info["mark"] = True
         old, driver = lease.dbapi_connection, lease.driver_connection
     journal.clear()
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         assert lease.dbapi_connection is not old
         assert "mark" not in lease.info
         assert await ask(lease, "SELECT 1") == 1
@@ -28,23 +28,23 @@ async def test_a_connection_that_is_too_old_is_replaced(subject: Subject) -> Non
 
 async def test_the_age_is_counted_in_seconds(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5, pool_recycle=1)
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         old = lease.dbapi_connection
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         assert lease.dbapi_connection is old
     async with asyncio.timeout(10):
         while True:
-            async with lent(engine) as lease:
+            async with checked_out(engine) as lease:
                 if lease.dbapi_connection is not old:
                     break
             await asyncio.sleep(0.05)
     assert pool_of(engine).checkedout() == 0
 
 
-async def test_a_lent_connection_does_not_grow_too_old(subject: Subject) -> None:
+async def test_a_checked_out_connection_does_not_grow_too_old(subject: Subject) -> None:
     engine = subject.engine(pool_size=2, max_overflow=0, pool_timeout=5, pool_recycle=0)
     journal = Journal(engine)
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         journal.clear()
         await ask(lease, "SELECT 1")
         await asyncio.sleep(0.02)

@@ -7,7 +7,7 @@ from sqlalchemy import PoolResetState, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util import greenlet_spawn
 from tests.contract.journal import Journal
-from tests.contract.subject import Subject, acquire, ask, invalidate, lent, pool_of, release
+from tests.contract.subject import Subject, acquire, ask, checked_out, invalidate, pool_of, release
 from tests.eventually import eventually
 
 COUNT = "SELECT count(*) FROM left_behind"
@@ -36,17 +36,17 @@ async def test_no_uncommitted_row_survives(subject: Subject, reset: object) -> N
         await connection.execute(text(INSERT))
     assert await count(engine) == 0
 
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         await ask(lease, INSERT)
         assert await ask(lease, COUNT) == 1
     assert await count(engine) == 0
 
 
 @pytest.mark.every_driver
-async def test_with_commit_what_a_raw_loan_wrote_stays(subject: Subject) -> None:
+async def test_with_commit_what_a_raw_lease_wrote_stays(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_reset_on_return="commit")
     await make_table(engine)
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         await ask(lease, INSERT)
     assert await count(subject.engine()) == 1
 
@@ -66,9 +66,9 @@ async def test_with_commit_a_connection_still_rolls_back_what_it_began(
 async def test_with_none_the_transaction_is_left_as_it_is(subject: Subject, reset: object) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_reset_on_return=reset)
     await make_table(engine)
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         await ask(lease, INSERT)
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         assert await ask(lease, COUNT) == 1
         await greenlet_spawn(lease.rollback)
     assert await count(engine) == 0
@@ -86,7 +86,7 @@ async def test_a_scheme_of_ones_own_replaces_the_reset(subject: Subject) -> None
         if not state.terminate_only:
             connection.rollback()
 
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         await ask(lease, INSERT)
     assert await count(engine) == 0
     plain = PoolResetState(transaction_was_reset=False, terminate_only=False, asyncio_safe=True)
@@ -129,13 +129,13 @@ async def test_the_reset_does_not_repeat_what_the_connection_did(
     async with engine.connect() as connection:
         await connection.execute(text(COUNT))
     assert called == 1
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         await ask(lease, COUNT)
     assert called == 2
 
 
 @pytest.mark.every_driver
-async def test_autocommit_ends_with_the_loan(subject: Subject) -> None:
+async def test_autocommit_ends_with_the_lease(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0)
     await make_table(engine)
     async with engine.connect() as connection:
@@ -150,7 +150,7 @@ async def test_autocommit_ends_with_the_loan(subject: Subject) -> None:
 
 
 @pytest.mark.every_driver
-async def test_an_isolation_level_ends_with_the_loan(subject: Subject) -> None:
+async def test_an_isolation_level_ends_with_the_lease(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0)
     other = "READ UNCOMMITTED" if engine.dialect.name == "sqlite" else "SERIALIZABLE"
     async with engine.connect() as connection:
@@ -178,7 +178,7 @@ async def test_an_engine_with_another_isolation_level_shares_the_pool(subject: S
 
 
 @pytest.mark.every_driver
-async def test_an_error_in_a_transaction_does_not_reach_the_next_borrower(
+async def test_an_error_in_a_transaction_does_not_reach_the_next_holder(
     subject: Subject,
 ) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)

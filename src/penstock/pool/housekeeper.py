@@ -56,7 +56,7 @@ class Housekeeper:
         self._sampled_at = 0.0
         self.is_paused = False
         """Whether connections are opened for waiters only."""
-        self._owed = 0
+        self._missing_replacements = 0
         """Replacements to open for connections that were evicted first, for lack of room."""
         self._next_eviction_at = -math.inf
         """When the next may be evicted first; a checked-out one makes room only on release."""
@@ -87,14 +87,14 @@ class Housekeeper:
         Args:
             now: The time.
         """
-        self.retire(now)
+        self.replace(now)
         self.shrink(now)
         self.keep_alive(now)
         if not self.is_paused:
             self.fill(now)
         self._ledger.open_for_waiters(now)
 
-    def retire(self, now: float) -> None:
+    def replace(self, now: float) -> None:
         """Replace connections that are due: the new one is opened before the old one is closed.
 
         Where more are due soon than can be replaced one by one, the first is replaced now.
@@ -106,7 +106,7 @@ class Housekeeper:
         if ledger.closed:
             return
         replaced = {slot.replaces for slot in ledger if slot.state is OPENING} - {None}
-        due = self._due(now, replaced)
+        due = self._due_for_replacement(now, replaced)
         staying = self._staying()
         for slot in due[: REPLACEMENTS_AT_ONCE - len(replaced)]:
             if ledger.size and staying > ledger.size:
@@ -115,13 +115,13 @@ class Housekeeper:
             elif ledger.open < ledger.limit:
                 if ledger.opening < ledger.connects_at_once:
                     ledger.add_connection(now, for_housekeeping=True, replaces=slot)
-            elif now >= self._next_eviction_at and not self._is_room_coming():
+            elif now >= self._next_eviction_at and not self._makes_room():
                 ledger.evict(slot)
                 staying -= 1
-                self._owed += 1
+                self._missing_replacements += 1
                 self._next_eviction_at = now + self.interval()
 
-    def _due(self, now: float, replaced: Container[Slot | None]) -> list[Slot]:
+    def _due_for_replacement(self, now: float, replaced: Container[Slot | None]) -> list[Slot]:
         slots = [slot for slot in self._ledger if slot.eviction is None and slot not in replaced]
         slots = [slot for slot in slots if slot.state in (IDLE, CHECKED_OUT)]
         slots.sort(key=lambda slot: slot.retire_at)
@@ -174,14 +174,14 @@ class Housekeeper:
             return
         most = ledger.size or ledger.limit
         ready = ledger.count(IDLE, CHECKING) + ledger.opening
-        wanted = max(self._owed, self._policy.min_idle - ready)
+        wanted = max(self._missing_replacements, self._policy.min_idle - ready)
         while wanted > 0 and ledger.open < most and ledger.opening < ledger.connects_at_once:
             if not ledger.add_connection(now, for_housekeeping=True):
                 return
             wanted -= 1
-            self._owed = max(0, self._owed - 1)
+            self._missing_replacements = max(0, self._missing_replacements - 1)
 
-    def _is_room_coming(self) -> bool:
+    def _makes_room(self) -> bool:
         """Return whether an action under way makes room.
 
         In a pool without overflow a connection is closed first; the next one waits for that.

@@ -285,7 +285,7 @@ class Ledger:
         rejection = Rejection(RejectReason.FAILED, error)
         if transient and self.tally.opened and not self.closed:
             self._refuse_impatient(rejection, now)
-        elif not self._has_prospects():
+        elif not self._has_open_or_opening():
             self.waiters.reject_all(rejection)
         elif not slot.for_housekeeping and len(self._queue) > self._opening:
             self.waiters.reject_oldest(rejection)
@@ -305,7 +305,7 @@ class Ledger:
         slot.state = CLOSING
         del self._slots[slot]
         self.tally.closed += 1
-        self._watch()
+        self._update_alert()
         rejection = self._rejection_at_once(now)
         if rejection is not None and rejection.error is not None:
             self.waiters.reject_all(rejection)
@@ -333,7 +333,7 @@ class Ledger:
         self.size, self.overflow, self.limit = size, overflow, limit_of(size, overflow)
         while self._surplus() > 0 and self._idle:
             self.evict(self._idle[0], CloseReason.SURPLUS)
-        self._watch()
+        self._update_alert()
         self.open_for_waiters(now)
 
     def suspend(self) -> None:
@@ -438,7 +438,7 @@ class Ledger:
 
     def _place(self, slot: Slot, now: float, *, is_new: bool = False) -> None:
         slot.since = now
-        why = None if is_new else self._outlived(slot, now)
+        why = None if is_new else self._eviction_of(slot, now)
         if self._surplus() > 0:
             why = CloseReason.SURPLUS
         if why is None and not self.suspended and self._hand_over(slot, now):
@@ -448,7 +448,7 @@ class Ledger:
             why = CloseReason.DISPOSED
         if why is not None:
             self._close_idle(slot, why)
-            self._watch()
+            self._update_alert()
         else:
             slot.state = IDLE
             self._idle.append(slot)
@@ -461,7 +461,7 @@ class Ledger:
     def _may_open(self, now: float) -> bool:
         return len(self._slots) < self.limit and now >= self.backoff.until
 
-    def _outlived(self, slot: Slot, now: float) -> CloseReason | None:
+    def _eviction_of(self, slot: Slot, now: float) -> CloseReason | None:
         if slot.eviction:
             return slot.eviction
         return CloseReason.LIFETIME if now >= slot.expires_at else None
@@ -471,13 +471,13 @@ class Ledger:
         self._closing += 1
         self.actions.append(Close(slot, why))
 
-    def _has_prospects(self) -> bool:
+    def _has_open_or_opening(self) -> bool:
         return len(self._slots) > self._closing
 
     def _surplus(self) -> float:
         return len(self._slots) - self._closing - self.limit
 
-    def _watch(self) -> None:
+    def _update_alert(self) -> None:
         self._alert = self.closed or self.replaced or self._surplus() > 0
 
     def _expect(self, slot: Slot, *states: SlotState) -> None:
@@ -488,6 +488,6 @@ class Ledger:
         if self.closed:
             return Rejection(RejectReason.CLOSED)
         backoff = self.backoff
-        if backoff.refused and now < backoff.until and not self._has_prospects():
+        if backoff.refused and now < backoff.until and not self._has_open_or_opening():
             return Rejection(RejectReason.FAILED, backoff.last_error)
         return None

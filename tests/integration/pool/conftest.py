@@ -45,7 +45,7 @@ async def make_engine(proxy: Proxy, database_url: str, driver: str) -> AsyncIter
 
 
 @pytest.fixture
-def frequent_upkeep(monkeypatch: pytest.MonkeyPatch) -> None:
+def frequent_housekeeping(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has every pool look after its connections fifty times a second instead of once."""
     monkeypatch.setattr("penstock.pool.housekeeper.TICK_INTERVAL", 0.02)
 

@@ -69,12 +69,12 @@ async def test_those_left_after_a_failure_are_served_by_what_is_returned(
     make_engine: MakeEngine, proxy: Proxy
 ) -> None:
     engine = make_engine(pool_size=2, max_overflow=1, pool_timeout=60)
-    lent = [await engine.connect() for _ in range(2)]
+    checked_out = [await engine.connect() for _ in range(2)]
     proxy.refusing = True
     asking = ask(engine, 10)
     await eventually(lambda: pool_of(engine).snapshot().open_failures_total >= 2)
     assert pool_of(engine).snapshot().waiting == 10
-    for connection in lent:
+    for connection in checked_out:
         await connection.close()
     assert await outcomes(asking) == {"served": 10}
 
@@ -261,7 +261,7 @@ async def test_an_error_told_to_many_does_not_grow(
 # The server is back.
 
 
-async def test_an_asker_during_the_hold_off_is_served_when_it_ends(
+async def test_a_caller_during_the_hold_off_is_served_when_it_ends(
     make_engine: MakeEngine, proxy: Proxy
 ) -> None:
     engine = make_engine(pool_timeout=0.5)

@@ -19,7 +19,7 @@ both_drivers = pytest.mark.parametrize("driver", ["asyncpg", "psycopg"], indirec
 
 
 @both_drivers
-async def test_a_connect_whose_asker_was_cancelled_serves_the_next(
+async def test_a_connect_whose_caller_was_cancelled_serves_the_next(
     make_engine: MakeEngine, proxy: Proxy
 ) -> None:
     engine = make_engine()
@@ -34,7 +34,7 @@ async def test_a_connect_whose_asker_was_cancelled_serves_the_next(
     assert proxy.connects == 1
 
 
-async def test_a_connect_whose_asker_timed_out_serves_the_next(
+async def test_a_connect_whose_caller_timed_out_serves_the_next(
     make_engine: MakeEngine, proxy: Proxy
 ) -> None:
     engine = make_engine(pool_timeout=0.1)
@@ -66,7 +66,7 @@ async def test_a_connect_that_nobody_waits_for_any_more_is_kept(
 
 
 @both_drivers
-async def test_pool_timeout_ends_an_asker_amid_a_slow_connect(
+async def test_pool_timeout_ends_a_caller_during_a_slow_connect(
     make_engine: MakeEngine, proxy: Proxy
 ) -> None:
     engine = make_engine(pool_timeout=0.3)
@@ -150,7 +150,7 @@ async def test_no_more_than_connects_at_once_are_opened_in_parallel(
     assert (proxy.most_connecting, proxy.connects) == (3, 12)
 
 
-async def test_a_connection_that_comes_back_during_the_connect_is_lent_and_the_new_one_kept(
+async def test_a_connection_that_comes_back_during_the_connect_is_checked_out_and_the_new_one_kept(
     make_engine: MakeEngine, proxy: Proxy
 ) -> None:
     engine = make_engine(pool_size=2, max_overflow=0)
@@ -164,7 +164,7 @@ async def test_a_connection_that_comes_back_during_the_connect_is_lent_and_the_n
     assert proxy.connects == 2
 
 
-async def test_a_lent_connection_that_is_lost_makes_room_for_those_who_wait(
+async def test_a_checked_out_connection_that_is_lost_makes_room_for_those_who_wait(
     make_engine: MakeEngine, proxy: Proxy, postgres: PostgresServer
 ) -> None:
     engine = make_engine(pool_size=1, max_overflow=0)

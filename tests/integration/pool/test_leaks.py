@@ -29,7 +29,7 @@ class Reports:
             self.all.append(event.report)
 
 
-async def borrow_for_too_long(engine: AsyncEngine, done: asyncio.Event) -> None:
+async def check_out_for_too_long(engine: AsyncEngine, done: asyncio.Event) -> None:
     async with engine.connect() as connection:
         await connection.execute(text("SELECT 'the last statement', :value"), {"value": "secret"})
         await done.wait()
@@ -41,7 +41,7 @@ async def test_a_leak_is_reported_once_with_both_places(
     engine = create_async_engine(database_url, poolclass=PenstockPool, leak_after=0.1)
     reports, done = Reports(engine), asyncio.Event()
     with caplog.at_level(logging.WARNING, "penstock.pool"):
-        task = asyncio.create_task(borrow_for_too_long(engine, done))
+        task = asyncio.create_task(check_out_for_too_long(engine, done))
         await eventually(lambda: bool(reports.all))
         await asyncio.sleep(1.2)  # another look at what is due
     done.set()
@@ -50,7 +50,7 @@ async def test_a_leak_is_reported_once_with_both_places(
 
     (report,) = reports.all
     assert report.seconds >= 0.1
-    assert "borrow_for_too_long" in report.acquired_at
+    assert "check_out_for_too_long" in report.acquired_at
     assert "async with engine.connect() as connection:" in report.acquired_at
     assert "await done.wait()" in report.holder_at
     assert "sqlalchemy" not in report.acquired_at
@@ -61,7 +61,7 @@ async def test_a_leak_is_reported_once_with_both_places(
 async def test_the_report_names_the_last_statement_without_its_values(database_url: str) -> None:
     database = Database.from_url(database_url, environment="testing", leak_after=0.1)
     reports, done = Reports(database.engine), asyncio.Event()
-    task = asyncio.create_task(borrow_for_too_long(database.engine, done))
+    task = asyncio.create_task(check_out_for_too_long(database.engine, done))
     await eventually(lambda: bool(reports.all))
     done.set()
     await task
@@ -74,7 +74,7 @@ async def test_the_report_names_the_last_statement_without_its_values(database_u
     assert "the last statement" not in str(reports.all[0])
 
 
-async def test_a_loan_that_comes_back_in_time_is_not_reported(database_url: str) -> None:
+async def test_a_lease_that_comes_back_in_time_is_not_reported(database_url: str) -> None:
     engine = create_async_engine(database_url, poolclass=PenstockPool, leak_after=2.5)
     reports = Reports(engine)
     async with engine.connect():
@@ -124,7 +124,7 @@ async def test_a_query_that_runs_while_its_connection_is_taken_back_fails(
     await engine.dispose()
 
 
-async def test_who_has_borrowed_a_connection_since_its_leak_was_found_keeps_it(
+async def test_who_has_checked_out_a_connection_since_its_leak_was_found_keeps_it(
     database_url: str,
 ) -> None:
     engine = create_async_engine(
@@ -135,12 +135,12 @@ async def test_who_has_borrowed_a_connection_since_its_leak_was_found_keeps_it(
     leaking: Any = pool.checkout()
     later: list[Any] = []
 
-    def return_and_borrow(event: PoolEvent) -> None:
+    def return_and_check_out(event: PoolEvent) -> None:
         if isinstance(event, LeaseLeaked) and not later:
             pool.release(leaking)
             later.append(pool.checkout(records_checkout=False))
 
-    pool.listeners.add(return_and_borrow)
+    pool.listeners.add(return_and_check_out)
     await eventually(lambda: bool(later))
     await asyncio.sleep(0.1)
     assert later[0].dbapi_connection is not None

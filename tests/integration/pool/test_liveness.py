@@ -31,7 +31,7 @@ IMPATIENT = 1.5
 
 
 @both_drivers
-async def test_a_healthy_connection_is_lent_without_a_round_trip(
+async def test_a_healthy_connection_is_checked_out_without_a_round_trip(
     make_engine: MakeEngine, proxy: Proxy
 ) -> None:
     engine = make_engine(pool_size=1)
@@ -43,7 +43,7 @@ async def test_a_healthy_connection_is_lent_without_a_round_trip(
 
 
 @both_drivers
-async def test_a_killed_idle_backend_is_not_lent(
+async def test_a_killed_idle_backend_is_not_checked_out(
     make_engine: MakeEngine, proxy: Proxy, postgres: PostgresServer
 ) -> None:
     engine = make_engine(pool_size=2)
@@ -57,7 +57,7 @@ async def test_a_killed_idle_backend_is_not_lent(
 
 
 @both_drivers
-async def test_a_reset_connection_is_not_lent(make_engine: MakeEngine, proxy: Proxy) -> None:
+async def test_a_reset_connection_is_not_checked_out(make_engine: MakeEngine, proxy: Proxy) -> None:
     engine = make_engine(pool_size=3)
     lost = await backends(engine, 3)
     proxy.cut()
@@ -68,7 +68,7 @@ async def test_a_reset_connection_is_not_lent(make_engine: MakeEngine, proxy: Pr
 
 
 @both_drivers
-async def test_a_backend_killed_while_the_event_loop_stood_still_is_not_lent(
+async def test_a_backend_killed_while_the_event_loop_stood_still_is_not_checked_out(
     make_engine: MakeEngine, database_url: str, postgres: PostgresServer
 ) -> None:
     engine = make_engine(database_url, pool_size=1)
@@ -100,7 +100,7 @@ async def set_state(connection: AsyncConnection) -> None:
 
 
 @pytest.mark.parametrize("lease", [nothing, read, read_in_autocommit, set_state])
-async def test_a_connection_that_has_been_told_its_end_is_not_lent(
+async def test_a_connection_that_has_been_told_its_end_is_not_checked_out(
     make_engine: MakeEngine,
     proxy: Proxy,
     lease: Callable[[AsyncConnection], Coroutine[Any, Any, None]],
@@ -116,7 +116,7 @@ async def test_a_connection_that_has_been_told_its_end_is_not_lent(
     assert await use(engine) != old
 
 
-async def test_of_many_backends_killed_at_once_none_is_lent(
+async def test_of_many_backends_killed_at_once_none_is_checked_out(
     make_engine: MakeEngine, database_url: str, postgres: PostgresServer
 ) -> None:
     engine = make_engine(database_url, pool_size=20)
@@ -127,7 +127,7 @@ async def test_of_many_backends_killed_at_once_none_is_lent(
 
 
 @both_drivers
-async def test_a_connection_idle_for_long_is_asked_once_before_it_is_lent(
+async def test_a_connection_idle_for_long_is_asked_once_before_it_is_checked_out(
     make_engine: MakeEngine, proxy: Proxy
 ) -> None:
     engine = make_engine(pool_size=1)
@@ -187,7 +187,7 @@ async def test_a_fresh_connection_is_not_asked_by_a_pre_ping(
 
 
 @both_drivers
-async def test_a_pre_ping_that_finds_a_dead_connection_distrusts_all_older_ones(
+async def test_a_pre_ping_that_finds_a_dead_connection_evicts_all_older_ones(
     make_engine: MakeEngine, proxy: Proxy, postgres: PostgresServer
 ) -> None:
     engine = make_engine(pool_size=3, pool_pre_ping=True)
@@ -201,7 +201,7 @@ async def test_a_pre_ping_that_finds_a_dead_connection_distrusts_all_older_ones(
 
 @both_drivers
 @in_both_ways
-async def test_a_silent_connection_is_given_up_and_the_asker_gets_a_new_one(
+async def test_a_silent_connection_is_given_up_and_the_caller_gets_a_new_one(
     make_engine: MakeEngine, proxy: Proxy, pool_pre_ping: bool
 ) -> None:
     engine = make_engine(pool_size=1, ping_timeout=0.2, pool_pre_ping=pool_pre_ping)
@@ -214,7 +214,7 @@ async def test_a_silent_connection_is_given_up_and_the_asker_gets_a_new_one(
     await eventually(lambda: pool_of(engine).snapshot().closed_total == 1)
 
 
-async def test_a_silent_pre_ping_distrusts_all_older_connections(
+async def test_a_silent_pre_ping_evicts_all_older_connections(
     make_engine: MakeEngine, proxy: Proxy
 ) -> None:
     engine = make_engine(pool_size=5, ping_timeout=0.2, pool_pre_ping=True)
@@ -224,7 +224,7 @@ async def test_a_silent_pre_ping_distrusts_all_older_connections(
         assert not set(silent) & set(await backends(engine, 5))
 
 
-async def test_one_unanswered_ping_is_all_that_an_asker_waits_for(
+async def test_one_unanswered_ping_is_all_that_a_caller_waits_for(
     make_engine: MakeEngine, proxy: Proxy
 ) -> None:
     engine = make_engine(pool_size=5, ping_timeout=0.4)
@@ -250,7 +250,7 @@ async def test_a_silent_server_keeps_nobody_beyond_the_deadline(
 
 
 @in_both_ways
-async def test_a_ping_does_not_outlast_the_askers_deadline(
+async def test_a_ping_does_not_outlast_the_callers_deadline(
     make_engine: MakeEngine, proxy: Proxy, pool_pre_ping: bool
 ) -> None:
     engine = make_engine(pool_size=1, pool_timeout=1, ping_timeout=10, pool_pre_ping=pool_pre_ping)
@@ -292,7 +292,7 @@ async def test_pool_timeout_zero_leaves_time_for_a_ping(
     assert proxy.connects == 1
 
 
-async def test_a_ping_whose_asker_was_cancelled_keeps_its_slot_within_the_bounds_of_mending(
+async def test_a_ping_whose_caller_was_cancelled_keeps_its_slot_within_the_bounds_of_recovery(
     make_engine: MakeEngine, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("penstock.pool.worker.RECOVER_TIMEOUT", 0.2)

@@ -68,7 +68,7 @@ async def test_it_is_not_refused_while_there_is_room(database_url: str) -> None:
     await engine.dispose()
 
 
-async def test_another_task_may_wait_for_a_loan(database_url: str) -> None:
+async def test_another_task_may_wait_for_a_lease(database_url: str) -> None:
     engine = engine_of(database_url, nested_checkout="refuse")
     async with engine.connect():
         other = asyncio.create_task(hold_briefly(engine))

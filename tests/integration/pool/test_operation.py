@@ -33,7 +33,7 @@ async def test_a_larger_pool_serves_those_who_wait(database_url: str) -> None:
     await engine.dispose()
 
 
-async def test_a_smaller_pool_closes_the_idle_now_and_the_lent_on_return(
+async def test_a_smaller_pool_closes_the_idle_now_and_the_checked_out_on_return(
     database_url: str,
 ) -> None:
     engine = engine_of(database_url, pool_size=4, max_overflow=0)
@@ -65,7 +65,7 @@ async def test_a_size_that_cannot_be_is_refused(size: int, overflow: int) -> Non
         pool_of(engine).resize(size, overflow)
 
 
-async def test_a_suspended_pool_lets_askers_wait_and_serves_them_in_order(
+async def test_a_suspended_pool_lets_callers_wait_and_serves_them_in_order(
     database_url: str,
 ) -> None:
     engine = engine_of(database_url, pool_size=1, max_overflow=0)

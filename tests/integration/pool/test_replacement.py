@@ -26,7 +26,7 @@ from penstock.pool.events import CheckedOut, ConnectionClosed, ConnectionOpened,
 from penstock.pool.slot import CloseReason
 
 both_drivers = pytest.mark.parametrize("driver", ["asyncpg", "psycopg"], indirect=True)
-pytestmark = pytest.mark.usefixtures("frequent_upkeep")
+pytestmark = pytest.mark.usefixtures("frequent_housekeeping")
 
 HOTTEST = select(bindparam("document", type_=JSONB))
 
@@ -53,14 +53,14 @@ async def steady_use(engine: AsyncEngine, callers: int) -> AsyncIterator[None]:
     """Let so many check out and return, again and again, for a block."""
     is_over = False
 
-    async def borrow_again_and_again() -> None:
+    async def check_out_again_and_again() -> None:
         while not is_over:
             async with engine.connect():
                 await asyncio.sleep(0.003)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(callers):
-            group.create_task(borrow_again_and_again())
+            group.create_task(check_out_again_and_again())
         yield
         is_over = True
 
@@ -126,16 +126,16 @@ async def test_the_surplus_of_a_burst_is_not_replaced(
     assert proxy.connects == 7
 
 
-async def test_a_connection_is_replaced_while_it_is_lent(
+async def test_a_connection_is_replaced_while_it_is_checked_out(
     make_engine: MakeEngine, proxy: Proxy
 ) -> None:
     engine = make_engine(pool_size=1, max_overflow=1, pool_recycle=3600)
     events = events_of(engine)
     async with engine.connect() as connection:
-        lent = await connection.scalar(text("SELECT pg_backend_pid()"))
+        checked_out = await connection.scalar(text("SELECT pg_backend_pid()"))
         end_the_lives_of(engine)
         await eventually(lambda: pool_of(engine).snapshot().checked_in == 1)
-        assert await backend(engine) != lent
+        assert await backend(engine) != checked_out
         assert closed(events) == []
     await eventually(lambda: closed(events) == [CloseReason.LIFETIME])
     assert proxy.connects == 2
@@ -171,7 +171,7 @@ async def test_the_old_connection_is_used_while_no_replacement_can_be_had(
 
 
 @both_drivers
-async def test_what_has_outlived_pool_recycle_is_not_lent(
+async def test_what_has_outlived_pool_recycle_is_not_checked_out(
     make_engine: MakeEngine, proxy: Proxy
 ) -> None:
     engine = make_engine(pool_size=1, pool_recycle=3600)

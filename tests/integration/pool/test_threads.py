@@ -70,7 +70,7 @@ async def test_the_size_is_set_by_the_loop(make_engine: MakeEngine) -> None:
     await release(lease)
 
 
-async def test_lending_is_suspended_and_resumed_by_the_loop(make_engine: MakeEngine) -> None:
+async def test_checkout_is_suspended_and_resumed_by_the_loop(make_engine: MakeEngine) -> None:
     asyncio.get_running_loop().set_debug(True)
     engine = make_engine(pool_size=1, max_overflow=0, pool_timeout=5)
     await use(engine)

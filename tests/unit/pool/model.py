@@ -93,9 +93,9 @@ class Model:
             self.tally.withdrawn += 1
             return
         self.tally.handed_over += 1
-        self.lent(slot)
+        self.checked_out(slot)
 
-    def lent(self, slot: Slot) -> None:
+    def checked_out(self, slot: Slot) -> None:
         """Check that a slot that is checked out was free, and is fit to be checked out."""
         assert self.slots[slot] is IDLE
         assert self._staying() <= self.ledger.limit

@@ -64,7 +64,7 @@ def test_the_pace_is_that_of_the_newest_hand_overs() -> None:
     assert admission.rejects(9, now, 0.05) is RejectReason.DEADLINE_UNREACHABLE
 
 
-def test_after_a_stall_the_queue_is_not_called_hopeless() -> None:
+def test_after_a_stall_the_queue_is_not_called_unreachable() -> None:
     admission = paced(0.001)
     stall = 5.0
     start = PACE_SAMPLES * 0.001 + stall
@@ -75,7 +75,7 @@ def test_after_a_stall_the_queue_is_not_called_hopeless() -> None:
     assert admission.rejects(100, start + 0.01, 30.0) is None
 
 
-def test_a_queue_in_which_nothing_moves_becomes_hopeless() -> None:
+def test_a_queue_in_which_nothing_moves_becomes_unreachable() -> None:
     admission = paced(0.001)
 
     assert admission.rejects(100, 1.0, 30.0) is None
@@ -197,7 +197,7 @@ def test_shedding_stops_when_hardly_anybody_comes(quiet: float) -> None:
     assert admission.sheds(LATE, begin + 0.03) == 0
 
 
-def test_who_waits_when_lending_is_resumed_is_not_judged_by_what_was() -> None:
+def test_who_waits_when_checkout_is_resumed_is_not_judged_by_what_was() -> None:
     admission = standing()
     assert admission.sheds(LATE, 10.2) > 0
 
@@ -225,7 +225,7 @@ def test_the_clock_of_a_queue_stops_while_the_loop_stands_still() -> None:
     assert [clock.at(now) for now in (16.25, 20.0)] == [10.75, 11.0]
 
 
-def test_a_quiet_time_is_no_standstill() -> None:
+def test_a_quiet_time_is_no_stall() -> None:
     clock = QueueClock(0.25)
     clock.start(10.0)
     assert clock.start(3600.0) == 3600.0
@@ -239,7 +239,7 @@ def test_a_quiet_time_is_no_standstill() -> None:
         (CODEL, 0.025),
     ],
 )
-def test_the_heartbeat_sees_a_standstill_that_is_short_against_the_interval(
+def test_the_heartbeat_sees_a_stall_that_is_short_against_the_interval(
     policy: AdmissionPolicy, seconds: float
 ) -> None:
     assert policy.heartbeat_interval == seconds

@@ -63,7 +63,7 @@ def test_a_closed_pool_ends_empty() -> None:
     assert ledger.tally == Tally(opened=5, closed=5)
 
 
-def test_a_closed_pool_that_was_suspended_lends_nothing_when_it_is_resumed() -> None:
+def test_a_closed_pool_that_was_suspended_checks_out_nothing_when_it_is_resumed() -> None:
     ledger = new_ledger(1)
     idle(ledger, 1)
     ledger.suspend()

@@ -50,7 +50,7 @@ def test_where_nothing_else_can_come_everybody_learns_it() -> None:
     assert ledger.tally == Tally(open_failures=1)
 
 
-def test_where_something_is_lent_the_oldest_learns_it() -> None:
+def test_where_something_is_checked_out_the_oldest_learns_it() -> None:
     ledger = new_ledger(2)
     [slot] = checkout(ledger, 1)
     first, second = ask(ledger), ask(ledger)
@@ -150,7 +150,7 @@ def test_a_refusing_server_is_asked_again_when_the_delay_is_over() -> None:
     assert later.slot
 
 
-def test_while_something_is_lent_one_may_wait_though_the_server_refuses() -> None:
+def test_while_something_is_checked_out_one_may_wait_though_the_server_refuses() -> None:
     ledger = new_ledger(2)
     [slot] = checkout(ledger, 1)
     ask(ledger)
@@ -254,7 +254,7 @@ def test_a_failure_of_long_ago_is_no_reason() -> None:
     assert late.why is RejectReason.CONNECTING
 
 
-def test_where_all_connections_are_lent_a_failure_is_no_reason() -> None:
+def test_where_all_connections_are_checked_out_a_failure_is_no_reason() -> None:
     ledger = new_ledger(2)
     checkout(ledger, 1)
     waiting = ask(ledger)

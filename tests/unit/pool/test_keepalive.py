@@ -70,7 +70,7 @@ def test_a_connection_that_does_not_answer_is_closed() -> None:
     assert actions(ledger) == [Close(slot, CloseReason.DEAD)]
 
 
-def test_a_connection_that_is_being_pinged_is_not_lent_but_goes_to_who_waits() -> None:
+def test_a_connection_that_is_being_pinged_is_not_checked_out_but_goes_to_who_waits() -> None:
     ledger = new_ledger(1)
     [slot] = idle(ledger, 1)
     worker(ledger, keepalive=30.0).run(NOW + 30)
@@ -120,7 +120,7 @@ def test_the_minimum_is_opened_so_many_at_once() -> None:
     assert ledger.tally.opened == 5
 
 
-def test_what_is_lent_is_made_up_for_up_to_the_size() -> None:
+def test_what_is_checked_out_is_made_up_for_up_to_the_size() -> None:
     ledger = new_ledger(4, 4)
     checkout(ledger, 3)
 
@@ -209,7 +209,7 @@ def test_at_rest_connections_are_opened_for_those_who_wait_only() -> None:
 
 
 @pytest.mark.parametrize("recycle", [-1.0, 60.0])
-def test_upkeep_opens_nothing_in_a_closed_pool(recycle: float) -> None:
+def test_housekeeping_opens_nothing_in_a_closed_pool(recycle: float) -> None:
     ledger = new_ledger(3, 3, recycle=recycle)
     checkout(ledger, 1)
     ledger.close()

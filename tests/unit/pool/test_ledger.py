@@ -23,23 +23,23 @@ def opening(ledger: Ledger, count: int) -> list[Slot]:
 # Checkout.
 
 
-def test_an_empty_pool_lends_nothing_at_once() -> None:
+def test_an_empty_pool_checks_out_nothing_at_once() -> None:
     assert new_ledger().acquire(NOW) is None
 
 
 @pytest.mark.parametrize(("lifo", "order"), [(False, [0, 1, 2]), (True, [2, 1, 0])])
-def test_idle_slots_are_lent_in_the_order_that_was_asked_for(lifo: bool, order: list[int]) -> None:
+def test_idle_slots_are_checked_out_in_the_configured_order(lifo: bool, order: list[int]) -> None:
     ledger = new_ledger(3, lifo=lifo)
     slots = idle(ledger, 3)
 
-    lent = [ledger.acquire(NOW + 1) for _ in range(3)]
+    checked_out = [ledger.acquire(NOW + 1) for _ in range(3)]
 
-    assert lent == [slots[index] for index in order]
+    assert checked_out == [slots[index] for index in order]
     assert {(slot.state, slot.checked_out_at) for slot in slots} == {(CHECKED_OUT, NOW + 1)}
     assert ledger.acquire(NOW + 1) is None
 
 
-def test_what_has_expired_is_closed_instead_of_lent() -> None:
+def test_what_has_expired_is_closed_instead_of_checked_out() -> None:
     ledger = new_ledger(2, recycle=60.0)
     old = idle(ledger, 1)[0]
     ledger.add_connection(NOW + 30)
@@ -52,7 +52,7 @@ def test_what_has_expired_is_closed_instead_of_lent() -> None:
     assert ledger.open == 2
 
 
-def test_what_expires_while_it_is_lent_is_not_handed_on() -> None:
+def test_what_expires_while_it_is_checked_out_is_not_handed_on() -> None:
     ledger = new_ledger(1, recycle=60.0)
     [slot] = checkout(ledger, 1)
     waiting = ask(ledger, NOW + 60)
@@ -64,7 +64,7 @@ def test_what_expires_while_it_is_lent_is_not_handed_on() -> None:
     assert waiting.slot is not slot
 
 
-def test_with_recycle_0_every_loan_has_a_connection_of_its_own() -> None:
+def test_with_recycle_0_every_lease_has_a_connection_of_its_own() -> None:
     ledger = new_ledger(1, recycle=0)
     slots = set()
     for _ in range(3):
@@ -81,8 +81,8 @@ def test_the_fewest_idle_slots_are_noted() -> None:
     idle(ledger, 4)
     ledger.least_idle = ledger.idle
 
-    borrowed = [ledger.acquire(NOW), ledger.acquire(NOW)]
-    for slot in filter(None, borrowed):
+    checked_out = [ledger.acquire(NOW), ledger.acquire(NOW)]
+    for slot in filter(None, checked_out):
         ledger.release(slot, NOW)
     ledger.acquire(NOW)
 

@@ -94,7 +94,7 @@ class LedgerMachine(RuleBasedStateMachine):
         retry_for=st.sampled_from([float("inf"), float("inf"), 0.0, 2.0]),
     )
     def somebody_asks(self, patience: float, retry_for: float) -> None:
-        if not self.borrows():
+        if not self.checks_out():
             self.housekeeper.is_paused = False
             customer = Customer(self.model, self.model.now + patience, retry_for)
             must = self.must_be_refused()
@@ -109,7 +109,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 )
                 self.model.tally.not_admitted += 1
 
-    def borrows(self) -> bool:
+    def checks_out(self) -> bool:
         slot = self.ledger.acquire(self.model.now)
         self.model.take_orders()
         if slot is None:
@@ -117,7 +117,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert not self.model.queue
         assert not self.ledger.suspended
         assert not self.ledger.closed
-        self.model.lent(slot)
+        self.model.checked_out(slot)
         return True
 
     def must_be_refused(self) -> Rejection | None:
@@ -165,7 +165,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @precondition(where_some_are(CHECKED_OUT))
     @rule(number=any_one)
-    def a_loan_comes_back(self, number: int) -> None:
+    def a_lease_comes_back(self, number: int) -> None:
         slot = self.model.free(pick(self.model.in_state(CHECKED_OUT), number))
         eviction = slot.eviction
         self.ledger.release(slot, self.model.now)
@@ -173,10 +173,10 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @precondition(where_some_are(CHECKED_OUT))
     @rule(number=any_one)
-    def a_loan_turns_out_to_be_broken(self, number: int) -> None:
+    def a_lease_turns_out_to_be_broken(self, number: int) -> None:
         slot = pick(self.model.in_state(CHECKED_OUT), number)
         self.ledger.remove(self.model.gone(slot), self.model.now)
-        if not self.borrows():
+        if not self.checks_out():
             customer = Customer(self.model)
             customer.came_at -= self.model.now - slot.checked_out_at
             self.ledger.wait_again(customer, slot.checked_out_at, self.model.now)
@@ -184,14 +184,14 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @precondition(where_some_are(CHECKED_OUT))
     @rule(number=any_one)
-    def a_loan_comes_back_amid_a_query(self, number: int) -> None:
+    def a_lease_comes_back_during_a_query(self, number: int) -> None:
         slot = pick(self.model.in_state(CHECKED_OUT), number)
         self.ledger.recover(slot)
         self.model.slots[slot] = RECOVERING
 
     @precondition(where_some_are(RECOVERING))
     @rule(number=any_one, recovered=st.booleans())
-    def a_mending_ends(self, number: int, recovered: bool) -> None:
+    def a_recovery_ends(self, number: int, recovered: bool) -> None:
         slot = pick(self.model.in_state(RECOVERING), number)
         if recovered:
             self.ledger.restore(self.model.free(slot), self.model.now)
@@ -251,7 +251,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger.open_for_waiters(self.model.now)
 
     @rule()
-    def upkeep_runs(self) -> None:
+    def housekeeping_runs(self) -> None:
         self.housekeeper.run(self.model.now)
 
     @precondition(where_some_are(IDLE))
@@ -291,10 +291,10 @@ class LedgerMachine(RuleBasedStateMachine):
             model.compare()
             if model.to_do:
                 self.succeed(model.to_do.pop(0))
-            elif lent := model.in_state(CHECKED_OUT):
-                self.ledger.release(model.free(lent[0]), model.now)
-            elif mending := model.in_state(RECOVERING):
-                self.ledger.restore(model.free(mending[0]), model.now)
+            elif checked_out := model.in_state(CHECKED_OUT):
+                self.ledger.release(model.free(checked_out[0]), model.now)
+            elif recovery := model.in_state(RECOVERING):
+                self.ledger.restore(model.free(recovery[0]), model.now)
             elif model.queue and not self.ledger.suspended:
                 model.now = max(model.now, self.ledger.backoff.until)
                 self.ledger.open_for_waiters(model.now)

@@ -114,7 +114,7 @@ def test_a_pool_without_limit_has_limit_0(size: int, overflow: int) -> None:
     assert str(snapshot).startswith("12 of any number connections checked out")
 
 
-def test_the_utilisation_is_the_lent_share_of_the_limit() -> None:
+def test_the_utilisation_is_the_checked_out_share_of_the_limit() -> None:
     ledger = new_ledger(3, 1)
     checkout(ledger, 3)
 

@@ -21,7 +21,7 @@ def test_a_smaller_pool_closes_its_idle_surplus_at_once() -> None:
     assert (ledger.idle, ledger.limit) == (2, 2)
 
 
-def test_a_smaller_pool_closes_what_is_lent_as_it_comes_back() -> None:
+def test_a_smaller_pool_closes_what_is_checked_out_as_it_comes_back() -> None:
     ledger = new_ledger(3)
     first, second, third = checkout(ledger, 3)
     waiting = ask(ledger)
@@ -40,15 +40,15 @@ def test_a_smaller_pool_closes_what_is_lent_as_it_comes_back() -> None:
 
 def test_a_connection_that_opens_in_a_pool_made_smaller_is_closed() -> None:
     ledger = new_ledger(2)
-    [lent] = checkout(ledger, 1)
+    [checked_out] = checkout(ledger, 1)
     waiting = ask(ledger)
     ledger.resize(1, 0, NOW)
 
     dispatch(ledger)
     assert (ledger.open, waiting.answers) == (1, [])
 
-    ledger.release(lent, NOW)
-    assert waiting.slot is lent
+    ledger.release(checked_out, NOW)
+    assert waiting.slot is checked_out
 
 
 def test_a_larger_pool_opens_for_those_who_wait() -> None:
@@ -86,7 +86,7 @@ def test_a_pool_of_size_0_or_overflow_minus_1_has_no_limit() -> None:
 # Suspending.
 
 
-def test_a_suspended_pool_takes_back_and_lends_nothing() -> None:
+def test_a_suspended_pool_takes_back_and_checks_out_nothing() -> None:
     ledger = new_ledger(2)
     [slot] = checkout(ledger, 1)
     ledger.suspend()
@@ -125,7 +125,7 @@ def test_a_resumed_pool_serves_the_oldest_first_and_opens_for_the_others() -> No
     assert callers[3].answers == []
 
 
-def test_a_resumed_pool_lends_nothing_that_has_expired_meanwhile() -> None:
+def test_a_resumed_pool_checks_out_nothing_that_has_expired_meanwhile() -> None:
     ledger = new_ledger(1, recycle=60.0)
     [old] = idle(ledger, 1)
     ledger.suspend()
@@ -138,7 +138,7 @@ def test_a_resumed_pool_lends_nothing_that_has_expired_meanwhile() -> None:
     assert waiting.slot is not old
 
 
-def test_who_waited_while_lending_was_suspended_is_not_shed_for_it() -> None:
+def test_who_waited_while_checkout_was_suspended_is_not_shed_for_it() -> None:
     ledger = new_ledger(1, admission=AdmissionPolicy(codel_target=0.005))
     [slot] = idle(ledger, 1)
     ledger.suspend()
@@ -181,7 +181,7 @@ def test_nobody_is_told_that_a_suspended_queue_is_too_slow() -> None:
 
 def test_disposing_closes_what_is_idle_now_and_the_rest_as_it_comes_back() -> None:
     ledger = new_ledger(4)
-    resting, checked, lent, recovered = checkout(ledger, 4)
+    resting, checked, checked_out, recovered = checkout(ledger, 4)
     for slot in (resting, checked):
         ledger.release(slot, NOW)
     ledger.ping(checked)
@@ -192,14 +192,14 @@ def test_disposing_closes_what_is_idle_now_and_the_rest_as_it_comes_back() -> No
     assert actions(ledger) == [Close(resting, CloseReason.DISPOSED)]
 
     ledger.restore(checked, NOW)
-    ledger.release(lent, NOW)
+    ledger.release(checked_out, NOW)
     ledger.restore(recovered, NOW)
     assert actions(ledger) == [
-        Close(slot, CloseReason.DISPOSED) for slot in (checked, lent, recovered)
+        Close(slot, CloseReason.DISPOSED) for slot in (checked, checked_out, recovered)
     ]
 
 
-def test_a_connection_being_opened_when_a_pool_was_disposed_of_is_lent_once() -> None:
+def test_a_connection_being_opened_when_a_pool_was_disposed_of_is_checked_out_once() -> None:
     ledger = new_ledger(1)
     waiting, next_one = ask(ledger), ask(ledger)
     ledger.dispose()

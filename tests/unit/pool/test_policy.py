@@ -103,7 +103,7 @@ def test_the_arguments_make_an_equal_policy() -> None:
     assert set(arguments) == {field.name for field in dataclasses.fields(PoolPolicy)}
 
 
-def test_the_queue_and_upkeep_get_their_parts() -> None:
+def test_the_queue_and_housekeeping_get_their_parts() -> None:
     policy = PoolPolicy(
         min_idle=3,
         max_waiting=7,
@@ -126,7 +126,7 @@ def test_the_queue_and_upkeep_get_their_parts() -> None:
         (PoolPolicy(nested_checkout=NestedCheckoutPolicy.ALLOW), False),
     ],
 )
-def test_loans_are_noted_where_somebody_will_ask(policy: PoolPolicy, notes: bool) -> None:
+def test_leases_are_noted_where_somebody_will_ask(policy: PoolPolicy, notes: bool) -> None:
     assert policy.records_checkouts is notes
 
 

@@ -39,7 +39,7 @@ class Day:
         self.random = Random(-seed)
         self.takes = {Open: opening_takes, Close: closing_takes, Ping: 0}
         self.under_way: list[tuple[float, Open | Close | Ping]] = []
-        self.lent: list[tuple[float, Slot]] = []
+        self.checked_out: list[tuple[float, Slot]] = []
         self.retired: list[tuple[int, int]] = []
         """Second, and the round of its connection: those opened first are of round 0."""
         self.rounds = dict.fromkeys(checkout(self.ledger, SIZE, 0.0), 0)
@@ -104,14 +104,14 @@ class Day:
             slot = self.ledger.acquire(now)
             if slot is not None:
                 self.oldest.append(now - slot.opened_at)
-                self.lent.append((now + self.random.randrange(5), slot))
+                self.checked_out.append((now + self.random.randrange(5), slot))
 
     def release_leases(self, now: int) -> None:
         """Give back what is no longer needed."""
-        for until, slot in self.lent:
+        for until, slot in self.checked_out:
             if until <= now:
                 self.ledger.release(slot, now)
-        self.lent = [lease for lease in self.lent if lease[0] > now]
+        self.checked_out = [lease for lease in self.checked_out if lease[0] > now]
 
 
 def pairs(seconds: list[int]) -> int:
@@ -202,7 +202,7 @@ def test_few_are_being_replaced_at_any_time(day: Day) -> None:
     assert max(day.replacing) <= REPLACEMENTS_AT_ONCE
 
 
-def test_nothing_older_than_its_lifetime_is_lent(day: Day) -> None:
+def test_nothing_older_than_its_lifetime_is_checked_out(day: Day) -> None:
     assert len(day.oldest) > DAY
     assert RECYCLE - 10 < max(day.oldest) < RECYCLE
 

@@ -189,7 +189,7 @@ def test_where_all_behind_have_gone_the_oldest_is_not_shed_but_served() -> None:
     assert waiters.tally.rejected == 0
 
 
-def test_a_standstill_of_the_loop_is_not_held_against_who_waited() -> None:
+def test_a_stall_of_the_loop_is_not_held_against_who_waited() -> None:
     waiters, now = queue_of(policy=CODEL), NOW
     waiting = [Caller() for _ in range(20)]
     for caller in waiting:
@@ -204,7 +204,7 @@ def test_a_standstill_of_the_loop_is_not_held_against_who_waited() -> None:
     assert waiters.tally.rejected == 0
 
 
-def test_a_standstill_of_the_loop_does_not_make_the_queue_hopeless() -> None:
+def test_a_stall_of_the_loop_does_not_make_the_queue_unreachable() -> None:
     waiters = queue_of(*[Caller() for _ in range(300)])
     for turn in range(PACE_SAMPLES):
         now = NOW + turn * 0.001 if turn < PACE_SAMPLES / 2 else NOW + 6.0 + turn * 0.001

@@ -9,23 +9,23 @@ from sqlalchemy import event, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from tests.eventually import eventually
-from tests.integration.pool.confining import (
+from tests.integration.pool.pools import MakeEngine, pool_of
+from tests.integration.pool.read_only import (
     DEFAULT,
     INSERT,
     Use,
     acquire,
     acquire_to_read,
     cancel_a_read,
-    confined,
     fail_to_read,
     read,
+    read_only,
     roll_back,
     rows,
     with_notes,
     write,
     write_in_autocommit,
 )
-from tests.integration.pool.pools import MakeEngine, pool_of
 from tests.servers.postgres import PostgresServer
 from tests.servers.proxy import Proxy
 
@@ -75,7 +75,7 @@ async def test_what_an_engines_user_does_not_commit_is_not_saved(
     assert await rows(engine) == saved + 2 * more
 
 
-async def test_many_confinements_may_be_sent_before_any_statement(
+async def test_many_read_only_switches_may_be_sent_before_any_statement(
     engine: AsyncEngine, proxy: Proxy
 ) -> None:
     await write(engine)
@@ -119,7 +119,7 @@ async def test_a_statements_own_error_reaches_its_caller_alone(engine: AsyncEngi
     for _ in range(2):
         await write(engine)
         with pytest.raises(asyncpg.DivisionByZeroError):
-            async with confined(engine) as driver:
+            async with read_only(engine) as driver:
                 await driver.execute("SELECT 1/0")
     await read(engine)
     assert pool_of(engine).snapshot().opened_total == 1
@@ -129,10 +129,10 @@ async def test_a_statements_own_error_reaches_its_caller_alone(engine: AsyncEngi
 async def heard(engine: AsyncEngine) -> AsyncIterator[list[str]]:
     """What is notified to the pool's one connection."""
     heard: list[str] = []
-    async with confined(engine) as driver:  # of which the pool does not hear
+    async with read_only(engine) as driver:  # of which the pool does not hear
         await driver.add_listener("news", lambda *news: heard.append(news[3]))
     yield heard
-    async with confined(engine) as driver:
+    async with read_only(engine) as driver:
         await driver.reset()
 
 

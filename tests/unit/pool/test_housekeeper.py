@@ -58,7 +58,7 @@ def test_a_replacement_is_opened_first_and_the_old_one_closed_after() -> None:
     assert new.replaces is None
 
 
-def test_an_old_one_that_is_lent_is_closed_when_it_comes_back() -> None:
+def test_an_old_one_that_is_checked_out_is_closed_when_it_comes_back() -> None:
     ledger = new_ledger(1, 1, recycle=60.0)
     [old] = checkout(ledger, 1)
     worker(ledger).run(old.retire_at)
@@ -160,7 +160,7 @@ def test_what_was_made_up_for_is_not_made_up_for_again() -> None:
     assert ledger.open == 1
 
 
-def test_a_long_loan_that_is_due_does_not_keep_the_others_from_being_replaced() -> None:
+def test_a_long_lease_that_is_due_does_not_keep_the_others_from_being_replaced() -> None:
     ledger = new_ledger(2, 0, recycle=60.0)
     long, other = checkout(ledger, 2)
     ledger.release(other, NOW)

@@ -48,7 +48,7 @@ async def cancel_a_query(engine: AsyncEngine, **options: object) -> None:
         await task
 
 
-async def test_the_same_connection_is_lent_again(engine: AsyncEngine) -> None:
+async def test_the_same_connection_is_checked_out_again(engine: AsyncEngine) -> None:
     process = await backend(engine)
     for _ in range(3):
         await cancel_a_query(engine)
@@ -56,7 +56,7 @@ async def test_the_same_connection_is_lent_again(engine: AsyncEngine) -> None:
     assert pool_of(engine).snapshot().closed_total == 0
 
 
-async def test_execution_options_of_the_cancelled_borrower_are_undone(
+async def test_execution_options_of_the_cancelled_holder_are_undone(
     engine: AsyncEngine,
 ) -> None:
     await cancel_a_query(engine, postgresql_readonly=True)
@@ -67,7 +67,7 @@ async def test_execution_options_of_the_cancelled_borrower_are_undone(
         assert await connection.scalar(text("SELECT to_regclass('kept_nowhere')")) is None
 
 
-async def test_reset_listeners_see_a_mended_connection(engine: AsyncEngine) -> None:
+async def test_reset_listeners_see_a_recovered_connection(engine: AsyncEngine) -> None:
     resets: list[bool] = []
 
     @event.listens_for(engine.sync_engine, "reset")
@@ -134,7 +134,7 @@ async def sleep_on_server(engine: AsyncEngine) -> None:
         await connection.execute(text("SELECT pg_sleep(30)"))
 
 
-async def test_a_connection_killed_amid_its_cancelled_query_is_replaced(
+async def test_a_connection_killed_during_its_cancelled_query_is_replaced(
     engine: AsyncEngine, postgres: PostgresServer
 ) -> None:
     process = await backend(engine)
@@ -147,14 +147,14 @@ async def test_a_connection_killed_amid_its_cancelled_query_is_replaced(
     assert await backend(engine) != process
 
 
-async def test_disposing_waits_for_what_is_being_mended(engine: AsyncEngine) -> None:
+async def test_disposing_waits_for_what_is_being_recovered(engine: AsyncEngine) -> None:
     await cancel_a_query(engine)
     pool = pool_of(engine)
     await engine.dispose()
     assert pool.ledger.open == 0
 
 
-async def test_a_connection_that_dies_as_the_last_step_of_mending_leaves_its_slot(
+async def test_a_connection_that_dies_as_the_last_step_of_recovery_leaves_its_slot(
     engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process = await backend(engine)

@@ -1,4 +1,4 @@
-"""A confinement that does not come through: the server dies, refuses, or is told to cancel."""
+"""A read-only switch that does not come through: the server dies, refuses, or is told to cancel."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.eventually import eventually
-from tests.integration.pool.confining import (
+from tests.integration.pool.pools import MakeEngine, kill, pool_of
+from tests.integration.pool.read_only import (
     Use,
     acquire,
     acquire_to_read,
@@ -18,7 +19,6 @@ from tests.integration.pool.confining import (
     write,
     write_in_autocommit,
 )
-from tests.integration.pool.pools import MakeEngine, kill, pool_of
 from tests.servers.postgres import PostgresServer
 from tests.servers.proxy import Proxy
 
@@ -29,7 +29,7 @@ async def engine(make_engine: MakeEngine) -> AsyncEngine:
     return await with_notes(make_engine)
 
 
-async def test_a_connection_that_dies_with_a_confinement_in_flight_is_replaced(
+async def test_a_connection_that_dies_with_a_read_only_switch_in_flight_is_replaced(
     engine: AsyncEngine, proxy: Proxy
 ) -> None:
     await write(engine)
@@ -42,7 +42,7 @@ async def test_a_connection_that_dies_with_a_confinement_in_flight_is_replaced(
     assert proxy.connects == 2
 
 
-async def test_a_backend_killed_with_a_confinement_in_flight_is_replaced(
+async def test_a_backend_killed_with_a_read_only_switch_in_flight_is_replaced(
     engine: AsyncEngine, postgres: PostgresServer, proxy: Proxy
 ) -> None:
     async with engine.connect() as connection:
@@ -55,7 +55,7 @@ async def test_a_backend_killed_with_a_confinement_in_flight_is_replaced(
     assert proxy.connects == 2
 
 
-async def test_a_confinement_that_the_server_refuses_costs_the_connection(
+async def test_a_read_only_switch_that_the_server_refuses_costs_the_connection(
     engine: AsyncEngine, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await write(engine)
@@ -85,7 +85,7 @@ def server_is_at_it(engine: AsyncEngine, postgres: PostgresServer) -> Callable[[
     ("before", "cancelled"), [(write, read), (read, write), (acquire, fail_to_read)]
 )
 @pytest.mark.parametrize("use", [read, write, write_in_autocommit, fail_to_read])
-async def test_a_confinement_that_is_cancelled_with_its_statement_is_sent_again(
+async def test_a_read_only_switch_that_is_cancelled_with_its_statement_is_sent_again(
     engine: AsyncEngine,
     server_is_at_it: Callable[[], bool],
     before: Use,

@@ -24,7 +24,7 @@ from penstock.pool.slot import CloseReason
 
 both_drivers = pytest.mark.parametrize("driver", ["asyncpg", "psycopg"], indirect=True)
 
-pytestmark = pytest.mark.usefixtures("frequent_upkeep")
+pytestmark = pytest.mark.usefixtures("frequent_housekeeping")
 
 
 async def ticks(number: int) -> None:
@@ -201,7 +201,7 @@ async def test_connections_that_do_not_answer_a_keepalive_are_dropped(
     assert await use(engine) not in silent
 
 
-async def test_an_asker_amid_unanswered_keepalives_gets_a_new_connection(
+async def test_a_caller_during_unanswered_keepalives_gets_a_new_connection(
     make_engine: MakeEngine, proxy: Proxy
 ) -> None:
     engine = make_engine(pool_size=2, keepalive=0.05, ping_timeout=10)

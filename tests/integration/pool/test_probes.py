@@ -39,7 +39,7 @@ async def serves_again(engine: AsyncEngine) -> None:
     assert pool_of(engine).ledger.open == 1
 
 
-async def test_an_idle_connection_is_asked_and_counts_as_no_loan(
+async def test_an_idle_connection_is_asked_and_counts_as_no_lease(
     make_engine: MakeEngine, proxy: Proxy
 ) -> None:
     engine = make_engine(pool_size=1)
@@ -90,7 +90,7 @@ async def test_nobody_is_asked_from_another_event_loop(make_engine: MakeEngine) 
     assert await asyncio.to_thread(elsewhere) is None
 
 
-async def test_a_borrower_waits_for_the_answer_and_gets_the_connection(
+async def test_a_holder_waits_for_the_answer_and_gets_the_connection(
     make_engine: MakeEngine, proxy: Proxy
 ) -> None:
     engine = make_engine(pool_size=1, max_overflow=0)
@@ -127,7 +127,7 @@ async def test_a_server_that_does_not_answer_costs_the_bound_and_the_connection(
     await serves_again(engine)
 
 
-async def test_a_question_that_is_cancelled_costs_the_connection(make_engine: MakeEngine) -> None:
+async def test_a_probe_that_is_cancelled_costs_the_connection(make_engine: MakeEngine) -> None:
     engine = make_engine(pool_size=1, max_overflow=0)
     process = await backend(engine)
     asking = asyncio.create_task(pool_of(engine).run_probe(sleep, LONG))
@@ -140,20 +140,22 @@ async def test_a_question_that_is_cancelled_costs_the_connection(make_engine: Ma
     assert await backend(engine) != process
 
 
-async def test_a_question_that_fails_costs_the_connection(make_engine: MakeEngine) -> None:
+async def test_a_probe_that_fails_costs_the_connection(make_engine: MakeEngine) -> None:
     engine = make_engine(pool_size=1, max_overflow=0)
     process = await backend(engine)
 
     async def fail(_: Any) -> None:
-        raise KeyError("the question's own")
+        raise KeyError("the probe's own")
 
-    with pytest.raises(KeyError, match="the question's own"):
+    with pytest.raises(KeyError, match="the probe's own"):
         await pool_of(engine).run_probe(fail, LONG)
     await serves_again(engine)
     assert await backend(engine) != process
 
 
-async def test_a_backend_that_ends_amid_a_question_is_not_lent(make_engine: MakeEngine) -> None:
+async def test_a_backend_that_ends_during_a_probe_is_not_reused(
+    make_engine: MakeEngine,
+) -> None:
     engine = make_engine(pool_size=1, max_overflow=0)
     process = await backend(engine)
     events = events_of(engine)
@@ -170,7 +172,7 @@ async def test_a_backend_that_ends_amid_a_question_is_not_lent(make_engine: Make
     assert await backend(engine) != process
 
 
-async def test_a_drain_waits_for_a_question(make_engine: MakeEngine) -> None:
+async def test_a_drain_waits_for_a_probe(make_engine: MakeEngine) -> None:
     engine = make_engine(pool_size=1)
     process = await backend(engine)
     asking = asyncio.create_task(pool_of(engine).run_probe(backend_asked, LONG))

@@ -20,9 +20,9 @@ __all__ = [
     "acquire",
     "acquire_to_read",
     "cancel_a_read",
-    "confined",
     "fail_to_read",
     "read",
+    "read_only",
     "roll_back",
     "rows",
     "with_notes",
@@ -46,7 +46,7 @@ async def with_notes(make_engine: MakeEngine) -> AsyncEngine:
 
 
 @asynccontextmanager
-async def confined(engine: AsyncEngine) -> AsyncIterator[Any]:
+async def read_only(engine: AsyncEngine) -> AsyncIterator[Any]:
     """Give asyncpg's connection, kept read-only as the express lane does it for a single read."""
     lease = await Lease.of(pool_of(engine))
     try:
@@ -60,7 +60,7 @@ async def confined(engine: AsyncEngine) -> AsyncIterator[Any]:
 
 
 async def read(engine: AsyncEngine) -> None:
-    async with confined(engine) as driver:
+    async with read_only(engine) as driver:
         assert await driver.fetchval(DEFAULT.text) == "on"
 
 
@@ -83,7 +83,7 @@ async def roll_back(engine: AsyncEngine) -> None:
 
 
 async def acquire_to_read(engine: AsyncEngine) -> None:
-    async with confined(engine):
+    async with read_only(engine):
         pass
 
 
@@ -94,13 +94,13 @@ async def acquire(engine: AsyncEngine) -> None:
 
 async def cancel_a_read(engine: AsyncEngine) -> None:
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.05), confined(engine) as driver:
+        async with asyncio.timeout(0.05), read_only(engine) as driver:
             await driver.fetch("SELECT pg_sleep(30)")
 
 
 async def fail_to_read(engine: AsyncEngine) -> None:
     with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
-        async with confined(engine) as driver:
+        async with read_only(engine) as driver:
             await driver.execute(INSERT.text)
 
 

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from tests.contract.door import Door, WalledUpError
-from tests.contract.subject import Subject, acquire, ask, lent, numbers, pool_of, release
+from tests.contract.subject import Subject, acquire, ask, checked_out, numbers, pool_of, release
 from tests.eventually import eventually
 
 
@@ -15,24 +15,24 @@ async def test_nothing_is_opened_before_it_is_asked_for(subject: Subject) -> Non
     engine = subject.engine(pool_size=5)
     door = Door(engine)
     for _ in range(5):
-        async with lent(engine):
+        async with checked_out(engine):
             pass
     assert door.arrivals == 1
 
 
-async def test_the_connection_that_rested_longest_is_lent_first(subject: Subject) -> None:
+async def test_the_connection_that_rested_longest_is_checked_out_first(subject: Subject) -> None:
     engine = subject.engine(pool_size=3, max_overflow=0)
     leases = [await acquire(engine) for _ in range(3)]
     one, two, three = (lease.dbapi_connection for lease in leases)
     await release(*leases)
     for turn in (one, two, three, one):
-        async with lent(engine) as lease:
+        async with checked_out(engine) as lease:
             assert lease.dbapi_connection is turn
-    async with lent(engine) as first, lent(engine) as second:
+    async with checked_out(engine) as first, checked_out(engine) as second:
         assert [first.dbapi_connection, second.dbapi_connection] == [two, three]
 
 
-async def test_with_use_lifo_the_connection_returned_last_is_lent_first(
+async def test_with_use_lifo_the_connection_returned_last_is_checked_out_first(
     subject: Subject,
 ) -> None:
     engine = subject.engine(pool_size=3, max_overflow=0, pool_use_lifo=True)
@@ -40,15 +40,19 @@ async def test_with_use_lifo_the_connection_returned_last_is_lent_first(
     one, two, three = (lease.dbapi_connection for lease in leases)
     await release(*leases)
     for _ in range(3):
-        async with lent(engine) as lease:
+        async with checked_out(engine) as lease:
             assert lease.dbapi_connection is three
-    async with lent(engine) as last, lent(engine) as middle, lent(engine) as first:
-        lent_now = [lease.dbapi_connection for lease in (last, middle, first)]
-        assert lent_now == [three, two, one]
+    async with (
+        checked_out(engine) as last,
+        checked_out(engine) as middle,
+        checked_out(engine) as first,
+    ):
+        checked_out_now = [lease.dbapi_connection for lease in (last, middle, first)]
+        assert checked_out_now == [three, two, one]
 
 
 @pytest.mark.every_driver
-async def test_a_borrower_waits_for_a_connection_to_come_back(subject: Subject) -> None:
+async def test_a_holder_waits_for_a_connection_to_come_back(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
     door = Door(engine)
     lease = await acquire(engine)
@@ -64,24 +68,24 @@ async def test_a_borrower_waits_for_a_connection_to_come_back(subject: Subject) 
 
 
 @pytest.mark.every_driver
-async def test_a_borrower_gives_up_after_pool_timeout(subject: Subject) -> None:
+async def test_a_holder_gives_up_after_pool_timeout(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=1, pool_timeout=0.5)
     leases = [await acquire(engine), await acquire(engine)]
     with pytest.raises(PoolTimeoutError):
         await asyncio.create_task(acquire(engine))
     assert pool_of(engine).checkedout() == 2
     await release(*leases)
-    async with lent(engine):
+    async with checked_out(engine):
         assert pool_of(engine).checkedout() == 1
 
 
 async def test_a_timeout_of_nothing_does_not_wait(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=0)
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         connection = lease.dbapi_connection
         with pytest.raises(PoolTimeoutError):
             await asyncio.create_task(acquire(engine))
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         assert lease.dbapi_connection is connection
 
 
@@ -118,9 +122,9 @@ async def test_a_timeout_of_nothing_outlives_the_end_of_every_connection(subject
     await release(*leases)
 
 
-async def test_a_refused_borrower_learns_where_it_is_explained(subject: Subject) -> None:
+async def test_a_refused_holder_learns_where_it_is_explained(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=0)
-    async with lent(engine):
+    async with checked_out(engine):
         with pytest.raises(PoolTimeoutError) as refused:
             await asyncio.create_task(acquire(engine))
     assert refused.value.code == "3o7r"
@@ -130,13 +134,13 @@ async def test_a_refused_borrower_learns_where_it_is_explained(subject: Subject)
 async def test_the_overflow_can_be_changed_on_a_running_pool(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=0)
     pool = pool_of(engine)
-    async with lent(engine):
+    async with checked_out(engine):
         pool._max_overflow = 1
-        async with lent(engine):
+        async with checked_out(engine):
             assert (pool.overflow(), pool._max_overflow) == (1, 1)
 
 
-async def test_without_a_timeout_a_borrower_waits_on(subject: Subject) -> None:
+async def test_without_a_timeout_a_holder_waits_on(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=None)
     lease = await acquire(engine)
     waiter = asyncio.create_task(acquire(engine))
@@ -154,11 +158,11 @@ async def test_every_waiter_is_served_by_the_one_connection_in_the_order_of_aski
     served: list[int] = []
 
     async def wait(number: int) -> None:
-        async with lent(engine):
+        async with checked_out(engine):
             served.append(number)
             await asyncio.sleep(0)
 
-    async with lent(engine):
+    async with checked_out(engine):
         tasks = [asyncio.create_task(wait(number)) for number in range(10)]
         await asyncio.sleep(0.02)
     await asyncio.gather(*tasks)
@@ -166,7 +170,7 @@ async def test_every_waiter_is_served_by_the_one_connection_in_the_order_of_aski
 
 
 @pytest.mark.parametrize("options", [{"pool_size": 1, "max_overflow": -1}, {"pool_size": 0}])
-async def test_a_pool_without_a_limit_lends_as_many_as_are_asked_for(
+async def test_a_pool_without_a_limit_checks_out_as_many_as_are_asked_for(
     subject: Subject, options: dict[str, Any]
 ) -> None:
     engine = subject.engine(pool_timeout=5, **options)
@@ -202,7 +206,7 @@ async def test_no_connection_is_in_two_hands_and_no_more_are_open_than_allowed(
     async def work(number: int) -> None:
         nonlocal most
         for _ in range(5):
-            async with lent(engine) as lease:
+            async with checked_out(engine) as lease:
                 assert lease.dbapi_connection not in held
                 held.add(lease.dbapi_connection)
                 most = max(most, len(held))
@@ -235,7 +239,7 @@ async def test_overflow_is_kept_while_it_is_used(subject: Subject) -> None:
 
 
 @pytest.mark.every_driver
-async def test_a_failing_connect_reaches_the_borrower_and_frees_the_slot(
+async def test_a_failing_connect_reaches_the_holder_and_frees_the_slot(
     subject: Subject,
 ) -> None:
     engine = subject.engine(pool_size=1, max_overflow=0, pool_timeout=5)
@@ -246,7 +250,7 @@ async def test_a_failing_connect_reaches_the_borrower_and_frees_the_slot(
             await acquire(engine)
         assert pool_of(engine).checkedout() == 0
     door.walled_up = False
-    async with lent(engine) as lease:
+    async with checked_out(engine) as lease:
         assert await ask(lease, "SELECT 1") == 1
 
 
@@ -283,14 +287,14 @@ async def test_after_a_failing_connect_nobody_sleeps_beside_the_free_slot(
     async with asyncio.timeout(4):
         outcomes = await asyncio.gather(first, second, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [WalledUpError] * 2
-    async with lent(engine):
+    async with checked_out(engine):
         assert pool_of(engine).checkedout() == 1
 
 
-async def test_a_hanging_connect_holds_up_one_borrower_and_no_more(subject: Subject) -> None:
+async def test_a_hanging_connect_holds_up_one_holder_and_no_more(subject: Subject) -> None:
     engine = subject.engine(pool_size=1, max_overflow=3, pool_timeout=5)
     door = Door(engine)
-    async with lent(engine):
+    async with checked_out(engine):
         door.shut(1)
         tasks = [asyncio.create_task(acquire(engine))]
         await eventually(lambda: door.arrivals == 2)
@@ -303,7 +307,7 @@ async def test_a_hanging_connect_holds_up_one_borrower_and_no_more(subject: Subj
 
 async def test_two_connects_are_under_way_at_once(subject: Subject) -> None:
     engine = subject.engine(pool_size=2, pool_timeout=5)
-    async with lent(engine):
+    async with checked_out(engine):
         pass
     await engine.dispose()
     door = Door(engine)

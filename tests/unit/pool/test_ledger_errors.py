@@ -21,7 +21,7 @@ def test_a_connection_that_nobody_waits_for_any_more_becomes_idle() -> None:
     assert (ledger.idle, ledger.tally.opened) == (1, 1)
 
 
-def test_a_mended_slot_goes_to_who_waits() -> None:
+def test_a_recovered_slot_goes_to_who_waits() -> None:
     ledger = new_ledger(1)
     [slot] = checkout(ledger, 1)
     waiting = ask(ledger)
@@ -34,7 +34,7 @@ def test_a_mended_slot_goes_to_who_waits() -> None:
     assert slot.since == NOW + 2
 
 
-def test_a_doomed_slot_is_closed_when_it_is_mended_or_returned() -> None:
+def test_an_evicted_slot_is_closed_when_it_is_recovered_or_returned() -> None:
     ledger = new_ledger(2)
     recovered, returned = checkout(ledger, 2)
     ledger.recover(recovered)
