@@ -59,7 +59,7 @@ def commit(session: Session) -> float:
 
 @contextmanager
 def committing() -> Iterator[None]:
-    """Send a COMMIT in the block, and say so where nobody knows what became of it.
+    """Send a COMMIT in the block, and raise an error where its outcome is not known.
 
     Raises:
         CommitOutcomeUnknown: The COMMIT left and no answer came back.
@@ -70,7 +70,7 @@ def committing() -> Iterator[None]:
     try:
         yield
     except asyncio.CancelledError as cancelled:
-        cancelled.was_sent = True  # type: ignore[attr-defined]  # for whoever has set a limit
+        cancelled.was_sent = True  # type: ignore[attr-defined]  # for what has set a limit
         raise
     except Exception as error:
         if _outcome_is_unknown(error):

@@ -70,13 +70,11 @@ class Database:
 
     A ``Database`` does nothing until it is opened or first used, so that it can be made at
     import time. :func:`penstock.fastapi.install` opens and closes it with the application;
-    elsewhere, ``async with database:`` does. Within an open database that is one open more, which
-    costs nothing and ends nothing: see :meth:`open`.
+    elsewhere, ``async with database:`` does. Opens are counted: see :meth:`open`.
 
     Args:
         settings: What to connect to and how; see :meth:`from_url`, :meth:`from_environment`.
-        session_class: A subclass of ``AsyncSession`` of the application's own, such as SQLModel's,
-            which the sessions are as well; None for none.
+        session_class: A subclass of ``AsyncSession`` that the sessions are; None for none.
         engine_options: What the engine is given in Python alone, such as a ``json_serializer``.
 
     Raises:
@@ -155,8 +153,8 @@ class Database:
             prefix: What the variables begin with; a second database has another one.
             env_file: A file with variables that the environment itself lacks; None for none.
             environment: Whose profile applies, whatever ``ENVIRONMENT`` says; None to read that.
-            session_class: As for the class.
-            **options: As those of :class:`penstock.engine.EngineOptions`.
+            session_class: A subclass of ``AsyncSession`` that the sessions are; None for none.
+            **options: The arguments of :class:`penstock.engine.EngineOptions`.
 
         Raises:
             SettingsError: A variable is missing or wrong; the message names it.
@@ -175,7 +173,7 @@ class Database:
 
     @property
     def engine(self) -> AsyncEngine:
-        """SQLAlchemy's engine, for whatever has no better way here."""
+        """SQLAlchemy's engine, for what this class has no method for."""
         return self._engine
 
     @property
@@ -320,7 +318,7 @@ class Database:
             raise TimeoutError(message) from error
 
     def unit(self, options: BeginOptions = NO_OPTIONS) -> UnitOfWork:
-        """Make a unit of work; whoever asks for it has to commit and end it.
+        """Make a unit of work, which the caller has to commit and end.
 
         What ``session_context`` of ``install`` says of a request holds for its transactions, also
         if they begin elsewhere than in the request.
@@ -428,7 +426,6 @@ class Database:
             settings: Server settings of its transactions, such as ``{"app.tenant": "7"}``, in
                 place of those that the request has by the same name; see
                 :class:`penstock.SessionContext`.
-
             timeout: Seconds from now on by which all of its work on the database has to be done,
                 waits for a connection and the COMMIT included; None for no such bound.
 
@@ -460,16 +457,18 @@ class Database:
         """A session that can only read, in one transaction; the server refuses everything else.
 
         Args:
-            isolation_level: As for :meth:`write`. At ``REPEATABLE READ`` all statements see the
-                database as it was at the first of them.
+            isolation_level: As SQLAlchemy spells it; None for the server's default. At
+                ``REPEATABLE READ`` all statements see the database as it was at the first of them.
             deferrable: Whether a ``SERIALIZABLE`` one waits at its begin until it cannot fail.
-            role: As for :meth:`write`.
-            settings: As for :meth:`write`.
-            timeout: As for :meth:`write`.
+            role: The role of its transaction; None for that of the request, if it has one.
+            settings: Server settings of its transaction, in place of those that the request has by
+                the same name.
+            timeout: Seconds from now on by which all of its reads have to be done; None for no such
+                bound.
 
         Raises:
-            ContextError: As :meth:`write` says.
-            ContextRequired: As :meth:`write` says.
+            ContextError: The role or a setting is refused, or the database is no PostgreSQL.
+            ContextRequired: A setting is missing that ``requires_context`` declares.
             DeadlineExceeded: The time was up.
             ReadOnlyError: An object that it loaded was changed, which nothing would save.
         """

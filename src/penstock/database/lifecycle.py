@@ -93,7 +93,7 @@ async def check_budget(connection: AsyncConnection, settings: DatabaseSettings) 
 
 _SQL = files("penstock.database").joinpath("server_numbers.sql").read_text()
 ANSWER_WITHIN = 2.0
-"""Seconds; a server that takes longer is asked again later."""
+"""Seconds; a server that takes longer is queried again later."""
 
 ServerNumbers = tuple[float, float, float, float]
 
@@ -105,8 +105,9 @@ async def server_numbers(engine: AsyncEngine) -> ServerNumbers | None:
         engine: On asyncpg, with a :class:`PenstockPool`.
 
     Returns:
-        Connections of everybody, how many the server accepts, and the lag of the replica furthest
-        behind in bytes and in seconds, NaN for what is not known; None where nobody could ask.
+        Connections of all clients, how many the server accepts, and the lag of the replica furthest
+        behind in bytes and in seconds, NaN for what is not known; None where no connection was
+        idle, or the server did not answer.
     """
     pool = engine.pool
     assert isinstance(pool, PenstockPool)  # noqa: S101 - as Database has looked
@@ -170,7 +171,7 @@ class Lifecycle:
         self._stop = stop
         self._opens: _Opens | None = None
         self._binding = threading.Lock()
-        """Whoever binds to an event loop: two threads may try at the same time."""
+        """Held while an event loop is bound: two threads may try at the same time."""
 
     async def open(self) -> None:
         """Start, unless it is started; where that is in progress, wait for its outcome first.

@@ -43,7 +43,7 @@ _Reads: TypeAlias = (
 class ReadOnlySession(Protocol):
     """What a read-only session can do: SQLAlchemy's ``AsyncSession`` without its writing side.
 
-    An ``AsyncSession`` fits wherever this type is asked for, so that one function that reads
+    An ``AsyncSession`` fits wherever this type is expected, so that one function that reads
     serves both kinds of session. A type checker refuses ``add``, ``commit`` and an
     ``insert()``; whatever gets past it, the server refuses.
     """
@@ -177,8 +177,8 @@ def _end_within(session: ReadOnlySyncSession, transaction: SessionTransaction) -
 def reading_engine(engine: AsyncEngine) -> AsyncEngine:
     """Return ``engine``, over the same pool, with transactions that begin read-only.
 
-    PostgreSQL gets ``BEGIN READ ONLY``; on our pool, asyncpg is told so by each session, ahead of
-    its first statement. MySQL and MariaDB begin such a transaction by a statement of its own,
+    PostgreSQL gets ``BEGIN READ ONLY``; on a :class:`PenstockPool` each session sends it to asyncpg
+    with its first statement. MySQL and MariaDB begin such a transaction by a separate statement,
     SQLite switches the connection to
     ``query_only`` until it is returned. Inside the writing session's open transaction
     PostgreSQL reads in a read-only savepoint; the others know nothing of the kind.

@@ -1,4 +1,4 @@
--- server_numbers: connections of everybody, how many the server accepts, and how far the replica
+-- server_numbers: connections of all clients, how many the server accepts, and how far the replica
 -- furthest behind is, in bytes and in seconds; nothing of replicas where the role may not see them.
 SELECT
     (SELECT sum(numbackends) FROM pg_stat_database)::float8 AS connections,

@@ -211,7 +211,7 @@ class UnitSyncSession(Session):
                 set_within(connection, settings)
 
     def execute(self, *args: Any, **kwargs: Any) -> Any:
-        """Execute a statement: for an operation, or to load what was asked of an object."""
+        """Execute a statement: for an operation, or to load an object's attribute."""
         above = self.above()
         if above is None or above.running:
             return super().execute(*args, **kwargs)
@@ -250,7 +250,7 @@ class UnitSession(AsyncSession):
 
     Attributes:
         running: Operations in progress. Only a session at rest may be committed or closed by
-            somebody other than the task that works with it.
+            another task than the one that works with it.
         block: By which the session was opened; None for a request's own session.
         turns: Who is at work on its connection: its operations, those of the other session of its
             unit, or a statement of the express lane.
@@ -347,7 +347,7 @@ class UnitSession(AsyncSession):
 
     @asynccontextmanager
     async def turn(self, party: object) -> AsyncIterator[None]:
-        """Let somebody else than its operations be at work on its connection for a block.
+        """Let another party than its operations be at work on its connection for a block.
 
         Args:
             party: Who.
@@ -366,7 +366,7 @@ class UnitSession(AsyncSession):
         """Tidy up after work on another session's connection; a hook for the kinds of session."""
 
     def load(self, statement: Callable[[], Any]) -> Any:
-        """Run what an object of the session loads when it is asked for, outside any operation.
+        """Run what an object of the session loads outside any operation, when an attribute is read.
 
         It runs in a greenlet, for ``awaitable_attrs``.
 
@@ -402,7 +402,7 @@ class UnitSession(AsyncSession):
         await self.settle()
 
     async def settle(self) -> None:
-        """Close the session if its unit has ended and nobody is at work on its connection."""
+        """Close the session if its unit has ended and no party is at work on its connection."""
         if self._ended is not None and not self.running and not self.turns.are_taken:
             await self._close()
 
@@ -414,7 +414,7 @@ class UnitSession(AsyncSession):
             await self._close_transaction()
 
     def _close_results(self) -> None:
-        # What is read from them later would be asked for on the next holder's connection.
+        # What is read from them later would be fetched on the connection's next lease.
         results, self._results = self._results, ()
         for result in results:
             result.close()

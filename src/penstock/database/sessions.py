@@ -21,7 +21,7 @@ __all__ = ["ReadingSession", "SessionKinds", "WritingSession"]
 
 
 class WritingSession(UnitSession):
-    """The session that writes; its COMMIT says so when its outcome is not known."""
+    """The session that writes; its COMMIT raises an error when its outcome is not known."""
 
     sync_session_class = WritingSyncSession
     reader: "ReadingSession | None" = None
@@ -287,7 +287,7 @@ def _merged(own: type[AsyncSession], kind: type[Any]) -> type[Any]:
 
 
 def _instead_of_deprecated(own: type, kind: type) -> dict[str, Any]:
-    """Return the methods that are called here as well, and should warn nobody."""
+    """Return the methods that are called here as well, without a deprecation warning."""
     return {
         name: getattr(kind, name)
         for name, method in inspect.getmembers(own, inspect.isfunction)

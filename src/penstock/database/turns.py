@@ -20,11 +20,11 @@ __all__ = [
 
 
 class ReadOnlyError(PenstockError, InvalidRequestError):
-    """A read-only session was asked to write, or an object that it loaded was changed."""
+    """A read-only session was to write, or an object that it loaded was changed."""
 
 
 class SelfDeadlock(PenstockError, InvalidRequestError):  # noqa: N818 - it reads as what happened, like SQLAlchemy's
-    """A statement of the express lane waited for a lock of a session of its own request.
+    """A statement of the express lane waited for a lock of a session of the same request.
 
     The server sees no deadlock: the session's transaction only ends after the statement. The
     statement was cancelled and has written nothing.
@@ -36,11 +36,11 @@ class SessionBusy(PenstockError, InvalidRequestError):  # noqa: N818 - as above
 
 
 class SessionClosed(PenstockError, InvalidRequestError):  # noqa: N818 - as above
-    """The session's unit of work is over; using it again would open a transaction nobody ends."""
+    """The session's unit of work is over; a transaction that it began now would never end."""
 
 
 class Turns:
-    """Who is at work on the connection of one session: one party at a time, first come, first.
+    """Which party is at work on a session's connection: one at a time, first come, first served.
 
     A party may do several things at once in its turn.
 
@@ -56,7 +56,7 @@ class Turns:
         self._count = 0
         """What the party has in progress."""
         self._queue: deque[tuple[object, asyncio.Future[None]]] | None = None
-        """Who waits; made when somebody does. Nobody waits while no party is at work."""
+        """The parties that wait; None while none does. None waits while no party is at work."""
 
     @property
     def are_taken(self) -> bool:
@@ -172,9 +172,9 @@ class NestedTurn:
                 await outer.inside.acquire()
         except TimeoutError as error:
             raise SessionBusy(
-                "Under undone() one unit of work is at work at a time, and this one has waited "
-                f"{self._timeout:g} s (pool_timeout) for another to end. Let what is awaited "
-                "within a session's block not be started before it, or test it without undone()."
+                "Under rollback_after() one unit of work is at work at a time, and this one has "
+                f"waited {self._timeout:g} s (pool_timeout) for another to end. Start within a "
+                "session's block what is awaited there, or test it without rollback_after()."
             ) from error
 
     def leave(self) -> None:

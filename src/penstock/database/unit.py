@@ -49,7 +49,7 @@ _DEFAULT_KINDS = SessionKinds()
 class UnitOfWork:
     """At most one session that writes and one that reads, which end together.
 
-    Each is made when first asked for and takes a connection with its first statement.
+    Each is made when first used and takes a connection with its first statement.
 
     Args:
         writing: Where the writing session gets its connection: an engine, or a connection in
@@ -266,7 +266,7 @@ _CANCELED = "57014"
 """The SQLSTATE of a statement that was cancelled on request."""
 
 _MESSAGE = (
-    "A statement of the express lane waited for a lock that a session of its own request holds. "
+    "A statement of the express lane waited for a lock that a session of the same request holds. "
     "The session's transaction ends only after it, so it would have waited for ever. The server "
     "has cancelled it, and it has written nothing. Use the session, or commit that first (await "
     "session.commit())."
@@ -296,7 +296,7 @@ async def refuse_self_deadlock(unit: UnitOfWork) -> AsyncIterator[None]:
             raise SelfDeadlock(_MESSAGE) from error
         raise
     finally:
-        over.set()  # what is being asked on the session's connection is not cancelled
+        over.set()  # the question on the session's connection is not cancelled
 
 
 async def _watch(unit: UnitOfWork, task: "asyncio.Task[Any] | None", over: asyncio.Event) -> bool:
@@ -346,7 +346,7 @@ Held = dict[Any, list[OpenLane]]
 
 
 class UnitLane:
-    """A lane that takes no second connection where the request holds one, or says so.
+    """A lane that takes no second connection where the request holds one, or refuses.
 
     What only reads runs on the connection of its sessions, else of an open stream or snapshot. What
     writes, a stream and a snapshot are transactions of their own; for them, a session that only
@@ -355,7 +355,7 @@ class UnitLane:
     Args:
         shared: The database's own reader or writer, whose lane runs the statements.
         database: What the next two know the database by.
-        units: The request's units of work; without one where no session was asked for.
+        units: The request's units of work; none where the request has no session.
         held: What else it holds, kept up to date here.
     """
 

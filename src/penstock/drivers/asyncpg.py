@@ -32,7 +32,7 @@ STATEMENTS = 20
 
 
 class Asyncpg(Driver):
-    """asyncpg: pinged in one round trip; it asks the server itself to cancel a query."""
+    """asyncpg: pinged in one round trip; it has the server cancel a query by itself."""
 
     can_recover = True
     can_set_read_only = True
@@ -178,7 +178,7 @@ def is_read_only(driver: Any) -> bool:
 
 
 def _forget_listeners(driver: Any) -> None:
-    """Forget the functions that were given to ``add_listener()``: the server is told UNLISTEN."""
+    """Forget the functions that were given to ``add_listener()``: RESET has the server UNLISTEN."""
     driver._listeners.clear()
     driver._log_listeners.clear()
 
@@ -186,7 +186,7 @@ def _forget_listeners(driver: Any) -> None:
 class _OneRoundTrip:
     """An asyncpg connection whose ``ping`` is one simple query instead of a transaction of three.
 
-    Behind PgBouncer it is a transaction of its own, in every pool mode.
+    Behind PgBouncer it is one transaction, in every pool mode.
     """
 
     def __init__(self, connection: Any) -> None:

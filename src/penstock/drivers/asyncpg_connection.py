@@ -48,7 +48,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         reads_within: Whether a session reads in a savepoint of a transaction that is not its own.
         holds_state: Whether the open transaction may hold settings or locks that end with it.
         limit: The ``statement_timeout`` that its transaction was given last; None for none.
-        own_timeout: Seconds of the one that it has anyway, 0 for none; None until that was asked.
+        own_timeout: Seconds of the configured one, 0 for none; None until it was read.
         pipeline: In front of the driver; kept, for the transport of a connection that has ended
             does not know it any more.
         queries_before: How many the driver had run when its own connection was given out.
@@ -141,7 +141,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         return [] if statements is None else statements.recent()
 
     async def before_many(self, operation: str) -> None:
-        """Begin and note, as before a single statement, what is run for several values.
+        """Begin and record, as before a single statement, what is run for several values.
 
         Args:
             operation: As for :meth:`note`.
@@ -153,7 +153,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         self.note(operation)
 
     async def _settle(self) -> None:
-        """Wait for a statement that was given up: what became of its BEGIN is known then."""
+        """Wait for a statement that was cancelled: what became of its BEGIN is known then."""
         protocol = self._connection._protocol
         if protocol._is_cancelling():
             try:
@@ -189,14 +189,14 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         self.holds_state = self.holds_state or holds_state_after(effects)
 
     def _has_ended(self) -> bool:
-        # By a statement, or by somebody who has the driver's connection; or the server has refused
+        # By a statement, or by code that has the driver's connection; or the server has refused
         # to begin, and would run what follows without a transaction.
         is_asked = self._options is not None or self.reads_within
         may_end = is_asked and bool(self.effects & _MAY_END)
         return (may_end or self._pipeline.is_refused) and not self._is_open()
 
     def read_within(self, *, begins: bool) -> None:
-        """Keep what follows read-only, in a savepoint of a transaction that is another's.
+        """Keep what follows read-only, in a savepoint of a transaction that is not the session's.
 
         Args:
             begins: False where that ends.
@@ -231,7 +231,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         return limits.of_statement(monotonic(), self.own_timeout, is_first=is_first)
 
     async def limit_next(self, options: BeginOptions) -> StatementLimit | None:
-        """Return, and note, how long the server may take for what is sent next.
+        """Return and keep how long the server may take for what is sent next.
 
         Args:
             options: Whose settings count more.
@@ -249,7 +249,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         return self._transaction is not None
 
     def _is_open(self) -> bool:
-        # The driver hears of a BEGIN with the answer to the statement behind it.
+        # The driver learns of a BEGIN with the answer to the statement behind it.
         return self._pipeline.has_open_batch or self._connection.is_in_transaction()
 
     def run_async(self, fn: Any) -> Any:
@@ -258,7 +258,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         return super().run_async(fn)
 
     def expose(self) -> None:
-        """Note that somebody has the driver's own connection, and may do anything there."""
+        """Record that code outside SQLAlchemy has the driver's connection, and may use it."""
         if not self.effects & Effect.DRIVER:
             self.effects |= Effect.DRIVER
             self.queries_before = self._connection._protocol.queries_count
@@ -283,11 +283,11 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
     # Its transactions.
 
     async def begin_pipelined(self) -> None:
-        """Begin as ``begin`` says, ahead of what the driver is made to send next."""
+        """Begin as ``begin`` says, with what the driver sends next."""
         await self._start_transaction()
 
     def send_settings(self, settings: tuple[tuple[str, str], ...]) -> None:
-        """Send settings of one transaction ahead of the driver's next statement, which that is.
+        """Send settings in front of the driver's next statement, for its transaction alone.
 
         Args:
             settings: Names and values; the statement after them is prepared already.
@@ -309,7 +309,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
                 await driver.execute("SELECT")  # a BEGIN in front could be what is cancelled
             limit = None if options is None else await self.limit_next(options)
             if driver._top_xact is not None or driver.is_in_transaction():
-                await transaction.start()  # within one that the driver was told of
+                await transaction.start()  # within one that the driver knows of
                 self._opening = [STAY_READ_ONLY] if transaction._readonly else []
             else:
                 self._opening = [(begin_text(transaction), ())]
@@ -332,7 +332,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
     def begin_as(self, options: BeginOptions) -> None:
         """Begin the next transactions so; where a listener has begun one already, go on so.
 
-        One may also be ended by who has taken SQLAlchemy's connection from the session.
+        One may also be ended by code that has SQLAlchemy's connection of the session.
 
         Args:
             options: An isolation level can no longer be had then.
@@ -353,7 +353,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         settings: tuple[tuple[str, str], ...],
         read: Callable[[Any], Awaitable[Any]],
     ) -> Any:
-        """Run what reads in the open transaction, as if it were in a transaction of its own.
+        """Run what reads in the open transaction, as if it were in a separate transaction.
 
         It waits for the statement in progress. It sees what the transaction has written, can write
         nothing itself, and neither its settings nor its failure are left. That costs no round trip.
@@ -372,7 +372,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
             return await read(self._connection)
 
     async def open_transaction(self) -> None:
-        """Begin now, in a round trip of its own, if nothing has been said in a transaction yet."""
+        """Begin now, in a separate round trip, if no transaction has begun yet."""
         if self._transaction is None:
             async with self._execute_mutex:
                 await self._start_transaction()
@@ -413,7 +413,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
             try:
                 self._end(super().rollback)
             except self.dbapi.Error:
-                # As during somebody's statement on the driver's own connection: SQLAlchemy gives
+                # As during a statement on the driver's own connection: SQLAlchemy gives
                 # back only what it knows is gone.
                 _abort(self._connection)
                 raise
@@ -445,7 +445,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
             and not self.is_shared
             and self._transaction is self._connection._top_xact
             and self._may_pipeline()
-            and not self._pipeline.is_amid_message
+            and not self._pipeline.is_within_message
             and not self._execute_mutex.locked()
         )
 
@@ -464,7 +464,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         self._transaction = self.begin = self._options = self.limit = None
 
     def end_unsent(self) -> None:
-        """Undo a BEGIN that was sent ahead of a statement which the driver could not send.
+        """Undo a BEGIN that was sent in front of a statement which the driver could not send.
 
         The next statement begins anew.
         """
@@ -495,6 +495,6 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
 
 
 def _abort(driver: Any) -> None:
-    """Close a connection at once; unlike after ``terminate()``, it can still be asked."""
+    """Close a connection at once; unlike after ``terminate()``, its state can still be read."""
     driver._aborted = True
     driver._transport.abort()

@@ -35,19 +35,19 @@ class Cursor(AsyncAdapt_asyncpg_cursor):
 
 
 class ServerSideCursor(AsyncAdapt_asyncpg_ss_cursor, Cursor):
-    """A cursor that fetches rows as they are asked for, in an open transaction."""
+    """A cursor that fetches rows as they are read, in an open transaction."""
 
     __slots__ = ()
 
     async def _prepare_and_execute(self, operation: str, parameters: Any) -> None:
-        # The driver opens a cursor only in a transaction of which the server has told it.
+        # The driver opens a cursor only in a transaction that the server has confirmed.
         await self._adapt_connection.open_transaction()
         await super()._prepare_and_execute(operation, parameters)
-        self._cursor = _TakingTurns(self._cursor, self._adapt_connection._execute_mutex)
+        self._cursor = _LockedCursor(self._cursor, self._adapt_connection._execute_mutex)
 
 
-class _TakingTurns:
-    """A cursor of the driver's that fetches when the connection is at no other statement."""
+class _LockedCursor:
+    """A cursor of the driver's that fetches while the connection runs no other statement."""
 
     __slots__ = ("_cursor", "_mutex")
 

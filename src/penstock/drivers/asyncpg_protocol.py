@@ -20,7 +20,7 @@ __all__ = [
 
 
 def prepared_of(driver: Any, sql: str) -> Any:
-    """Return a statement that can be run as it is, in one go and as a transaction of its own.
+    """Return a statement that can be run as it is, in one go and in one transaction.
 
     The driver's own ways prepare an outdated one anew by themselves, and leave behind the settings
     that were sent in front.

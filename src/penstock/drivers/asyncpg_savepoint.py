@@ -44,7 +44,7 @@ class ReadOnlySavepoint:
 
     async def __aexit__(self, *_: object) -> None:
         if self._has_begun and not may_pipeline(self._driver):
-            # The driver waits until the server has let go of what was cancelled.
+            # The driver waits until the server has ended what was cancelled.
             self._ending = asyncio.create_task(self._end())
             return
         if self._has_begun:

@@ -1,4 +1,4 @@
-"""What the pool has to know of any driver: whether a connection lives, and how one is saved."""
+"""What the pool has to know of any driver: whether a connection lives, and how one is recovered."""
 
 import re
 from collections.abc import Callable
@@ -82,7 +82,7 @@ class Trace:
     """What ends with a lease.
 
     Attributes:
-        effects: What its statements may have left on the server, as far as they tell.
+        effects: What its statements may have left on the server, as far as their text shows.
         lease_options: How its transactions begin, where a session has said so.
     """
 
@@ -108,7 +108,7 @@ def holds_state_after(effects: Effect) -> bool:
 
 
 def never() -> bool:
-    """Return False: for a driver that cannot tell."""
+    """Return False: for a driver that does not know."""
     return False
 
 
@@ -141,7 +141,7 @@ class Driver:
         return connection
 
     def expose(self, connection: Any) -> None:
-        """Note that the driver's own connection is given to somebody, who may do anything there."""
+        """Record that code outside SQLAlchemy has the driver's connection, and may use it."""
 
     def take_effects(self, connection: Any) -> Effect:
         """Return what the lease may have left on the server, and begin anew."""
@@ -155,7 +155,7 @@ class Driver:
         return Trace()
 
     def is_closed(self, connection: Any) -> Callable[[], bool]:  # noqa: ARG002 - others need it
-        """Return what tells, without a round trip, whether the driver knows it to be closed."""
+        """Return a function for whether the driver knows it to be closed, without a round trip."""
         return never
 
     def fileno(self, connection: Any) -> int | None:  # noqa: ARG002 - others need it
@@ -193,7 +193,7 @@ class Driver:
         return False
 
     def reset_pipelined(self, connection: Any) -> None:
-        """Have the server undo the same, without a wait, before it hears anything else."""
+        """Have the server undo the same, without a wait, before it runs anything else."""
         raise NotImplementedError
 
     def server_pid(self, connection: Any) -> int | None:  # noqa: ARG002 - others need it
@@ -208,7 +208,7 @@ class Driver:
         return False
 
     def is_cancelling(self, connection: Any) -> bool:  # noqa: ARG002 - others need it
-        """Return whether the server may still be at a statement that was given up."""
+        """Return whether the server may still run a statement that was cancelled."""
         return False
 
     def abandon(self, dialect: Any, connection: Any) -> None:
@@ -242,7 +242,7 @@ LASTING = """
     SELECT FROM pg_prepared_statements WHERE from_sql UNION ALL
     SELECT FROM pg_replication_slots WHERE temporary AND active_pid = pg_backend_pid() LIMIT 1
 """
-"""A row where the server's session has what only its end undoes; who asks made none of it."""
+"""A row where the server's session has what only its end undoes."""
 
 
 def seconds_of(shown: str) -> float:

@@ -65,7 +65,7 @@ class Effect(enum.IntFlag):
     TRANSACTION = enum.auto()
     """It may leave what ends with the transaction: a setting, an advisory lock."""
     DRIVER = enum.auto()
-    """No effect of a statement: somebody has the driver's own connection, and may use it."""
+    """No effect of a statement: code outside SQLAlchemy has the driver's connection."""
 
 
 def effects_of(sql: str) -> Effect:
@@ -359,7 +359,7 @@ class _Reading:
         elif "advisory_xact_lock" in names[-1]:
             self._effects |= Effect.TRANSACTION
 
-    # What single words tell
+    # By single words
 
     def query(self) -> None:
         self._frames[-1].ctes = False
@@ -411,7 +411,7 @@ class _Reading:
         if self._before == "as":
             self._session()
 
-    # What the statement's kind tells
+    # By the statement's kind
 
     def _kind(self, word: str) -> None:
         """Take the word that says what the statement is, or one of EXPLAIN before it."""

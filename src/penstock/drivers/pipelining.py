@@ -1,7 +1,7 @@
 """Statements that travel in front of or behind what asyncpg sends, and cost no round trip.
 
-PostgreSQL answers in the order in which it was asked, so a client may speak before it was
-answered. A :class:`Pipeline` stands between a connection's transport and asyncpg, which knows
+PostgreSQL answers requests in their order, so a client may send the next one before it has the last
+answer. A :class:`Pipeline` stands between a connection's transport and asyncpg, which knows
 nothing of it: it writes such statements, takes their answers out of what the server says, and
 hands everything else on.
 
@@ -61,7 +61,7 @@ class _Query:
     """A statement, or a Sync, whose answer ends with ReadyForQuery.
 
     Args:
-        ignores_error: Asked after an error: whether nobody relies on the statement any more.
+        ignores_error: Called after an error: whether the statement is no longer needed.
         leaves_idle: Whether no transaction may be open afterwards.
     """
 
@@ -81,7 +81,7 @@ class Pipeline(asyncio.Protocol):
 
     Attributes:
         ended_by: The SQLSTATE with which the server has ended the connection; empty while it has
-            not said one. The driver forgets what it hears between two statements, so that the
+            not said one. The driver drops what it receives between two statements, so that the
             connection is closed then, though the server may take its time to hang up.
     """
 
@@ -103,10 +103,10 @@ class Pipeline(asyncio.Protocol):
         """What the server has still to answer before it comes to what the driver has sent."""
         self._received = bytearray()
         self._left: int | None = 0
-        """How many bytes the driver has still to hear of a message; below 0, how many it has heard
-        of a header; None where that is not known, during a large answer."""
+        """How many bytes of a message the driver has still to receive; below 0, how many it has
+        received of a header; None where that is not known, during a large answer."""
         self._tail = b""
-        """The last bytes that the driver has heard, if they did not end an answer."""
+        """The last bytes that the driver has received, if they did not end an answer."""
         self.is_refused = False
         """Whether the server has refused a statement of the latest batch, or one before it."""
         self.ended_by = ""
@@ -114,7 +114,7 @@ class Pipeline(asyncio.Protocol):
 
     @classmethod
     def of(cls, transport: Any) -> Self:
-        """Return the pipeline of a transport, which is put in place when first asked for."""
+        """Return the pipeline of a transport, which is put in place at the first call."""
         protocol = transport.get_protocol()
         return protocol if protocol.__class__ is cls else cls(transport)
 
@@ -147,13 +147,13 @@ class Pipeline(asyncio.Protocol):
     def send_query(
         self, text: str, ignores_error: Callable[[], bool] = _never, *, leaves_idle: bool = False
     ) -> None:
-        """Send one or several statements as a transaction of their own.
+        """Send one or several statements as a separate transaction.
 
-        Should the server refuse, the connection is closed: whoever uses it next relies on them.
+        Should the server refuse, the connection is closed: its next user relies on them.
 
         Args:
             text: Without parameters.
-            ignores_error: Asked when the server has refused: whether nobody relies on it any more.
+            ignores_error: Called when the server has refused: whether it is no longer needed.
             leaves_idle: Whether the connection is closed, too, if a transaction is open then.
         """
         query = text.encode() + b"\0"
@@ -194,7 +194,7 @@ class Pipeline(asyncio.Protocol):
         return bool(expected) and isinstance(expected[-1], _Batch)
 
     def end_batch(self) -> None:
-        """End a batch that the driver has sent nothing after: it is a transaction of its own."""
+        """End a batch that the driver has sent nothing after: it is a separate transaction."""
         if self.has_open_batch:
             self._expected.append(_Query(always, leaves_idle=False))
             self._transport.write(_SYNC)
@@ -241,9 +241,9 @@ class Pipeline(asyncio.Protocol):
             self._transport.abort()
 
     def _follow(self, data: bytes | bytearray) -> None:
-        """Note where in a message the driver is after it has heard some more.
+        """Record where in a message the driver is after it has received some more.
 
-        What the server says of its own accord may be cut anywhere when a statement is sent.
+        What the server sends unasked may be cut anywhere when a statement is sent.
         """
         if data[-6:-1] == _READY_HEADER:
             self._left, self._tail = 0, b""
@@ -265,7 +265,7 @@ class Pipeline(asyncio.Protocol):
         self._left, self._tail = at - size, known[-_TAIL:]
 
     def _end_of_message(self, data: bytes, left: int) -> bytes:
-        """Hand on the end of a message that the driver has begun to hear, and return the rest."""
+        """Hand on the end of a message of which the driver has the beginning; return the rest."""
         if left < 0:
             header = self._tail[left:] + data[: _HEADER + left]
             is_whole = len(header) == _HEADER
@@ -276,8 +276,8 @@ class Pipeline(asyncio.Protocol):
         return data[left:]
 
     @property
-    def is_amid_message(self) -> bool:
-        """Whether the driver has heard only the beginning of a message."""
+    def is_within_message(self) -> bool:
+        """Whether the driver has received only the beginning of a message."""
         return bool(self._left)
 
     def _for_driver(self, message: bytes) -> bytes:
@@ -348,7 +348,7 @@ def may_pipeline(driver: Any) -> bool:
 
 
 def always() -> bool:
-    """Return True: for a statement on which nobody relies."""
+    """Return True: for a statement that nothing relies on."""
     return True
 
 

@@ -68,15 +68,15 @@ class _ServerSideCursor(AsyncAdapt_psycopg_ss_cursor, _Cursor):
 
 
 class PsycopgConnection(AsyncAdapt_psycopg_connection):
-    """SQLAlchemy's adapter, which notes what a lease's statements may leave on the server.
+    """SQLAlchemy's adapter, which records what a lease's statements may leave on the server.
 
     Attributes:
-        effects: As for asyncpg's, like the next.
+        effects: What the lease's statements may have left on the server.
         begin: How the next transaction begins, and in ``lease_options`` every other one.
-        reads_within: As for asyncpg's.
-        holds_state: As for asyncpg's.
-        limit: As for asyncpg's, like the next.
-        own_timeout: Seconds of the ``statement_timeout`` that it has anyway.
+        reads_within: Whether a session reads in a savepoint of a transaction that is not its own.
+        holds_state: Whether the open transaction may hold settings or locks that end with it.
+        limit: The ``statement_timeout`` that its transaction was given last; None for none.
+        own_timeout: Seconds of the configured ``statement_timeout``; None until it was read.
         ran: Statements since the driver's own connection was given out.
         ran_itself: Those of them that came through SQLAlchemy.
     """
@@ -125,11 +125,11 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         return connection
 
     def cursor(self, name: Any = None, /) -> Any:
-        """Return a cursor that notes what it runs."""
+        """Return a cursor that records what it runs."""
         return _ServerSideCursor(self, name) if name else _Cursor(self)
 
     async def before_statement(self, operation: Any) -> None:
-        """Begin as was asked for, and note what the statement may leave behind.
+        """Begin as ``begin`` says, and record what the statement may leave behind.
 
         Args:
             operation: The statement that is sent next.
@@ -161,7 +161,11 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         return status == _IDLE
 
     def begin_as(self, options: BeginOptions) -> None:
-        """As for asyncpg's."""
+        """Begin the next transactions so; where one has begun already, go on so.
+
+        Args:
+            options: How they begin.
+        """
         self.lease_options = options
         if self._is_idle():
             self.begin = options
@@ -190,7 +194,11 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         self._has_lost_settings = not keeps_transaction(operation)
 
     def read_within(self, *, begins: bool) -> None:
-        """As for asyncpg's."""
+        """Keep what follows read-only, in a savepoint of a transaction that is not the session's.
+
+        Args:
+            begins: False where that ends.
+        """
         self.reads_within, self._may_have_state = begins, False
 
     async def _begin(self, options: BeginOptions) -> None:
@@ -257,14 +265,14 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         return await (await self._connection.execute(sql, values)).fetchone()
 
     def expose(self) -> None:
-        """Note that somebody has the driver's own connection, and may do anything there."""
+        """Record that code outside SQLAlchemy has the driver's connection, and may use it."""
         if not self.effects & Effect.DRIVER:
             self.effects |= Effect.DRIVER
             self.ran = self.ran_itself = 0
             self._connection.cursor_factory = _counting(self._connection.cursor_factory, self)
 
     def count(self, query: Any) -> None:
-        """Count, and note, what somebody runs who has the driver's own connection."""
+        """Count and record what runs on the driver's connection outside SQLAlchemy."""
         self.ran += 1
         if isinstance(query, bytes):
             query = query.decode(errors="replace")
@@ -298,17 +306,17 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
             deque(at_once(value), maxlen=0)
 
     def commit(self) -> None:
-        """Commit, within ``command_timeout``; what comes next begins as it is then asked to."""
+        """Commit, within ``command_timeout``."""
         self.begin = self._options = self.limit = None
         await_(self._within_limit(self._connection.commit()))
 
     def rollback(self) -> None:
-        """Roll back, within ``command_timeout``; the same. What cannot be rolled back is closed."""
+        """Roll back, within ``command_timeout``. What cannot be rolled back is closed."""
         self.begin = self._options = self.limit = None
         try:
             await_(self._within_limit(self._connection.rollback()))
         except self.dbapi.Error:
-            # As during a COPY that nobody reads: SQLAlchemy gives back only what it knows is gone.
+            # As during a COPY that is not read: SQLAlchemy gives back only what it knows is gone.
             self._connection.pgconn.finish()
             raise
 
@@ -429,7 +437,7 @@ def _counting(factory: Any, connection: PsycopgConnection) -> Any:
 
 
 async def _reset(driver: Any) -> bool:
-    driver._notify_handlers.clear()  # of who has listened
+    driver._notify_handlers.clear()  # of functions that have listened
     for statement in RESET:
         await driver.execute(statement)
     lasting = await driver.execute(LASTING)

@@ -79,7 +79,7 @@ class EngineOptions:
         for name in self.connect_args:
             if name in _HAVE_A_SETTING:
                 raise SettingsError(
-                    f"connect_args: its {name} has an argument of its own: {_HAVE_A_SETTING[name]}"
+                    f"connect_args: its {name} has an argument: {_HAVE_A_SETTING[name]}"
                 )
         if "isolation_level" in self.execution_options:
             raise SettingsError("execution_options: its isolation_level is a setting")
@@ -204,13 +204,13 @@ def _adapt_connections(engine: AsyncEngine) -> None:
         finally:
             del arguments, options  # with the password, which the frames of a failure would keep
         if hasattr(connection, "is_shared"):
-            # Its close would overtake the answer to a ROLLBACK, and a pooler give up the server's.
+            # Its close would overtake the answer to a ROLLBACK: a pooler would drop the server's.
             connection.is_shared = True
         return connection
 
 
 def _isolation(settings: DatabaseSettings) -> dict[str, Any]:
-    # To PostgreSQL it is told as a connection starts: for the express lane as well.
+    # PostgreSQL gets it at a connection's start: for the express lane as well.
     is_mysql = settings.driver in ("asyncmy", "aiomysql")
     level = settings.isolation_level
     return {"isolation_level": level.value} if is_mysql and level is not None else {}

@@ -150,7 +150,7 @@ def mysql_arguments(settings: DatabaseSettings) -> dict[str, Any]:
         "program_name": settings.application_name,
     }
     if settings.driver == "asyncmy":
-        # It has a limit of 10 s of its own, which must not come before the connector's.
+        # Its default of 10 s must not come before the connector's limit.
         arguments["connect_timeout"] = settings.connect_timeout + 1
     password = make_url(settings.url.get_secret_value()).password
     if password is not None:
@@ -183,7 +183,7 @@ def equip_aiomysql(connection: Any, settings: DatabaseSettings) -> None:
 def _context(settings: DatabaseSettings) -> Any:
     if settings.tls is TlsMode.PREFER and settings.driver == "asyncmy":
         raise SettingsError(
-            "tls='prefer': asyncmy cannot go on without TLS once it asked for it; "
+            "tls='prefer': asyncmy cannot go on without TLS once it has requested it; "
             "'disable', 'require', 'verify-ca' and 'verify-full' are accepted"
         )
     return tls_context(settings)
@@ -300,18 +300,19 @@ def without_client_check(arguments: dict[str, Any], error: Exception) -> dict[st
         None where the failure was another one.
     """
     # undefined_object before PostgreSQL 14; invalid_parameter_value where the system cannot do it;
-    # protocol_violation by a pooler that nobody told of. libpq says the same without an SQLSTATE.
+    # protocol_violation by a pooler that the settings do not name. libpq says the same without an
+    # SQLSTATE.
     if CLIENT_CHECK not in str(error):
         return None
-    asked = {**arguments}
-    if "server_settings" in asked:
-        asked["server_settings"] = {**asked["server_settings"]}
-        return asked if asked["server_settings"].pop(CLIENT_CHECK, None) else None
+    given = {**arguments}
+    if "server_settings" in given:
+        given["server_settings"] = {**given["server_settings"]}
+        return given if given["server_settings"].pop(CLIENT_CHECK, None) else None
     option = f"-c {CLIENT_CHECK}={CLIENT_CHECK_INTERVAL}"
-    if option not in asked.get("options", ""):
+    if option not in given.get("options", ""):
         return None
-    asked["options"] = asked["options"].replace(option, "").strip()
-    return asked
+    given["options"] = given["options"].replace(option, "").strip()
+    return given
 
 
 def _statement_timeout(settings: DatabaseSettings) -> dict[str, str]:

@@ -178,7 +178,7 @@ def connect_failed(
         return ConnectFailed(f"{attempt} {limit}: {why}", FailureReason.TIMEOUT)
     cause = " ".join(f"{type(error).__name__}: {error}".split())
     if "unsupported startup parameter" in cause:  # PgBouncer's words, SQLSTATE 08P01
-        cause += " (a pooler is in between, of which the setting proxy should tell)"
+        cause += " (a pooler is in between, which the setting proxy should name)"
     return ConnectFailed(f"{attempt}: {cause}", reason_of(error))
 
 
@@ -216,7 +216,7 @@ def sqlite_arguments(settings: DatabaseSettings) -> dict[str, Any]:
 
 
 def prepare_sqlite(engine: Engine, settings: DatabaseSettings) -> None:
-    """Let each new connection begin with the pragmas, a failed one say so, and savepoints nest.
+    """Have new connections begin with the pragmas, or fail with an error, and savepoints nest.
 
     Args:
         engine: An engine on aiosqlite that has not connected yet.

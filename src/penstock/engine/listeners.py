@@ -98,7 +98,7 @@ def note_statements(engine: Engine) -> None:
     Args:
         engine: Whose statements; nothing has run on it yet.
     """
-    # The dialect's events: with a listener to any of its own, an engine takes a slower path.
+    # The dialect's events: with a listener to one of the engine's, it takes a slower path.
     event.listen(engine, "do_execute", _note)
     event.listen(engine, "do_executemany", _note)
     event.listen(engine, "do_execute_no_params", _note_bare)
@@ -109,7 +109,7 @@ def watch_statements(engine: AsyncEngine, watch: StatementWatch | None) -> None:
 
     Args:
         engine: Whose statements, and those of every engine made from it.
-        watch: Who is told; it takes the place of the one before. None for nobody.
+        watch: Counts and times statements, in place of the one before; None for none.
     """
     dialect: Any = engine.sync_engine.dialect
     for name in ("do_execute", "do_executemany", "do_execute_no_params"):

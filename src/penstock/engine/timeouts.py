@@ -82,7 +82,7 @@ https://www.postgresql.org/docs/current/errcodes-appendix.html
 _CANCELLED, _NO_LOCK = "57014", "55P03"
 _STATEMENT_TIMEOUT, _LOCK_TIMEOUT = "due to statement timeout", "due to lock timeout"
 _BY_USER = "due to user request"
-"""What the server says in English; in other languages a limit is told by having been set."""
+"""What the server says in English; in other languages a limit is known from having been set."""
 
 
 class StatementTimeout(PenstockError, OperationalError, TimeoutError):  # noqa: N818 - as SQLAlchemy's
@@ -129,7 +129,7 @@ class TransactionTimeout(StatementTimeout):
 
 
 class Timeouts:
-    """Tells which limit of one database's a driver's error comes from.
+    """Finds which limit of one database a driver's error comes from.
 
     Args:
         driver: Whose errors.
@@ -156,10 +156,10 @@ class Timeouts:
         Args:
             error: The driver's, or SQLAlchemy's translation of it.
             adapter: SQLAlchemy's, around the driver's connection; None where that is gone.
-            statement: As for :class:`StatementTimeout`, as is the rest.
-            params: As above.
-            hide_parameters: As above.
-            connection_invalidated: As above.
+            statement: The SQL; None for COMMIT.
+            params: Its values.
+            hide_parameters: Whether the text keeps them to itself.
+            connection_invalidated: Whether the connection is gone.
         """
         found = self._found(error, adapter)
         if found is None or isinstance(found, Exception):
@@ -206,8 +206,8 @@ class Timeouts:
             return None
         if self._is_client_side:
             return StatementTimeout, _AT_THE_SERVER.format("its statement_timeout", _OWN), False
-        told = f"its statement_timeout, which is {self._command_timeout} by default"
-        return StatementTimeout, _AT_THE_SERVER.format(told, _OWN), False
+        limit_met = f"its statement_timeout, which is {self._command_timeout} by default"
+        return StatementTimeout, _AT_THE_SERVER.format(limit_met, _OWN), False
 
     def _unanswered(self) -> str:
         return (
@@ -241,8 +241,8 @@ def explain_timeouts(engine: Engine, settings: DatabaseSettings) -> None:
     """Have an engine raise what names the limit, where a statement has run into one.
 
     Args:
-        engine: On any driver. The listener is its dialect's: with one of its own, an engine looks
-            for others at each statement.
+        engine: On any driver. The listener is its dialect's: with a listener to an event of the
+            engine's, it looks for others at each statement.
         settings: Of its database.
     """
     timeouts = Timeouts(settings.driver, settings.command_timeout)
@@ -260,9 +260,9 @@ def _explaining(timeouts: Timeouts) -> Callable[[ExceptionContext], Exception | 
             hide_parameters=hides,
             connection_invalidated=context.is_disconnect,
         )
-        told = met or context.sqlalchemy_exception
-        if hides and isinstance(told, StatementError):
-            hide_values(told, context.dialect)
+        raised = met or context.sqlalchemy_exception
+        if hides and isinstance(raised, StatementError):
+            hide_values(raised, context.dialect)
         return met
 
     return explain

@@ -42,7 +42,7 @@ class Attributes:
     Args:
         table: The table that is written.
         mapper: Of the class that is written; None for a table alone.
-        is_insert: Whether rows are added, for which a hybrid may have a ``bulk_dml()`` of its own.
+        is_insert: Whether rows are added, for which a hybrid may define its ``bulk_dml()``.
 
     Attributes:
         columns: The keys of the columns by name.
@@ -126,7 +126,7 @@ class Defaults:
         compiled: The statement.
 
     Raises:
-        QueryRefused: A default is to be fetched from the server by a statement of its own.
+        QueryRefused: A default takes a separate statement to fetch it.
     """
 
     def __init__(self, compiled: SQLCompiler) -> None:
@@ -135,7 +135,7 @@ class Defaults:
         for column, _, _, is_scalar, is_callable in self._columns:
             if not is_scalar and not is_callable:
                 raise QueryRefused(
-                    f"The default of {column} is fetched by a statement of its own: give the "
+                    f"The default of {column} takes a separate statement to fetch: give the "
                     "column a server_default, or write by a session."
                 )
 
@@ -146,7 +146,7 @@ class Defaults:
 
 
 class OtherValues:
-    """What a default that looks at the row's other values is told.
+    """What a default that reads the row's other values is given.
 
     Args:
         parameters: The values, by the keys of their columns.
@@ -407,7 +407,7 @@ def _options_of(statement: Any) -> Mapping[str, Any]:
 
 
 def refuse_control(effects: Effect, sql: str) -> None:
-    """Refuse what would not be one statement in a transaction of its own.
+    """Refuse what would not be one statement in one transaction.
 
     Args:
         effects: Of the statement.
@@ -418,7 +418,7 @@ def refuse_control(effects: Effect, sql: str) -> None:
     """
     if effects & Effect.CONTROL:
         raise QueryRefused(
-            "Each statement of the express lane is a transaction of its own, so it runs no "
+            "Each statement of the express lane is one transaction, so it runs no "
             f"transaction control: use a session. {_shortened(sql)}"
         )
     if effects & Effect.SEVERAL:
@@ -458,7 +458,7 @@ def _parameters(compiled: SQLCompiler) -> Parameters:
 def _is_of_named(statement: Any) -> bool:
     """Return whether it is an INSERT of one row that takes values by name.
 
-    To such a row a session adds what tells its class from others in the table.
+    To such a row a session adds the discriminator of its class.
     """
     if not isinstance(statement, Insert) or statement.select is not None:
         return False
@@ -470,7 +470,7 @@ def _is_of_named(statement: Any) -> bool:
 
 
 def discriminator(mapper: Any) -> dict[str, Any]:
-    """Return what tells a mapped class in its table from others, by the column's key.
+    """Return the discriminator of a mapped class, by the column's key.
 
     A session's INSERT adds it where the values do not have it.
     """

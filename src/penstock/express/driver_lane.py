@@ -49,7 +49,7 @@ class DriverLane(Lane):
         engine: On asyncpg, with a :class:`PenstockPool`.
         may_set_read_only: Returns whether a connection may be kept read-only for its session.
         command_timeout: Seconds that a statement may take.
-        session_class: Whose listeners to ``do_orm_execute`` are asked.
+        session_class: Whose listeners to ``do_orm_execute`` are called.
         isolates: Whether the configured isolation level has a transaction see one moment.
 
     Attributes:

@@ -23,7 +23,7 @@ UNKNOWN = (
 
 
 class ExpressError(PenstockError, InvalidRequestError):
-    """The express lane was asked for what it does not do; nothing was sent."""
+    """The express lane does not do what was called for; nothing was sent."""
 
 
 class QueryRefused(ExpressError):  # noqa: N818 - it reads as what happened, like SQLAlchemy's
@@ -41,7 +41,7 @@ class LaneEnded(ExpressError):  # noqa: N818 - it reads as what happened
 class CommitOutcomeUnknown(PenstockError, SQLAlchemyError):  # noqa: N818 - as above
     """The COMMIT was sent and its answer was lost: the work may or may not have been saved.
 
-    It is never retried. Whoever asked has to look whether the work is there before asking again.
+    It is never retried. Look whether the work is there before it is repeated.
     """
 
 

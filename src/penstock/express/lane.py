@@ -68,7 +68,7 @@ class Turns:
         self._taken_at = clock()
 
     def are_due(self) -> bool:
-        """Return whether the work has gone on for long enough; cheap, and asked at each step."""
+        """Return whether the work has gone on for long enough; cheap enough for each step."""
         return self._clock() - self._taken_at >= TURN_INTERVAL
 
     async def take(self) -> None:
@@ -89,7 +89,7 @@ async def in_turns(items: Iterable[_T]) -> AsyncIterator[_T]:
 Batches = AsyncIterator[list[Any]]
 """Results, batch by batch."""
 Extract = Callable[[list[Any]], Any]
-"""Takes what was asked for out of all results."""
+"""Takes what is wanted from all results."""
 
 
 class Call:
@@ -105,7 +105,7 @@ class Call:
         settings: Names and values of server settings that hold for this call alone; ``role`` is
             the role.
         rows: The values for each of several runs; None for one run, with ``values``.
-        has_run_listeners: Whether the listeners to ``do_orm_execute`` were asked.
+        has_run_listeners: Whether the listeners to ``do_orm_execute`` were called.
     """
 
     __slots__ = ("adhoc", "has_run_listeners", "query", "rows", "settings", "values")
@@ -306,7 +306,7 @@ class AdHocQueries:
 class ExecuteListeners:
     """Those that listen to a class of sessions: ``event.listen(Session, "do_orm_execute", ...)``.
 
-    They are asked of each statement before it runs, as a session asks them.
+    They are called for each statement before it runs, as a session calls them.
 
     Args:
         session_class: The class; listeners to those above it are among them.
@@ -354,7 +354,7 @@ class ExecuteListeners:
             rows: Values by name.
 
         Raises:
-            ExpressError: A listener returns a result, or cannot be asked without a session.
+            ExpressError: A listener returns a result, or needs a session.
         """
         if not self._listeners:
             return query, rows

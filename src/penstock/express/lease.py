@@ -1,4 +1,4 @@
-"""How long a statement may take, without a timer for each."""
+"""A checked-out connection of the lane, and how long its statement may take."""
 
 import asyncio
 from time import monotonic
@@ -14,15 +14,15 @@ from penstock.pool.record import Record
 
 __all__ = ["CommandTimeout", "Lease", "count", "rows_of", "take_back"]
 
-SHORTEST = 10.0
-"""Seconds below which a limit is left to the driver's own timers, which are exact. To set one and
-to take it back costs a twelfth of a read."""
-LOOK_EVERY = 1.0
-"""Seconds between two looks at what is running: so late may be what ends a statement."""
+SHORTEST_WATCHED = 10.0
+"""Seconds below which a limit is left to the driver's timers, which are exact but cost a twelfth of
+a read."""
+CHECK_INTERVAL = 1.0
+"""Seconds between two checks of what is running: a statement may be ended so late."""
 
 
 class CommandTimeout:
-    """Ends what runs for longer than ``command_timeout``, in the place of the driver.
+    """Cancels what runs for longer than ``command_timeout``, in place of the driver.
 
     Args:
         seconds: The limit, which the driver has as well.
@@ -33,7 +33,7 @@ class CommandTimeout:
     """
 
     def __init__(self, seconds: float) -> None:
-        self.leaves_it_to_the_driver = seconds < SHORTEST
+        self.leaves_it_to_the_driver = seconds < SHORTEST_WATCHED
         self._seconds = seconds
         self.running: set[Record] = set()
         self._ended: set[Record] = set()
@@ -53,10 +53,10 @@ class CommandTimeout:
         return limited
 
     def watch(self) -> None:
-        """Begin to look at what is running, once something is."""
+        """Begin to check what is running."""
         loop = asyncio.get_running_loop()
         if self._timer is None or loop is not self._loop:
-            self._timer, self._loop = loop.call_later(LOOK_EVERY, self._look), loop
+            self._timer, self._loop = loop.call_later(CHECK_INTERVAL, self._check), loop
 
     def translate_timeout(self, record: Record, error: BaseException) -> BaseException:
         """Return the error to raise: a cancellation that came from here is a ``TimeoutError``."""
@@ -68,7 +68,7 @@ class CommandTimeout:
             return error
         return TimeoutError()  # as the driver's own
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         self._timer = None
         now = monotonic()
         for record in self.running - self._ended:
@@ -87,7 +87,7 @@ def count(status: str) -> int:
 
 
 def rows_of(answer: Any) -> int:
-    """Return the rows that a statement has returned or changed; 0 where the answer tells nothing.
+    """Return the rows that a statement has returned or changed; 0 where the answer does not say.
 
     Args:
         answer: Records, what holds ``records``, a command's tag, or anything else.
@@ -106,10 +106,10 @@ class Lease:
         checkout: SQLAlchemy's, if it is one.
 
     Attributes:
-        record: As above.
+        record: Of the connection.
         adapter: SQLAlchemy's, around asyncpg's connection; kept, for the pool may take it away.
         driver: asyncpg's connection.
-        is_over: Whether it went back, so that the connection may be somebody else's.
+        is_over: Whether it was released, so that the connection may be on another lease.
         is_committing: Whether a COMMIT is on its way.
     """
 
@@ -131,7 +131,7 @@ class Lease:
         Args:
             pool: Whose.
             records_checkout: As for ``PenstockPool.checkout``.
-            asked_at: As for ``PenstockPool.checkout``; of no effect where somebody listens.
+            asked_at: As for ``PenstockPool.checkout``; of no effect where the pool has listeners.
 
         Raises:
             PoolTimeout: None was to be had.
@@ -164,7 +164,7 @@ class Lease:
         why = _reason(self.driver, error, in_transaction=in_transaction)
         if why is not None:
             self._checkout.invalidate(why)
-        if isinstance(error, GeneratorExit):  # which lets nobody wait
+        if isinstance(error, GeneratorExit):  # during which nothing can be awaited
             self.record.runtime.in_background(greenlet_spawn(self._checkout.close))
         else:
             await asyncio.shield(greenlet_spawn(self._checkout.close))
@@ -179,7 +179,7 @@ def take_back(
         record: Of the connection.
         driver: asyncpg's connection.
         error: What was raised.
-        in_transaction: As above.
+        in_transaction: Whether one is open, which is rolled back in the background then.
     """
     runtime = record.runtime
     why = _reason(driver, error, in_transaction=in_transaction)
@@ -203,7 +203,7 @@ def _reason(driver: Any, error: BaseException, *, in_transaction: bool) -> BaseE
 
 
 def _is_unsettled(driver: Any, error: BaseException) -> bool:
-    """Whether the server may still be at a statement, though nobody waits for it.
+    """Return whether the server may still run a statement that the driver does not wait for.
 
     A COPY whose rows could not be made is being cancelled. A statement that was prepared for values
     which asyncpg then could not send has begun, with its locks, and goes on until the next one.

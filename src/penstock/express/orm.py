@@ -28,7 +28,7 @@ class BareSession(Session):
     """Holds the instances of one result while they are loaded, and refuses all else.
 
     Args:
-        dispatch: SQLAlchemy's, of the listeners that hear it; None for those of all sessions.
+        dispatch: SQLAlchemy's, of the listeners that are called; None for those of all sessions.
 
     Attributes:
         refusal: What was raised to a listener, which may have passed over it.
@@ -42,7 +42,7 @@ class BareSession(Session):
 
     @property
     def info(self) -> Any:
-        """Raise: it would be empty, and whoever filters by it would not be told."""
+        """Raise: it would be empty, and a filter that reads it would let everything pass."""
         raise ExpressError(
             "A do_orm_execute listener asks for session.info, and the express lane has no session: "
             "take what it needs from a context variable, or run the statement in a session."
@@ -265,7 +265,7 @@ class Loading:
     def takes_statements(self) -> bool:
         """Return whether loading may take further statements, as ``selectinload()`` does."""
         context: Any = self.context
-        # The ORM's loader knows by itself, but for what only the rows tell.
+        # The ORM's loader knows by itself, but for what depends on the rows.
         return bool(
             context.post_load_paths
             or context.loaders_require_buffering
@@ -279,7 +279,7 @@ class Loading:
 
         Args:
             records: The driver's rows; the loader itself converts their values.
-            statement: As it was given to the call: of the same form, with criteria of its own.
+            statement: As it was given to the call: of the same form, with its criteria.
             origin: Of which call they are, where loading them may take further statements.
         """
         session: Session = BareSession() if origin is None else origin.session

@@ -363,7 +363,7 @@ class Query(Generic[_T_co]):
         return plan
 
     def existence(self) -> "Query[Any]":
-        """Return the query that tells whether this one has a result.
+        """Return the query for whether this one has a result.
 
         Raises:
             ExpressError: This is no ``select()``.
@@ -451,7 +451,7 @@ def query(statement: Any) -> Query[Any]:
 
 
 def existence_of(statement: Any) -> Select[bool]:
-    """Return the statement that tells whether another one has a result.
+    """Return the statement for whether another one has a result.
 
     Raises:
         ExpressError: That is no ``select()``.

@@ -23,7 +23,7 @@ __all__ = ["Executor", "Reader", "Values", "mark_as_awaited", "within"]
 def mark_as_awaited(function: Callable[..., Any]) -> None:
     """Have a function taken for a coroutine function, as by Starlette's background tasks.
 
-    What is not taken for one is run in a thread, and its coroutine is awaited by nobody.
+    What is not taken for one is run in a thread, and its coroutine is never awaited.
     """
     if sys.version_info >= (3, 12):
         inspect.markcoroutinefunction(function)
@@ -355,7 +355,7 @@ async def within(seconds: float | None, results: Coroutine[Any, Any, _T]) -> _T:
 
 
 class Reader(Executor[ReadingLane]):
-    """Runs statements that only read, each as a transaction of its own in one round trip.
+    """Runs statements that only read, each in one transaction and one round trip.
 
     A read whose connection ends before any answer is repeated once. The server refuses what
     writes. Results are SQLAlchemy's rows; for ``select(User)``, detached instances.
@@ -396,8 +396,8 @@ class Reader(Executor[ReadingLane]):
         at the latest when that is over.
 
         Args:
-            statement: As everywhere.
-            values: As everywhere.
+            statement: A prepared query, or a statement of SQLAlchemy's.
+            values: Of its named parameters, as a mapping.
             **named: As ``values``.
 
         Returns:
@@ -407,9 +407,7 @@ class Reader(Executor[ReadingLane]):
             ExpressError: ``with_timeout()`` was given, which is for calls that return.
         """
         if self._timeout is not None:
-            raise ExpressError(
-                "A stream has no timeout of its own: use asyncio.timeout() around it."
-            )
+            raise ExpressError("A stream takes no timeout: use asyncio.timeout() around it.")
         call = self._call(statement, values, named)
         if call.query.writes:
             raise _refusal(call)

@@ -59,7 +59,7 @@ class _RelatedSession(BareSession):
         fetch: Runs a statement where the first one ran.
         plan: Of the first statement; keeps those of the others.
         values: Of the call's named parameters, which criteria of options may use as well.
-        dispatch: Of the listeners that are asked of further statements, too.
+        dispatch: Of the listeners that are called for further statements.
     """
 
     def __init__(self, fetch: Fetch, plan: Plan, values: Mapping[str, Any], dispatch: Any) -> None:
@@ -74,9 +74,9 @@ class _Connection:
     """What a session takes for its connection.
 
     Args:
-        fetch: As above, as the next two.
-        plan: As above.
-        values: As above.
+        fetch: Runs a statement where the first one ran.
+        plan: Of the first statement; keeps those of the others.
+        values: Of the call's named parameters.
         refuse: Raises.
     """
 

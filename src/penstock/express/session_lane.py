@@ -29,10 +29,10 @@ from penstock.express.query import Query
 __all__ = ["SqlalchemyLane"]
 
 Sessions = Callable[[BeginOptions], AbstractAsyncContextManager[Any]]
-"""Gives a session whose transaction begins as it is told, for the length of a block; it is
+"""Gives a session whose transaction begins as the options say, for the length of a block; it is
 committed or rolled back at its end."""
 SessionsWithin = Callable[[AsyncConnection, Settings], AbstractAsyncContextManager[Any]]
-"""Gives a session in the open transaction of a connection, with server settings of its own, for
+"""Gives a session in the open transaction of a connection, with server settings, for
 the length of a block."""
 
 _OPTIONS = {"render_nulls": True}
@@ -42,7 +42,7 @@ ROWS_AT_ONCE = 1000
 
 
 class SqlalchemyLane(Lane):
-    """Each statement in a session of its own: for other drivers, and for work that is undone.
+    """Runs each statement in a new session: for other drivers, and for work that is rolled back.
 
     Args:
         read: Gives sessions that only read.

@@ -44,16 +44,16 @@ def is_lost(connection: Any, error: BaseException) -> bool:
     if not isinstance(error, Exception) or was_interrupted(error):
         return False
     sqlstate: str = getattr(error, "sqlstate", None) or ""
-    # Of the last, the driver has been told what it did not expect, such as that it is to go.
+    # The last is an answer that the driver did not expect, such as the server's farewell.
     is_gone = isinstance(error, OSError | InternalClientError)
     return is_gone or sqlstate.startswith(_GONE) or connection.is_closed()
 
 
 def is_shutdown(error: BaseException) -> bool:
-    """Return whether the server ended the connection for a reason outside of it.
+    """Return whether the server ended the connection for a reason outside of the statement.
 
-    It was asked to, as for all connections when it is restarted, or another of its processes has
-    crashed. So it was not the statement that brought it down.
+    It shuts down, an administrator has ended the connection, or another of its processes has
+    crashed.
 
     Args:
         error: What a session would raise.
@@ -62,7 +62,7 @@ def is_shutdown(error: BaseException) -> bool:
 
 
 def was_interrupted(error: BaseException) -> bool:
-    """Return whether the driver has asked the server to cancel: somebody did not want to wait."""
+    """Return whether the driver asks the server to cancel: the caller no longer waits."""
     return isinstance(error, asyncio.CancelledError | TimeoutError)
 
 

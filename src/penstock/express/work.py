@@ -23,8 +23,8 @@ Then = Callable[[Fetch, Any], Awaitable[Any]]
 """Makes results of an answer by further statements; given what runs them, and the answer."""
 
 _PAUSES = (0.0, 0.05, 0.1, 0.2, 0.4)
-"""Seconds before each further try: at once first, and then after what a server needs to tell all
-of its connections that it shuts down."""
+"""Seconds before each further try: none first, and then what a server needs to announce its
+shutdown on all connections."""
 
 
 class Run(Protocol):

@@ -153,7 +153,7 @@ class Copying:
                     default.arg(OtherValues(values)) if default.is_callable else default.arg
                 )
             yield values
-            if turns.are_due():  # a socket that takes all lets nobody else run
+            if turns.are_due():  # a socket that takes everything leaves no turn to other tasks
                 await turns.take()
 
     async def records(self, dialect: Dialect) -> AsyncIterator[tuple[Any, ...]]:
@@ -215,7 +215,7 @@ async def _again(
 
 
 class Writer(Executor[Lane]):
-    """Runs statements that write, each as a transaction of its own in one round trip.
+    """Runs statements that write, each in one transaction and one round trip.
 
     Nothing is ever repeated. What was sent without an answer is :class:`CommitOutcomeUnknown`.
     ``one``, ``all`` and the others return what the statement's RETURNING gives; an ``insert()``

@@ -140,7 +140,7 @@ def _hidden(value: dict[str, str]) -> dict[str, SecretStr]:
 def _settings_as_text(value: dict[str, str]) -> dict[str, str]:
     for name in value:
         if name in HAVE_A_SETTING:
-            raise ValueError(f"{name} has a setting of its own")
+            raise ValueError(f"{name} has a separate setting")
     if any(not name or "\0" in name or "\0" in text for name, text in value.items()):
         raise PydanticCustomError("server_settings", "an empty name or a NUL")
     return value
@@ -364,7 +364,7 @@ class DatabaseSettings(BaseModel):
     def shows_values(self) -> bool:
         """Whether statements' values may be in the log and in the text of errors.
 
-        They are people's data: only a developer who says so may see them.
+        They are people's data: only a developer who sets this sees them.
         """
         return self.environment is Environment.DEVELOPMENT and self.names_environment
 
@@ -461,7 +461,7 @@ class DatabaseSettings(BaseModel):
     @classmethod
     def _check_ca_file(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         if value is not None:
-            # A tls that is wrong itself has a line of its own.
+            # A wrong tls has its own line.
             tls = info.data.get("tls", TlsMode.VERIFY_FULL)
             check_ca_file(value, is_used=tls is not None and tls.verifies)
         return value

@@ -172,13 +172,13 @@ PROFILES: Mapping[Environment, Profile] = {
         pool_recycle=3600,
         pool_pre_ping=True,
         min_idle=5,
-        # Far above the 0.005 and 0.1 of RFC 8289: who has named no goal is guarded against a
+        # Far above the 0.005 and 0.1 of RFC 8289: without a named goal it guards against a
         # standing queue, and not against one slow statement.
         codel_target=0.5,
         codel_interval=5.0,
         leak_after=60,
     ),
-    # No connection is kept: the sizes only say that a call has one of its own.
+    # No connection is kept: the sizes only say that each call has one.
     Environment.SERVERLESS: Profile(
         pool_size=1, max_overflow=0, pool_timeout=30, pool_recycle=3600
     ),
@@ -249,7 +249,7 @@ PROXIES: Mapping[Proxy, IdleLimit] = {
     Proxy.SUPAVISOR: IdleLimit(None, "Supavisor lib/supavisor/tenants/tenant.ex"),
 }
 
-# They put a database that nobody uses to sleep, which is no use if the pool keeps it awake.
+# They suspend an idle database, which is of no use if the pool keeps it awake.
 SLEEPING = frozenset({Proxy.NEON})
 
 # They hand out one server connection to many clients in turn, so a statement prepared by one client

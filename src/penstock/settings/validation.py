@@ -125,7 +125,7 @@ LIKE_A_SECRET = re.compile(r"://|@|passw|pwd|secret|token", re.IGNORECASE)
 def refusal(
     error: ValidationError, fields: Mapping[str, FieldInfo], names: Mapping[str, str]
 ) -> SettingsError:
-    """Put pydantic's error into words for who has to recover it.
+    """Put pydantic's error into words for the person who has to correct it.
 
     Args:
         error: What pydantic found, on the fields of ``DatabaseSettings``.

@@ -344,6 +344,6 @@ def test_where_the_driver_is_in_a_message_is_known(
     conversation = Conversation(notices)
     for turn in turns:
         conversation.turn(turn)
-        assert conversation.pipeline.is_amid_message is bool(conversation.held_back)
+        assert conversation.pipeline.is_within_message is bool(conversation.held_back)
     conversation.deliver(len(conversation.server.wire), [5])
-    assert not conversation.pipeline.is_amid_message
+    assert not conversation.pipeline.is_within_message
