@@ -1,15 +1,16 @@
-"""The same statement asked of a session and of the express lane."""
+"""The same statement in a session and in the express lane."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Row, inspect
 from sqlalchemy.exc import NoInspectionAvailable
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstanceState
 
 from penstock import Database
 
-__all__ = ["by_session", "picture"]
+__all__ = ["as_results", "by_session", "in_session", "picture"]
 
 
 async def by_session(
@@ -23,13 +24,32 @@ async def by_session(
         values: Of its parameters.
     """
     async with database.write() as session:
-        result: Any = await session.execute(statement, dict(values or {}))
-        if result._unique_filter_state is not None:
-            result = result.unique()
-        is_single = result._attributes.get("is_single_entity", False)
-        results = list((result.scalars() if is_single else result).all())
-        session.expunge_all()
+        return await in_session(session, statement, dict(values or {}))
+
+
+async def in_session(session: AsyncSession, statement: Any, values: Any = None) -> list[Any]:
+    """Return what a session gives for a statement, and expunge it.
+
+    Args:
+        session: Which is left empty.
+        statement: What is run.
+        values: Of its parameters, or a list of rows.
+    """
+    result: Any = await session.execute(statement, values)
+    if result._unique_filter_state is not None:
+        result = result.unique()
+    results = list(as_results(result).all())
+    session.expunge_all()
     return results
+
+
+def as_results(result: Any) -> Any:
+    """Return a session's result as the express lane gives it: instances where these are the rows.
+
+    Args:
+        result: Of a session's ``execute()`` or ``stream()``.
+    """
+    return result.scalars() if result._attributes.get("is_single_entity", False) else result
 
 
 def picture(thing: Any, seen: dict[int, int] | None = None) -> Any:

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from tests.eventually import eventually
 from tests.servers.parts import require_part
 from tests.servers.postgres import PostgresServer, own_postgres, postgres_programs
-from tests.servers.proxy import Proxy, proxy_before
+from tests.servers.proxy import Proxy
 
 from penstock import Database, query
 from penstock.errors import CommitOutcomeUnknown
@@ -35,20 +35,9 @@ wide = query(text("SELECT repeat('x', 1000) FROM generate_series(1, 20000)"))
 
 
 @pytest.fixture
-async def proxy(postgres: PostgresServer, database_url: str) -> AsyncIterator[Proxy]:
-    async with proxy_before(postgres.host, postgres.port) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-async def database(proxy: Proxy, database_url: str) -> AsyncIterator[Database]:
-    """A pool of one connection through a proxy."""
-    async with Database.from_url(
-        proxy.url(database_url), environment="testing", pool_size=1, max_overflow=0
-    ) as database:
-        await database.writer.execute(text("CREATE TABLE notes (line text)"))
-        yield database
-        proxy.heal()
+async def database(behind_proxy: Database) -> Database:
+    await behind_proxy.writer.execute(text("CREATE TABLE notes (line text)"))
+    return behind_proxy
 
 
 async def backend(database: Database) -> int:

@@ -1,7 +1,7 @@
 """Statements that load related objects: what they cost, what they see, and how they fail."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
@@ -24,7 +24,7 @@ from sqlalchemy.orm import selectinload, with_loader_criteria
 from tests.integration.express.answers import by_session, picture
 from tests.integration.express.library import Author, Base, Book, Country, Tag, rows
 from tests.servers.postgres import PostgresServer
-from tests.servers.proxy import Proxy, proxy_before
+from tests.servers.proxy import Proxy
 
 from penstock import Database, query
 from penstock.errors import DeadlineExceeded, ExpressError
@@ -43,24 +43,14 @@ renamed = query(
 
 
 @pytest.fixture
-async def proxy(postgres: PostgresServer) -> AsyncIterator[Proxy]:
-    async with proxy_before(postgres.host, postgres.port) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-async def database(proxy: Proxy, database_url: str) -> AsyncIterator[Database]:
-    """A pool of one connection through a proxy, and a library."""
-    async with Database.from_url(
-        proxy.url(database_url), environment="testing", pool_size=1, max_overflow=0
-    ) as database:
-        async with database.engine.begin() as connection:
-            await connection.run_sync(Base.metadata.create_all)
-        async with database.write() as session:
-            session.add_all(rows())
-        proxy.keeps_rollbacks = True
-        yield database
-        proxy.heal()
+async def database(behind_proxy: Database, proxy: Proxy) -> Database:
+    """A library, through a proxy."""
+    async with behind_proxy.engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    async with behind_proxy.write() as session:
+        session.add_all(rows())
+    proxy.keeps_rollbacks = True
+    return behind_proxy
 
 
 async def read(database: Database, statement: Any, **values: Any) -> list[Any]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sqlalchemy import delete, insert, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import registry
-from tests.integration.express.answers import picture
+from tests.integration.express.answers import in_session, picture
 from tests.integration.express.general_types import GENERAL_KINDS
 from tests.integration.express.loaded_kinds import World, worlds_of
 from tests.integration.express.loading_ways import READS, WRITES
@@ -70,14 +70,9 @@ async def by_session(database: Database, statement: Any, values: dict[str, Any])
     """Return what a session gives, or which error; nothing that it writes is kept."""
     async with AsyncSession(database.engine) as session:
         try:
-            result: Any = await session.execute(statement, values)
-            if result._unique_filter_state is not None:
-                result = result.unique()
-            is_single = result._attributes.get("is_single_entity", False)
-            results = list((result.scalars() if is_single else result).all())
+            results = await in_session(session, statement, values)
         except Exception as error:  # noqa: BLE001 - whichever it is, the other's is to be the same
             return type(error)
-        session.expunge_all()
         return picture(results)
 
 

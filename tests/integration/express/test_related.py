@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
-from tests.integration.express.answers import picture
+from tests.integration.express.answers import as_results, in_session, picture
 from tests.integration.express.library import Base, rows
 from tests.integration.express.related_statements import READS, WRITES
 
@@ -40,16 +40,6 @@ Pictures = list[Any]
 """Of what one way gives, or the name of the error's class."""
 
 
-async def in_session(session: AsyncSession, statement: Any) -> list[Any]:
-    result: Any = await session.execute(statement)
-    if result._unique_filter_state is not None:
-        result = result.unique()
-    is_single = result._attributes.get("is_single_entity", False)
-    found = list((result.scalars() if is_single else result).all())
-    session.expunge_all()
-    return found
-
-
 async def session_all(database: Database, statement: Any) -> Pictures:
     async with AsyncSession(database.engine) as session:
         return [picture(await in_session(session, statement))]
@@ -60,8 +50,7 @@ async def session_stream(database: Database, statement: Any) -> Pictures:
     async with AsyncSession(database.engine) as session:
         options = {"yield_per": BATCH}
         result: Any = await session.stream(statement, execution_options=options)
-        is_single = result._attributes.get("is_single_entity", False)
-        async for part in (result.scalars() if is_single else result).partitions(BATCH):
+        async for part in as_results(result).partitions(BATCH):
             for instance in session.identity_map.values():
                 session.expunge(instance)
             pictures.append(picture(list(part)))

@@ -1,6 +1,5 @@
 """An INSERT of a list of rows that returns something: of all of them, or nothing is written."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -8,9 +7,8 @@ from sqlalchemy import ForeignKey, bindparam, delete, func, insert, select, upda
 from sqlalchemy.exc import IntegrityError, NoResultFound
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship, selectinload
-from tests.integration.express.answers import picture
-from tests.servers.postgres import PostgresServer
-from tests.servers.proxy import Proxy, proxy_before
+from tests.integration.express.answers import in_session, picture
+from tests.servers.proxy import Proxy
 
 from penstock import Database, query
 from penstock.errors import ParameterError
@@ -46,21 +44,11 @@ ROWS = [{"name": f"thing {number}", "kind_id": 1 + number % 2} for number in ran
 
 
 @pytest.fixture
-async def proxy(postgres: PostgresServer) -> AsyncIterator[Proxy]:
-    async with proxy_before(postgres.host, postgres.port) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-async def database(proxy: Proxy, database_url: str) -> AsyncIterator[Database]:
-    """A pool of one connection through a proxy."""
-    async with Database.from_url(
-        proxy.url(database_url), environment="testing", pool_size=1, max_overflow=0
-    ) as database:
-        async with database.engine.begin() as connection:
-            await connection.run_sync(Base.metadata.create_all)
-            await connection.execute(insert(Kind), [{"id": 1}, {"id": 2}])
-        yield database
+async def database(behind_proxy: Database) -> Database:
+    async with behind_proxy.engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+        await connection.execute(insert(Kind), [{"id": 1}, {"id": 2}])
+    return behind_proxy
 
 
 async def count(database: Database) -> int:
@@ -96,10 +84,7 @@ async def test_what_is_returned_is_what_a_session_returns(database: Database, na
 
     await afresh()
     async with AsyncSession(database.engine) as session:
-        result: Any = await session.execute(statement, rows)
-        is_single = result._attributes.get("is_single_entity", False)
-        expected = list((result.scalars() if is_single else result).all())
-        session.expunge_all()
+        expected = await in_session(session, statement, rows)
     for asked in (statement, query(statement)):
         await afresh()
         assert picture(await database.writer.all(asked, rows)) == picture(expected)
