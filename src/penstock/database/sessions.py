@@ -1,6 +1,7 @@
 """The two sessions of a unit of work: one that writes, one that only reads."""
 
 import inspect
+import logging
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn, Self
 
@@ -18,6 +19,8 @@ from penstock.drivers.driver import BeginOptions
 from penstock.pool import PenstockPool
 
 __all__ = ["ReadingSession", "SessionKinds", "WritingSession"]
+
+_logger = logging.getLogger(__name__)
 
 
 class WritingSession(UnitSession):
@@ -46,6 +49,15 @@ class WritingSession(UnitSession):
             Seconds that the COMMIT took.
         """
         return await self.run_sync(commit)
+
+    async def close(self) -> None:
+        """Close the session, which ends it for good; what is not committed is rolled back."""
+        if not self.is_over and self.in_transaction():
+            _logger.warning(
+                "A WriteSession was closed before its unit of work could commit: what it had "
+                "written since its last commit is rolled back. Leave closing to the unit of work."
+            )
+        await super().close()
 
     def begin(self) -> WritingTransaction:
         """Begin a transaction by hand."""

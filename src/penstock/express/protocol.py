@@ -6,11 +6,12 @@ Each is given asyncpg's connection, the plan, the SQL and its values.
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
-from asyncpg.exceptions import DataError
+from asyncpg.exceptions import DataError, InternalClientError
 from sqlalchemy.engine import Dialect
 
 from penstock.drivers import asyncpg_protocol as asyncpg
 from penstock.express.compiled import Plan
+from penstock.express.errors import ExpressError
 from penstock.express.lane import Copy
 from penstock.express.rows import Shape
 
@@ -108,7 +109,13 @@ async def copy(dialect: Dialect, driver: Any, rows: Copy, _: str, __: Sequence[A
             columns=[table.c[key].name for key in rows.columns],
             records=rows.records(dialect),
         )
-    except (ArithmeticError, TypeError, ValueError) as error:
+    except InternalClientError as error:
+        if "no binary format" not in str(error):
+            raise
+        raise ExpressError(
+            f"COPY into {table}: asyncpg has {error}; write the rows by execute_many()"
+        ) from error
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         if not rows.taken:
             raise  # from where the rows come, and not from what became of one
         raise DataError(f"invalid input in row {rows.taken}: {error}") from error

@@ -27,6 +27,8 @@ from penstock.express.translation import not_converted
 
 __all__ = ["Copying", "RowsFailed", "Writer"]
 
+_NONE = object()
+
 
 class RowsFailed(Exception):  # noqa: N818 - it says what happened
     """Where the rows come from something failed, which says nothing of the connection.
@@ -119,8 +121,8 @@ class Copying:
         table, mapper = _table(target)
         attributes = Attributes(table, mapper, is_insert=True)
         given = _rows(rows)
-        first = await anext(given, None)
-        if first is None:
+        first: Any = await anext(given, _NONE)
+        if first is _NONE:
             return None
         if unknown := sorted(first.keys() - attributes.names):
             raise ParameterError(
@@ -195,12 +197,24 @@ def _table(target: Any) -> tuple[Table, Mapper[Any] | None]:
 async def _rows(
     rows: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]],
 ) -> AsyncIterator[Mapping[str, Any]]:
+    number = 0
     if isinstance(rows, AsyncIterable):
         async for row in rows:
-            yield row
+            number += 1
+            yield row if row.__class__ is dict else _named(row, number)
     else:
         for row in rows:
-            yield row
+            number += 1
+            yield row if row.__class__ is dict else _named(row, number)
+
+
+def _named(row: Any, number: int) -> Mapping[str, Any]:
+    if not isinstance(row, Mapping):
+        raise ParameterError(
+            f"row {number} is of {type(row).__name__}: copy_in() takes each row as values by name, "
+            "such as a dict; nothing is written"
+        )
+    return row
 
 
 async def _again(

@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse, Response
 from penstock.database import CommitOutcomeUnknown
 from penstock.deadlines import DeadlineExceeded
 from penstock.engine import LockTimeout, StatementTimeout, TransactionTimeout
-from penstock.fastapi.scope import route_of
+from penstock.fastapi.scope import is_accepted, route_of
 from penstock.log_limit import LogLimit
 from penstock.pool import ConnectFailed, NestedCheckout, PoolClosed, PoolSuspended, PoolTimeout
 
@@ -217,8 +217,10 @@ _BY_SQLSTATE: Mapping[str, Answer] = {
 _BY_VALUE: Mapping[str, Answer] = {"22": _INVALID_VALUE, "54": _TOO_LARGE}
 """By class: the fault of a value where the statement has any, and of the statement if not."""
 
-_REFUSED_ARGUMENT = re.compile(r"invalid input for query argument \$(\d+)")
-"""asyncpg's words for a value that it does not send."""
+_REFUSED_ARGUMENT = re.compile(r"invalid input (?:for query argument \$(\d+)|in row \d+)")
+"""asyncpg's words for a value that it does not send, and the express lane's for one of COPY."""
+_COPY = "COPY "
+"""How a statement begins whose values are no parameters of it."""
 _INT4 = 2**31
 """Where PostgreSQL's ``integer`` ends, which most keys are."""
 
@@ -242,7 +244,8 @@ def _driver(error: DBAPIError, connection: HTTPConnection) -> Answer | None:
             return _BY_SQLSTATE[prefix]
     if error.connection_invalidated:
         return _CONNECTION_LOST
-    if not error.params or not (answer := _of_values(error, sqlstate)):
+    has_values = error.params or (error.statement or "").startswith(_COPY)
+    if not has_values or not (answer := _of_values(error, sqlstate)):
         return None
     return _NO_ROW if _names_no_record(error, connection) else answer
 
@@ -265,8 +268,9 @@ def _names_no_record(error: DBAPIError, connection: HTTPConnection) -> bool:
 
 
 def _refused_values(error: DBAPIError) -> Iterator[object]:
-    values: Any = error.params
-    if match := _REFUSED_ARGUMENT.search(str(getattr(error.orig, "__cause__", ""))):
+    values: Any = error.params or ()
+    match = _REFUSED_ARGUMENT.search(str(getattr(error.orig, "__cause__", "")))
+    if match and match[1] and int(match[1]) <= len(values):  # more than that are in rows
         yield values[int(match[1]) - 1]
         return
     for value in values.values() if isinstance(values, Mapping) else values:
@@ -385,7 +389,7 @@ class _ErrorAnswers:
         if (own := self._own_handler(type(error))) is not None:
             return await call_handler(own, connection, error)
         answer = answer_to(error, connection)
-        if answer is None or answer.code not in self._codes:
+        if answer is None or answer.code not in self._codes or is_accepted(connection.scope):
             raise error
         self._log(answer, connection, error)
         return answer.problem()

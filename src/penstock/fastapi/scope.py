@@ -43,9 +43,12 @@ __all__ = [
     "ResponseReplaced",
     "SessionScope",
     "in_request_context",
+    "is_accepted",
     "route_of",
     "within_instrumentation",
 ]
+
+_ACCEPTED = "penstock.websocket_accepted"
 
 ContextOf = Callable[..., SessionContext | Awaitable[SessionContext | None] | None]
 """Says under which role and settings a request's transactions run."""
@@ -186,6 +189,11 @@ class ResponseReplaced(Exception):  # noqa: N818 - it says what happened
     """
 
 
+def is_accepted(scope: Scope) -> bool:
+    """Return whether a WebSocket has been accepted, to which no HTTP response can be sent."""
+    return _ACCEPTED in scope
+
+
 class SessionScope:
     """Keeps the sessions of a request in its scope and settles them before the response leaves.
 
@@ -239,8 +247,14 @@ class SessionScope:
     async def _conversation(self, scope: Scope, receive: Receive, send: Send) -> None:
         leases: set[OpenLease] = set()
         opening = request_leases.set(leases)
+
+        def noting_send(message: Message) -> Awaitable[None]:
+            if message["type"] == "websocket.accept":
+                scope[_ACCEPTED] = True
+            return send(message)
+
         try:
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, noting_send)
         finally:
             request_leases.reset(opening)
             if leases:

@@ -101,7 +101,7 @@ class _Variables(BaseSettings):
 
 def _names_in(env_file: str | Path) -> list[str]:
     path = Path(env_file).expanduser()
-    if not path.is_file():
+    if not path.exists():
         return []
     try:
         names, malformed = _parsed(path)

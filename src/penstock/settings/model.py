@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self, cast
@@ -85,7 +86,11 @@ def _no_empty(value: object) -> object:
 
 
 def _made_when_needed(value: Path) -> Path:
-    if value.exists() and not value.is_dir():
+    try:
+        is_something_else = value.exists() and not value.is_dir()
+    except OSError as error:  # too long a name
+        raise ValueError(f"it cannot be used: {error.strerror}") from None
+    if is_something_else:
         raise ValueError("it is not a folder")
     return value
 
@@ -116,6 +121,7 @@ RequiredContext = Annotated[
 
 
 HAVE_A_SETTING = frozenset({"application_name", "jit"})
+_SETTING_NAME = re.compile(r"[a-z_][\w$]*(\.[a-z_][\w$]*)*", re.ASCII | re.IGNORECASE)
 
 
 def _from_json(value: object) -> object:
@@ -141,8 +147,8 @@ def _settings_as_text(value: dict[str, str]) -> dict[str, str]:
     for name in value:
         if name in HAVE_A_SETTING:
             raise ValueError(f"{name} has a separate setting")
-    if any(not name or "\0" in name or "\0" in text for name, text in value.items()):
-        raise PydanticCustomError("server_settings", "an empty name or a NUL")
+    if any(not _SETTING_NAME.fullmatch(name) or "\0" in text for name, text in value.items()):
+        raise PydanticCustomError("server_settings", "a name that no setting has, or a NUL")
     return value
 
 

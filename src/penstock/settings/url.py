@@ -181,6 +181,8 @@ class DatabaseUrl:
         """
         names = [name for name, _ in self.parameters]
         for name in names:
+            if name in TLS_PARAMETERS and names.count(name) > 1:
+                raise ValueError(f"its {name} is there twice: keep one of them")
             if name in IN_FRONT_OF_THE_HOST and self.driver != "aiosqlite":
                 raise ValueError(f"its {name} belongs in front of the host: user:password@host")
         for name in names if self.is_postgresql else ():
@@ -231,6 +233,8 @@ def _refuse_stray_characters(text: str) -> None:
         raise ValueError("there is a space or line break at its start or end")
     if any(ord(character) < 32 or ord(character) == 127 for character in text):
         raise ValueError("there is a control character in it")
+    if any(0xD800 <= ord(character) <= 0xDFFF for character in text):
+        raise ValueError("there is a lone surrogate in it: text that was no UTF-8")
 
 
 def _split_scheme(text: str) -> tuple[str, str]:
@@ -288,7 +292,8 @@ def move_tls(given: dict[str, object]) -> dict[str, str]:
     moved: dict[str, str] = {}
     for parameter, field in TLS_PARAMETERS.items():
         value = url.parameter(parameter)
-        is_moved = url.is_postgresql and not url.keeps(parameter)
+        is_once = [name for name, _ in url.parameters].count(parameter) == 1
+        is_moved = is_once and url.is_postgresql and not url.keeps(parameter)
         if is_moved and value is not None and field not in given:
             given[field], moved[parameter] = value, field
             url = url.without(parameter)

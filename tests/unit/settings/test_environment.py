@@ -221,14 +221,10 @@ def test_another_file_or_none_may_be_named() -> None:
         settings_from_environment(env_file=None)
 
 
-@pytest.mark.parametrize("missing", ["absent.env", "folder"])
-def test_a_file_that_is_not_there_counts_as_empty(
-    monkeypatch: pytest.MonkeyPatch, missing: str
-) -> None:
-    Path("folder").mkdir()
+def test_a_file_that_is_not_there_counts_as_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", URL)
 
-    assert settings_from_environment(env_file=missing) == DatabaseSettings.of(URL)
+    assert settings_from_environment(env_file="absent.env") == DatabaseSettings.of(URL)
 
 
 def test_a_file_with_a_byte_order_mark_is_read() -> None:
@@ -253,6 +249,10 @@ def test_a_file_that_is_no_text_is_refused_by_its_name() -> None:
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs Linux's /proc")
 def test_a_file_that_cannot_be_read_is_refused_by_its_name() -> None:
     assert refusal(env_file="/proc/self/mem") == "/proc/self/mem cannot be read: OSError"
+
+
+def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path: Path) -> None:
+    assert refusal(env_file=str(tmp_path)) == f"{tmp_path} cannot be read: IsADirectoryError"
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,9 @@ combinations = st.fixed_dictionaries(
         "echo": st.booleans(),
         "application_name": identifiers,
         "jit": st.booleans(),
-        "server_settings": st.dictionaries(identifiers.map(lambda name: f"x.{name}"), texts),
+        "server_settings": st.dictionaries(
+            st.from_regex(r"x\.[a-z_][a-z0-9_$]{0,20}", fullmatch=True), texts
+        ),
         "requires_context": names.map(tuple),
         "tls": st.none() | st.sampled_from(TlsMode),
         "budget": st.sampled_from(BudgetPolicy),

@@ -176,8 +176,8 @@ def test_a_refusal_is_a_value_error_and_a_penstock_error() -> None:
 @pytest.mark.parametrize(
     ("server_settings", "reason"),
     [
-        ({"jit": "off"}, "jit has a setting of its own"),
-        ({"application_name": "me"}, "application_name has a setting of its own"),
+        ({"jit": "off"}, "jit has a separate setting"),
+        ({"application_name": "me"}, "application_name has a separate setting"),
     ],
 )
 def test_a_server_setting_with_a_setting_of_its_own_is_refused(
@@ -283,3 +283,34 @@ def test_required_settings_may_be_given_with_commas_or_one_by_one() -> None:
     for names in ("app.tenant, role", ("app.tenant", "role"), ["app.tenant", "role"]):
         settings = DatabaseSettings.of(URL, requires_context=names)
         assert settings.requires_context == ("app.tenant", "role")
+
+
+@pytest.mark.parametrize("parameter", ["sslmode", "sslrootcert"])
+@pytest.mark.parametrize("values", [("require", "disable"), ("require", "require")])
+def test_a_parameter_of_tls_that_is_there_twice_is_refused(
+    parameter: str, values: tuple[str, str]
+) -> None:
+    query = "&".join(f"{parameter}={value}" for value in values)
+
+    assert f"its {parameter} is there twice" in refusal(f"{URL}?{query}")
+
+
+@pytest.mark.parametrize("name", ["", "a b", "1a", "a;b", "a..b", "a.", "ä", "a\0", "a'b"])
+def test_a_name_that_no_setting_of_the_server_has_is_refused(name: str) -> None:
+    assert "server_settings" in refusal(server_settings={name: "1"})
+
+
+@pytest.mark.parametrize("name", ["timezone", "app.tenant", "TimeZone", "_a.b_1.c$"])
+def test_a_name_that_a_setting_of_the_server_may_have_is_accepted(name: str) -> None:
+    assert DatabaseSettings.of(URL, server_settings={name: "1"}).server_settings == {name: "1"}
+
+
+def test_text_that_was_no_utf_8_is_refused_and_not_shown() -> None:
+    message = refusal("postgresql://user:pass\udce4word@localhost/app")
+
+    assert "lone surrogate" in message
+    assert "word" not in message
+
+
+def test_a_folder_whose_name_is_too_long_is_refused(tmp_path: Path) -> None:
+    assert "telemetry_dir" in refusal(telemetry_dir=tmp_path / ("x" * 300))
