@@ -84,7 +84,7 @@ class CheckoutLimits:
     )
 
     def __init__(
-        self, asked_at: float, timeout: float | None, retry_for: float, *, is_first: bool
+        self, asked_at: float, timeout: float | None, retry_for: float, is_first: bool
     ) -> None:
         self.asked_at = asked_at
         self.deadline = math.inf if timeout is None else asked_at + timeout
@@ -210,7 +210,7 @@ class Checkouts:
             now if asked_at is None else asked_at,
             timeout,
             self._retry_for(timeout),
-            is_first=asked_at is not None,
+            asked_at is not None,
         )
 
     def _retry_for(self, timeout: float | None) -> float:
@@ -252,7 +252,8 @@ class Checkouts:
             self._queue_up(waiter, limits, now)
         limits.is_first = limits.has_waited = True
         self._worker.dispatch()
-        self._worker.retry_later(now)
+        if self._ledger.backoff.until > now:
+            self._worker.retry_later(now)
         self._timers.expire_in_time(waiter, now)
         try:
             answer: Slot | Rejection = await waiter.future
@@ -268,7 +269,7 @@ class Checkouts:
         is_full = ledger.open >= ledger.limit
         if is_full:
             limits.held = waiter.held = self._guard.check()
-        if limits.is_zero:
+        if limits.deadline <= limits.asked_at:
             if limits.limit or not ledger.has_room():
                 raise self._error(ledger.rejection_for(waiter), limits)
             limits.wait_for_own_slot()

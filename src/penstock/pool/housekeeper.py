@@ -106,7 +106,7 @@ class Housekeeper:
         if ledger.closed:
             return
         replaced = {slot.replaces for slot in ledger if slot.state is OPENING} - {None}
-        due = self._due_for_replacement(now, replaced)
+        due = self._due(now, replaced)
         staying = self._staying()
         for slot in due[: REPLACEMENTS_AT_ONCE - len(replaced)]:
             if ledger.size and staying > ledger.size:
@@ -121,7 +121,7 @@ class Housekeeper:
                 self._missing_replacements += 1
                 self._next_eviction_at = now + self.interval()
 
-    def _due_for_replacement(self, now: float, replaced: Container[Slot | None]) -> list[Slot]:
+    def _due(self, now: float, replaced: Container[Slot | None]) -> list[Slot]:
         slots = [slot for slot in self._ledger if slot.eviction is None and slot not in replaced]
         slots = [slot for slot in slots if slot.state in (IDLE, CHECKED_OUT)]
         slots.sort(key=lambda slot: slot.retire_at)
