@@ -297,7 +297,7 @@ class Database:
 
         Raises:
             TimeoutError: No answer came in time.
-            PoolTimeout: Every connection was in use for that long, or the pool turned it away.
+            PoolTimeout: No connection came free in time, or the pool rejected the checkout.
             ConnectFailed: There was no connection to be had.
             sqlalchemy.exc.SQLAlchemyError: The pool or the server refused.
         """

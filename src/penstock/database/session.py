@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.util import await_, greenlet_spawn
 
 from penstock.context import ContextError, ContextSource, Settings
-from penstock.database.turns import NestedTurn, SessionClosed, Turns
+from penstock.database.connection_lock import ConnectionLock, NestedLock, SessionClosed
 from penstock.deadlines import Deadline, DeadlineExceeded, current_limits, within_limits
 from penstock.drivers import sqlalchemy_internals as internals
 from penstock.drivers.driver import BeginOptions, without_values
@@ -111,10 +111,10 @@ def operation(method: _Method, *, is_bounded: bool = True) -> _Method:
         if self.block is not None:
             self.block.use()
         if self.nested is not None:
-            await self.nested.take()
+            await self.nested.acquire()
         if self.sync_session.context is not None:  # type: ignore[attr-defined]  # of that kind
             await self.sync_session.find_context()  # type: ignore[attr-defined]  # as above
-        turns = await self.before_operation()
+        lock = await self.before_operation()
         self.running += 1
         try:
             try:
@@ -130,9 +130,9 @@ def operation(method: _Method, *, is_bounded: bool = True) -> _Method:
             await self.after_operation(failed=False)
             return result
         finally:
-            turns.leave()
-            if turns is not self.turns:
-                await self.after_turn_elsewhere()
+            lock.release()
+            if lock is not self.connection_lock:
+                await self.after_lock_elsewhere()
 
     return counted
 
@@ -252,14 +252,14 @@ class UnitSession(AsyncSession):
         running: Operations in progress. Only a session at rest may be committed or closed by
             another task than the one that works with it.
         block: By which the session was opened; None for a request's own session.
-        turns: Who is at work on its connection: its operations, those of the other session of its
-            unit, or a statement of the express lane.
-        nested: The turn of its unit, where several are in one transaction; None elsewhere.
+        connection_lock: Held by the party at work on its connection: its operations, those of the
+            other session of its unit, or a statement of the express lane.
+        nested: The lock of its unit, where several are in one transaction; None elsewhere.
         deadline: By when its work has to be done; None for no such bound.
     """
 
     running: int = 0
-    nested: NestedTurn | None = None
+    nested: NestedLock | None = None
     block: OpenLease | None = None
     _ended: str | None = None
     """Why the session is over; set once. An operation that was in progress then closes it."""
@@ -278,7 +278,7 @@ class UnitSession(AsyncSession):
         *,
         options: BeginOptions,
         context: ContextSource | None = None,
-        turn_timeout: float | None = None,
+        lock_wait: float | None = None,
         autoflush: bool = False,
     ) -> None:
         super().__init__(
@@ -290,7 +290,7 @@ class UnitSession(AsyncSession):
         )
         below: Any = self.sync_session  # of that kind
         below.options, below.context, below.above = options, context, weakref.ref(self)
-        self.turns = Turns(turn_timeout)
+        self.connection_lock = ConnectionLock(lock_wait)
         self.deadline = options.deadline
 
     @property
@@ -333,12 +333,12 @@ class UnitSession(AsyncSession):
     @property
     def holds_or_takes_connection(self) -> bool:
         """Whether its transaction holds a connection, or what is in progress may take one."""
-        return self.turns.are_taken or self.open_connection() is not None
+        return self.connection_lock.is_held or self.open_connection() is not None
 
-    async def before_operation(self) -> Turns:
-        """Make ready for one operation, and take its turn; the caller leaves it."""
-        await self.turns.take(self)
-        return self.turns
+    async def before_operation(self) -> ConnectionLock:
+        """Prepare one operation, and acquire its lock, which the caller releases."""
+        await self.connection_lock.acquire(self)
+        return self.connection_lock
 
     async def after_operation(self, *, failed: bool) -> None:  # noqa: ARG002 - for subclasses
         """Tidy up after one operation: close the session if its unit ended meanwhile."""
@@ -346,23 +346,23 @@ class UnitSession(AsyncSession):
             await self._close()
 
     @asynccontextmanager
-    async def turn(self, party: object) -> AsyncIterator[None]:
+    async def held_by(self, party: object) -> AsyncIterator[None]:
         """Let another party than its operations be at work on its connection for a block.
 
         Args:
-            party: Who.
+            party: Which holds the lock for the length of the block.
 
         Raises:
-            SessionBusy: There was no turn to be had in time.
+            SessionBusy: The lock was not free in time.
         """
-        await self.turns.take(party)
+        await self.connection_lock.acquire(party)
         try:
             yield
         finally:
-            self.turns.leave()
+            self.connection_lock.release()
             await self.settle()
 
-    async def after_turn_elsewhere(self) -> None:
+    async def after_lock_elsewhere(self) -> None:
         """Tidy up after work on another session's connection; a hook for the kinds of session."""
 
     def load(self, statement: Callable[[], Any]) -> Any:
@@ -373,19 +373,19 @@ class UnitSession(AsyncSession):
         Args:
             statement: Executes it.
         """
-        turns = await_(self.before_operation())
+        lock = await_(self.before_operation())
         self.running += 1
         try:
             return statement()
         finally:
             self.running -= 1
-            turns.leave()
-            if self._ended is not None or turns is not self.turns:
+            lock.release()
+            if self._ended is not None or lock is not self.connection_lock:
                 await_(self._settle_both())
 
     async def _settle_both(self) -> None:
         await self.settle()
-        await self.after_turn_elsewhere()
+        await self.after_lock_elsewhere()
 
     async def end(self, why: str, advice: Callable[[], str | None] | None = None) -> None:
         """Roll back what is open, return the connection and refuse every later use.
@@ -403,7 +403,7 @@ class UnitSession(AsyncSession):
 
     async def settle(self) -> None:
         """Close the session if its unit has ended and no party is at work on its connection."""
-        if self._ended is not None and not self.running and not self.turns.are_taken:
+        if self._ended is not None and not self.running and not self.connection_lock.is_held:
             await self._close()
 
     async def _close(self) -> None:

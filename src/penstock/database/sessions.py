@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session
 from penstock.base_error import PenstockError
 from penstock.context import ContextSource
 from penstock.database.commit import WritingSyncSession, WritingTransaction, commit
+from penstock.database.connection_lock import ConnectionLock, ReadOnlyError
 from penstock.database.read_session import ReadOnlySyncSession
 from penstock.database.session import SessionSource, UnitSession, operation
-from penstock.database.turns import ReadOnlyError, Turns
 from penstock.drivers.driver import BeginOptions
 from penstock.pool import PenstockPool
 
@@ -30,17 +30,17 @@ class WritingSession(UnitSession):
     reader: "ReadingSession | None" = None
     began = False
 
-    async def before_operation(self) -> Turns:
+    async def before_operation(self) -> ConnectionLock:
         """Take the unit's connection over from the reader, which may hold the pool's last one."""
-        turns = await super().before_operation()
+        lock = await super().before_operation()
         self.began = True
         if self.reader is not None:
             try:
                 await self.reader.step_aside(object(), waits=self.open_connection() is None)
             except BaseException:
-                turns.leave()
+                lock.release()
                 raise
-        return turns
+        return lock
 
     async def commit(self) -> float:  # type: ignore[override]  # None is all that others expect
         """Flush and commit; :func:`penstock.database.commit.commit` says what it may raise.
@@ -87,14 +87,14 @@ class ReadingSession(UnitSession):
         *,
         options: BeginOptions,
         context: ContextSource | None = None,
-        turn_timeout: float | None = None,
+        lock_wait: float | None = None,
         autoflush: bool = False,
     ) -> None:
         super().__init__(
             source,
             options=replace(options, reading=True),
             context=context,
-            turn_timeout=turn_timeout,
+            lock_wait=lock_wait,
             autoflush=autoflush,
         )
         self.writer: WritingSession | None = None
@@ -104,37 +104,37 @@ class ReadingSession(UnitSession):
         self._failed = False
         """A statement of the open transaction failed, so that it can only be rolled back."""
 
-    async def before_operation(self) -> Turns:
+    async def before_operation(self) -> ConnectionLock:
         """Choose the connection: the writer's open one, or one of the reader's own."""
         while True:
-            turns = self._turns_to_take()
-            await turns.take(self)
+            lock = self._lock_to_acquire()
+            await lock.acquire(self)
             if self.in_transaction():
-                if turns is self._turns_on_bound():
-                    return turns
-            elif turns is not self.turns:
+                if lock is self._lock_on_bound():
+                    return lock
+            elif lock is not self.connection_lock:
                 shared = self.writer.shareable_connection() if self.writer else None
                 if shared is not None:
                     self._bind(shared)
-                    return turns
-            elif turns is self._turns_to_take():
+                    return lock
+            elif lock is self._lock_to_acquire():
                 self._bind(self._source)
-                return turns
-            turns.leave()  # things have changed while this waited
-            await self.after_turn_elsewhere()
+                return lock
+            lock.release()  # things have changed while this waited
+            await self.after_lock_elsewhere()
 
-    def _turns_to_take(self) -> Turns:
+    def _lock_to_acquire(self) -> ConnectionLock:
         if self.in_transaction():
-            return self._turns_on_bound()
+            return self._lock_on_bound()
         writer = self.writer
         if writer is None or self._streams:
-            return self.turns
-        is_shared = writer.turns.are_taken or writer.shareable_connection() is not None
-        return writer.turns if is_shared else self.turns
+            return self.connection_lock
+        is_shared = writer.connection_lock.is_held or writer.shareable_connection() is not None
+        return writer.connection_lock if is_shared else self.connection_lock
 
-    def _turns_on_bound(self) -> Turns:
+    def _lock_on_bound(self) -> ConnectionLock:
         is_own = self._bound is self._source or self.writer is None
-        return self.turns if is_own else self.writer.turns  # type: ignore[union-attr]  # as asked
+        return self.connection_lock if is_own else self.writer.connection_lock  # type: ignore[union-attr]  # as asked
 
     def _bind(self, source: SessionSource) -> None:
         if source is not self._bound:  # to ask or to set SQLAlchemy's own costs more
@@ -148,7 +148,7 @@ class ReadingSession(UnitSession):
             await self.step_aside()
         await super().after_operation(failed=failed)
 
-    async def after_turn_elsewhere(self) -> None:
+    async def after_lock_elsewhere(self) -> None:
         """Let the writer end, which waited for that where its unit has ended."""
         if self.writer is not None:
             await self.writer.settle()
@@ -160,12 +160,12 @@ class ReadingSession(UnitSession):
         in it. A read in progress gives it back itself, once the unit writes.
 
         Args:
-            party: Whose turn it is meanwhile; None for the session's own.
+            party: Which party holds the lock meanwhile; None for the session's own.
             waits: Whether to wait for a read in progress.
         """
         if not self._may_step_aside() and not (waits and self.running and not self._streams):
             return
-        async with self.turn(party or self):
+        async with self.held_by(party or self):
             if self._may_step_aside():
                 self.refuse_changes()
                 failed, self._failed = self._failed, False

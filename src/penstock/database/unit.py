@@ -28,9 +28,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.context import ContextSource, Settings
 from penstock.database.commit import doubt
+from penstock.database.connection_lock import NestedLock, SelfDeadlock, SessionBusy
 from penstock.database.session import SessionSource, UnitSession
 from penstock.database.sessions import ReadingSession, SessionKinds, WritingSession
-from penstock.database.turns import NestedTurn, SelfDeadlock, SessionBusy
 from penstock.drivers.driver import NO_OPTIONS, BeginOptions
 from penstock.express.errors import LaneEnded
 from penstock.express.lane import Batches, Call, Copy, Extract, OpenLane
@@ -57,10 +57,10 @@ class UnitOfWork:
         reading: The same for the reading session.
         committed: Told how many seconds each COMMIT took.
         options: How the transactions of both begin.
-        turn_timeout: Seconds that one statement waits for another on the same connection; None for
+        lock_wait: Seconds that one statement waits for another on the same connection; None for
             no limit.
         kinds: The classes of both.
-        nested: Its turn, where several are in one transaction; None elsewhere.
+        nested: Its lock, where several are in one transaction; None elsewhere.
 
     Attributes:
         context: Where the role and the settings of their transactions come from, beside those of
@@ -70,11 +70,11 @@ class UnitOfWork:
     __slots__ = (
         "_committed",
         "_kinds",
+        "_lock_wait",
         "_nested",
         "_options",
         "_reader",
         "_reading",
-        "_turn_timeout",
         "_writer",
         "_writing",
         "context",
@@ -86,15 +86,15 @@ class UnitOfWork:
         reading: SessionSource,
         committed: Callable[[float], None] | None = None,
         options: BeginOptions = NO_OPTIONS,
-        turn_timeout: float | None = None,
+        lock_wait: float | None = None,
         *,
         kinds: SessionKinds = _DEFAULT_KINDS,
-        nested: NestedTurn | None = None,
+        nested: NestedLock | None = None,
     ) -> None:
         self._nested = nested
         self._kinds = kinds
         self._committed = committed
-        self._turn_timeout = turn_timeout
+        self._lock_wait = lock_wait
         self._writing = writing
         self._reading = reading
         self._options = options
@@ -122,7 +122,7 @@ class UnitOfWork:
         return {
             "options": self._options,
             "context": self.context,
-            "turn_timeout": self._turn_timeout,
+            "lock_wait": self._lock_wait,
             "autoflush": self._kinds.autoflush,
         }
 
@@ -151,7 +151,7 @@ class UnitOfWork:
         """
         party = object()
         while (session := self._holder()) is not None:
-            async with session.turn(party):
+            async with session.held_by(party):
                 connection = session.shareable_connection()
                 if connection is not None:
                     with doubt(connection), _as_before(session.lease()):
@@ -167,8 +167,8 @@ class UnitOfWork:
             A session that holds one all the same; None where neither does.
         """
         party = object()
-        if self._writer is not None and self._writer.turns.are_taken:
-            async with self._writer.turn(party):
+        if self._writer is not None and self._writer.connection_lock.is_held:
+            async with self._writer.held_by(party):
                 pass
         if self._reader is not None:
             await self._reader.step_aside(party, waits=True)
@@ -241,7 +241,7 @@ class UnitOfWork:
                     await self._writer.end(why, advice)
             finally:
                 if self._nested is not None:
-                    self._nested.leave()
+                    self._nested.release()
 
 
 @contextmanager
@@ -332,9 +332,9 @@ async def _cancel_what_waits(session: UnitSession, record: Record, pids: list[in
     """Cancel what waits for a session; return whether anything did."""
     connection = session.open_connection()
     own = record.runtime.driver_of(record.dbapi_connection).server_pid(record.dbapi_connection)
-    if connection is None or session.turns.are_taken:
+    if connection is None or session.connection_lock.is_held:
         return False
-    async with session.turn(object()):
+    async with session.held_by(object()):
         try:
             return bool(await connection.scalar(_SQL, {"pids": pids, "own": own}))
         except SQLAlchemyError:
@@ -387,7 +387,7 @@ class UnitLane:
 
     async def _read_where_held(self, call: Call, extract: Extract) -> Any:
         if held := self._held.get(self._database):
-            with suppress(LaneEnded):  # while this waited for its turn
+            with suppress(LaneEnded):  # while this waited for the lock
                 return await held[-1].read_apart(call, extract)
         return await self._shared.lane.read(call, extract)
 

@@ -6,9 +6,9 @@ from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from penstock.database.connection_lock import NestedLock
 from penstock.database.read_session import ReadOnlySession, reading_engine
 from penstock.database.sessions import SessionKinds, WritingSession
-from penstock.database.turns import NestedTurn
 from penstock.database.unit import UnitOfWork
 from penstock.drivers.driver import BeginOptions
 from penstock.pool.lease import OpenLease
@@ -29,7 +29,7 @@ class UnitFactory:
         engine: Where their sessions get connections.
         kinds: The classes of their sessions.
         committed: Called with the seconds that each COMMIT took.
-        turn_timeout: Seconds that one statement waits for another on the same connection.
+        lock_wait: Seconds that one statement waits for another on the same connection.
 
     Attributes:
         make: Makes a unit, given how its transactions begin; see :meth:`made_by`.
@@ -40,13 +40,13 @@ class UnitFactory:
         engine: AsyncEngine,
         kinds: SessionKinds,
         committed: Callable[[float], None],
-        turn_timeout: float,
+        lock_wait: float,
     ) -> None:
         self._engine = engine
         self._reading = reading_engine(engine)
         self._kinds = kinds
         self._committed = committed
-        self._turn_timeout = turn_timeout
+        self._lock_wait = lock_wait
         self.make: MakeUnit = self._on_pool
 
     def _on_pool(self, options: BeginOptions) -> UnitOfWork:
@@ -55,7 +55,7 @@ class UnitFactory:
             self._reading,
             self._committed,
             options,
-            self._turn_timeout,
+            self._lock_wait,
             kinds=self._kinds,
         )
 
@@ -67,11 +67,11 @@ class UnitFactory:
         Args:
             connection: Whose transaction it is.
         """
-        turns = NestedTurn(self._turn_timeout)
+        lock = NestedLock(self._lock_wait)
 
         def make(options: BeginOptions) -> UnitOfWork:
             return UnitOfWork(
-                connection, connection, options=options, kinds=self._kinds, nested=turns.within()
+                connection, connection, options=options, kinds=self._kinds, nested=lock.within()
             )
 
         return make

@@ -29,7 +29,7 @@ from penstock.express.lane import (
     Lane,
     OpenLane,
     ReadingLane,
-    in_turns,
+    yielding,
 )
 from penstock.express.lease import Lease, count
 from penstock.express.query import Query
@@ -220,7 +220,7 @@ class _OpenLane:
         self._run = run
         self._dialect = dialect
         self._listeners = listeners
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
         """A connection answers one statement at a time."""
 
     async def read(self, call: Call, extract: Extract) -> Any:
@@ -229,7 +229,7 @@ class _OpenLane:
         if not plan.reads:
             raise not_read(sql)
         then = loads_related(plan, call, self._listeners.dispatch)
-        async with self._turn:
+        async with self._lock:
             answer = await self._run(protocol.fetch, plan, sql, arguments, then=then)
         return extract(_results(call, plan, answer, then))
 
@@ -239,7 +239,7 @@ class _OpenLane:
         if not plan.reads:
             raise not_read(sql)
         then, apart = loads_related(plan, call, self._listeners.dispatch), call.settings
-        async with self._turn:
+        async with self._lock:
             answer = await self._run(protocol.fetch, plan, sql, arguments, apart=apart, then=then)
         return extract(_results(call, plan, answer, then))
 
@@ -249,7 +249,7 @@ class _OpenLane:
         plan, sql, arguments = _bound(call, self._dialect)
         if not plan.reads:
             raise not_read(sql)
-        async with self._turn:
+        async with self._lock:
             shape: Shape = await self._run(protocol.learn, plan, sql, ())
             if shape.is_collected:
                 raise ExpressError(
@@ -264,7 +264,7 @@ class _OpenLane:
         self, own: Callable[[Any], list[Any]], then: Then, cursor: Any, sql: str, batch: int
     ) -> AsyncGenerator[list[Any], None]:
         while True:
-            async with self._turn:
+            async with self._lock:
                 results = await self._run(protocol.fetch_more, cursor, sql, (batch,), then=then)
             if not results:
                 return
@@ -307,7 +307,7 @@ async def _bound_rows(
 ) -> tuple[Plan, str, Sequence[Any]]:
     texts: dict[str, None] = {}
     arguments = []
-    async for values in in_turns(rows):
+    async for values in yielding(rows):
         plan, sql, row = _bound(Call(call.query, values, call.adhoc), dialect)
         texts[sql] = None
         arguments.append(row)

@@ -33,31 +33,31 @@ from penstock.express.query import Query, as_query, query, refuse_options
 
 __all__ = [
     "SNAPSHOT",
-    "TURN_INTERVAL",
+    "YIELD_INTERVAL",
     "AdHocQueries",
     "Batches",
     "Call",
     "Copy",
+    "EventLoopYield",
     "ExecuteListeners",
     "Extract",
     "Lane",
     "OpenLane",
     "ReadingLane",
     "Stream",
-    "Turns",
-    "in_turns",
+    "yielding",
 ]
 
 _T = TypeVar("_T")
 SNAPSHOT = "REPEATABLE READ"
 """The lowest isolation level at which a transaction's statements see the database at one moment."""
-TURN_INTERVAL = 0.002
-"""Seconds of work between two turns: others wait no longer than for a statement, and the turns
-themselves, of some microseconds, cost next to nothing."""
+YIELD_INTERVAL = 0.002
+"""Seconds of work between two yields to the event loop, each of some microseconds: other tasks wait
+no longer than for a statement."""
 
 
-class Turns:
-    """Gives the event loop a turn as often as is due.
+class EventLoopYield:
+    """Yields to the event loop as often as is due.
 
     Args:
         clock: Says the time in seconds.
@@ -65,25 +65,25 @@ class Turns:
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
-        self._taken_at = clock()
+        self._yielded_at = clock()
 
-    def are_due(self) -> bool:
+    def is_due(self) -> bool:
         """Return whether the work has gone on for long enough; cheap enough for each step."""
-        return self._clock() - self._taken_at >= TURN_INTERVAL
+        return self._clock() - self._yielded_at >= YIELD_INTERVAL
 
-    async def take(self) -> None:
-        """Let others run."""
+    async def now(self) -> None:
+        """Let other tasks run."""
         await asyncio.sleep(0)
-        self._taken_at = self._clock()
+        self._yielded_at = self._clock()
 
 
-async def in_turns(items: Iterable[_T]) -> AsyncIterator[_T]:
-    """Give items that are at hand, or made without a wait, and the event loop its turns."""
-    turns = Turns()
+async def yielding(items: Iterable[_T]) -> AsyncIterator[_T]:
+    """Give items that are at hand, or made without a wait, and yield to the event loop."""
+    loop_yield = EventLoopYield()
     for item in items:
         yield item
-        if turns.are_due():
-            await turns.take()
+        if loop_yield.is_due():
+            await loop_yield.now()
 
 
 Batches = AsyncIterator[list[Any]]

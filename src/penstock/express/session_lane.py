@@ -22,7 +22,7 @@ from penstock.express.lane import (
     Lane,
     OpenLane,
     ReadingLane,
-    in_turns,
+    yielding,
 )
 from penstock.express.query import Query
 
@@ -98,7 +98,7 @@ class SqlalchemyLane(Lane):
     ) -> None:
         if not rows:
             return  # of which a session makes a single row, without values
-        values = [query.spread(row) async for row in in_turns(rows)]
+        values = [query.spread(row) async for row in yielding(rows)]
         async with self._write(BeginOptions(settings=settings)) as session:
             await session.execute(query.statement, values, execution_options=_OPTIONS)
 
@@ -192,7 +192,7 @@ async def _freeze(session: AsyncSession) -> None:
 
 async def _execute(session: AsyncSession, call: Call, **options: Any) -> Any:
     if call.rows is not None:
-        rows = [call.query.spread(row) async for row in in_turns(call.rows)]
+        rows = [call.query.spread(row) async for row in yielding(call.rows)]
         return await session.execute(call.statement, rows, execution_options=_OPTIONS | options)
     values = dict(call.query.spread(call.values))
     if call.query.is_open and call.statement.is_update:

@@ -20,7 +20,7 @@ from penstock.drivers import sqlalchemy_internals as internals
 from penstock.drivers.effects import Effect
 from penstock.express.compiled import Attributes, OtherValues, discriminator
 from penstock.express.errors import ExpressError, ParameterError
-from penstock.express.lane import Call, Extract, Lane, Turns, in_turns
+from penstock.express.lane import Call, EventLoopYield, Extract, Lane, yielding
 from penstock.express.query import Query, Statement, as_query
 from penstock.express.reader import Executor, Values
 from penstock.express.translation import not_converted
@@ -140,7 +140,7 @@ class Copying:
             RowsFailed: There was none to be had.
         """
         names = set(self._names.values())
-        number, turns = 0, Turns()
+        number, loop_yield = 0, EventLoopYield()
         async for given in self._rows:
             number += 1
             row = self._spread(given)
@@ -155,8 +155,8 @@ class Copying:
                     default.arg(OtherValues(values)) if default.is_callable else default.arg
                 )
             yield values
-            if turns.are_due():  # a socket that takes everything leaves no turn to other tasks
-                await turns.take()
+            if loop_yield.is_due():  # a socket that takes everything leaves no turn to other tasks
+                await loop_yield.now()
 
     async def records(self, dialect: Dialect) -> AsyncIterator[tuple[Any, ...]]:
         """Return each row as the driver has its values, in the order of the columns."""
@@ -301,7 +301,7 @@ class Writer(Executor[Lane]):
         await self._within(self._execute_many(query, rows))
 
     async def _execute_many(self, query: Query[Any], rows: Iterable[Mapping[str, Any]]) -> None:
-        given = [row async for row in in_turns(rows)]
+        given = [row async for row in yielding(rows)]
         await self.lane.execute_many(query, given, await self._settings())
 
     async def copy_in(

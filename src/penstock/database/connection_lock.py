@@ -1,4 +1,4 @@
-"""Taking turns on a session's connection, and what is refused there."""
+"""The lock of a session's connection, and the errors of its use."""
 
 import asyncio
 from collections import deque
@@ -10,12 +10,12 @@ from sqlalchemy.exc import InvalidRequestError
 from penstock.base_error import PenstockError
 
 __all__ = [
-    "NestedTurn",
+    "ConnectionLock",
+    "NestedLock",
     "ReadOnlyError",
     "SelfDeadlock",
     "SessionBusy",
     "SessionClosed",
-    "Turns",
 ]
 
 
@@ -39,13 +39,13 @@ class SessionClosed(PenstockError, InvalidRequestError):  # noqa: N818 - as abov
     """The session's unit of work is over; a transaction that it began now would never end."""
 
 
-class Turns:
+class ConnectionLock:
     """Which party is at work on a session's connection: one at a time, first come, first served.
 
-    A party may do several things at once in its turn.
+    A party may do several things at once while it holds the lock.
 
     Args:
-        timeout: Seconds that a party waits for its turn; None for no limit.
+        timeout: Seconds that a party waits for the lock; None for no limit.
     """
 
     __slots__ = ("_count", "_party", "_queue", "_timeout")
@@ -59,18 +59,18 @@ class Turns:
         """The parties that wait; None while none does. None waits while no party is at work."""
 
     @property
-    def are_taken(self) -> bool:
+    def is_held(self) -> bool:
         """Whether a party is at work."""
         return self._party is not None
 
-    async def take(self, party: object) -> None:
-        """Begin one piece of work, for which :meth:`leave` is called, as soon as it may be.
+    async def acquire(self, party: object) -> None:
+        """Begin one piece of work, which :meth:`release` ends, once no other party is at work.
 
         Args:
             party: Whose work it is.
 
         Raises:
-            SessionBusy: Others were at work for as long as may be waited.
+            SessionBusy: Others were at work for the whole of the timeout.
         """
         if self._party is not None and self._party is not party:
             await self._wait(party)
@@ -78,31 +78,31 @@ class Turns:
         self._party = party
         self._count += 1
 
-    def leave(self) -> None:
-        """End a piece of work; the end of the last is the next party's turn."""
+    def release(self) -> None:
+        """End a piece of work; the end of the last hands the lock to the next party."""
         self._count -= 1
         if self._count:
             return
         self._party = None
         while self._queue:
-            party, turn = self._queue.popleft()
-            if not turn.done():
+            party, waiter = self._queue.popleft()
+            if not waiter.done():
                 self._party, self._count = party, 1
-                turn.set_result(None)
+                waiter.set_result(None)
                 return
 
     async def _wait(self, party: object) -> None:
-        turn = asyncio.get_running_loop().create_future()
+        waiter = asyncio.get_running_loop().create_future()
         if self._queue is None:
             self._queue = deque()
-        self._queue.append((party, turn))
+        self._queue.append((party, waiter))
         limit = asyncio.timeout(self._timeout)
         try:
             async with limit:
-                await turn
+                await waiter
         except BaseException as error:
-            if turn.done() and not turn.cancelled():
-                self.leave()
+            if waiter.done() and not waiter.cancelled():
+                self.release()
             if not isinstance(error, TimeoutError) or not limit.expired():
                 raise
             raise SessionBusy(
@@ -111,19 +111,19 @@ class Turns:
             ) from error
 
 
-class NestedTurn:
-    """The turn of one unit of work, whose savepoints must not mix with those of another.
+class NestedLock:
+    """The lock of one unit of work, whose savepoints must not mix with those of another.
 
-    A unit that is made within another, by the same task or one that it has started, is at work
-    within its turn; those that are made beside it wait until it has ended.
+    A unit that is made within another, by the same task or one that it has started, works while
+    that holds its lock; those that are made beside it wait until it has ended.
 
     Args:
         timeout: Seconds that it waits for others; None for no limit.
-        outer: The turn within which it is; None for none.
+        outer: The lock of the unit around it; None for none.
 
     Attributes:
-        outer: The turn within which it is; None for none.
-        inside: Held by the one unit at work within this turn.
+        outer: The lock of the unit around it; None for none.
+        inside: Held by the one unit at work within this one.
         is_over: Whether the unit has ended.
     """
 
@@ -136,23 +136,23 @@ class NestedTurn:
         self._is_taken = outer is None
         self.is_over = False
 
-    def within(self) -> "NestedTurn":
-        """Return the turn of a unit that is made now, within this one or deeper."""
+    def within(self) -> "NestedLock":
+        """Return the lock of a unit that is made now, within this one or deeper."""
         outer = self._current()
-        turn = NestedTurn(self._timeout, outer)
-        _enclosing.set((self, turn))
-        return turn
+        lock = NestedLock(self._timeout, outer)
+        _enclosing.set((self, lock))
+        return lock
 
-    def _current(self) -> "NestedTurn":
-        root, turn = _enclosing.get()
-        while root is self and turn is not None:
-            if not turn.is_over:
-                return turn
-            turn = turn.outer
+    def _current(self) -> "NestedLock":
+        root, lock = _enclosing.get()
+        while root is self and lock is not None:
+            if not lock.is_over:
+                return lock
+            lock = lock.outer
         return self
 
-    async def take(self) -> None:
-        """Wait for the turn, once.
+    async def acquire(self) -> None:
+        """Wait for the lock, once.
 
         Raises:
             SessionBusy: Another did not end in time.
@@ -160,13 +160,13 @@ class NestedTurn:
         if self._is_taken:
             return
         assert self.outer is not None  # noqa: S101 - or it would be taken
-        await self.outer.take()
+        await self.outer.acquire()
         async with self._entry:
             if not self._is_taken:
                 await self._wait(self.outer)
                 self._is_taken = True
 
-    async def _wait(self, outer: "NestedTurn") -> None:
+    async def _wait(self, outer: "NestedLock") -> None:
         try:
             async with asyncio.timeout(self._timeout):
                 await outer.inside.acquire()
@@ -177,14 +177,14 @@ class NestedTurn:
                 "session's block what is awaited there, or test it without rollback_after()."
             ) from error
 
-    def leave(self) -> None:
-        """End the turn."""
+    def release(self) -> None:
+        """Release it, for good."""
         if self._is_taken and not self.is_over and self.outer is not None:
             self.outer.inside.release()
         self.is_over = True
 
 
-_enclosing: ContextVar[tuple[NestedTurn | None, NestedTurn | None]] = ContextVar(
-    "penstock_nested_turn", default=(None, None)
+_enclosing: ContextVar[tuple[NestedLock | None, NestedLock | None]] = ContextVar(
+    "penstock_nested_lock", default=(None, None)
 )
-"""The outermost turn, and that of the unit which was made last."""
+"""The outermost lock, and that of the unit which was made last."""
