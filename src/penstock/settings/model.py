@@ -146,7 +146,7 @@ def _hidden(value: dict[str, str]) -> dict[str, SecretStr]:
 def _settings_as_text(value: dict[str, str]) -> dict[str, str]:
     for name in value:
         if name in HAVE_A_SETTING:
-            raise ValueError(f"{name} has a separate setting")
+            raise ValueError(f"{name} has its own setting")
     if any(not _SETTING_NAME.fullmatch(name) or "\0" in text for name, text in value.items()):
         raise PydanticCustomError("server_settings", "a name that no setting has, or a NUL")
     return value

@@ -176,8 +176,8 @@ def test_a_refusal_is_a_value_error_and_a_penstock_error() -> None:
 @pytest.mark.parametrize(
     ("server_settings", "reason"),
     [
-        ({"jit": "off"}, "jit has a separate setting"),
-        ({"application_name": "me"}, "application_name has a separate setting"),
+        ({"jit": "off"}, "jit has its own setting"),
+        ({"application_name": "me"}, "application_name has its own setting"),
     ],
 )
 def test_a_server_setting_with_a_setting_of_its_own_is_refused(
