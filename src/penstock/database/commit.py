@@ -23,7 +23,7 @@ __all__ = [
     "commit",
     "committing",
     "doubt",
-    "note_failures",
+    "record_failures",
 ]
 
 _UNKNOWN_SQLSTATE_CLASSES = ("08", "57")
@@ -106,7 +106,7 @@ class WritingSyncSession(UnitSyncSession):
     """The session below a writing one: it does not take a rollback for a commit."""
 
 
-def note_failures(engine: Engine) -> None:
+def record_failures(engine: Engine) -> None:
     """Have each transaction of the engine's remembered in which a statement fails."""
     event.listen(engine.dialect, "handle_error", _note)
 

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from penstock.base_error import PenstockError, SettingsError
 from penstock.context import ContextSource, SessionContext, SettingValue, context_of
-from penstock.database.commit import note_failures
+from penstock.database.commit import record_failures
 from penstock.database.lifecycle import (
     Lifecycle,
     ServerNumbers,
@@ -93,7 +93,7 @@ class Database:
         self._engine_options = engine_options or EngineOptions()
         self._kinds = SessionKinds.of(session_class, autoflush=settings.autoflush)
         self._engine = build_engine(settings, self._engine_options)
-        note_failures(self._engine.sync_engine)
+        record_failures(self._engine.sync_engine)
         self._read_only_connections = ReadOnlyConnections(self._engine, settings)
         self._lifecycle = Lifecycle(self._start, self._stop)
         self.telemetry = Telemetry(_identity(settings), settings.telemetry_dir)

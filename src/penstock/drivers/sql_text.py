@@ -314,8 +314,8 @@ def without_literals(statement: str, *, is_mysql: bool = False) -> str:
 
 def _shape(statement: str, is_mysql: bool, longest: int) -> str:
     quotes = Quotes.MYSQL if is_mysql else Quotes.STANDARD
-    bare = " ".join(_without_values(statement, quotes).split())
-    return _LIST.sub(_shortened, bare)[:longest].rstrip("; ")
+    text = " ".join(_without_values(statement, quotes).split())
+    return _LIST.sub(_shortened, text)[:longest].rstrip("; ")
 
 
 _remembered = lru_cache(maxsize=500)(_shape)

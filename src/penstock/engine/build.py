@@ -13,7 +13,7 @@ from sqlalchemy.pool import NullPool
 from penstock.base_error import SettingsError
 from penstock.drivers.capabilities import driver_of
 from penstock.engine.connector import connect_arguments, is_one_connection, prepare_sqlite
-from penstock.engine.listeners import note_statements
+from penstock.engine.listeners import record_statements
 from penstock.engine.timeouts import explain_timeouts
 from penstock.pool import PenstockPool
 from penstock.pool.errors import clear_traceback
@@ -190,7 +190,7 @@ def build_engine(settings: DatabaseSettings, options: EngineOptions = _NO_OPTION
     if settings.driver == "aiosqlite":
         prepare_sqlite(engine.sync_engine, settings)
     if settings.leak_after is not None and isinstance(engine.pool, PenstockPool):
-        note_statements(engine.sync_engine)
+        record_statements(engine.sync_engine)
     return engine
 
 

@@ -21,7 +21,7 @@ from penstock.settings import DatabaseSettings
 from penstock.telemetry.leases import IDLE_IN_TRANSACTION_KEY
 from penstock.telemetry.statement_watch import StatementWatch
 
-__all__ = ["ReadOnlyConnections", "note_statements", "pool_snapshot", "watch_statements"]
+__all__ = ["ReadOnlyConnections", "pool_snapshot", "record_statements", "watch_statements"]
 
 _logger = logging.getLogger("penstock.engine")
 
@@ -92,7 +92,7 @@ def pool_snapshot(engine: AsyncEngine) -> PoolSnapshot:
     )
 
 
-def note_statements(engine: Engine) -> None:
+def record_statements(engine: Engine) -> None:
     """Let the pool's report of a leak have the last statement, without its values.
 
     Args:
@@ -101,7 +101,7 @@ def note_statements(engine: Engine) -> None:
     # The dialect's events: with a listener to one of the engine's, it takes a slower path.
     event.listen(engine, "do_execute", _note)
     event.listen(engine, "do_executemany", _note)
-    event.listen(engine, "do_execute_no_params", _note_bare)
+    event.listen(engine, "do_execute_no_params", _record_without_parameters)
 
 
 def watch_statements(engine: AsyncEngine, watch: StatementWatch | None) -> None:
@@ -121,8 +121,8 @@ def watch_statements(engine: AsyncEngine, watch: StatementWatch | None) -> None:
     # itself keeps all others from hearing of it.
     dialect.do_execute = _timed(dialect.do_execute, watch)
     dialect.do_executemany = _timed(dialect.do_executemany, watch)
-    bare = dialect.do_execute_no_params
-    timed = _timed(lambda cursor, statement, _, context: bare(cursor, statement, context), watch)
+    untimed = dialect.do_execute_no_params
+    timed = _timed(lambda cursor, statement, _, context: untimed(cursor, statement, context), watch)
     dialect.do_execute_no_params = lambda cursor, statement, context=None: timed(
         cursor, statement, (), context
     )
@@ -165,5 +165,5 @@ def _note(_cursor: Any, statement: str, _parameters: Any, context: Any) -> None:
     _info(context)[STATEMENT_KEY] = statement
 
 
-def _note_bare(_cursor: Any, statement: str, context: Any) -> None:
+def _record_without_parameters(_cursor: Any, statement: str, context: Any) -> None:
     _info(context)[STATEMENT_KEY] = statement

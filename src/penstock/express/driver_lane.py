@@ -145,7 +145,7 @@ class DriverLane(Lane):
         self, query: Query[Any], rows: Sequence[Mapping[str, Any]], settings: Settings = ()
     ) -> None:
         """Run a statement once for each row, in as many messages, but few round trips."""
-        query, rows = self._listeners.listened_many(query, rows)
+        query, rows = self._listeners.many_after_listeners(query, rows)
         if rows:
             plan, sql, arguments = await _bound_rows(Call(query, {}), rows, self._dialect)
             await self._write(protocol.execute_many, plan, sql, arguments, settings=settings)
@@ -299,7 +299,7 @@ def _results(call: Call, plan: Plan, answer: Any, then: Then | None) -> list[Any
 def _of(call: Call, results: list[Any]) -> list[Any]:
     if call.adhoc is None:
         return results
-    return call.query.rebind_columns.found_by(call.adhoc[0], results)
+    return call.query.column_rebinder.rebind(call.adhoc[0], results)
 
 
 async def _bound_rows(

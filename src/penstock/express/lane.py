@@ -28,7 +28,7 @@ from penstock.context import Settings
 from penstock.drivers import sqlalchemy_internals as internals
 from penstock.express.compiled import schemas_of
 from penstock.express.errors import ExpressError
-from penstock.express.orm import BareSession
+from penstock.express.orm import UnboundSession
 from penstock.express.query import Query, as_query, query, refuse_options
 
 __all__ = [
@@ -317,7 +317,7 @@ class ExecuteListeners:
 
     def __init__(self, session_class: type[Session]) -> None:
         self.dispatch: Any = session_class.__new__(session_class).dispatch
-        self._session = BareSession(self.dispatch)
+        self._session = UnboundSession(self.dispatch)
         self._listeners: Any = self.dispatch.do_orm_execute
         self._adhoc = AdHocQueries()
 
@@ -344,7 +344,7 @@ class ExecuteListeners:
         after_listeners.has_run_listeners = True
         return after_listeners
 
-    def listened_many(
+    def many_after_listeners(
         self, query: Query[Any], rows: Sequence[Mapping[str, Any]]
     ) -> tuple[Query[Any], Sequence[Mapping[str, Any]]]:
         """Return a query and its rows as the listeners would have them.

@@ -14,17 +14,17 @@ from penstock.drivers import sqlalchemy_internals as internals
 from penstock.express.errors import ExpressError
 
 __all__ = [
-    "BareSession",
     "Cursor",
     "Description",
     "EntityParts",
     "Loading",
     "Origin",
+    "UnboundSession",
     "may_take_statements",
 ]
 
 
-class BareSession(Session):
+class UnboundSession(Session):
     """Holds the instances of one result while they are loaded, and refuses all else.
 
     Args:
@@ -224,7 +224,7 @@ class Loading:
         self.mapped = [entity for entity in self.entities if hasattr(entity, "path")]
         self._statement = statement
         self._selected = selected
-        self.context = self._context(BareSession(), statement)
+        self.context = self._context(UnboundSession(), statement)
         # As the ORM's own loader begins.
         self.context.runid, self.context.post_load_paths = 0, {}
         made = [e.row_processor(self.context, cursor.result()) for e in self.entities]
@@ -282,7 +282,7 @@ class Loading:
             statement: As it was given to the call: of the same form, with its criteria.
             origin: Of which call they are, where loading them may take further statements.
         """
-        session: Session = BareSession() if origin is None else origin.session
+        session: Session = UnboundSession() if origin is None else origin.session
         context = self._context(session, statement, {} if origin is None else origin.values)
         result = loading.instances(self.cursor.result(records), context)
         if self.is_collected:

@@ -43,8 +43,8 @@ from penstock.express.compiled import Attributes, Plan, refuse_control
 from penstock.express.errors import ExpressError, ParameterError, QueryRefused
 
 __all__ = [
+    "ColumnRebinder",
     "Mapped",
-    "OwnColumns",
     "Query",
     "Statement",
     "as_query",
@@ -89,11 +89,11 @@ def _columns_given(criterion: Any, table: Table) -> list[Column[Any]]:
     return [table.c[column.key]] if column.key in table.c else []
 
 
-class OwnColumns:
-    """What rows are found by, of one statement for all of its form.
+class ColumnRebinder:
+    """Lets rows be read by the columns of any statement of one form.
 
     Args:
-        statement: The one that was compiled, by whose columns its rows are found.
+        statement: The one that was compiled, by whose columns its rows can be read.
     """
 
     def __init__(self, statement: Any) -> None:
@@ -101,8 +101,8 @@ class OwnColumns:
         self.are_shared = all(_lasts(key) for key in self._keys)
         """Whether another statement of the form has the same ones, as those of a table are."""
 
-    def found_by(self, statement: Any, results: list[Any]) -> list[Any]:
-        """Return results that are found by the columns of another statement of the form, too.
+    def rebind(self, statement: Any, results: list[Any]) -> list[Any]:
+        """Return results that can be read by the columns of another statement of the form, too.
 
         Args:
             statement: The other one.
@@ -328,9 +328,9 @@ class Query(Generic[_T_co]):
         return parameters | self.attributes.names if self.is_open else parameters
 
     @cached_property
-    def rebind_columns(self) -> OwnColumns:
+    def column_rebinder(self) -> ColumnRebinder:
         """What its rows are found by, and those of another statement of the same form."""
-        return OwnColumns(self.statement)
+        return ColumnRebinder(self.statement)
 
     @cached_property
     def is_of_one_row(self) -> bool:

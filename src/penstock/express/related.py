@@ -15,7 +15,7 @@ from sqlalchemy.util import await_, greenlet_spawn
 from penstock.drivers import sqlalchemy_internals as internals
 from penstock.express.compiled import SCHEMAS, Plan, schemas_of
 from penstock.express.lane import Call
-from penstock.express.orm import BareSession, Cursor, Description, Origin
+from penstock.express.orm import Cursor, Description, Origin, UnboundSession
 from penstock.express.protocol import answered
 from penstock.express.rows import Shape
 from penstock.express.translation import not_converted
@@ -52,7 +52,7 @@ async def _load(plan: Plan, call: Call, dispatch: Any, fetch: Fetch, answer: Any
     return results
 
 
-class _RelatedSession(BareSession):
+class _RelatedSession(UnboundSession):
     """The session that SQLAlchemy's loaders ask.
 
     Args:

@@ -130,7 +130,7 @@ async def test_one_that_waits_for_an_earlier_one_that_never_ends_is_told_so(
             session.add(Note(text="held"))
             await session.flush()
             release.set()
-            with pytest.raises(SessionBusy, match=r"Under undone\(\)"):
+            with pytest.raises(SessionBusy, match=r"Under rollback_after\(\)"):
                 await task
         assert await lone.reader.scalar(COUNT) == 1
 
