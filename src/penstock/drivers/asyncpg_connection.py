@@ -42,7 +42,6 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
     The ROLLBACK of a transaction that reads is not waited for.
 
     Attributes:
-        driver: asyncpg's connection; SQLAlchemy's property of it costs each read a call.
         effects: What the lease's statements may have left on the server.
         begin: How the next transaction begins; None as ``lease_options`` has it, or the engine.
         reads_within: Whether a session reads in a savepoint of a transaction that is not its own.
@@ -62,7 +61,6 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         "_options",
         "_savepoint",
         "begin",
-        "driver",
         "effects",
         "holds_state",
         "is_shared",
@@ -78,7 +76,6 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
     _prepared_statement_cache: Any
     _transaction: Any
     begin: BeginOptions | None
-    driver: Any
     effects: Effect
     holds_state: bool
     lease_options: BeginOptions | None
@@ -114,7 +111,6 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
                 setattr(connection, name, getattr(adapter, name))
         if (cache := connection._prepared_statement_cache) is not None:
             connection._prepared_statement_cache = PreparedStatements(cache)
-        connection.driver = connection._connection
         connection.effects = Effect.NONE
         connection.begin = connection._options = connection.lease_options = None
         connection._opening = []

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from penstock.context import Settings
 from penstock.deadlines import current_limits, limits_in_force
 from penstock.drivers.asyncpg import is_read_only
-from penstock.drivers.asyncpg_protocol import set_configuration
+from penstock.drivers.asyncpg_protocol import lift_command_timeout, set_configuration
 from penstock.drivers.driver import BeginOptions
 from penstock.engine import TransactionTimeout
 from penstock.express.execution import Execution, results_of
@@ -116,11 +116,11 @@ class Connections:
         checkout = pool.checkout(records_checkout=False, asked_at=asked_at)
         record: Record = checkout if checkout.__class__ is Record else await checkout  # type: ignore[misc]  # the one or the other
         adapter: Any = record.dbapi_connection
-        driver = adapter.driver
+        driver = adapter.driver_connection
         if plan.effects:
             adapter.effects |= plan.effects
         running = self._running
-        limited = command_timeout.lift(driver)
+        limited, command_timeout.unlimited = lift_command_timeout(driver, command_timeout.unlimited)
         try:
             # Written out, for each read pays for a call: CommandTimeout watches in the driver's
             # place.

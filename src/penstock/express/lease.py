@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from sqlalchemy.util import greenlet_spawn
 
-from penstock.drivers.asyncpg_protocol import is_cancelling, lift_command_timeout
+from penstock.drivers.asyncpg_protocol import is_cancelling
 from penstock.drivers.sqlalchemy_internals import record_of
 from penstock.express.translation import is_lost, was_interrupted
 from penstock.pool import PenstockPool
@@ -40,17 +40,8 @@ class CommandTimeout:
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         """The timer's: one that has ended calls nothing any more."""
-        self._unlimited: Any = None
-        """asyncpg's configuration without the limit; None until it is first needed."""
-
-    def lift(self, driver: Any) -> Any:
-        """Have the driver keep no limit, and return what it is given back after the statement.
-
-        Args:
-            driver: asyncpg's connection.
-        """
-        limited, self._unlimited = lift_command_timeout(driver, self._unlimited)
-        return limited
+        self.unlimited: Any = None
+        """asyncpg's configuration without the limit, as it was lifted last; None at first."""
 
     def watch(self) -> None:
         """Begin to check what is running."""
