@@ -32,6 +32,9 @@ from penstock.pool.record import Record
 
 __all__ = ["SessionSource", "UnitSession", "UnitSyncSession", "operation", "set_within"]
 
+_logger = logging.getLogger(__name__)
+_NO_SETTINGS = "The connections of this engine take no role and no settings"
+
 
 def set_within(connection: Connection, settings: Settings) -> Settings:
     """Set names and values until the transaction ends, and return what the values were.
@@ -43,6 +46,7 @@ def set_within(connection: Connection, settings: Settings) -> Settings:
         settings: Names and values; an empty value for what is not set.
 
     Raises:
+        ContextError: The connection cannot.
         sqlalchemy.exc.DBAPIError: The server refuses; the error does not show the values.
     """
     is_numbered = connection.dialect.driver == "asyncpg"
@@ -70,6 +74,8 @@ def _without_values(error: DBAPIError, settings: Settings) -> DBAPIError:
 def _row(connection: Connection, sql: str, values: list[str]) -> Any:
     adapter: Any = connection.connection.dbapi_connection
     base: Any = connection.dialect.loaded_dbapi.Error
+    if not hasattr(adapter, "fetch_row"):
+        raise ContextError(_NO_SETTINGS)
     try:
         return adapter.fetch_row(sql, values)
     except base as error:
@@ -78,17 +84,14 @@ def _row(connection: Connection, sql: str, values: list[str]) -> Any:
         ) from None
 
 
-_logger = logging.getLogger(__name__)
-
 SessionSource: TypeAlias = AsyncEngine | AsyncConnection
 """Where a session gets its connection; a given connection's own transaction is never ended."""
 
 _Method: TypeAlias = Callable[..., Coroutine[Any, Any, Any]]
 
 _CLOSED_BY_HAND = (
-    "This session was closed within its unit of work, by close() or by leaving an async with of "
-    "its own. Leave that out: a session that is injected, or opened by database.write() or "
-    "database.read(), is committed or rolled back, and closed, by whatever has opened it."
+    "This session was closed within its unit of work, by close() or an async with. Leave that out: "
+    "what injects or opens a session commits or rolls back, and closes it."
 )
 _OPEN_YOUR_OWN = (
     "What runs later (a background task, a stream, an exception handler, a task of your own) opens "
@@ -196,12 +199,10 @@ class UnitSyncSession(Session):
         if hasattr(adapter, "begin_as"):
             adapter.begin_as(options)
         elif options.settings:
-            raise ContextError("The connections of this engine take no role and no settings")
+            raise ContextError(_NO_SETTINGS)
         elif options.isolation and connection.dialect.name == "postgresql":
-            deferrable = " DEFERRABLE" if options.deferrable else ""
-            connection.exec_driver_sql(
-                f"SET TRANSACTION ISOLATION LEVEL {options.isolation}{deferrable}"
-            )
+            level = f"{options.isolation}{' DEFERRABLE' if options.deferrable else ''}"
+            connection.exec_driver_sql(f"SET TRANSACTION ISOLATION LEVEL {level}")
 
     def ended(self) -> None:
         """Put back what was set before, as a savepoint leaves its settings behind."""

@@ -32,6 +32,8 @@ __all__ = [
     "without_client_check",
 ]
 
+_logger = logging.getLogger("penstock.engine")
+
 # Once a connection has been silent for tcp_keepalive, four probes 15 s apart: a server that
 # answers none of them for a minute is gone. A restart or a failover is usually over sooner.
 INTERVAL = 15
@@ -198,8 +200,6 @@ def _statement_limit(seconds: float) -> str:
         f"/*!50708 SESSION max_execution_time = {milliseconds} */"
     )
 
-
-_logger = logging.getLogger("penstock.engine")
 
 # They share server connections among clients, and refuse startup parameters that they do not
 # follow (PgBouncer, config.md, ignore_startup_parameters). Every other proxy passes all on.

@@ -1,6 +1,7 @@
 """Where a driver lacks what is relied on, its public parts alone do the work."""
 
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 
 import pytest
 from sqlalchemy import func, insert, select, text
@@ -12,6 +13,7 @@ from penstock.drivers import capabilities
 from penstock.drivers.requirements import Part
 from penstock.errors import ContextError
 from penstock.express import SqlalchemyLane
+from penstock.testing import rollback_after
 
 GONE = (Part("asyncpg", "Connection", "gone"),)
 
@@ -84,8 +86,10 @@ async def test_a_role_or_a_setting_is_in_force_or_refused(
     setting = text("SELECT current_setting('app.tenant')")
     reader = database.reader.with_context(settings={"app.tenant": "7"})
 
-    if request.node.callspec.params["database"] == "asyncpg":
-        with pytest.raises(ContextError, match="no settings"):
-            await reader.scalar(setting)
-    else:
-        assert await reader.scalar(setting) == "7"
+    for block in (nullcontext(), rollback_after(database)):
+        async with block:
+            if request.node.callspec.params["database"] == "asyncpg":
+                with pytest.raises(ContextError, match="no settings"):
+                    await reader.scalar(setting)
+            else:
+                assert await reader.scalar(setting) == "7"
