@@ -250,7 +250,7 @@ class UnitSession(AsyncSession):
     """An ``AsyncSession`` that belongs to one unit of work and ends with it, for good.
 
     Attributes:
-        running: Operations in progress. Only a session at rest may be committed or closed by
+        running: Operations in progress. Only an idle session may be committed or closed by
             another task than the one that works with it.
         block: By which the session was opened; None for a request's own session.
         connection_lock: Held by the party at work on its connection: its operations, those of the
@@ -392,7 +392,7 @@ class UnitSession(AsyncSession):
         """Roll back what is open, return the connection and refuse every later use.
 
         While an operation is in progress in another task, that operation closes the session
-        when it comes to rest: a connection is never pulled from under a running statement.
+        when it is done: a connection is never taken from a running statement.
 
         Args:
             why: What ended it, to follow "This session ended when ...".
@@ -429,7 +429,7 @@ class UnitSession(AsyncSession):
             await self.__aexit__(None, None, None)
         except Exception:
             # Raised, this would stand in the place of the caller's own error.
-            _logger.exception("A rollback was not answered in good order; its connection is gone")
+            _logger.exception("A rollback failed; its connection was closed")
             # The server rolls back by itself. A savepoint that is gone leaves the rest open.
             await AsyncSession.invalidate(self)
 
@@ -469,7 +469,7 @@ class UnitSession(AsyncSession):
         super().add_all(instances)
 
     def begin(self) -> AsyncSessionTransaction:
-        """Begin a transaction by hand, unless the unit of work is over."""
+        """Begin a transaction explicitly, unless the unit of work is over."""
         self.refuse_if_ended()
         return super().begin()
 

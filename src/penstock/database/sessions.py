@@ -36,7 +36,7 @@ class WritingSession(UnitSession):
         self.began = True
         if self.reader is not None:
             try:
-                await self.reader.step_aside(object(), waits=self.open_connection() is None)
+                await self.reader.release_connection(object(), waits=self.open_connection() is None)
             except BaseException:
                 lock.release()
                 raise
@@ -60,7 +60,7 @@ class WritingSession(UnitSession):
         await super().close()
 
     def begin(self) -> WritingTransaction:
-        """Begin a transaction by hand."""
+        """Begin a transaction explicitly."""
         self.refuse_if_ended()
         return WritingTransaction(self)
 
@@ -120,7 +120,7 @@ class ReadingSession(UnitSession):
             elif lock is self._lock_to_acquire():
                 self._bind(self._source)
                 return lock
-            lock.release()  # things have changed while this waited
+            lock.release()  # the connection was bound elsewhere while this waited
             await self.after_lock_elsewhere()
 
     def _lock_to_acquire(self) -> ConnectionLock:
@@ -142,36 +142,36 @@ class ReadingSession(UnitSession):
             self.sync_session.is_guest = source is not self._source  # type: ignore[attr-defined]  # of that kind
 
     async def after_operation(self, *, failed: bool) -> None:
-        """Let the connection go once the unit writes."""
+        """Release the connection once the unit writes."""
         self._failed = self._failed or failed
         if self.writer is not None and self.writer.began:
-            await self.step_aside()
+            await self.release_connection()
         await super().after_operation(failed=failed)
 
     async def after_lock_elsewhere(self) -> None:
-        """Let the writer end, which waited for that where its unit has ended."""
+        """Let the writer end, which has waited for this where its unit has ended."""
         if self.writer is not None:
             await self.writer.settle()
 
-    async def step_aside(self, party: object | None = None, *, waits: bool = False) -> None:
-        """Give the connection back, to the writer or the pool, unless something is lost by that.
+    async def release_connection(self, party: object | None = None, *, waits: bool = False) -> None:
+        """Release the connection, to the writer or the pool, unless something is lost by that.
 
         A stream keeps the connection, and so does a transaction that holds what was set or locked
-        in it. A read in progress gives it back itself, once the unit writes.
+        in it. A read in progress releases it by itself, once the unit writes.
 
         Args:
             party: Which party holds the lock meanwhile; None for the session's own.
             waits: Whether to wait for a read in progress.
         """
-        if not self._may_step_aside() and not (waits and self.running and not self._streams):
+        if not self._may_release() and not (waits and self.running and not self._streams):
             return
         async with self.held_by(party or self):
-            if self._may_step_aside():
+            if self._may_release():
                 self.refuse_changes()
                 failed, self._failed = self._failed, False
                 await (AsyncSession.rollback(self) if failed else AsyncSession.commit(self))
 
-    def _may_step_aside(self) -> bool:
+    def _may_release(self) -> bool:
         is_idle_in_transaction = not self.running and not self._streams
         return is_idle_in_transaction and self.in_transaction() and not self._holds_state()
 
@@ -202,7 +202,7 @@ class ReadingSession(UnitSession):
         return all(map(_ends_without_wait, transaction.connections))
 
     def reads_in_writers_transaction(self) -> bool:
-        """Say whether a statement is in progress on the writing session's connection."""
+        """Return whether a statement is in progress on the writing session's connection."""
         return self.running > 0 and self._bound is not self._source
 
     def refuse_changes(self) -> None:
@@ -224,7 +224,7 @@ class ReadingSession(UnitSession):
 
 
 def _ends_without_wait(connection: Connection) -> bool:
-    """Whether the connection goes back to its pool without a word to wait for."""
+    """Return whether the connection can be released without a wait for the server."""
     if connection.invalidated or connection.closed or connection.dispatch.rollback:
         return False
     pool: Any = connection.engine.pool
@@ -283,7 +283,7 @@ def _merged(own: type[AsyncSession], kind: type[Any]) -> type[Any]:
     """Return a class that is both; what the application's defines is in front."""
     below, below_kind = own.sync_session_class, kind.sync_session_class
     attributes: dict[str, Any] = {
-        # It may talk to the database by other ways than those that are counted.
+        # It may use the database by other ways than those that are counted.
         name: operation(method)
         for name, method in inspect.getmembers(own, inspect.iscoroutinefunction)
         if not name.startswith("_") and not hasattr(AsyncSession, name)

@@ -140,14 +140,14 @@ class UnitOfWork:
         read: Callable[[AsyncConnection], Awaitable[_T]],
         otherwise: Callable[[], Awaitable[_T]],
     ) -> _T:
-        """Read on the connection that a session holds, once it comes to rest.
+        """Read on the connection that a session holds, once it is idle.
 
         Args:
             read: Reads on that connection, and leaves its transaction as it was.
             otherwise: Reads where the sessions hold none.
 
         Raises:
-            SessionBusy: They did not come to rest in time.
+            SessionBusy: They were not idle in time.
         """
         party = object()
         while (session := self._holder()) is not None:
@@ -160,18 +160,18 @@ class UnitOfWork:
                     break
         return await otherwise()
 
-    async def make_way(self) -> UnitSession | None:
-        """Let the sessions come to rest, and the one that reads return its connection.
+    async def release_reader(self) -> UnitSession | None:
+        """Wait until the sessions are idle, and release the connection of the one that reads.
 
         Returns:
-            A session that holds one all the same; None where neither does.
+            A session that still holds one; None where neither does.
         """
         party = object()
         if self._writer is not None and self._writer.connection_lock.is_held:
             async with self._writer.held_by(party):
                 pass
         if self._reader is not None:
-            await self._reader.step_aside(party, waits=True)
+            await self._reader.release_connection(party, waits=True)
         return self._holder()
 
     def _holder(self) -> UnitSession | None:
@@ -246,7 +246,7 @@ class UnitOfWork:
 
 @contextmanager
 def _as_before(lease: Record | None) -> Iterator[None]:
-    """Let what the block sets count for nothing: it is undone when the block is left."""
+    """Ignore what the block sets, which is undone when the block is left."""
     adapter: Any = None if lease is None else lease.dbapi_connection
     held = getattr(adapter, "holds_state", None)
     try:
@@ -257,10 +257,10 @@ def _as_before(lease: Record | None) -> Iterator[None]:
 
 
 _SQL = text(files("penstock.database").joinpath("self_deadlock.sql").read_text())
-_LOOKS = (0.1, 0.2, 0.4, 0.8)
-"""Seconds until each of the first looks; most statements are done before."""
-_LOOK_EVERY = 1.0
-"""Seconds between two later ones."""
+_FIRST_CHECKS = (0.1, 0.2, 0.4, 0.8)
+"""Seconds until each of the first checks; most statements are done before."""
+_CHECK_INTERVAL = 1.0
+"""Seconds between two later checks."""
 
 _CANCELED = "57014"
 """The SQLSTATE of a statement that was cancelled on request."""
@@ -283,7 +283,7 @@ async def refuse_self_deadlock(unit: UnitOfWork) -> AsyncIterator[None]:
         unit: Whose sessions hold a connection; the block runs statements on another one.
 
     Raises:
-        SelfDeadlock: It was.
+        SelfDeadlock: It was such a lock.
     """
     over = asyncio.Event()
     watch = asyncio.create_task(_watch(unit, asyncio.current_task(), over))
@@ -301,13 +301,13 @@ async def refuse_self_deadlock(unit: UnitOfWork) -> AsyncIterator[None]:
 
 async def _watch(unit: UnitOfWork, task: "asyncio.Task[Any] | None", over: asyncio.Event) -> bool:
     """Return whether the task waited for the unit and was cancelled on the server for that."""
-    for pause in chain(_LOOKS, repeat(_LOOK_EVERY)):
+    for pause in chain(_FIRST_CHECKS, repeat(_CHECK_INTERVAL)):
         with suppress(TimeoutError):
             await asyncio.wait_for(over.wait(), pause)
         leases = [] if over.is_set() else list(unit.leases())
         pids = list(_processes(leases, task))
         for session, record in leases if pids else ():
-            if not over.is_set() and await _cancel_what_waits(session, record, pids):
+            if not over.is_set() and await _cancel_waiting(session, record, pids):
                 return True
         if over.is_set():
             return False
@@ -328,7 +328,7 @@ def _processes(
                     yield pid
 
 
-async def _cancel_what_waits(session: UnitSession, record: Record, pids: list[int]) -> bool:
+async def _cancel_waiting(session: UnitSession, record: Record, pids: list[int]) -> bool:
     """Cancel what waits for a session; return whether anything did."""
     connection = session.open_connection()
     own = record.runtime.driver_of(record.dbapi_connection).server_pid(record.dbapi_connection)
@@ -418,7 +418,7 @@ class UnitLane:
     async def _write_beside(
         self, unit: UnitOfWork, method: Callable[..., Awaitable[_T]], *arguments: Any
     ) -> _T:
-        if await unit.make_way() is None:
+        if await unit.release_reader() is None:
             return await method(*arguments)
         async with refuse_self_deadlock(unit):
             return await method(*arguments)
@@ -442,7 +442,7 @@ class UnitLane:
         self, opened: AbstractAsyncContextManager[OpenLane]
     ) -> AsyncIterator[OpenLane]:
         unit = self._units.get(self._database)
-        is_beside = unit is not None and await unit.make_way() is not None
+        is_beside = unit is not None and await unit.release_reader() is not None
         watched = refuse_self_deadlock(unit) if unit is not None and is_beside else nullcontext()
         async with watched, opened as lane:
             enclosing = enclosing_tasks.get()

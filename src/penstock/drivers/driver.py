@@ -231,7 +231,7 @@ class Driver:
         own.
 
         Args:
-            connection: SQLAlchemy's adapter around the driver's connection, at rest.
+            connection: SQLAlchemy's adapter around the driver's connection, which is idle.
             to_reading: False to lift it.
             ignores_error: As ``Pipeline.send_query`` has it.
         """

@@ -77,7 +77,7 @@ class Pipeline(asyncio.Protocol):
     """Between one connection's transport and asyncpg's protocol, from its first use on.
 
     Args:
-        transport: Of an open connection, at rest.
+        transport: Of an open connection that is idle.
 
     Attributes:
         ended_by: The SQLSTATE with which the server has ended the connection; empty while it has
@@ -251,7 +251,7 @@ class Pipeline(asyncio.Protocol):
         known = self._tail + data
         size, ready = len(known), known.rfind(_READY_HEADER)
         if ready >= 0:
-            # The driver's last answer, if it is at rest: what follows cannot have these bytes.
+            # The driver's last answer, if it is idle: what follows cannot have these bytes.
             at = ready + len(_READY_HEADER) + 1
         elif self._left is not None and size < _LARGE:
             at = len(self._tail) + self._left

@@ -144,7 +144,7 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
             self.holds_state, self.limit = False, None
             self._options, self.begin = self.begin or self._options or self.lease_options, None
             if self._options is not None:
-                # First, or after the transaction was ended by hand: another of the kind.
+                # First, or after a statement ended the transaction: another of the kind.
                 await self._begin(self._options)
         elif self._options is not None and not effects & Effect.CONTROL:
             await self._limit(self._options, is_first=False)
