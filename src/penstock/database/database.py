@@ -201,7 +201,7 @@ class Database:
         return find(self.telemetry.read())
 
     async def open(self) -> None:
-        """Connect, hold the fleet's wants against the server's limit, and fill ``min_idle``.
+        """Connect, check the connection budget against the server's limit, and fill ``min_idle``.
 
         Opens are counted: only the first does all that and starts telemetry; each needs a
         :meth:`close`. While the first is in progress others wait for its outcome, and where it
@@ -210,7 +210,7 @@ class Database:
 
         Raises:
             ConnectFailed: The server cannot be reached; the message says why.
-            BudgetExceeded: The fleet may want too many connections, under ``budget="refuse"``.
+            BudgetExceeded: The fleet may open too many connections, under ``budget="refuse"``.
             PoolInAnotherLoop: It is open, or its connections are in use, in another event loop.
         """
         if isinstance(self._engine.pool, PenstockPool):
@@ -225,7 +225,7 @@ class Database:
         ``open`` it closes what was connected by use alone. The database may be opened again.
 
         Args:
-            timeout: Seconds to wait for what is checked out, before it is taken back by force.
+            timeout: Seconds to wait for what is checked out, before it is closed by force.
 
         Raises:
             PoolInAnotherLoop: It is open, or its connections are in use, in another event loop.
@@ -333,7 +333,7 @@ class Database:
 
     @contextmanager
     def sessions_from(self, make: MakeUnit | None) -> Iterator[None]:
-        """Let every unit of work be made by ``make`` for the length of a block.
+        """Have every unit of work made by ``make`` for the length of a block.
 
         Args:
             make: Called for each unit with how its transactions begin; None for the database's
@@ -350,7 +350,7 @@ class Database:
 
     @contextmanager
     def sessions_on(self, connection: AsyncConnection) -> Iterator[None]:
-        """Let every unit of work of a block work within a connection's transaction, by savepoints.
+        """Have every unit of work of a block work within a connection's transaction, by savepoints.
 
         They work one at a time, but for those that one has within it.
 

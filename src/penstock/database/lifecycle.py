@@ -63,14 +63,14 @@ async def server_limits(connection: AsyncConnection) -> ServerLimits | None:
 
 
 async def check_budget(connection: AsyncConnection, settings: DatabaseSettings) -> None:
-    """Compare what the fleet may want with what the server accepts.
+    """Compare the connections that the fleet may open with what the server accepts.
 
     Args:
         connection: To the server.
         settings: The database's; its ``budget`` says what becomes of too large a fleet.
 
     Raises:
-        BudgetExceeded: The fleet may want too many connections, under ``budget="refuse"``.
+        BudgetExceeded: The fleet may open too many connections, under ``budget="refuse"``.
     """
     if settings.budget is BudgetPolicy.OFF or not settings.keeps_connections:
         return
@@ -99,7 +99,7 @@ ServerNumbers = tuple[float, float, float, float]
 
 
 async def server_numbers(engine: AsyncEngine) -> ServerNumbers | None:
-    """Ask the server, if a connection is idle; it counts as no lease.
+    """Read the server's numbers on an idle connection, if there is one; it counts as no lease.
 
     Args:
         engine: On asyncpg, with a :class:`PenstockPool`.
@@ -114,7 +114,7 @@ async def server_numbers(engine: AsyncEngine) -> ServerNumbers | None:
     try:
         return await pool.run_probe(_numbers, ANSWER_WITHIN)
     except (OSError, asyncpg.InterfaceError, TimeoutError) as error:
-        _logger.debug("The server did not say its numbers: %s", error)
+        _logger.debug("The server's numbers could not be read: %s", error)
         return None
 
 
@@ -122,7 +122,7 @@ async def _numbers(adapter: Any) -> ServerNumbers | None:
     try:
         row = await adapter.driver_connection.fetchrow(_SQL)
     except asyncpg.PostgresError as error:
-        _logger.debug("The server does not say its numbers: %s", error)
+        _logger.debug("The server refuses to give its numbers: %s", error)
         return None
     connections, accepted, lag_bytes, lag_seconds = (nan if v is None else float(v) for v in row)
     return connections, accepted, lag_bytes, lag_seconds

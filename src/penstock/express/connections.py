@@ -19,7 +19,7 @@ from penstock.drivers.driver import BeginOptions
 from penstock.engine import TransactionTimeout
 from penstock.express.execution import Execution, results_of
 from penstock.express.lane import SNAPSHOT
-from penstock.express.lease import CommandTimeout, Lease, take_back
+from penstock.express.lease import CommandTimeout, Lease, release_failed
 from penstock.express.observer import Observer
 from penstock.express.transaction import read_transaction
 from penstock.express.translation import ErrorTranslator, is_lost
@@ -160,7 +160,7 @@ class Connections:
         if isinstance(error, OutdatedSchemaCacheError):
             await driver.reload_schema_state()  # for the next lease
         was_taken = record.dbapi_connection is None
-        take_back(record, driver, error)
+        release_failed(record, driver, error)
         translated = self._translated(adapter, error, work, waited)
         if was_taken and isinstance(translated, ConnectionLost):
             translated = translated.error  # the pool took it, and has no other for this caller
@@ -202,7 +202,7 @@ class Connections:
         driver = lease.driver
         translated = self._translated_of(lease, error, work, waited)
         is_open = driver.is_in_transaction() or lease.adapter.has_begun
-        await lease.take_back(error, in_transaction=is_open and not driver.is_closed())
+        await lease.release_failed(error, in_transaction=is_open and not driver.is_closed())
         raise translated from translated.__cause__
 
     async def read_within(self, lease: Lease, work: Work) -> Any:

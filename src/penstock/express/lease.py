@@ -12,7 +12,7 @@ from penstock.express.translation import is_lost, was_interrupted
 from penstock.pool import PenstockPool
 from penstock.pool.record import Record
 
-__all__ = ["CommandTimeout", "Lease", "count", "rows_of", "take_back"]
+__all__ = ["CommandTimeout", "Lease", "count", "release_failed", "rows_of"]
 
 SHORTEST_WATCHED = 10.0
 """Seconds below which a limit is left to the driver's timers, which are exact but cost a twelfth of
@@ -141,7 +141,7 @@ class Lease:
         else:
             await asyncio.shield(greenlet_spawn(self._checkout.close))
 
-    async def take_back(self, error: BaseException, *, in_transaction: bool = False) -> None:
+    async def release_failed(self, error: BaseException, *, in_transaction: bool = False) -> None:
         """Return the connection after something has failed.
 
         Args:
@@ -150,7 +150,7 @@ class Lease:
         """
         self.is_over = True
         if self._checkout is None:
-            take_back(self.record, self.driver, error, in_transaction=in_transaction)
+            release_failed(self.record, self.driver, error, in_transaction=in_transaction)
             return
         why = _reason(self.driver, error, in_transaction=in_transaction)
         if why is not None:
@@ -161,7 +161,7 @@ class Lease:
             await asyncio.shield(greenlet_spawn(self._checkout.close))
 
 
-def take_back(
+def release_failed(
     record: Record, driver: Any, error: BaseException, *, in_transaction: bool = False
 ) -> None:
     """Return a connection that the pool itself has checked out, after something has failed.

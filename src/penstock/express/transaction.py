@@ -58,7 +58,7 @@ async def read_transaction(
     except BaseException as error:
         if not is_ending and not opened.leave():
             raise  # its request has ended it
-        await lease.take_back(error, in_transaction=True)
+        await lease.release_failed(error, in_transaction=True)
         translated = execution.errors.translate(lease.adapter, error, sql, ())
         raise translated from translated.__cause__
     await lease.release()
@@ -149,7 +149,7 @@ async def _begun(
         await lease.adapter.open_transaction()
         lease.record.info[IDLE_IN_TRANSACTION_KEY] = monotonic()
     except BaseException as error:
-        await lease.take_back(error, in_transaction=True)
+        await lease.release_failed(error, in_transaction=True)
         translated = execution.errors.translate(lease.adapter, error, sql, ())
         if is_lost(lease.driver, error):
             raise ConnectionLost(translated, waited, pool) from error
@@ -163,6 +163,6 @@ async def _abandon(lease: Lease) -> None:
     try:
         await greenlet_spawn(lease.adapter.rollback)
     except BaseException as error:
-        await lease.take_back(error, in_transaction=True)
+        await lease.release_failed(error, in_transaction=True)
         raise
     await lease.release()

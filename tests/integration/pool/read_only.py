@@ -54,7 +54,7 @@ async def read_only(engine: AsyncEngine) -> AsyncIterator[Any]:
             lease.record.set_read_only(to_reading=True)
         yield lease.driver
     except BaseException as error:
-        await lease.take_back(error)
+        await lease.release_failed(error)
         raise
     await lease.release()
 
