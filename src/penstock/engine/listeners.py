@@ -93,14 +93,14 @@ def pool_snapshot(engine: AsyncEngine) -> PoolSnapshot:
 
 
 def record_statements(engine: Engine) -> None:
-    """Let the pool's report of a leak have the last statement, without its values.
+    """Give the pool's report of a leak the last statement, without its values.
 
     Args:
         engine: Whose statements; nothing has run on it yet.
     """
     # The dialect's events: with a listener to one of the engine's, it takes a slower path.
-    event.listen(engine, "do_execute", _note)
-    event.listen(engine, "do_executemany", _note)
+    event.listen(engine, "do_execute", _record)
+    event.listen(engine, "do_executemany", _record)
     event.listen(engine, "do_execute_no_params", _record_without_parameters)
 
 
@@ -118,7 +118,7 @@ def watch_statements(engine: AsyncEngine, watch: StatementWatch | None) -> None:
         return
     watch.is_mysql = dialect.name in ("mysql", "mariadb")
     # In the place of the dialect's own: a listener to its events that executes a statement by
-    # itself keeps all others from hearing of it.
+    # itself keeps it from all others.
     dialect.do_execute = _timed(dialect.do_execute, watch)
     dialect.do_executemany = _timed(dialect.do_executemany, watch)
     untimed = dialect.do_execute_no_params
@@ -161,7 +161,7 @@ def _rows(cursor: Any) -> int:
     return count if count >= 0 else len(getattr(cursor, "_rows", ()))
 
 
-def _note(_cursor: Any, statement: str, _parameters: Any, context: Any) -> None:
+def _record(_cursor: Any, statement: str, _parameters: Any, context: Any) -> None:
     _info(context)[STATEMENT_KEY] = statement
 
 
