@@ -6,7 +6,8 @@ export UV_SYSTEM_CERTS := true
 ALONE := tests/diagnosis/test_healthy_run.py
 
 # What answers in a minute: no server, no browser, nothing that starts the interpreter many times.
-FAST := -n 2 --dist loadfile -m "not server and not slow" tests/unit tests/contract tests/docs tests/typing
+FAST ?= tests/unit tests/contract tests/docs tests/typing
+FAST_PYTHON ?= $(BIN)/python
 COVERED ?= tests/unit tests/contract tests/integration
 
 .PHONY: setup demo test test-fast coverage check bench docs lock format
@@ -20,15 +21,15 @@ test: setup                   ## every test that this machine can run
 	$(BIN)/python -m tests.run $(ALONE)
 
 test-fast: setup              ## what needs no server, in a minute
-	$(BIN)/python -m pytest $(FAST)
+	$(FAST_PYTHON) -m pytest -n 2 --dist loadfile -m "not server and not slow" $(FAST)
 
 coverage: setup               ## lines and branches that COVERED runs, by room; reported, not gated
 	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore=tests/integration/benchmarks --cov --cov-report= $(COVERED)
 	@$(BIN)/coverage report --sort=cover
 	@for room in pool database express; do printf '%-10s %s %%\n' $$room "$$($(BIN)/coverage report --format=total --precision=1 --include="src/penstock/$$room/*")"; done
 
-check: setup                  ## lint, format, types, imports
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+check: setup                  ## lint, format, spelling, types, imports
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/codespell && $(BIN)/mypy && $(BIN)/lint-imports
 
 bench: setup                  ## every benchmark, side by side, into benchmarks/results/ too
 	$(BIN)/python -m benchmarks --results benchmarks/results
