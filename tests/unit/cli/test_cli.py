@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import entry_points, version
 from pathlib import Path
 
@@ -13,15 +15,43 @@ from penstock.cli.main import main
 pytestmark = pytest.mark.slow
 
 
-def penstock(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+@dataclass
+class Told:
+    """What a run of the command has written, and its status."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Run = Callable[..., Told]
+
+
+def started(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in an interpreter of its own."""
     return subprocess.run(
         [sys.executable, "-m", "penstock", *arguments],
         capture_output=True,
         check=False,
-        env={**os.environ, "COLUMNS": "100", **variables},
+        env={**os.environ, **variables},
         text=True,
         timeout=60,
     )
+
+
+@pytest.fixture
+def penstock(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs the command in this interpreter, on a terminal of a hundred columns."""
+
+    def run(*arguments: str) -> Told:
+        monkeypatch.setattr(sys, "argv", ["penstock", *arguments])
+        monkeypatch.setenv("COLUMNS", "100")
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert isinstance(ended.value.code, int)
+        return Told(ended.value.code, *capsys.readouterr())
+
+    return run
 
 
 def test_the_installed_command_is_main() -> None:
@@ -31,17 +61,17 @@ def test_the_installed_command_is_main() -> None:
 
 
 def test_it_tells_its_version() -> None:
-    assert penstock("--version").stdout == f"penstock {version('penstock')}\n"
+    assert started("--version").stdout == f"penstock {version('penstock')}\n"
 
 
-def test_help_teaches_by_an_example() -> None:
+def test_help_teaches_by_an_example(penstock: Run) -> None:
     told = penstock("--help")
 
     assert told.returncode == 0
     assert "penstock demo" in told.stdout
 
 
-def test_every_option_of_the_demo_is_explained() -> None:
+def test_every_option_of_the_demo_is_explained(penstock: Run) -> None:
     told = penstock("demo", "--help").stdout
 
     for option in ("port", "workers", "users", "requests", "clients", "once", "json"):
@@ -50,21 +80,23 @@ def test_every_option_of_the_demo_is_explained() -> None:
     assert "DATABASE_URL=" in told
 
 
-def test_without_a_command_it_shows_the_help() -> None:
+def test_without_a_command_it_shows_the_help(penstock: Run) -> None:
     assert "Usage: penstock" in penstock().stdout
 
 
 @pytest.mark.parametrize(
     "arguments", [("--workers", "0"), ("--port", "70000"), ("--users", "many"), ("--twice",)]
 )
-def test_a_wrong_option_is_refused(arguments: tuple[str, ...]) -> None:
+def test_a_wrong_option_is_refused(penstock: Run, arguments: tuple[str, ...]) -> None:
     refused = penstock("demo", *arguments)
 
     assert refused.returncode == 2
     assert arguments[0] in refused.stderr
 
 
-def test_figures_for_a_directory_that_is_not_there_are_refused_before_the_start() -> None:
+def test_figures_for_a_directory_that_is_not_there_are_refused_before_the_start(
+    penstock: Run,
+) -> None:
     refused = penstock("demo", "--once", "--json", "/nowhere/figures.json")
 
     assert (refused.returncode, refused.stdout) == (1, "")
@@ -86,7 +118,7 @@ def test_a_missing_extra_is_explained(
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(f"import sys; sys.modules[{package!r}] = None")
 
-    told = penstock(*arguments, PYTHONPATH=str(tmp_path))
+    told = started(*arguments, PYTHONPATH=str(tmp_path))
 
     assert (told.returncode, told.stdout) == (1, "")
     assert f"pip install 'penstock[{extra}]'" in told.stderr
