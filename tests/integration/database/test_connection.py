@@ -72,7 +72,7 @@ async def test_a_connection_that_keeps_its_state_is_no_leak(
     async with database_of_one(database_url, "asyncpg", leak_after=0.5) as database:
         async with database.connection(keep_state=True):
             await asyncio.sleep(2.5)
-        assert "lent" not in caplog.text
+        assert "checked out" not in caplog.text
         async with database.connection():
             await asyncio.sleep(2.5)
-        assert "lent" in caplog.text
+        assert "checked out" in caplog.text
