@@ -46,6 +46,7 @@ def database_document(
     complete = _complete(_shortened(reading, since) if since else reading)
     history = [sample for sample in complete if int(sample.at) > since]
     return {
+        **({} if since else {"growth": _growth(reading)}),
         "name": name,
         "now": _sample(reading.now),
         "history": {column: [getattr(sample, column) for sample in history] for column in _COLUMNS},
@@ -86,6 +87,20 @@ def time_document(histogram: Histogram) -> dict[str, float]:
     count = histogram.count
     percentiles = {name: histogram.quantile(share) for name, share in _SHARES.items()}
     return {"count": count, "mean": histogram.seconds / count if count else 0.0, **percentiles}
+
+
+def _growth(reading: Reading) -> list[dict[str, Any]]:
+    """Return by how much routes and statements grew in the last 15 minutes, step by step."""
+    return [
+        {
+            "at": step.at,
+            "routes": [(name, seconds, count) for name, (count, seconds) in step.routes.items()],
+            "statements": [
+                (*names, seconds, count) for names, (count, seconds) in step.statements.items()
+            ],
+        }
+        for step in reading.growth(reading.now.at)
+    ]
 
 
 def _times(histogram: Callable[[str], Histogram]) -> dict[str, Any]:

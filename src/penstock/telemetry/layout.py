@@ -4,10 +4,11 @@ import zlib
 from dataclasses import dataclass
 
 from penstock.telemetry.histogram import BOUNDS
-from penstock.telemetry.reading import ROUTE_FIELDS, STATEMENT_FIELDS
+from penstock.telemetry.reading import CHECKPOINT_SECONDS, ROUTE_FIELDS, STATEMENT_FIELDS
 from penstock.telemetry.schema import COUNTERS, HISTOGRAMS, SAMPLE
 
 __all__ = [
+    "CHECKPOINTS",
     "FAULT_BYTES",
     "LAYOUT",
     "LEASES",
@@ -23,6 +24,7 @@ __all__ = [
 
 SECONDS_KEPT = 900
 """Samples of the rolling history, one per second."""
+CHECKPOINTS = SECONDS_KEPT // CHECKPOINT_SECONDS + 1
 ROUTES = 128
 """Rows for routes; the last one is ``(other routes)``."""
 ROUTE_BYTES = 160
@@ -47,8 +49,10 @@ class Layout:
         is_closed: 1.0 once the worker has closed its database; a worker that ends without is lost.
         unreachable, failures: Unix time since when no connection can be opened (0.0 while
             connections can be opened), and the number of failed attempts since then.
-        counters, histograms, history, routes, statements, leases: Index of the first number of
-            each table.
+        counters, histograms, history, routes, statements, leases, checkpoints: Index of the first
+            number of each table.
+        of_checkpoint: Numbers of one checkpoint: its Unix time, then the first two numbers of each
+            row of the routes and of the statements.
         numbers: Number of floats.
         route_texts, statement_texts, lease_texts, fault_text: Offset in bytes of the names of
             routes, the texts and routes of statements and of leases, and the reason of the last
@@ -71,7 +75,9 @@ class Layout:
     routes: int = history + SECONDS_KEPT * len(SAMPLE)
     statements: int = routes + ROUTES * len(ROUTE_FIELDS)
     leases: int = statements + STATEMENTS * len(STATEMENT_FIELDS)
-    numbers: int = leases + LEASES * LEASE_NUMBERS
+    checkpoints: int = leases + LEASES * LEASE_NUMBERS
+    of_checkpoint: int = 1 + 2 * (ROUTES + STATEMENTS)
+    numbers: int = checkpoints + CHECKPOINTS * of_checkpoint
     route_texts: int = numbers * _NUMBER
     statement_texts: int = route_texts + ROUTES * ROUTE_BYTES
     lease_texts: int = statement_texts + STATEMENTS * (STATEMENT_BYTES + ROUTE_BYTES)

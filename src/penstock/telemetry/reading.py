@@ -1,18 +1,22 @@
 """What all workers of one database report at one moment, each by itself and together."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
+from itertools import pairwise
+from typing import TypeVar
 
 from penstock.telemetry.field import Field, Kind, aggregate, declare, declared, largest
 from penstock.telemetry.histogram import Histogram
 from penstock.telemetry.schema import Counters, Sample
 
 __all__ = [
+    "CHECKPOINT_SECONDS",
     "NO_ROUTE",
     "ROUTE_FIELDS",
     "STATEMENT_FIELDS",
     "STATES",
+    "Checkpoint",
     "LeaseSample",
     "Reading",
     "RouteUse",
@@ -103,6 +107,65 @@ class LeaseSample:
 
 
 @dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The totals of routes and statements at one moment, or by how much they grew up to it.
+
+    Args:
+        at: Unix time.
+        routes: Checkouts that have ended and their seconds, by route.
+        statements: Slow calls and their seconds, by statement and route.
+    """
+
+    at: float
+    routes: Mapping[str, tuple[float, float]]
+    statements: Mapping[tuple[str, str], tuple[float, float]]
+
+    def since(self, before: "Checkpoint") -> "Checkpoint":
+        """Return by how much the totals have grown since an earlier checkpoint."""
+        return Checkpoint(
+            self.at,
+            _growth(self.routes, before.routes),
+            _growth(self.statements, before.statements),
+        )
+
+    @classmethod
+    def of_all(cls, at: float, checkpoints: Sequence["Checkpoint"]) -> "Checkpoint":
+        """Return the totals of several workers together."""
+        return cls(
+            at,
+            _total([each.routes for each in checkpoints]),
+            _total([each.statements for each in checkpoints]),
+        )
+
+
+CHECKPOINT_SECONDS = 30
+"""Seconds between two checkpoints."""
+
+K = TypeVar("K")
+_NOTHING = (0.0, 0.0)
+
+
+def _growth(
+    after: Mapping[K, tuple[float, float]], before: Mapping[K, tuple[float, float]]
+) -> dict[K, tuple[float, float]]:
+    grown = {}
+    for name, (count, seconds) in after.items():
+        count_before, seconds_before = before.get(name, _NOTHING)
+        if count > count_before:
+            grown[name] = count - count_before, max(seconds - seconds_before, 0.0)
+    return grown
+
+
+def _total(parts: Sequence[Mapping[K, tuple[float, float]]]) -> dict[K, tuple[float, float]]:
+    total: dict[K, tuple[float, float]] = {}
+    for part in parts:
+        for name, (count, seconds) in part.items():
+            known = total.get(name, _NOTHING)
+            total[name] = known[0] + count, known[1] + seconds
+    return total
+
+
+@dataclass(frozen=True, slots=True)
 class Totals:
     """What one process has counted since its start.
 
@@ -133,6 +196,7 @@ class WorkerReading:
         routes: How each route uses connections.
         statements: Slow and repeated statements.
         leases: Connections that are checked out now, the oldest checkouts first.
+        checkpoints: Totals of routes and statements in the last 15 minutes, oldest first.
         unreachable: Unix time since when no connection can be opened; 0.0 while connections can
             be opened.
         failures: Failed attempts to open one since then.
@@ -148,9 +212,26 @@ class WorkerReading:
     routes: tuple[RouteUse, ...] = ()
     statements: tuple[StatementUse, ...] = ()
     leases: tuple[LeaseSample, ...] = ()
+    checkpoints: tuple[Checkpoint, ...] = ()
     unreachable: float = 0.0
     failures: int = 0
     fault: str = ""
+
+    def total_at(self, moment: float) -> Checkpoint:
+        """Return the newest checkpoint that is no later than a moment; an empty one for none."""
+        earlier = [each for each in self.checkpoints if each.at <= moment]
+        return earlier[-1] if earlier else Checkpoint(moment, {}, {})
+
+    def total_now(self, at: float) -> Checkpoint:
+        """Return the totals since the start as a checkpoint."""
+        return Checkpoint(
+            at,
+            {use.route: (float(use.checkouts), use.seconds) for use in self.routes},
+            {
+                (use.statement, use.route): (float(use.calls), use.seconds)
+                for use in self.statements
+            },
+        )
 
 
 @dataclass(frozen=True)
@@ -198,6 +279,28 @@ class Reading:
             for second, sample in {int(sample.at): sample for sample in worker.history}.items():
                 seconds.setdefault(second, []).append(sample)
         return tuple(Sample.of_all(seconds[second]) for second in sorted(seconds))
+
+    def growth(self, at: float) -> tuple[Checkpoint, ...]:
+        """Return by how much the totals of routes and statements grew, step by step.
+
+        Args:
+            at: Unix time of the reading.
+
+        Returns:
+            The first step is where it begins, and empty; the last ends at ``at``.
+        """
+        moments = sorted({each.at for worker in self.workers for each in worker.checkpoints})
+        begin = min((worker.started for worker in self.workers), default=at)
+        if begin < at and (not moments or 0 < moments[0] - begin <= CHECKPOINT_SECONDS):
+            moments.insert(0, begin)
+        totals = [
+            Checkpoint.of_all(moment, [worker.total_at(moment) for worker in self.workers])
+            for moment in moments
+        ]
+        if totals and at > totals[-1].at:
+            newest = Checkpoint.of_all(at, [worker.total_now(at) for worker in self.workers])
+            totals.append(newest)
+        return tuple(each.since(before) for before, each in pairwise([*totals[:1], *totals]))
 
     @cached_property
     def routes(self) -> tuple[RouteUse, ...]:

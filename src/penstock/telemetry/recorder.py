@@ -23,8 +23,21 @@ from penstock.pool.queue import RejectReason
 from penstock.pool.slot import CloseReason
 from penstock.pool.snapshot import PoolSnapshot
 from penstock.telemetry.histogram import BOUNDS
-from penstock.telemetry.layout import FAULT_BYTES, LAYOUT, SECONDS_KEPT
-from penstock.telemetry.reading import NO_ROUTE, LeaseSample
+from penstock.telemetry.layout import (
+    CHECKPOINTS,
+    FAULT_BYTES,
+    LAYOUT,
+    ROUTES,
+    SECONDS_KEPT,
+    STATEMENTS,
+)
+from penstock.telemetry.reading import (
+    CHECKPOINT_SECONDS,
+    NO_ROUTE,
+    ROUTE_FIELDS,
+    STATEMENT_FIELDS,
+    LeaseSample,
+)
 from penstock.telemetry.schema import COUNTERS, HISTOGRAMS, OPTIONAL, SAMPLE
 from penstock.telemetry.tables import routes_of, statements_of, write_leases
 from penstock.telemetry.worker_file import WorkerFile
@@ -68,6 +81,7 @@ class Recorder:
         self._before = dict.fromkeys(COUNTERS, 0.0)
         self._sums_before = (0.0, 0.0)
         self._wait_longest = 0.0
+        self._checkpoint = int(time.time()) // CHECKPOINT_SECONDS
         self.server = NOT_KNOWN
         self.is_cut_off = False
         """Whether a connection has died since the last one was opened."""
@@ -227,6 +241,25 @@ class Recorder:
         for index, name in enumerate(SAMPLE):
             numbers[place + index] = values[name]
         numbers[LAYOUT.written] = float(written + 1)
+        checkpoint = int(now) // CHECKPOINT_SECONDS
+        if checkpoint != self._checkpoint:
+            self._checkpoint = checkpoint
+            self._keep_totals(checkpoint)
+
+    def _keep_totals(self, checkpoint: int) -> None:
+        numbers = self._numbers
+        begin = LAYOUT.checkpoints + checkpoint % CHECKPOINTS * LAYOUT.of_checkpoint
+        numbers[begin] = 0.0  # no reader takes a half for a whole
+        place = begin + 1
+        for table, width, rows in (
+            (LAYOUT.routes, len(ROUTE_FIELDS), ROUTES),
+            (LAYOUT.statements, len(STATEMENT_FIELDS), STATEMENTS),
+        ):
+            end, kept = table + rows * width, place + 2 * rows
+            for column in (0, 1):  # how many, and for how many seconds
+                numbers[place + column : kept : 2] = numbers[table + column : end : width]
+            place = kept
+        numbers[begin] = float(checkpoint * CHECKPOINT_SECONDS)
 
     def leases(self, leases: Sequence[LeaseSample]) -> None:
         """Write the leases of this moment in place of the previous ones.

@@ -13,12 +13,19 @@ from penstock.telemetry.layout import (
     STATEMENT_BYTES,
     STATEMENTS,
 )
-from penstock.telemetry.reading import ROUTE_FIELDS, STATEMENT_FIELDS, STATES, LeaseSample
+from penstock.telemetry.reading import (
+    ROUTE_FIELDS,
+    STATEMENT_FIELDS,
+    STATES,
+    Checkpoint,
+    LeaseSample,
+)
 
 __all__ = [
     "OTHER_ROUTES",
     "OTHER_STATEMENTS",
     "Table",
+    "read_checkpoint",
     "read_leases",
     "routes_of",
     "statements_of",
@@ -86,7 +93,16 @@ class Table:
             begin = self.begin + number * self.width
             values: Sequence[float] = self.numbers[begin : begin + self.width].tolist()
             if any(values):
-                yield self._name(number) if number < self.rows - 1 else others, values
+                yield self.name(number, others), values
+
+    def name(self, number: int, others: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the name of a row.
+
+        Args:
+            number: Of the row, from 0.
+            others: Name of the last row.
+        """
+        return self._name(number) if number < self.rows - 1 else others
 
     def _name(self, number: int) -> tuple[str, ...]:
         place = self.names_begin + number * sum(self.name_bytes)
@@ -126,6 +142,36 @@ def statements_of(numbers: "memoryview[float]", texts: memoryview) -> Table:
         name_bytes=(STATEMENT_BYTES, ROUTE_BYTES),
         rows=STATEMENTS,
     )
+
+
+def read_checkpoint(
+    values: Sequence[float], numbers: "memoryview[float]", texts: memoryview
+) -> Checkpoint:
+    """Return the totals of routes and statements that were kept at one moment.
+
+    Args:
+        values: The checkpoint's numbers, checked.
+        numbers: All floats of the file.
+        texts: All bytes of the file.
+    """
+    at, *totals = values
+    routes, statements = routes_of(numbers, texts), statements_of(numbers, texts)
+    of_statements = 2 * ROUTES
+    return Checkpoint(
+        at,
+        {routes.name(row, OTHER_ROUTES)[0]: pair for row, pair in _pairs(totals[:of_statements])},
+        {
+            (statement, route): pair
+            for row, pair in _pairs(totals[of_statements:])
+            for statement, route in [statements.name(row, OTHER_STATEMENTS)]
+        },
+    )
+
+
+def _pairs(values: Sequence[float]) -> Iterator[tuple[int, tuple[float, float]]]:
+    for row, (count, seconds) in enumerate(zip(values[::2], values[1::2], strict=True)):
+        if count:
+            yield row, (count, seconds)
 
 
 _NAME = ROUTE_BYTES + LEASE_STATEMENT_BYTES

@@ -14,10 +14,18 @@ from typing import Self
 
 from penstock.telemetry.field import typed
 from penstock.telemetry.histogram import Histogram
-from penstock.telemetry.layout import LAYOUT, LEASE_NUMBERS, LEASES, SECONDS_KEPT
+from penstock.telemetry.layout import (
+    CHECKPOINTS,
+    LAYOUT,
+    LEASE_NUMBERS,
+    LEASES,
+    SECONDS_KEPT,
+)
 from penstock.telemetry.reading import (
+    CHECKPOINT_SECONDS,
     ROUTE_FIELDS,
     STATEMENT_FIELDS,
+    Checkpoint,
     LeaseSample,
     RouteUse,
     StatementUse,
@@ -28,6 +36,7 @@ from penstock.telemetry.schema import COUNTERS, HISTOGRAMS, OPTIONAL, SAMPLE, Co
 from penstock.telemetry.tables import (
     OTHER_ROUTES,
     OTHER_STATEMENTS,
+    read_checkpoint,
     read_leases,
     routes_of,
     statements_of,
@@ -262,6 +271,8 @@ class WorkerReader:
         self._history: deque[Sample] = deque(maxlen=SECONDS_KEPT)
         """Samples that were read before; each time only the newest are added."""
         self._seen = 0
+        self._checkpoints: dict[float, Checkpoint] = {}
+        """Those that were read before, by their times; none of them changes."""
 
     def read(self) -> WorkerReading:
         """Return the worker's reading.
@@ -287,6 +298,7 @@ class WorkerReader:
             routes=_routes(numbers, texts),
             statements=_statements(numbers, texts),
             leases=_leases(numbers, texts),
+            checkpoints=self._read_checkpoints(numbers, texts),
             unreachable=unreachable,
             failures=int(failures),
             fault=bytes(texts[LAYOUT.fault_text :]).rstrip(b"\0").decode(errors="ignore"),
@@ -301,6 +313,23 @@ class WorkerReader:
         for sample in [_sample(numbers[place : place + width].tolist()) for place in places]:
             self._add(sample)
         self._seen = written
+
+    def _read_checkpoints(
+        self, numbers: "memoryview[float]", texts: memoryview
+    ) -> tuple[Checkpoint, ...]:
+        newest = self._history[-1].at if self._history else 0.0
+        oldest = newest - CHECKPOINTS * CHECKPOINT_SECONDS
+        known, self._checkpoints = self._checkpoints, {}
+        for number in range(CHECKPOINTS):
+            begin = LAYOUT.checkpoints + number * LAYOUT.of_checkpoint
+            (at,) = _checked((numbers[begin],), LATEST)
+            if not oldest < at <= newest:  # none yet, or the clock was set back
+                continue
+            if (checkpoint := known.get(at)) is None:
+                values = _checked(numbers[begin : begin + LAYOUT.of_checkpoint].tolist())
+                checkpoint = read_checkpoint(values, numbers, texts)
+            self._checkpoints[at] = checkpoint
+        return tuple(self._checkpoints[at] for at in sorted(self._checkpoints))
 
     def _add(self, sample: Sample) -> None:
         while self._history and self._history[-1].at > sample.at:

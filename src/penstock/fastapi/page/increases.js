@@ -23,14 +23,28 @@ export class Increases {
     if (at < this.end - CLOCK_STEP) this.forget();
     if (this.last && at <= this.end) return;
     if (this.last) this.steps.push({ at, grown: this.grown(counts) });
-    else this.begin = at;
+    else if (!this.hasPast) this.begin = at;
     this.steps = this.steps.filter((step) => step.at > at - KEPT);
     this.last = counts;
     this.end = at;
     this.isWhole = isWhole;
   }
 
+  /**
+   * Begin with what the service knows of the time before.
+   *
+   * @param {{at: number, grown: Map<string, number[]>}[]} steps oldest first; the first is empty
+   */
+  beginWith(steps) {
+    this.forget();
+    if (!steps.length) return;
+    this.begin = steps[0].at;
+    this.steps = steps.slice(1);
+    this.hasPast = true;
+  }
+
   forget() {
+    this.hasPast = false;
     this.last = null;
     this.steps = [];
   }

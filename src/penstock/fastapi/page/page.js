@@ -85,7 +85,7 @@ function remember({ name, history }) {
 }
 
 /** Count what the document has sums of alone: those since the workers' start. */
-function count({ name, counters, routes, statements, workers }) {
+function count({ name, counters, routes, statements, workers, growth }) {
   if (!memories.has(name)) {
     memories.set(name, {
       counters: new Increases(), routes: new Increases(), statements: new Increases(),
@@ -93,6 +93,17 @@ function count({ name, counters, routes, statements, workers }) {
     });
   }
   const memory = memories.get(name);
+  if (growth) {
+    memory.routes.beginWith(growth.map((step) => ({
+      at: step.at,
+      grown: new Map(step.routes.map(([route, ...numbers]) => [route, numbers])),
+    })));
+    memory.statements.beginWith(growth.map((step) => ({
+      at: step.at,
+      grown: new Map(step.statements.map(([statement, route, ...numbers]) =>
+        [statementKey({ statement, route }), numbers])),
+    })));
+  }
   memory.counters.add(newestAt, new Map(
     Object.entries(counters).map(([counter, number]) => [counter, [number]])));
   memory.routes.add(newestAt, new Map(
@@ -266,7 +277,7 @@ function lately(name, column) {
 function showRange(id, increases) {
   const known = increases.known(shownSeconds);
   const range = `Last ${format.span(known)}`;
-  setText(at(id), known < shownSeconds - LATE ? `${range}, since this page was opened` : range);
+  setText(at(id), known < shownSeconds - LATE ? `${range}, since the service started` : range);
 }
 
 /** Sort by the seconds of the time that is shown, and what has none by those since the start. */
