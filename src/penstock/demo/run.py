@@ -113,7 +113,7 @@ _ROWS_AT_ONCE = 1000
 async def seed(database: Database, users: int, on_progress: Callable[[int], None]) -> None:
     """Insert users into an empty table, in one transaction.
 
-    All have the hash of one random password that nobody is told: thousands of hashes would take
+    All have the hash of one random password that is not kept: thousands of hashes would take
     minutes.
 
     Args:
@@ -318,7 +318,7 @@ class Demo:
 
 
 def _worker_variables(storage: Storage, workers: int, directory: Path) -> Mapping[str, str]:
-    """Return a worker's environment: ``/pool`` open to everybody, statements not logged."""
+    """Return a worker's environment: ``/pool`` open to all, statements not logged."""
     return {
         **storage.variables,
         "ENVIRONMENT": "development",

@@ -43,7 +43,7 @@ def without_database_variables() -> dict[str, str]:
 
 
 def sqlite_file(directory: Path) -> Storage:
-    """Return an SQLite database in a directory, which whoever removes that removes too."""
+    """Return an SQLite database in a directory, removed together with it."""
     url = f"sqlite+aiosqlite:///{directory / 'users.db'}"
     return Storage(
         kind="SQLite",
@@ -59,7 +59,7 @@ class OwnSchema:
     """A schema with a random name, and all that the demo writes to the server.
 
     The settings are those of the process's environment; a ``.env`` file is not read, because it
-    rather belongs to somebody's service than to the demo.
+    rather belongs to a service than to the demo.
 
     Raises:
         SettingsError: ``DATABASE_URL`` is malformed or not PostgreSQL's, or another setting is

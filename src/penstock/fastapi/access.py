@@ -22,7 +22,7 @@ class Access:
     """Who may see the operations routes.
 
     Args:
-        guards: Dependencies, as in ``dependencies=``, that refuse whoever may not look.
+        guards: Dependencies, as in ``dependencies=``, that refuse those who may not look.
         shows_all: Whether those who may look see every database; else those alone that
             :func:`is_open` names.
     """
@@ -35,7 +35,7 @@ class Access:
         """Return the access that a guard of the application gives.
 
         Args:
-            guard: Refuses whoever may not look. Without one everybody may, but this machine alone
+            guard: Refuses those who may not look. Without one all may, but this machine alone
                 where the environment of a database was not named.
             databases: By name; read anew for every request.
         """

@@ -65,10 +65,10 @@ class Answer:
     """What :class:`Problem` is made of, for one kind of error.
 
     Args:
-        status: As for :class:`Problem`, as are the next three.
-        code: As above.
-        detail: As above.
-        retry_after: As above.
+        status: The HTTP status.
+        code: The kind of error, for programs.
+        detail: The kind of error, for people; without values, names or addresses.
+        retry_after: Seconds after which to ask again; None where that is of no use.
         is_programs: Whether the program is at fault, though the client is told of a conflict.
     """
 
@@ -353,7 +353,7 @@ def statuses_of(codes: Iterable[str], *, writes: bool) -> list[HTTPStatus]:
 _logger = logging.getLogger(__name__)
 
 _EXPECTED = (ConnectFailed, DeadlineExceeded, PoolClosed, PoolTimeoutError)
-"""What is nobody's mistake in the code: where it was raised from is of no interest."""
+"""Errors that no code is at fault for: their tracebacks are of no interest."""
 _ORDINARY = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
 """What a service answers on a good day."""
 _OF_THE_REST = (Exception, BaseException, object)

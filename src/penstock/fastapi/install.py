@@ -46,7 +46,7 @@ def tuned_collector() -> Iterator[None]:
 
     An application's modules, models and routes live as long as the process; looking through them
     again and again is most of what a collection costs, and the longest pause that a request meets.
-    What is made within the block is collected as ever.
+    What is made within the block is collected as usual.
     """
     thresholds = gc.get_threshold()
     gc.collect()
@@ -161,7 +161,7 @@ def install(
         app: The application; not yet started.
         database: What its dependencies will use.
         name: Tells several databases apart; the dependencies use ``default`` unless told.
-        access: A dependency (as in ``Depends``) that refuses whoever may not see operational
+        access: A dependency (as in ``Depends``) that refuses those who may not see operational
             numbers. Without one they are shown in development and testing only, and to this
             machine alone where the environment was not named. Only that of the first ``install``
             counts, as does all that follows but ``session_context`` and ``request_log``.

@@ -1,8 +1,9 @@
 """The ASGI middleware that commits before the response leaves.
 
-It stands outside everything else of the application. The status that passes here is the one the
-client will see, whoever made it: the route, an exception handler, or a middleware that gave up on
-the route. It passes only once the transaction is committed, or rolled back if it is an error.
+It stands outside everything else of the application. The status that passes here is the one that
+the client will see, from wherever it comes: the route, an exception handler, or a middleware that
+gave up on the route. It passes only once the transaction is committed, or rolled back if it is an
+error.
 """
 
 import asyncio
@@ -399,7 +400,7 @@ class _Exchange:
         await self._send(message)
 
     def _report_repeated(self) -> None:
-        # A stream may ask the same for hours, and nobody waits for a background task.
+        # A stream may repeat a statement for hours, and no client waits for a background task.
         statements, self._statements = self._statements, {}
         report_repeated(statements, self._route)
 
@@ -420,7 +421,7 @@ async def _dropped() -> None:
 
 def route_of(scope: Scope) -> str:
     """Return the method and the route's pattern of a request."""
-    # The route's pattern: the path itself may hold what is nobody else's business.
+    # The route's pattern: the path itself may hold private values.
     pattern = getattr(scope.get("route"), "path", "(no route)")
     method = scope.get("method", "WEBSOCKET")
     return f"{method if method in _METHODS else '_OTHER'} {pattern}"

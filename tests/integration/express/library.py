@@ -31,12 +31,12 @@ __all__ = [
     "Desk",
     "Edition",
     "Genre",
+    "Keeper",
     "Label",
     "Member",
     "Node",
     "Novel",
     "Parcel",
-    "PoolRuntime",
     "Printing",
     "Shelf",
     "Staff",
@@ -277,7 +277,7 @@ class Clerk(Staff):
     desks: Mapped[list["Desk"]] = relationship(lazy="selectin", order_by="Desk.id")
 
 
-class PoolRuntime(Staff):
+class Keeper(Staff):
     """Is loaded by a statement of its own, by its mapping."""
 
     __tablename__ = "keepers"
@@ -390,8 +390,8 @@ def rows() -> list[Any]:
         Staff(id=1, name="s", branch_id=1),
         Clerk(id=2, name="c", branch_id=1, rank=5),
         Clerk(id=3, name="d", branch_id=2, rank=6),
-        PoolRuntime(id=4, name="k", branch_id=2, keys=7),
-        PoolRuntime(id=5, name="l", keys=8),
+        Keeper(id=4, name="k", branch_id=2, keys=7),
+        Keeper(id=5, name="l", keys=8),
         *(Desk(id=n, clerk_id=2 + n % 2) for n in range(1, 4)),
         *(Parcel(id=n, keeper_id=4) for n in range(1, 3)),
         Genre(id=1, name="sea"),

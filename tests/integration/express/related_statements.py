@@ -30,11 +30,11 @@ from tests.integration.express.library import (
     Country,
     Edition,
     Genre,
+    Keeper,
     Label,
     Member,
     Node,
     Novel,
-    PoolRuntime,
     Printing,
     Shelf,
     Staff,
@@ -121,7 +121,7 @@ BY_EACH_LOADER: dict[str, tuple[Any, Any]] = {
         Label.author,
     ),
     "of_subclass": (staff, Staff.branch),
-    "with_polymorphic_own": (select(everyone).order_by(everyone.id), everyone.PoolRuntime.parcels),
+    "with_polymorphic_own": (select(everyone).order_by(everyone.id), everyone.Keeper.parcels),
     "with_polymorphic_alias": (select(Everyone).order_by(Everyone.id), Everyone.branch),
     "of_type_subclass": (branches, Branch.staff.of_type(Clerk)),
     "of_type_polymorphic": (branches, Branch.staff.of_type(everyone)),
@@ -210,19 +210,19 @@ FURTHER: dict[str, Any] = {
     "by_mapping_of_subclass": select(Work).order_by(Work.id),
     "by_mapping_of_that": select(Novel).order_by(Novel.id),
     "by_mapping_polymorphic": staff,
-    "by_mapping_keeper": select(PoolRuntime).order_by(PoolRuntime.id),
+    "by_mapping_keeper": select(Keeper).order_by(Keeper.id),
     "joined_to_subclasses": branches.options(joinedload(Branch.staff), lazyload(Branch.shelves)),
     "selectin_polymorphic": staff.options(selectin_polymorphic(Staff, [Clerk])),
-    "selectin_polymorphic_two": staff.options(selectin_polymorphic(Staff, [Clerk, PoolRuntime])),
+    "selectin_polymorphic_two": staff.options(selectin_polymorphic(Staff, [Clerk, Keeper])),
     "selectin_polymorphic_then": staff.options(
-        selectin_polymorphic(Staff, [PoolRuntime]), selectinload(PoolRuntime.parcels)
+        selectin_polymorphic(Staff, [Keeper]), selectinload(Keeper.parcels)
     ),
-    "subclass_alone": staff.options(selectinload(PoolRuntime.parcels)),
+    "subclass_alone": staff.options(selectinload(Keeper.parcels)),
     "selectin_to_polymorphic": branches.options(
-        selectinload(Branch.staff).selectin_polymorphic([Clerk, PoolRuntime])
+        selectinload(Branch.staff).selectin_polymorphic([Clerk, Keeper])
     ),
     "of_type_then": branches.options(
-        selectinload(Branch.staff.of_type(PoolRuntime)).selectinload(PoolRuntime.parcels)
+        selectinload(Branch.staff.of_type(Keeper)).selectinload(Keeper.parcels)
     ),
     "of_poly_then": branches.options(
         selectinload(Branch.staff.of_type(clerks)).selectinload(clerks.Clerk.desks)

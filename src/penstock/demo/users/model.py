@@ -26,7 +26,7 @@ class Base(DeclarativeBase):
 
 
 class User(Base):
-    """Somebody with an account; deactivated, never deleted."""
+    """A person with an account; deactivated, never deleted."""
 
     __tablename__ = "users"
     __table_args__ = (

@@ -10,7 +10,7 @@ __all__ = ["PasswordHash", "Passwords"]
 
 
 class PasswordHash(str):
-    """A hash that shows itself to nobody but the database: statement logs print its ``repr``."""
+    """A hash that only the database gets to see: statement logs print its ``repr``."""
 
     __slots__ = ()
 

@@ -89,7 +89,7 @@ class UserChanges(BaseModel):
 
 
 class UserOut(BaseModel):
-    """A user as everybody may see it."""
+    """A user as all may see it."""
 
     model_config = ConfigDict(from_attributes=True)
 
