@@ -282,23 +282,17 @@ class Writer(Executor[Lane]):
     ) -> None:
         """Run a statement once for each row, in one transaction: all of them, or none.
 
-        It returns nothing. ``all(insert(User).returning(...), rows)`` returns what each row gives.
+        It returns nothing, and what a ``returning()`` of the statement gives is left unread:
+        ``all(insert(User).returning(...), rows)`` returns that.
 
         Args:
-            statement: Such as ``insert(User)``; without ``returning()``.
+            statement: Such as ``insert(User)``.
             rows: The values for each; all with the same names.
 
         Raises:
-            ExpressError: The statement has a ``returning()``; nothing is written.
             ParameterError: A row's names do not fit; nothing is written.
         """
-        query = as_query(statement)
-        if query.writes and internals.returned_columns(query.statement):
-            raise ExpressError(
-                "execute_many() returns no rows: leave returning() out, or give an insert() and "
-                f"its rows to all(). {query!r}"
-            )
-        await self._within(self._execute_many(query, rows))
+        await self._within(self._execute_many(as_query(statement), rows))
 
     async def _execute_many(self, query: Query[Any], rows: Iterable[Mapping[str, Any]]) -> None:
         given = [row async for row in yielding(rows)]
