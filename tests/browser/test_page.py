@@ -424,7 +424,7 @@ async def test_a_worker_that_starts_anew_is_marked_on_the_charts(
         f" mark.height / plot.height])({mark}.getBoundingClientRect(), {place})"
     )
     assert inside[0] > 0, inside
-    assert inside[1] > -4, inside
+    assert inside[1] >= -4, inside  # a start in the newest second is at the edge
     assert inside[2] > 0.9, inside
     legend = "document.querySelector('figure .legend').innerText"
     assert "workers started\n1" in await page.value(legend)
