@@ -75,13 +75,13 @@ class Deadline:
     is_callers: bool = False
 
     @classmethod
-    def after(cls, seconds: float) -> Self:
+    def after(cls, seconds: float | None) -> Self | None:
         """Return the one that an argument ``timeout`` sets.
 
         Args:
-            seconds: From now on.
+            seconds: From now on; None for no deadline.
         """
-        return cls(monotonic() + seconds, f"timeout={seconds:g} s")
+        return None if seconds is None else cls(monotonic() + seconds, f"timeout={seconds:g} s")
 
     def is_over(self) -> bool:
         """Return whether its time has passed."""

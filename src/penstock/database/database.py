@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Self, Unpack, cast
 
 from pydantic import SecretStr
-from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from penstock.base_error import PenstockError, SettingsError
@@ -35,6 +34,7 @@ from penstock.engine import (
     EngineOptions,
     ReadOnlyConnections,
     build_engine,
+    identity_of,
     pool_snapshot,
     watch_statements,
 )
@@ -96,7 +96,7 @@ class Database:
         record_failures(self._engine.sync_engine)
         self._read_only_connections = ReadOnlyConnections(self._engine, settings)
         self._lifecycle = Lifecycle(self._start, self._stop)
-        self.telemetry = Telemetry(_identity(settings), settings.telemetry_dir)
+        self.telemetry = Telemetry(identity_of(settings), settings.telemetry_dir)
         """What is counted, of all workers of this machine."""
         self._units = UnitFactory(
             self._engine, self._kinds, self.telemetry.committed, settings.pool_timeout
@@ -186,8 +186,7 @@ class Database:
         pool = self._engine.sync_engine.pool
         if not isinstance(pool, PenstockPool):
             raise PenstockError(
-                f"environment={self.settings.environment.value!r} keeps no pool: it opens a "
-                "connection for each checkout"
+                f"environment={self.settings.environment.value!r} keeps no pool: each use connects"
             )
         return pool
 
@@ -439,7 +438,7 @@ class Database:
         options = BeginOptions(
             isolation=isolation_level,
             settings=await context.settings(),
-            deadline=_deadline(timeout),
+            deadline=Deadline.after(timeout),
         )
         async with self._units.writing(options) as session:
             yield session
@@ -477,7 +476,7 @@ class Database:
             isolation=isolation_level,
             deferrable=deferrable,
             settings=await context.settings(),
-            deadline=_deadline(timeout),
+            deadline=Deadline.after(timeout),
         )
         async with self._units.reading(options) as session:
             yield cast("ReadOnlyAsyncSession", session)
@@ -499,12 +498,3 @@ def _no_url(settings: object) -> DatabaseSettings:
             "a URL is for Database.from_url(url)"
         )
     return settings
-
-
-def _deadline(timeout: float | None) -> Deadline | None:
-    return None if timeout is None else Deadline.after(timeout)
-
-
-def _identity(settings: DatabaseSettings) -> str:
-    url = make_url(settings.url.get_secret_value())
-    return f"{settings.application_name} {url.render_as_string(hide_password=True)}"

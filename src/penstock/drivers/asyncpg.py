@@ -75,7 +75,7 @@ class Asyncpg(Driver):
 
     @override
     def is_closed(self, connection: Any) -> Callable[[], bool]:
-        return connection._connection._transport.is_closing  # type: ignore[no-any-return]
+        return connection._connection._transport.is_closing  # type: ignore[no-any-return]  # untyped
 
     @override
     def fileno(self, connection: Any) -> int | None:

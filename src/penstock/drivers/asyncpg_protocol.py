@@ -52,8 +52,8 @@ def fetch(driver: Any, sql: str, arguments: Sequence[Any]) -> Coroutine[Any, Any
     protocol = driver._protocol
     prepared = driver._stmt_cache.get((sql, protocol.get_record_class(), False))
     if prepared is None or driver._query_loggers:
-        return driver._execute(sql, arguments, 0, None)  # type: ignore[no-any-return]
-    return protocol.bind_execute(prepared, arguments, "", 0, False, None)  # type: ignore[no-any-return]
+        return driver._execute(sql, arguments, 0, None)  # type: ignore[no-any-return]  # untyped
+    return protocol.bind_execute(prepared, arguments, "", 0, False, None)  # type: ignore[no-any-return]  # untyped
 
 
 async def fetch_in_any_shape(driver: Any, sql: str, arguments: Sequence[Any]) -> Any:
@@ -64,10 +64,14 @@ async def fetch_in_any_shape(driver: Any, sql: str, arguments: Sequence[Any]) ->
         sql: The statement.
         arguments: Its values.
     """
+    return await _run(driver, sql, arguments, return_status=False)
+
+
+def _run(driver: Any, sql: str, arguments: Sequence[Any], *, return_status: bool) -> Any:
     prepared = prepared_of(driver, sql)
     if prepared is None:
-        return await driver._execute(sql, arguments, 0, None)
-    return await driver._protocol.bind_execute(prepared, arguments, "", 0, False, None)
+        return driver._execute(sql, arguments, 0, None, return_status=return_status)
+    return driver._protocol.bind_execute(prepared, arguments, "", 0, return_status, None)
 
 
 async def execute(driver: Any, sql: str, arguments: Sequence[Any]) -> str:
@@ -80,13 +84,8 @@ async def execute(driver: Any, sql: str, arguments: Sequence[Any]) -> str:
         sql: The statement.
         arguments: Its values.
     """
-    prepared = prepared_of(driver, sql)
-    if prepared is None:
-        _, status, _ = await driver._execute(sql, arguments, 0, None, return_status=True)
-    else:
-        protocol = driver._protocol
-        _, status, _ = await protocol.bind_execute(prepared, arguments, "", 0, True, None)
-    return status.decode()  # type: ignore[no-any-return]
+    _, status, _ = await _run(driver, sql, arguments, return_status=True)
+    return status.decode()  # type: ignore[no-any-return]  # untyped
 
 
 async def execute_many(driver: Any, sql: str, arguments: Sequence[Any]) -> None:
@@ -114,8 +113,8 @@ async def fetch_many(driver: Any, sql: str, arguments: Sequence[Any]) -> Sequenc
     """
     prepared = prepared_of(driver, sql)
     if prepared is None:
-        return await driver.fetchmany(sql, arguments)  # type: ignore[no-any-return]
-    return await driver._protocol.bind_execute_many(prepared, arguments, "", None, True)  # type: ignore[no-any-return]
+        return await driver.fetchmany(sql, arguments)  # type: ignore[no-any-return]  # untyped
+    return await driver._protocol.bind_execute_many(prepared, arguments, "", None, True)  # type: ignore[no-any-return]  # untyped
 
 
 async def prepare(driver: Any, sql: str) -> Any:
@@ -152,7 +151,7 @@ async def open_cursor(driver: Any, sql: str, arguments: Sequence[Any]) -> Any:
 
 def is_cancelling(driver: Any) -> bool:
     """Return whether the driver has the server cancel a statement."""
-    return driver._protocol._is_cancelling()  # type: ignore[no-any-return]
+    return driver._protocol._is_cancelling()  # type: ignore[no-any-return]  # untyped
 
 
 def lift_command_timeout(driver: Any, unlimited: Any = None) -> tuple[Any, Any]:

@@ -401,7 +401,7 @@ class Psycopg(Driver):
 
     @override
     def is_in_transaction(self, connection: Any) -> bool:
-        return connection._connection.info.transaction_status != _IDLE  # type: ignore[no-any-return]
+        return connection._connection.info.transaction_status != _IDLE  # type: ignore[no-any-return]  # untyped
 
     @override
     def abandon(self, dialect: Any, connection: Any) -> None:

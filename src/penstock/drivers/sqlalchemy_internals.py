@@ -64,32 +64,32 @@ def cache_key(statement: Any) -> Any:
 
 def values(statement: Any) -> Mapping[Any, Any] | None:
     """Return the values that an INSERT or UPDATE was given by name; None for none."""
-    return statement._values  # type: ignore[no-any-return]
+    return statement._values  # type: ignore[no-any-return]  # untyped
 
 
 def all_row_values(statement: Any) -> Sequence[Any]:
     """Return the rows of values that an INSERT was given; empty for none."""
-    return statement._multi_values  # type: ignore[no-any-return]
+    return statement._multi_values  # type: ignore[no-any-return]  # untyped
 
 
 def criteria(statement: Any) -> Iterable[Any]:
     """Return the expressions of a statement's WHERE."""
-    return statement._where_criteria  # type: ignore[no-any-return]
+    return statement._where_criteria  # type: ignore[no-any-return]  # untyped
 
 
 def returned_columns(statement: Any) -> Sequence[Any]:
     """Return the columns of a write's RETURNING; empty for none."""
-    return statement._returning  # type: ignore[no-any-return]
+    return statement._returning  # type: ignore[no-any-return]  # untyped
 
 
 def raw_columns(statement: Any) -> Sequence[Any]:
     """Return the columns of a statement as they were given to it."""
-    return statement._raw_columns  # type: ignore[no-any-return]
+    return statement._raw_columns  # type: ignore[no-any-return]  # untyped
 
 
 def selected_columns(statement: Any) -> Iterable[Any]:
     """Return the columns of a statement, those of its entities among them."""
-    return statement._all_selected_columns  # type: ignore[no-any-return]
+    return statement._all_selected_columns  # type: ignore[no-any-return]  # untyped
 
 
 def options(statement: Any) -> Iterable[Any]:
@@ -103,12 +103,12 @@ def extra_criteria(element: Any) -> Sequence[Any]:
     Args:
         element: Of the option's ``context``.
     """
-    return element._extra_criteria  # type: ignore[no-any-return]
+    return element._extra_criteria  # type: ignore[no-any-return]  # untyped
 
 
 def runs_by_orm(statement: Any) -> bool:
     """Return whether a session has the ORM run a statement."""
-    return statement._propagate_attrs.get("compile_state_plugin") == "orm"  # type: ignore[no-any-return]
+    return statement._propagate_attrs.get("compile_state_plugin") == "orm"  # type: ignore[no-any-return]  # untyped
 
 
 def annotated_for_orm(statement: Any) -> Any:
@@ -128,7 +128,7 @@ def composite_values(composite: Any, value: Any) -> Sequence[Any]:
         composite: The attribute.
         value: An instance of its class.
     """
-    return composite._composite_values_from_instance(value)  # type: ignore[no-any-return]
+    return composite._composite_values_from_instance(value)  # type: ignore[no-any-return]  # untyped
 
 
 # Compiled statements.
@@ -136,12 +136,12 @@ def composite_values(composite: Any, value: Any) -> Sequence[Any]:
 
 def bind_converters(compiled: Any) -> Mapping[str, Any]:
     """Return what makes the driver's values, by the names of parameters."""
-    return compiled._bind_processors  # type: ignore[no-any-return]
+    return compiled._bind_processors  # type: ignore[no-any-return]  # untyped
 
 
 def result_columns(compiled: Any) -> Sequence[Any]:
     """Return the columns that a compiled statement returns."""
-    return compiled._result_columns  # type: ignore[no-any-return]
+    return compiled._result_columns  # type: ignore[no-any-return]  # untyped
 
 
 def column_structure(compiled: Any) -> tuple[Any, ...]:
@@ -185,12 +185,12 @@ def row_keys(state: Any) -> list[Any]:
 
 def is_column_of_rows(column: Any) -> bool:
     """Return whether a column stands for a later row of an INSERT of several."""
-    return column._is_multiparam_column  # type: ignore[no-any-return]
+    return column._is_multiparam_column  # type: ignore[no-any-return]  # untyped
 
 
 def has_bind_expression(kind: Any) -> bool:
     """Return whether a type wraps its values in SQL."""
-    return kind._has_bind_expression  # type: ignore[no-any-return]
+    return kind._has_bind_expression  # type: ignore[no-any-return]  # untyped
 
 
 def bind_converter(kind: Any, dialect: Dialect) -> Any:
@@ -208,17 +208,17 @@ def result_converter(kind: Any, dialect: Dialect, coltype: Any = None) -> Any:
 
 def key_to_index(metadata: Any) -> dict[Any, int]:
     """Return where a row's values are, by key; a row's own metadata is taken as well."""
-    return metadata._key_to_index  # type: ignore[no-any-return]
+    return metadata._key_to_index  # type: ignore[no-any-return]  # untyped
 
 
 def result_converters(metadata: Any) -> Sequence[Any]:
     """Return what converts the values of each column."""
-    return metadata._processors  # type: ignore[no-any-return]
+    return metadata._processors  # type: ignore[no-any-return]  # untyped
 
 
 def safe_for_cache(metadata: Any) -> bool:
     """Return whether metadata may serve for other results of the same statement."""
-    return metadata._safe_for_cache  # type: ignore[no-any-return]
+    return metadata._safe_for_cache  # type: ignore[no-any-return]  # untyped
 
 
 def rows_with_keys(rows: Sequence[Any], index: dict[Any, int]) -> list[Any]:
@@ -239,7 +239,7 @@ def needs_unique(result: Any) -> bool:
 
 def is_single_entity(result: Any) -> bool:
     """Return whether a result's rows are entities by themselves."""
-    return result._attributes.get("is_single_entity", False)  # type: ignore[no-any-return]
+    return result._attributes.get("is_single_entity", False)  # type: ignore[no-any-return]  # untyped
 
 
 def shared_result(result: Any) -> Any:
@@ -249,7 +249,7 @@ def shared_result(result: Any) -> Any:
 
 def is_read(result: Any) -> bool:
     """Return whether a streamed result was read to its end, or closed."""
-    return result._soft_closed  # type: ignore[no-any-return]
+    return result._soft_closed  # type: ignore[no-any-return]  # untyped
 
 
 # The ORM's loading.
@@ -262,7 +262,7 @@ def entities(state: Any) -> Sequence[Any]:
 
 def is_star(state: Any) -> bool:
     """Return whether an ORM statement selects ``*``."""
-    return state.compile_options._is_star  # type: ignore[no-any-return]
+    return state.compile_options._is_star  # type: ignore[no-any-return]  # untyped
 
 
 def entity_columns(entity: Any, state: Any) -> Any:
@@ -272,7 +272,7 @@ def entity_columns(entity: Any, state: Any) -> Any:
 
 def identity_class(mapper: Any) -> type:
     """Return the class by which a session knows a mapper's instances."""
-    return mapper._identity_class  # type: ignore[no-any-return]
+    return mapper._identity_class  # type: ignore[no-any-return]  # untyped
 
 
 def set_listener_number(state: Any, number: int) -> None:
@@ -282,7 +282,7 @@ def set_listener_number(state: Any, number: int) -> None:
 
 def updated_options(state: Any) -> Mapping[str, Any]:
     """Return the execution options that ``do_orm_execute`` listeners have added."""
-    return state._update_execution_options  # type: ignore[no-any-return]
+    return state._update_execution_options  # type: ignore[no-any-return]  # untyped
 
 
 # The pool and its connections.

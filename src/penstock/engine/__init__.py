@@ -1,6 +1,7 @@
 """The SQLAlchemy engine: its pool, its drivers' settings, and what a failed connect says."""
 
 from penstock.engine.build import EngineKeywords, EngineOptions, build_engine
+from penstock.engine.connector import identity_of
 from penstock.engine.listeners import ReadOnlyConnections, pool_snapshot, watch_statements
 from penstock.engine.timeouts import (
     LockTimeout,
@@ -18,6 +19,7 @@ __all__ = [
     "Timeouts",
     "TransactionTimeout",
     "build_engine",
+    "identity_of",
     "pool_snapshot",
     "watch_statements",
 ]

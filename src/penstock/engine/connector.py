@@ -31,6 +31,7 @@ __all__ = [
     "connect_arguments",
     "connect_failed",
     "hosts_of",
+    "identity_of",
     "is_one_connection",
     "prepare_sqlite",
     "sqlite_arguments",
@@ -53,6 +54,12 @@ def address_of(settings: DatabaseSettings) -> str:
         return f"the file {url.database or ':memory:'}"
     hosts = ", ".join(_written(host, port) for host, port in hosts_of(url))
     return f"database {url.database} at {hosts}" if url.database else hosts
+
+
+def identity_of(settings: DatabaseSettings) -> str:
+    """Return what tells one service's database from another's: its name and URL, no password."""
+    url = make_url(settings.url.get_secret_value())
+    return f"{settings.application_name} {url.render_as_string(hide_password=True)}"
 
 
 def hosts_of(url: URL) -> list[tuple[str, int | None]]:

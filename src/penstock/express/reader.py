@@ -348,7 +348,7 @@ async def within(seconds: float | None, results: Coroutine[Any, Any, _T]) -> _T:
         DeadlineExceeded: The time was up before, or for a read, or the server has said so.
     """
     try:
-        return await within_limits(results, None if seconds is None else Deadline.after(seconds))
+        return await within_limits(results, Deadline.after(seconds))
     except DeadlineExceeded as error:
         raise_if_unknown(error)
         raise

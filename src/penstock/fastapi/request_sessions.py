@@ -62,6 +62,7 @@ class RequestSessions:
         "_refusal",
         "_request_sessions",
         "_stack",
+        "is_accepted",
     )
 
     def __init__(
@@ -75,6 +76,8 @@ class RequestSessions:
         self._refusal = refusal
         self._ended = ""
         """What has ended, once something has."""
+        self.is_accepted = False
+        """Whether it is a WebSocket that was accepted, to which no response can be sent."""
         self._stack: AsyncExitStack | None = None
         """The exit stack that ends the units when an exception ends the route."""
         self._request_sessions: dict[Database, UnitOfWork] = {}

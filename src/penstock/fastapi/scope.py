@@ -49,8 +49,6 @@ __all__ = [
     "within_instrumentation",
 ]
 
-_ACCEPTED = "penstock.websocket_accepted"
-
 ContextOf = Callable[..., SessionContext | Awaitable[SessionContext | None] | None]
 """Says under which role and settings a request's transactions run."""
 
@@ -192,7 +190,8 @@ class ResponseReplaced(Exception):  # noqa: N818 - it says what happened
 
 def is_accepted(scope: Scope) -> bool:
     """Return whether a WebSocket has been accepted, to which no HTTP response can be sent."""
-    return _ACCEPTED in scope
+    sessions: RequestSessions | None = scope.get(SCOPE_KEY)
+    return sessions is not None and sessions.is_accepted
 
 
 class SessionScope:
@@ -248,10 +247,12 @@ class SessionScope:
     async def _conversation(self, scope: Scope, receive: Receive, send: Send) -> None:
         leases: set[OpenLease] = set()
         opening = request_leases.set(leases)
+        # By reference: a middleware may pass a copy of the scope on.
+        sessions: RequestSessions = scope[SCOPE_KEY]
 
         def noting_send(message: Message) -> Awaitable[None]:
             if message["type"] == "websocket.accept":
-                scope[_ACCEPTED] = True
+                sessions.is_accepted = True
             return send(message)
 
         try:
