@@ -10,8 +10,6 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.servers.postgres import postgres_server
 
-__all__ = ["run"]
-
 POOL_SIZE = 5
 MAX_OVERFLOW = 10
 LEASES = POOL_SIZE + MAX_OVERFLOW

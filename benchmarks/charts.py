@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement
 
-__all__ = ["STYLE", "bars"]
-
 OURS = frozenset(
     {"express", "express_orm", "penstock", "reader", "reader_orm", "sessions", "tune_gc_on"}
 )

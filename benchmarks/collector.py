@@ -8,8 +8,6 @@ from benchmarks.progress import progress
 from benchmarks.result import Result
 from benchmarks.service import Peer
 
-__all__ = ["run"]
-
 PEERS = {"tune_gc_off": Peer("express", tune_gc="off"), "tune_gc_on": Peer("express")}
 LONG = Lengths(generations=3, rounds=2, seconds=2.0, warm_up=1.0)
 SHORT = Lengths(generations=1, rounds=1, seconds=0.3, warm_up=0.2)

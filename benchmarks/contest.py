@@ -7,8 +7,6 @@ from benchmarks.http_load import Driver, Load, Traffic
 from benchmarks.result import Figures, Ratio, Target, median
 from benchmarks.service import Peer, Service, serving
 
-__all__ = ["RATE", "Contest", "Lengths", "Turn", "contest"]
-
 RATE = "requests_per_second"
 
 

@@ -15,8 +15,6 @@ from tests.servers.postgres import (
     postgres_server,
 )
 
-__all__ = ["roomy_server", "users_database", "worlds_database"]
-
 USERS = 10_000
 SETTINGS = {
     # Every peer keeps its connections while the others have their turns.

@@ -8,8 +8,6 @@ from benchmarks.result import Result, Target, medians
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.servers.postgres import postgres_server
 
-__all__ = ["run"]
-
 TASKS = 200
 CONNECTIONS = 5
 QUERY = "SELECT pg_sleep(0.002)"

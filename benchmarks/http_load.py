@@ -8,8 +8,6 @@ from typing import Any
 
 from penstock.load.result import nearest_rank
 
-__all__ = ["CLIENTS", "Driver", "Load", "Traffic"]
-
 CLIENTS = 32
 PATIENCE = 90.0
 """Seconds that a turn may take longer than it should, the start of its process included."""

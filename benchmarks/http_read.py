@@ -7,8 +7,6 @@ from benchmarks.progress import progress
 from benchmarks.result import Result, Target
 from benchmarks.service import Peer
 
-__all__ = ["FAIR", "LONG_BESIDE", "PEERS", "READ", "RIVALS", "run"]
-
 PEERS = (
     "tutorial",
     "advanced_alchemy",

@@ -8,8 +8,6 @@ from benchmarks.progress import progress
 from benchmarks.result import Result
 from benchmarks.service import Peer
 
-__all__ = ["run"]
-
 BODY = '{"email": "NEW@example.com", "username": "NEW"}'
 WRITE = {"write": Traffic("/users", "POST", BODY)}
 LONG = Lengths(generations=2, rounds=2, seconds=2.0, warm_up=1.0)

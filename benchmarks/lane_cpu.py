@@ -15,8 +15,6 @@ from benchmarks.readers import READERS, Read
 from benchmarks.result import Figures, Ratio, Result, median
 from benchmarks.workers import Turn, Worker, measure_in_turns
 
-__all__ = ["run"]
-
 
 @dataclass(frozen=True)
 class Lengths:

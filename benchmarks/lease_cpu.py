@@ -19,8 +19,6 @@ from sqlalchemy.util import greenlet_spawn
 from penstock.pool import holder_route
 from penstock.telemetry import Telemetry
 
-__all__ = ["Subject", "measure_loans"]
-
 # A request's way from the server to its query has about as many frames below it.
 FRAMES_BELOW = 20
 

@@ -10,8 +10,6 @@ from penstock.pool.ledger import Ledger, Open
 from penstock.pool.queue import Rejection, Waiter
 from penstock.pool.slot import Backoff, Lifetime, Slot
 
-__all__ = ["measure_ledger"]
-
 SLOTS = 5
 
 

@@ -8,8 +8,6 @@ from importlib.metadata import version
 
 from tests.servers.postgres import postgres_programs
 
-__all__ = ["machine"]
-
 PACKAGES = (
     "penstock",
     "fastapi",

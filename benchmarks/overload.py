@@ -15,8 +15,6 @@ from sqlalchemy import exc
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.servers.postgres import postgres_server
 
-__all__ = ["run"]
-
 CONNECTIONS = 10
 # Held for so long that a few hundred a second are all there is: the load costs little CPU.
 QUERY = "SELECT pg_sleep(0.02)"

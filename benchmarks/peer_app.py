@@ -19,8 +19,6 @@ from fastapi import FastAPI
 
 from penstock.fastapi.install import tuned_collector
 
-__all__ = ["CPU_SECONDS", "main"]
-
 CPU_SECONDS = "/cpu-seconds"
 
 

@@ -17,8 +17,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util import greenlet_spawn
 from tests.servers.postgres import postgres_server
 
-__all__ = ["run"]
-
 QUEUES = (10, 10_000)
 SUBJECTS = {
     "penstock": Subject("penstock"),

@@ -10,8 +10,6 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from penstock import PenstockPool
 
-__all__ = ["POOLS", "engine_on", "fill", "turns"]
-
 POOLS: dict[str, type[AsyncAdaptedQueuePool]] = {
     "penstock": PenstockPool,
     "stock": AsyncAdaptedQueuePool,

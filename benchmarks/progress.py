@@ -6,8 +6,6 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import Progress
 
-__all__ = ["progress"]
-
 
 @contextmanager
 def progress(benchmark: str, steps: int) -> Iterator[Callable[[], None]]:

@@ -11,8 +11,6 @@ from sqlalchemy import bindparam, select
 
 from penstock import Database, query
 
-__all__ = ["READERS", "Read"]
-
 Read = Callable[[int], Awaitable[Any]]
 """Reads the user with this id."""
 

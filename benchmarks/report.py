@@ -9,8 +9,6 @@ from xml.etree.ElementTree import Element, indent, tostring
 from benchmarks import charts
 from benchmarks.result import Figures, Result, in_words, table_of
 
-__all__ = ["page", "write_report"]
-
 STYLE = """
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }

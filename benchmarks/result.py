@@ -8,8 +8,6 @@ from typing import Any, Self
 
 from rich.table import Table
 
-__all__ = ["Figures", "Ratio", "Result", "Target", "in_words", "median", "medians", "table_of"]
-
 COLUMNS_AT_MOST = 4
 
 Figures = Mapping[str, Mapping[str, Any]]

@@ -16,8 +16,6 @@ from benchmarks.service import Peer, Service, serving
 from tests.servers.postgres import PostgresServer, postgres_server
 from tests.servers.proxy import Proxy, proxy_before
 
-__all__ = ["PEERS", "run"]
-
 PEERS = tuple(peer for peer in http_read.PEERS if peer != "no_database")
 KINDS = ("read", "write")
 # No connection is opened ahead of need: that would be counted too, and is no request's.

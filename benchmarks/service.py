@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 
 from benchmarks.peer_app import CPU_SECONDS
 
-__all__ = ["Peer", "Service", "serving"]
-
 SECONDS_TO_START = 60.0
 
 

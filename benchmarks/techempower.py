@@ -11,8 +11,6 @@ from benchmarks.progress import progress
 from benchmarks.result import Figures, Result
 from benchmarks.service import Peer
 
-__all__ = ["TRAFFICS", "run"]
-
 NAMES = ("tutorial", "asyncpg_by_hand", "asyncpg_without_reset", "express")
 PEERS = {name: Peer(f"techempower.{name}") for name in NAMES}
 TUNED = {name: Peer(f"techempower.{name}", tune_gc="all") for name in NAMES}

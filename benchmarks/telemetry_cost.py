@@ -15,8 +15,6 @@ from benchmarks.progress import progress
 from benchmarks.result import Result, Target
 from benchmarks.service import Peer, Service, serving
 
-__all__ = ["run"]
-
 OFF = {"DATABASE_TELEMETRY": "false", "DATABASE_SLOW_QUERY": "off"}
 PEERS = {"telemetry_off": Peer("express", environment=OFF), "telemetry_on": Peer("express")}
 LONG = Lengths(generations=4, rounds=4, seconds=1.5, warm_up=1.0)

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-__all__ = ["Turn", "Worker", "measure_in_turns"]
-
 ROUNDS_PER_PROCESS = 20
 
 Turn = Callable[[], Awaitable[float]]

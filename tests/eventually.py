@@ -3,8 +3,6 @@
 import asyncio
 from collections.abc import Callable
 
-__all__ = ["eventually"]
-
 
 async def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> None:
     """Wait until a condition holds.

@@ -30,8 +30,6 @@ from tests.servers.postgres import postgres_server
 from penstock import Database, query
 from penstock.fastapi import WriteSession, install
 
-__all__ = ["Modules", "Trip", "modules", "trips"]
-
 PACKAGE = "penstock"
 LONG, SHORT = 500, 50
 WARM = 20

@@ -2,6 +2,4 @@
 
 from penstock.cli.main import main
 
-__all__: list[str] = []
-
 main()

@@ -1,7 +1,5 @@
 """The root of every error that Penstock raises, and the one that settings raise."""
 
-__all__ = ["PenstockError", "SettingsError"]
-
 
 class PenstockError(Exception):
     """Base of every error that Penstock raises on its own account."""

@@ -9,20 +9,6 @@ from uuid import UUID
 
 from penstock.base_error import PenstockError
 
-__all__ = [
-    "NO_CONTEXT",
-    "ContextError",
-    "ContextRequired",
-    "ContextSource",
-    "RequestContext",
-    "SessionContext",
-    "SettingValue",
-    "Settings",
-    "context_of",
-    "refused_name",
-    "request_context",
-]
-
 Settings = tuple[tuple[str, str], ...]
 """Names and values of server settings that hold for one transaction; ``role`` is the role."""
 SettingValue = str | int | bool | UUID

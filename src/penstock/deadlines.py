@@ -10,16 +10,6 @@ from typing import Any, Self, TypeVar
 
 from penstock.base_error import PenstockError
 
-__all__ = [
-    "Deadline",
-    "DeadlineExceeded",
-    "Limits",
-    "StatementLimit",
-    "current_limits",
-    "limits_in_force",
-    "within_limits",
-]
-
 _T = TypeVar("_T")
 
 COMMIT_TIME = 1.0

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["Finding", "Severity"]
-
 
 class Severity(StrEnum):
     """How soon to act on a finding."""

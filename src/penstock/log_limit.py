@@ -4,8 +4,6 @@ from collections.abc import Callable
 from math import inf
 from time import monotonic
 
-__all__ = ["LINES", "LogLimit"]
-
 LINES = 10
 """Lines of one kind in a second: more would say no more, and fill a disk."""
 

@@ -8,8 +8,6 @@ from sqlalchemy import event
 from penstock.database import Database
 from penstock.pool import PoolTimeout
 
-__all__ = ["rollback_after", "simulate_exhausted"]
-
 
 @asynccontextmanager
 async def rollback_after(database: Database) -> AsyncIterator[Database]:

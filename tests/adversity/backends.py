@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 import psycopg
 from sqlalchemy import make_url
 
-__all__ = ["BackendCount", "counting_backends"]
-
 EVERY = 0.01
 QUERY = """
     SELECT count(*), count(*) FILTER (WHERE state LIKE 'idle in transaction%%')

@@ -6,8 +6,6 @@ from contextlib import suppress
 
 import anyio
 
-__all__ = ["WAYS"]
-
 
 async def by_task_cancel(work: Awaitable[None], seconds: float) -> bool:
     """Cancel the task after some time; returns whether there was anything left to cancel."""

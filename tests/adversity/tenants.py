@@ -11,22 +11,6 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from penstock import Database, SessionContext, query
 from penstock.drivers.driver import BeginOptions
 
-__all__ = [
-    "HOSTILE",
-    "LONGEST",
-    "POLICIES",
-    "TABLES",
-    "TENANTS",
-    "WORKS",
-    "Base",
-    "Copied",
-    "Hostile",
-    "Tenant",
-    "Work",
-    "base_rows",
-    "read",
-]
-
 TENANTS = 50
 SLOTS = frozenset(range(3))
 """Every tenant has a row for each, in every table."""

@@ -8,8 +8,6 @@ from sqlalchemy import text
 from penstock import Database
 from penstock.fastapi import ReadSession, install
 
-__all__ = ["HOSTILE", "create_app"]
-
 HOSTILE = '/<img src=x onerror="window.harmed = true">/<script>window.harmed = true</script>'
 """A route's path that would run if it were taken for HTML."""
 

@@ -17,8 +17,6 @@ from tests.eventually import eventually
 from tests.servers.parts import require_part
 from websockets.asyncio.client import ClientConnection, connect
 
-__all__ = ["Page", "chromium", "new_tab"]
-
 _START_SECONDS = 60.0
 _PATIENCE = 30.0
 _OPTIONS = (

@@ -14,8 +14,6 @@ from urllib.parse import quote
 import httpx
 from tests.servers.process import free_port
 
-__all__ = ["Service", "running_service"]
-
 _ROOT = Path(__file__).parents[2]
 _START_SECONDS = 60.0
 

@@ -7,8 +7,6 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util import await_
 
-__all__ = ["Door", "WalledUpError"]
-
 
 class WalledUpError(Exception):
     """What a connect raises that ran into a wall."""

@@ -7,8 +7,6 @@ from typing import Any
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-__all__ = ["EVENTS", "Entry", "Journal"]
-
 EVENTS = (
     "first_connect",
     "connect",

@@ -13,18 +13,6 @@ from tests.eventually import eventually
 from tests.servers.mariadb import MariadbServer
 from tests.servers.postgres import PostgresServer
 
-__all__ = [
-    "Subject",
-    "acquire",
-    "ask",
-    "backend_of",
-    "checked_out",
-    "invalidate",
-    "numbers",
-    "pool_of",
-    "release",
-]
-
 # Long enough to be met while it runs, and nobody has to wait for its end.
 NAPS = {
     "postgresql": "SELECT pg_sleep(2)",

@@ -3,8 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-__all__ = ["at_once", "in_turn", "steadily"]
-
 Send = Callable[[], Awaitable[object]]
 
 

@@ -12,15 +12,6 @@ from tests.diagnosis.load import at_once, in_turn, steadily
 from tests.diagnosis.workers import Workers
 from tests.servers.postgres import PostgresServer
 
-__all__ = [
-    "CROWDED",
-    "LAGGING",
-    "PROVOCATIONS",
-    "PROVOCATIONS_OF_WORKERS",
-    "Provocation",
-    "Subject",
-]
-
 SETTLED_AGE = 61
 """Seconds after which a worker's start is over."""
 

@@ -8,8 +8,6 @@ from pathlib import Path
 from tests.servers.postgres import SETTINGS, SUPERUSER, PostgresServer
 from tests.servers.process import ServerProcess, free_port
 
-__all__ = ["replica_of"]
-
 
 @contextmanager
 def replica_of(primary: PostgresServer, programs: Path) -> Iterator[PostgresServer]:

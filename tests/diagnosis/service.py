@@ -25,8 +25,6 @@ from penstock import Database, query
 from penstock.database import ReadOnlySession
 from penstock.fastapi import install, read_session, write_session
 
-__all__ = ["create_app", "main"]
-
 GRACEFUL_SECONDS = 5
 ONE = query(text("SELECT 1 AS one"))
 

@@ -12,8 +12,6 @@ from typing import Any
 
 import httpx
 
-__all__ = ["Findings", "Workers", "running_workers", "watched"]
-
 _ROOT = Path(__file__).parents[2]
 _START_SECONDS = 60.0
 _STOP_SECONDS = 40.0

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from tests.servers.parts import require_part
 
-__all__ = ["Certificates", "make_certificates"]
-
 NEW_KEY = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
 EXTENSIONS = """
 subjectAltName=DNS:localhost

@@ -11,8 +11,6 @@ import pymysql  # type: ignore[import-untyped]  # it ships no types
 from tests.servers.parts import require_part
 from tests.servers.process import ServerProcess
 
-__all__ = ["MariadbServer", "mariadb_server"]
-
 USER = "penstock"
 SETTINGS = {
     "bind-address": "127.0.0.1",

@@ -4,8 +4,6 @@ import os
 
 import pytest
 
-__all__ = ["require_part"]
-
 
 def require_part(name: str, *, present: object, remedy: str) -> None:
     """Skip the asking test where a part is missing, or fail it where every part must be there.

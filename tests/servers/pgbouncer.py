@@ -17,8 +17,6 @@ from tests.servers.parts import require_part
 from tests.servers.postgres import PostgresServer
 from tests.servers.process import ServerProcess
 
-__all__ = ["Era", "PgbouncerServer", "pgbouncer_of", "pgbouncer_server"]
-
 FIRST_TO_FOLLOW = (1, 21)
 """The version since which PgBouncer follows prepared statements from server to server."""
 FIRST_TO_QUIT = (1, 23)

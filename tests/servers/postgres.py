@@ -14,15 +14,6 @@ from tests.servers.process import ServerProcess
 
 from penstock.demo.embedded_postgres import embedded_programs
 
-__all__ = [
-    "PostgresServer",
-    "RestartablePostgres",
-    "own_postgres",
-    "postgres_programs",
-    "postgres_server",
-    "restartable_postgres",
-]
-
 SUPERUSER = "postgres"
 SETTINGS = {
     "listen_addresses": "127.0.0.1",

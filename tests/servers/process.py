@@ -14,8 +14,6 @@ from typing import Protocol, Self, TypeVar
 from penstock.demo.child import until_input_closes
 from penstock.demo.embedded_postgres import readable_tree, server_account, server_directory
 
-__all__ = ["ServerProcess", "ServerStartError", "free_port"]
-
 START_SECONDS = 60.0
 PORT_ATTEMPTS = 5
 PORT_IS_TAKEN = re.compile("address already in use", re.IGNORECASE)

@@ -12,8 +12,6 @@ import httpx
 from tests.servers.parts import require_part
 from tests.servers.process import ServerProcess
 
-__all__ = ["PrometheusServer", "Series", "prometheus_server", "promtool"]
-
 REMEDY = "apt-get install prometheus"
 
 

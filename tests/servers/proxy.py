@@ -9,8 +9,6 @@ from contextlib import asynccontextmanager, suppress
 
 from sqlalchemy import make_url
 
-__all__ = ["Proxy", "proxy_before"]
-
 ROLLBACK = b"Q\0\0\0\x0eROLLBACK;\0"
 HELD_BACK = 0.1
 """Seconds for which the answer to a ROLLBACK is kept: who says something meanwhile has not waited

@@ -8,8 +8,6 @@ import typer
 from penstock.cli.demo import demo
 from penstock.cli.watch import watch
 
-__all__ = ["app"]
-
 app = typer.Typer(
     name="penstock",
     add_completion=False,

@@ -9,8 +9,6 @@ import typer
 from penstock.base_error import PenstockError
 from penstock.cli.extras import needs_extra
 
-__all__ = ["demo"]
-
 
 def demo(
     *,

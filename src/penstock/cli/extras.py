@@ -5,8 +5,6 @@ from contextlib import contextmanager
 
 from penstock.base_error import PenstockError
 
-__all__ = ["MissingExtraError", "needs_extra"]
-
 
 class MissingExtraError(PenstockError):
     """A command needs packages that are installed with an extra of penstock."""

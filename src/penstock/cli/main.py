@@ -5,8 +5,6 @@ import sys
 from penstock.base_error import PenstockError
 from penstock.cli.extras import needs_extra
 
-__all__ = ["main"]
-
 
 def main() -> None:
     """Run the command line.

@@ -11,8 +11,6 @@ import typer
 
 from penstock.cli.extras import needs_extra
 
-__all__ = ["watch"]
-
 _VARIABLE = "PENSTOCK_WATCH_HEADER"
 
 

@@ -17,15 +17,6 @@ from penstock.deadlines import DeadlineExceeded, limits_in_force
 from penstock.engine import StatementTimeout
 from penstock.express import CommitOutcomeUnknown
 
-__all__ = [
-    "WritingSyncSession",
-    "WritingTransaction",
-    "commit",
-    "committing",
-    "doubt",
-    "record_failures",
-]
-
 _UNKNOWN_SQLSTATE_CLASSES = ("08", "57")
 """Connection exception and operator intervention: the server may have committed before it went.
 

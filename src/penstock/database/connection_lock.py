@@ -9,15 +9,6 @@ from sqlalchemy.exc import InvalidRequestError
 
 from penstock.base_error import PenstockError
 
-__all__ = [
-    "ConnectionLock",
-    "NestedLock",
-    "ReadOnlyError",
-    "SelfDeadlock",
-    "SessionBusy",
-    "SessionClosed",
-]
-
 
 class ReadOnlyError(PenstockError, InvalidRequestError):
     """A read-only session was to write, or an object that it loaded was changed."""

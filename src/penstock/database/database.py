@@ -50,8 +50,6 @@ from penstock.settings import (
 from penstock.telemetry import StatementWatch, Telemetry
 from penstock.telemetry.rules import find
 
-__all__ = ["Database"]
-
 _logger = logging.getLogger(__name__)
 
 

@@ -19,15 +19,6 @@ from penstock.planner import ConnectionBudget, ServerLimits
 from penstock.pool import PenstockPool, PoolInAnotherLoop
 from penstock.settings import BudgetPolicy, DatabaseSettings
 
-__all__ = [
-    "BudgetExceeded",
-    "Lifecycle",
-    "ServerNumbers",
-    "check_budget",
-    "finish",
-    "server_numbers",
-]
-
 _logger = logging.getLogger(__name__)
 
 _POSTGRESQL = text("SELECT name, setting FROM pg_settings WHERE name IN :names").bindparams(

@@ -29,8 +29,6 @@ from penstock.database.session import UnitSyncSession
 from penstock.drivers.capabilities import driver_of
 from penstock.pool import PenstockPool
 
-__all__ = ["ReadOnlyAsyncSession", "ReadOnlySession", "ReadOnlySyncSession", "reading_engine"]
-
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 _Parameters: TypeAlias = Mapping[str, Any] | Sequence[Mapping[str, Any]]

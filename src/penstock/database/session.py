@@ -30,8 +30,6 @@ from penstock.express.errors import raise_if_unknown
 from penstock.pool.lease import OpenLease
 from penstock.pool.record import Record
 
-__all__ = ["SessionSource", "UnitSession", "UnitSyncSession", "operation", "set_within"]
-
 _logger = logging.getLogger(__name__)
 _NO_SETTINGS = "The connections of this engine take no role and no settings"
 

@@ -18,8 +18,6 @@ from penstock.database.session import SessionSource, UnitSession, operation
 from penstock.drivers.driver import BeginOptions
 from penstock.pool import PenstockPool
 
-__all__ = ["ReadingSession", "SessionKinds", "WritingSession"]
-
 _logger = logging.getLogger(__name__)
 
 

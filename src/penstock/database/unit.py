@@ -40,8 +40,6 @@ from penstock.pool.lease import task_of
 from penstock.pool.record import Record
 from penstock.pool.slot import CHECKED_OUT
 
-__all__ = ["UnitLane", "UnitOfWork", "refuse_self_deadlock"]
-
 _T = TypeVar("_T")
 _DEFAULT_KINDS = SessionKinds()
 

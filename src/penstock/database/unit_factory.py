@@ -13,8 +13,6 @@ from penstock.database.unit import UnitOfWork
 from penstock.drivers.driver import BeginOptions
 from penstock.pool.lease import OpenLease
 
-__all__ = ["MakeUnit", "UnitFactory", "reading_within"]
-
 MakeUnit = Callable[[BeginOptions], UnitOfWork]
 """Makes a unit of work, given how its transactions begin."""
 

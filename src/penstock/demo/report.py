@@ -10,8 +10,6 @@ from rich.table import Table
 
 from penstock.load import Figures, LoadResult
 
-__all__ = ["DemoFigures", "PoolPeaks", "report", "watch_pool"]
-
 _LOOK_EVERY = 0.2
 
 

@@ -33,8 +33,6 @@ from penstock.demo.users.model import User
 from penstock.demo.users.passwords import Passwords
 from penstock.load import Request, RequestKind, Scenario, run_closed_loop
 
-__all__ = ["Demo", "DemoOptions", "Interruption", "open_storage", "seed", "traffic"]
-
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 

@@ -13,8 +13,6 @@ from typing import Any
 from penstock.base_error import SettingsError
 from penstock.demo.child import Child
 
-__all__ = ["UsersService", "listen"]
-
 _HOST = "127.0.0.1"
 _USUAL_PORT = 8000
 _START_SECONDS = 60.0

@@ -15,8 +15,6 @@ from penstock.database import Database
 from penstock.pool import ConnectFailed
 from penstock.settings import DatabaseSettings, Environment, settings_from_environment
 
-__all__ = ["OwnSchema", "Storage", "sqlite_file", "without_database_variables"]
-
 _PREFIX = "DATABASE_"
 
 

@@ -15,8 +15,6 @@ from pathlib import Path
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
-__all__ = ["main"]
-
 _GRACEFUL_SECONDS = 5
 
 

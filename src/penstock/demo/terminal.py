@@ -5,8 +5,6 @@ import os
 
 from rich.console import Console
 
-__all__ = ["Terminal"]
-
 
 class Terminal(Console):
     """Standard output, which may go away before the demo does."""

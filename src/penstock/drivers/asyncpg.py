@@ -15,8 +15,6 @@ from penstock.drivers.driver import LASTING, Driver, Prepared, never, number_of
 from penstock.drivers.effects import Effect
 from penstock.drivers.pipelining import Pipeline
 
-__all__ = ["Asyncpg", "is_read_only"]
-
 SET_READ_ONLY = "SET default_transaction_read_only = on"
 FREE = "RESET default_transaction_read_only"
 """To what the connection began with: a role may be kept read-only by its own settings."""

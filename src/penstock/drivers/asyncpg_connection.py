@@ -31,8 +31,6 @@ from penstock.drivers.driver import (
 from penstock.drivers.effects import Effect, effects_of
 from penstock.drivers.pipelining import Parameters, Pipeline, may_pipeline
 
-__all__ = ["AsyncpgConnection"]
-
 _MAY_END = Effect.CONTROL | Effect.DRIVER
 
 

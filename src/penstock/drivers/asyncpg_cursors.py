@@ -8,8 +8,6 @@ from sqlalchemy.dialects.postgresql.asyncpg import (
     AsyncAdapt_asyncpg_ss_cursor,
 )
 
-__all__ = ["Cursor", "ServerSideCursor"]
-
 
 class Cursor(AsyncAdapt_asyncpg_cursor):
     """A cursor that has all rows: what it could not send begins no transaction."""

@@ -3,21 +3,6 @@
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
-__all__ = [
-    "attributes",
-    "execute",
-    "execute_many",
-    "fetch",
-    "fetch_in_any_shape",
-    "fetch_many",
-    "is_cancelling",
-    "lift_command_timeout",
-    "open_cursor",
-    "prepare",
-    "prepared_of",
-    "set_configuration",
-]
-
 
 def prepared_of(driver: Any, sql: str) -> Any:
     """Return a statement that can be run as it is, in one go and in one transaction.

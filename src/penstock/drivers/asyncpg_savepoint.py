@@ -8,8 +8,6 @@ from asyncpg.exceptions import PostgresError
 from penstock.drivers.asyncpg_statements import STAY_READ_ONLY, context_statement
 from penstock.drivers.pipelining import Parameters, Pipeline, always, may_pipeline
 
-__all__ = ["ReadOnlySavepoint"]
-
 BEGIN: list[tuple[str, Parameters]] = [("SAVEPOINT penstock_read", ()), STAY_READ_ONLY]
 END = "ROLLBACK TO SAVEPOINT penstock_read;RELEASE SAVEPOINT penstock_read"
 

@@ -5,14 +5,6 @@ from typing import Any
 from penstock.deadlines import StatementLimit
 from penstock.drivers.pipelining import Parameters
 
-__all__ = [
-    "STAY_READ_ONLY",
-    "PreparedStatements",
-    "begin_text",
-    "context_statement",
-    "limit_statement",
-]
-
 STAY_READ_ONLY: tuple[str, Parameters] = ("SET TRANSACTION READ ONLY", ())
 """Keeps the open transaction, or savepoint, from writing until it ends."""
 

@@ -14,8 +14,6 @@ from penstock.drivers.driver import Driver, never, number_of, transport_of
 from penstock.drivers.psycopg import Psycopg
 from penstock.drivers.requirements import ASYNCPG, EXPRESS, PSYCOPG, is_met
 
-__all__ = ["Aiosqlite", "Mysql", "driver_of", "runs_express"]
-
 
 class Aiosqlite(Driver):
     """aiosqlite: its thread goes on with a cancelled statement, and takes the rollback after it."""

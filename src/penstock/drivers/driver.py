@@ -8,24 +8,6 @@ from typing import Any
 from penstock.deadlines import Deadline
 from penstock.drivers.effects import Effect
 
-__all__ = [
-    "CONTEXT_REFUSED",
-    "LASTING",
-    "NO_OPTIONS",
-    "BeginOptions",
-    "Driver",
-    "Prepared",
-    "Trace",
-    "holds_state_after",
-    "keeps_transaction",
-    "left_by",
-    "number_of",
-    "refuse_end",
-    "seconds_of",
-    "transport_of",
-    "without_values",
-]
-
 _UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 """Those in which PostgreSQL shows a time."""
 

@@ -43,8 +43,6 @@ from penstock.drivers.sql_text import (
     tokens,
 )
 
-__all__ = ["Effect", "effects_of"]
-
 
 class Effect(enum.IntFlag):
     """What a statement may do beyond its rows."""

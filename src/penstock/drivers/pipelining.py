@@ -16,8 +16,6 @@ from typing import Any, Self
 
 from penstock.drivers.driver import without_values
 
-__all__ = ["Parameters", "Pipeline", "always", "may_pipeline"]
-
 Parameters = Sequence[str | None]
 """Values of one statement, as text; None for NULL."""
 

@@ -31,8 +31,6 @@ from penstock.drivers.driver import (
 )
 from penstock.drivers.effects import Effect, effects_of
 
-__all__ = ["Psycopg", "PsycopgConnection"]
-
 RESET = (
     "CLOSE ALL",
     "SET SESSION AUTHORIZATION DEFAULT",

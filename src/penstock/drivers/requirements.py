@@ -12,8 +12,6 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-__all__ = ["ASYNCPG", "EXPRESS", "PSYCOPG", "Part", "is_met", "missing"]
-
 _logger = logging.getLogger(__name__)
 
 

@@ -6,28 +6,6 @@ from enum import Enum
 from functools import lru_cache
 from importlib.resources import files
 
-__all__ = [
-    "AFTER_GROUP_BY",
-    "BEFORE_NO_CALL",
-    "CLAUSES",
-    "CONTROL",
-    "HARMLESS",
-    "KEYWORDS",
-    "LONGEST",
-    "OBJECTS",
-    "OPERAND",
-    "PLAIN",
-    "QUERIES",
-    "READS",
-    "SYNTAX",
-    "Kind",
-    "Quotes",
-    "Token",
-    "shape",
-    "tokens",
-    "without_literals",
-]
-
 
 def _lines(name: str) -> list[str]:
     return files("penstock.drivers").joinpath(name).read_text("ascii").splitlines()

@@ -11,49 +11,6 @@ from sqlalchemy import QueuePool, Row
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql.base import CompileState
 
-__all__ = [
-    "adapted_error",
-    "all_row_values",
-    "annotated_for_orm",
-    "bind_converter",
-    "bind_converters",
-    "cache_key",
-    "column_structure",
-    "composite_values",
-    "criteria",
-    "default_columns",
-    "entities",
-    "entity_columns",
-    "extra_criteria",
-    "has_bind_expression",
-    "identity_class",
-    "is_column_of_rows",
-    "is_read",
-    "is_single_entity",
-    "is_star",
-    "key_to_index",
-    "max_overflow",
-    "needs_unique",
-    "options",
-    "orm_state_class",
-    "raw_columns",
-    "record_of",
-    "result_columns",
-    "result_converter",
-    "result_converters",
-    "returned_columns",
-    "row_keys",
-    "rows_with_keys",
-    "runs_by_orm",
-    "safe_for_cache",
-    "selected_columns",
-    "set_listener_number",
-    "shared_result",
-    "updated_options",
-    "values",
-]
-
-
 # Statements.
 
 

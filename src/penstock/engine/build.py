@@ -19,8 +19,6 @@ from penstock.pool import PenstockPool
 from penstock.pool.errors import clear_traceback
 from penstock.settings import DatabaseSettings
 
-__all__ = ["EngineKeywords", "EngineOptions", "build_engine"]
-
 _HAVE_A_SETTING = {
     "application_name": "application_name",
     "async_creator_fn": "async_creator",

@@ -15,23 +15,6 @@ from penstock.base_error import SettingsError
 from penstock.drivers.driver import transport_of
 from penstock.settings import DatabaseSettings, Proxy, TlsMode
 
-__all__ = [
-    "INTERVAL",
-    "PROBES",
-    "USER_TIMEOUT",
-    "asyncpg_arguments",
-    "equip_aiomysql",
-    "equip_asyncmy",
-    "equip_asyncpg",
-    "equip_psycopg",
-    "keep_alive",
-    "libpq_keepalive",
-    "mysql_arguments",
-    "psycopg_arguments",
-    "tls_context",
-    "without_client_check",
-]
-
 _logger = logging.getLogger("penstock.engine")
 
 # Once a connection has been silent for tcp_keepalive, four probes 15 s apart: a server that

@@ -24,19 +24,6 @@ from penstock.engine.connect_arguments import (
 from penstock.pool.errors import ConnectFailed, FailureReason, clear_traceback, reason_of
 from penstock.settings import DatabaseSettings, Driver
 
-__all__ = [
-    "DEFAULT_PORTS",
-    "Connector",
-    "address_of",
-    "connect_arguments",
-    "connect_failed",
-    "hosts_of",
-    "identity_of",
-    "is_one_connection",
-    "prepare_sqlite",
-    "sqlite_arguments",
-]
-
 DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}
 
 

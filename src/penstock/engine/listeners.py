@@ -21,8 +21,6 @@ from penstock.settings import DatabaseSettings
 from penstock.telemetry.leases import IDLE_IN_TRANSACTION_KEY
 from penstock.telemetry.statement_watch import StatementWatch
 
-__all__ = ["ReadOnlyConnections", "pool_snapshot", "record_statements", "watch_statements"]
-
 _logger = logging.getLogger("penstock.engine")
 
 

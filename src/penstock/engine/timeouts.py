@@ -14,8 +14,6 @@ from penstock.drivers.sql_text import without_literals
 from penstock.pool.errors import chain_of
 from penstock.settings import DatabaseSettings
 
-__all__ = ["LockTimeout", "StatementTimeout", "Timeouts", "TransactionTimeout", "hide_values"]
-
 _QUOTED = re.compile(r'"[^"]*"?')
 _AFTER = re.compile(r" at or near .*", re.DOTALL)
 """What the server quotes of a statement that it cannot parse."""

@@ -56,8 +56,6 @@ from penstock.pool.queue import RejectReason
 from penstock.telemetry.field import Field
 from penstock.telemetry.schema import COUNTERS, HISTOGRAMS, SAMPLE
 
-__all__ = ["Instrumentation", "attributes_of", "instrument", "pool_name_of"]
-
 SCHEMA = "https://opentelemetry.io/schemas/1.44.0"
 POOL_NAME = "db.client.connection.pool.name"
 STATE = "db.client.connection.state"

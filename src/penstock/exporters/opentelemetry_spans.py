@@ -20,16 +20,6 @@ from sqlalchemy import Connection, Engine, ExceptionContext, ExecutionContext, e
 from penstock.drivers.sql_text import shape
 from penstock.pool.events import CheckedOut, CheckoutRejected, PoolEvent
 
-__all__ = [
-    "CHECKOUT",
-    "LONGEST_TEXT",
-    "Described",
-    "PoolSpans",
-    "SessionSpans",
-    "StatementSpans",
-    "describer",
-]
-
 COLLECTION = "db.collection.name"
 NAMESPACE = "db.namespace"
 OPERATION = "db.operation.name"

@@ -23,9 +23,6 @@ from penstock.telemetry.reading import Reading, WorkerReading
 from penstock.telemetry.rules import find
 from penstock.telemetry.schema import COUNTERS, HISTOGRAMS, SAMPLE, Sample
 
-__all__ = ["BUCKETS", "POOL_LABEL", "TOP_ROUTES", "PoolCollector", "exposition"]
-
-
 POOL_LABEL = "db_client_connection_pool_name"
 """Label of every metric: the database's name in ``install``."""
 TOP_ROUTES = 50

@@ -20,8 +20,6 @@ except ModuleNotFoundError as error:
 from penstock.database import Database
 from penstock.express import DriverLane
 
-__all__ = ["instrument"]
-
 _ORIGIN = "auto.db.penstock"
 
 

@@ -18,20 +18,6 @@ from penstock.express.errors import ParameterError, QueryRefused
 from penstock.express.orm import Description
 from penstock.express.rows import Shape, expected_shape, shape_of
 
-__all__ = [
-    "SCHEMAS",
-    "Attributes",
-    "Defaults",
-    "FixedParameters",
-    "OtherValues",
-    "Parameters",
-    "Plan",
-    "VaryingParameters",
-    "discriminator",
-    "refuse_control",
-    "schemas_of",
-]
-
 _Spread = Callable[[dict[str, Any], Any], None]
 """Adds to a row's values what one value stands for."""
 

@@ -27,8 +27,6 @@ from penstock.express.work import ConnectionLost, Run, Then, Use, Work
 from penstock.pool import PenstockPool
 from penstock.pool.record import Record
 
-__all__ = ["Connections"]
-
 
 class Connections:
     """The pool's connections, as asyncpg has them.

@@ -39,8 +39,6 @@ from penstock.express.translation import not_converted, not_read
 from penstock.express.work import ConnectionLost, Fetch, Run, Then, Work, repeated
 from penstock.pool import LeaseReclaimed
 
-__all__ = ["DriverLane"]
-
 
 class DriverLane(Lane):
     """The express lane itself.

@@ -5,17 +5,6 @@ from sqlalchemy.exc import InvalidRequestError, SQLAlchemyError
 from penstock.base_error import PenstockError
 from penstock.deadlines import DeadlineExceeded
 
-__all__ = [
-    "UNKNOWN",
-    "CommitOutcomeUnknown",
-    "ExpressError",
-    "LaneEnded",
-    "ParameterError",
-    "QueryRefused",
-    "raise_if_unknown",
-]
-
-
 UNKNOWN = (
     "The write was sent, and no answer came {}: it may or may not have been saved. Look for it "
     "before repeating it."

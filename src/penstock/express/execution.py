@@ -21,8 +21,6 @@ from penstock.express.translation import ErrorTranslator, is_lost, is_outdated, 
 from penstock.express.work import ResultsFailed, Work
 from penstock.telemetry.leases import IDLE_IN_TRANSACTION_KEY
 
-__all__ = ["Execution"]
-
 
 class Execution:
     """Runs statements, and what their results take.

@@ -31,23 +31,6 @@ from penstock.express.errors import ExpressError
 from penstock.express.orm import UnboundSession
 from penstock.express.query import Query, as_query, query, refuse_options
 
-__all__ = [
-    "SNAPSHOT",
-    "YIELD_INTERVAL",
-    "AdHocQueries",
-    "Batches",
-    "Call",
-    "Copy",
-    "EventLoopYield",
-    "ExecuteListeners",
-    "Extract",
-    "Lane",
-    "OpenLane",
-    "ReadingLane",
-    "Stream",
-    "yielding",
-]
-
 _T = TypeVar("_T")
 SNAPSHOT = "REPEATABLE READ"
 """The lowest isolation level at which a transaction's statements see the database at one moment."""

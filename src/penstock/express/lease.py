@@ -12,8 +12,6 @@ from penstock.express.translation import is_lost, was_interrupted
 from penstock.pool import PenstockPool
 from penstock.pool.record import Record
 
-__all__ = ["CommandTimeout", "Lease", "count", "release_failed", "rows_of"]
-
 SHORTEST_WATCHED = 10.0
 """Seconds below which a limit is left to the driver's timers, which are exact but cost a twelfth of
 a read."""

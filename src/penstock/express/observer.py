@@ -15,8 +15,6 @@ from penstock.express.work import Use
 from penstock.pool.record import Record
 from penstock.telemetry.statement_watch import StatementWatch
 
-__all__ = ["Observer", "Spans"]
-
 _BATCHES = frozenset({protocol.execute_many, protocol.fetch_many})
 """What sends a statement for several sets of values."""
 

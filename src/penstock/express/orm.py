@@ -13,16 +13,6 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from penstock.drivers import sqlalchemy_internals as internals
 from penstock.express.errors import ExpressError
 
-__all__ = [
-    "Cursor",
-    "Description",
-    "EntityParts",
-    "Loading",
-    "Origin",
-    "UnboundSession",
-    "may_take_statements",
-]
-
 
 class UnboundSession(Session):
     """Holds the instances of one result while they are loaded, and refuses all else.

@@ -15,20 +15,6 @@ from penstock.express.errors import ExpressError
 from penstock.express.lane import Copy
 from penstock.express.rows import Shape
 
-__all__ = [
-    "Answer",
-    "answered",
-    "copy",
-    "execute",
-    "execute_many",
-    "fetch",
-    "fetch_many",
-    "fetch_more",
-    "learn",
-    "open_cursor",
-    "results",
-]
-
 
 class Answer:
     """Records and their shape, where the next answer to the same statement may have another.

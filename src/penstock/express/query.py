@@ -42,20 +42,6 @@ from penstock.drivers.effects import Effect, effects_of
 from penstock.express.compiled import Attributes, Plan, refuse_control
 from penstock.express.errors import ExpressError, ParameterError, QueryRefused
 
-__all__ = [
-    "ColumnRebinder",
-    "Mapped",
-    "Query",
-    "Statement",
-    "as_query",
-    "existence_of",
-    "is_of_one_row",
-    "is_open",
-    "query",
-    "refuse_options",
-    "refuse_unfit",
-]
-
 
 def is_of_one_row(statement: Any) -> bool:
     """Return whether a statement writes at most one row.

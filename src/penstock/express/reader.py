@@ -17,8 +17,6 @@ from penstock.express.lane import AdHocQueries, Call, Extract, ReadingLane, Stre
 from penstock.express.query import Mapped, Query, Statement, existence_of
 from penstock.express.rows import all_, first, one, one_or_none, scalar
 
-__all__ = ["Executor", "Reader", "Values", "mark_as_awaited", "within"]
-
 
 def mark_as_awaited(function: Callable[..., Any]) -> None:
     """Have a function taken for a coroutine function, as by Starlette's background tasks.

@@ -21,8 +21,6 @@ from penstock.express.rows import Shape
 from penstock.express.translation import not_converted
 from penstock.express.work import Fetch, Then
 
-__all__ = ["loads_related"]
-
 _KEYS = "primary_keys"
 """The loaders' parameter for the rows that something is loaded for."""
 _MOST_KEPT = 200

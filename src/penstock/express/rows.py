@@ -12,18 +12,6 @@ from typing_extensions import override
 from penstock.drivers import sqlalchemy_internals as internals
 from penstock.express.orm import Cursor, Description, EntityParts, Loading, Origin
 
-__all__ = [
-    "EXTRACTS_OF_ONE",
-    "Shape",
-    "all_",
-    "expected_shape",
-    "first",
-    "one",
-    "one_or_none",
-    "scalar",
-    "shape_of",
-]
-
 
 class Shape(Protocol):
     """Makes results of the driver's rows."""

@@ -26,8 +26,6 @@ from penstock.express.lane import (
 )
 from penstock.express.query import Query
 
-__all__ = ["SqlalchemyLane"]
-
 Sessions = Callable[[BeginOptions], AbstractAsyncContextManager[Any]]
 """Gives a session whose transaction begins as the options say, for the length of a block; it is
 committed or rolled back at its end."""

@@ -22,8 +22,6 @@ from penstock.pool import PenstockPool
 from penstock.pool.lease import STATEMENT_KEY, OpenLease
 from penstock.telemetry.leases import IDLE_IN_TRANSACTION_KEY
 
-__all__ = ["read_transaction"]
-
 _ENDED = (
     "This snapshot or stream ended when its async with block was left or its request was over, and "
     "its connection may be in use elsewhere by now. What runs later (a background task, a task of "

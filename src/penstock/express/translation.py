@@ -17,16 +17,6 @@ from penstock.engine.timeouts import Timeouts, hide_values
 from penstock.express.compiled import LONGEST_SHOWN
 from penstock.express.errors import QueryRefused
 
-__all__ = [
-    "ErrorTranslator",
-    "is_lost",
-    "is_outdated",
-    "is_shutdown",
-    "not_converted",
-    "not_read",
-    "was_interrupted",
-]
-
 _GONE = ("08", "57P01", "57P02", "57P03")
 """SQLSTATEs with which the server ends a connection: connection exceptions, and its shutdown.
 

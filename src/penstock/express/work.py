@@ -11,8 +11,6 @@ from penstock.express.compiled import Plan
 from penstock.express.translation import is_outdated, is_shutdown
 from penstock.pool import PenstockPool
 
-__all__ = ["ConnectionLost", "Fetch", "ResultsFailed", "Run", "Then", "Use", "Work", "repeated"]
-
 T = TypeVar("T")
 
 Use = Callable[[Any, Any, str, Any], Coroutine[Any, Any, Any]]

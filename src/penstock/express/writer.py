@@ -25,8 +25,6 @@ from penstock.express.query import Query, Statement, as_query
 from penstock.express.reader import Executor, Values
 from penstock.express.translation import not_converted
 
-__all__ = ["Copying", "RowsFailed", "Writer"]
-
 _NONE = object()
 
 

@@ -11,8 +11,6 @@ from starlette.requests import HTTPConnection
 from penstock.database import Database
 from penstock.settings import Environment
 
-__all__ = ["Access", "is_open"]
-
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
 """Headers by which a proxy on this machine says that it asks for another."""
 

@@ -25,22 +25,6 @@ from penstock.database import Database, ReadOnlyAsyncSession, UnitOfWork
 from penstock.deadlines import Deadline, Limits
 from penstock.fastapi.request_sessions import HAS_EXIT_STACK, request_sessions_of
 
-__all__ = [
-    "CurrentDatabase",
-    "ReadSession",
-    "Reader",
-    "RequestLimits",
-    "WriteSession",
-    "Writer",
-    "access_of",
-    "current_database",
-    "read_session",
-    "reader",
-    "statement_timeout",
-    "write_session",
-    "writer",
-]
-
 _SECONDS = re.compile(rb"-?[0-9]{1,400}(?:\.[0-9]{1,400})?(?:e[-+]?[0-9]{1,3})?")
 """What a caller may write: seconds, such as ``1.5``, or what a program prints of a float."""
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")

@@ -26,18 +26,6 @@ from penstock.fastapi.scope import is_accepted, route_of
 from penstock.log_limit import LogLimit
 from penstock.pool import ConnectFailed, NestedCheckout, PoolClosed, PoolSuspended, PoolTimeout
 
-__all__ = [
-    "CODES",
-    "KINDS",
-    "Answer",
-    "Problem",
-    "answer_to",
-    "call_handler",
-    "handle_database_errors",
-    "internal_error",
-    "statuses_of",
-]
-
 
 class Problem(JSONResponse):
     """An ``application/problem+json`` answer.

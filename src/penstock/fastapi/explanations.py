@@ -4,8 +4,6 @@ import re
 from functools import cache
 from pathlib import Path
 
-__all__ = ["explanations", "parse"]
-
 _PAGE = Path(__file__).with_name("findings.md")
 """A link to ``docs/findings.md`` in the repository, and the page itself in what is installed."""
 _HEADING = re.compile(r"^## `([a-z0-9-]+)`$", re.MULTILINE)

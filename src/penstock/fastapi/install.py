@@ -33,8 +33,6 @@ from penstock.fastapi.routes import add_health_routes, add_pool_routes, let_othe
 from penstock.fastapi.scope import ContextOf, Observer, SessionScope, within_instrumentation
 from penstock.settings import Environment
 
-__all__ = ["THRESHOLDS", "document_problems", "install", "tuned_collector"]
-
 THRESHOLDS = (50_000, 20, 50)
 """Objects made before the youngest generation is looked at, and how many looks it takes until the
 next is (``gc.set_threshold``). Python's own 700 or 2,000 is reached every few requests."""

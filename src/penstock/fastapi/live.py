@@ -26,8 +26,6 @@ from penstock.fastapi.routes import add
 from penstock.findings import Finding
 from penstock.telemetry import Reading, rules
 
-__all__ = ["LiveDocument", "Rendered", "add_live_routes"]
-
 _PERIOD = 1.0
 """Seconds for which a document is sent to every viewer that asks: samples are one a second."""
 _FINDINGS_PERIOD = 3.0

@@ -11,8 +11,6 @@ from penstock.telemetry.histogram import Histogram
 from penstock.telemetry.reading import Reading
 from penstock.telemetry.schema import HISTOGRAMS, Sample
 
-__all__ = ["database_document", "encode", "time_document"]
-
 _ROUTES = 100
 _STATEMENTS = 40
 _SILENT_AFTER = 5

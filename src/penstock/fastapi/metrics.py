@@ -13,8 +13,6 @@ from penstock.fastapi.access import Access
 from penstock.fastapi.errors import Problem
 from penstock.fastapi.routes import add
 
-__all__ = ["add_metrics_routes"]
-
 _NO_STORE = {"Cache-Control": "no-store"}
 _MISSING = (
     "Metrics need the package prometheus-client, which is not installed. Install it with "

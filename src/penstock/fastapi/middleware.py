@@ -11,8 +11,6 @@ from penstock.database import Database
 from penstock.engine import pool_snapshot
 from penstock.pool import PenstockPool, PoolSnapshot
 
-__all__ = ["WARNING_PAUSE", "PoolLog", "ProcessTime"]
-
 
 class ProcessTime:
     """Adds ``X-Process-Time``: seconds from the request's arrival to the response's start."""

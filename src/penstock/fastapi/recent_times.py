@@ -8,8 +8,6 @@ from penstock.telemetry.histogram import Histogram
 from penstock.telemetry.reading import Reading
 from penstock.telemetry.schema import HISTOGRAMS
 
-__all__ = ["RecentTimes"]
-
 _Moment = tuple[float, dict[str, Histogram]]
 
 

@@ -18,14 +18,6 @@ from penstock.deadlines import Limits, current_limits
 from penstock.express import Reader, Writer
 from penstock.pool import task_of
 
-__all__ = [
-    "HAS_EXIT_STACK",
-    "SCOPE_KEY",
-    "WEBSOCKET_REJECTION",
-    "RequestSessions",
-    "request_sessions_of",
-]
-
 SCOPE_KEY = "penstock"
 
 _EXIT_STACK = "fastapi_inner_astack"

@@ -18,8 +18,6 @@ from penstock.fastapi.access import Access
 from penstock.pool import PoolTimeout
 from penstock.pool.queue import RejectReason
 
-__all__ = ["add", "add_health_routes", "add_pool_routes", "let_others_first"]
-
 _logger = logging.getLogger(__name__)
 _NO_STORE = {"Cache-Control": "no-store"}
 _BUSY = (

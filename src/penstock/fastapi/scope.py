@@ -37,18 +37,6 @@ from penstock.telemetry.statement_watch import (
     request_statements,
 )
 
-__all__ = [
-    "ContextOf",
-    "Observer",
-    "RequestContexts",
-    "ResponseReplaced",
-    "SessionScope",
-    "in_request_context",
-    "is_accepted",
-    "route_of",
-    "within_instrumentation",
-]
-
 ContextOf = Callable[..., SessionContext | Awaitable[SessionContext | None] | None]
 """Says under which role and settings a request's transactions run."""
 

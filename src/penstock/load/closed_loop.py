@@ -13,8 +13,6 @@ import aiohttp
 from penstock.base_error import SettingsError
 from penstock.load.result import LoadResult, Outcome, Recording
 
-__all__ = ["Client", "Request", "RequestKind", "Scenario", "run_closed_loop"]
-
 
 @dataclass(frozen=True, slots=True)
 class Request:

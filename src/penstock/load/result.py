@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from math import ceil
 from types import MappingProxyType
 
-__all__ = ["Figures", "LoadResult", "Outcome", "Recording", "nearest_rank"]
-
 
 @dataclass(frozen=True, slots=True)
 class Figures:

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 
 from penstock.findings import Finding, Severity
 
-__all__ = ["ConnectionBudget", "ServerLimits"]
-
 
 @dataclass(frozen=True, slots=True)
 class ServerLimits:

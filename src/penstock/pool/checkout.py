@@ -19,14 +19,13 @@ from penstock.pool.housekeeper import Timers
 from penstock.pool.lease import Lease, enclosing_tasks, here, holding_tasks, task_of
 from penstock.pool.ledger import Ledger
 from penstock.pool.liveness import ConnectionRegistry
-from penstock.pool.policy import NestedCheckoutPolicy, PoolPolicy
+from penstock.pool.policy import PoolPolicy
 from penstock.pool.queue import Rejection, RejectReason, Waiter
 from penstock.pool.record import Record
 from penstock.pool.slot import CHECKED_OUT, Slot
 from penstock.pool.snapshot import PoolNumbers
 from penstock.pool.worker import ConnectionWorker
-
-__all__ = ["CheckoutLimits", "Checkouts", "NestedCheckoutGuard"]
+from penstock.settings import NestedCheckoutPolicy
 
 _logger = logging.getLogger("penstock.pool")
 

@@ -14,24 +14,6 @@ from penstock.base_error import PenstockError
 from penstock.pool.queue import RejectReason
 from penstock.pool.snapshot import PoolSnapshot, text_of
 
-__all__ = [
-    "ConnectFailed",
-    "FailureReason",
-    "LeaseReclaimed",
-    "NestedCheckout",
-    "PoolClosed",
-    "PoolFull",
-    "PoolInAnotherLoop",
-    "PoolSuspended",
-    "PoolTimeout",
-    "chain_of",
-    "clear_traceback",
-    "is_refused",
-    "is_transient",
-    "reason_of",
-    "rejection_error",
-]
-
 
 class FailureReason(StrEnum):
     """Why a new connection could not be opened."""

@@ -7,24 +7,6 @@ from typing import Protocol
 from penstock.pool.queue import RejectReason
 from penstock.pool.slot import CloseReason
 
-__all__ = [
-    "CheckedIn",
-    "CheckedOut",
-    "CheckoutRejected",
-    "ConnectionClosed",
-    "ConnectionOpened",
-    "ConnectionRecovered",
-    "LeakReport",
-    "LeaseLeaked",
-    "Listeners",
-    "Meter",
-    "NestedCheckoutSeen",
-    "OpeningFailed",
-    "Pinged",
-    "PoolEvent",
-    "PoolListener",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class LeakReport:

@@ -13,8 +13,6 @@ from penstock.pool.ledger import Ledger
 from penstock.pool.queue import Waiter
 from penstock.pool.slot import CHECKED_OUT, CHECKING, CLOSING, IDLE, OPENING, CloseReason, Slot
 
-__all__ = ["Housekeeper", "HousekeeperPolicy", "Timers"]
-
 REPLACEMENTS_AT_ONCE = 2
 """Replacements opened in parallel at most: the other connections stay in use."""
 INTERVAL, SHORTEST_INTERVAL = 1.0, 0.02

@@ -21,21 +21,6 @@ from penstock.pool.ledger import Ledger
 from penstock.pool.policy import PoolPolicy
 from penstock.pool.slot import CHECKED_OUT, Slot
 
-__all__ = [
-    "STATEMENT_KEY",
-    "LeakDetector",
-    "Lease",
-    "OpenLease",
-    "enclosing_tasks",
-    "end_abandoned",
-    "here",
-    "holder_route",
-    "holding_tasks",
-    "request_leases",
-    "task_of",
-    "where",
-]
-
 _logger = logging.getLogger("penstock.pool")
 
 DEPTH = 8

@@ -25,17 +25,6 @@ from penstock.pool.slot import (
     SlotState,
 )
 
-__all__ = [
-    "Action",
-    "Close",
-    "Ledger",
-    "LedgerError",
-    "Open",
-    "Ping",
-    "Tally",
-    "limit_of",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Open:

@@ -23,17 +23,6 @@ from penstock.pool.ledger import Ledger
 from penstock.pool.record import Record
 from penstock.pool.slot import CloseReason, Slot
 
-__all__ = [
-    "POLL_INTERVAL",
-    "ConnectionRegistry",
-    "Monitored",
-    "Pinger",
-    "Probe",
-    "SocketMonitor",
-    "retrieve_exception",
-    "wait_done",
-]
-
 _logger = logging.getLogger("penstock.pool")
 
 SLICES = 5

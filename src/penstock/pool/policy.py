@@ -10,16 +10,6 @@ from penstock.pool.housekeeper import HousekeeperPolicy
 from penstock.pool.queue import AdmissionPolicy
 from penstock.settings import NestedCheckoutPolicy
 
-__all__ = [
-    "NestedCheckoutPolicy",
-    "PoolPolicy",
-    "boolean",
-    "check_size",
-    "check_times",
-    "from_text",
-    "nested_checkout_policy",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class PoolPolicy:

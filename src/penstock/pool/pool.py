@@ -30,8 +30,6 @@ from penstock.pool.record import Record
 from penstock.pool.runtime import LoopBoundPool
 from penstock.pool.slot import CHECKED_OUT, Slot
 
-__all__ = ["PenstockPool"]
-
 
 class PenstockPool(LoopBoundPool):
     """A connection pool for ``create_async_engine(url, poolclass=PenstockPool, ...)``.

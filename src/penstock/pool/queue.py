@@ -9,17 +9,6 @@ from itertools import islice
 
 from penstock.pool.slot import CHECKED_OUT, Slot
 
-__all__ = [
-    "Admission",
-    "AdmissionPolicy",
-    "QueueClock",
-    "RejectReason",
-    "Rejection",
-    "Waiter",
-    "Waiters",
-    "WaitersTally",
-]
-
 
 class RejectReason(StrEnum):
     """The phase in which a caller was rejected."""

@@ -13,8 +13,6 @@ from penstock.pool.lease import Lease
 from penstock.pool.ledger import Ledger
 from penstock.pool.slot import CloseReason, Slot
 
-__all__ = ["Record", "RecordOwner"]
-
 
 class RecordOwner(Protocol):
     """What a pool does for its records on its event loop."""

@@ -38,8 +38,6 @@ from penstock.pool.slot import (
 from penstock.pool.snapshot import PoolNumbers
 from penstock.pool.worker import ConnectionWorker
 
-__all__ = ["LoopBoundPool", "PoolRuntime"]
-
 
 class PoolRuntime:
     """What a pool has on one event loop: its connections, and what works on them.

@@ -6,20 +6,6 @@ from enum import Enum, StrEnum
 from random import Random
 from typing import Any
 
-__all__ = [
-    "CHECKED_OUT",
-    "CHECKING",
-    "CLOSING",
-    "IDLE",
-    "OPENING",
-    "RECOVERING",
-    "Backoff",
-    "CloseReason",
-    "Lifetime",
-    "Slot",
-    "SlotState",
-]
-
 
 class SlotState(Enum):
     """The state of a slot; in every state it counts towards the limit."""

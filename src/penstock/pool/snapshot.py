@@ -8,8 +8,6 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 from penstock.pool.ledger import Ledger
 from penstock.pool.slot import CHECKED_OUT, CHECKING, CLOSING, IDLE, RECOVERING
 
-__all__ = ["PoolNumbers", "PoolSnapshot", "snapshot_of", "text_of"]
-
 
 @dataclass(frozen=True, slots=True)
 class PoolSnapshot:

@@ -35,8 +35,6 @@ from penstock.pool.record import Record
 from penstock.pool.slot import RECOVERING, CloseReason, Slot
 from penstock.pool.snapshot import PoolNumbers
 
-__all__ = ["ConnectionWorker"]
-
 _logger = logging.getLogger("penstock.pool")
 
 RECOVER_TIMEOUT = 5.0

@@ -15,8 +15,6 @@ from penstock.settings.model import DatabaseSettings
 from penstock.settings.profiles import Environment
 from penstock.settings.validation import nearest
 
-__all__ = ["settings_from_environment", "variable"]
-
 _logger = logging.getLogger("penstock.settings")
 
 # A byte order mark, which Windows editors write, would hide the first variable.

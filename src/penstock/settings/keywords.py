@@ -14,8 +14,6 @@ from penstock.settings.profiles import (
     TlsMode,
 )
 
-__all__ = ["SettingsKeywords"]
-
 
 class SettingsKeywords(TypedDict, total=False):
     """Each setting by the name of its field in :class:`DatabaseSettings`; all may be left out.

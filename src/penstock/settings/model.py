@@ -55,15 +55,6 @@ from penstock.settings.validation import (
     refusal,
 )
 
-__all__ = [
-    "WORKERS_VARIABLE",
-    "ApplicationName",
-    "DatabaseSettings",
-    "Folder",
-    "RequiredContext",
-    "ServerSettings",
-]
-
 # PostgreSQL cuts a longer application_name (NAMEDATALEN - 1).
 LONGEST_NAME = 63
 

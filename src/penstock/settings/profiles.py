@@ -5,28 +5,6 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import TypeVar
 
-__all__ = [
-    "OVERFLOW_SHARE",
-    "PRESETS",
-    "PROFILES",
-    "PROXIES",
-    "RECYCLE_SHARE",
-    "SHARING",
-    "SLEEPING",
-    "TCP_KEEPALIVE",
-    "BudgetPolicy",
-    "Environment",
-    "IdleLimit",
-    "IsolationLevel",
-    "NestedCheckoutPolicy",
-    "Profile",
-    "Proxy",
-    "Size",
-    "SizePreset",
-    "TlsMode",
-    "filled_in",
-]
-
 
 class TlsMode(StrEnum):
     """How a connection is encrypted, by libpq's names for ``sslmode``.

@@ -9,17 +9,6 @@ from urllib.parse import parse_qsl, unquote, urlencode
 
 from pydantic import SecretStr
 
-__all__ = [
-    "SCHEMES",
-    "TLS_PARAMETERS",
-    "DatabaseUrl",
-    "Driver",
-    "check_ca_file",
-    "check_readable",
-    "move_tls",
-    "text_of",
-]
-
 Driver = Literal["asyncpg", "psycopg", "asyncmy", "aiomysql", "aiosqlite"]
 
 SCHEMES: Mapping[str, str] = {

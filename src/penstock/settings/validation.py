@@ -16,21 +16,6 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from penstock.base_error import SettingsError
 
-__all__ = [
-    "EXAMPLE_URL",
-    "OFF",
-    "SECONDS",
-    "Accepted",
-    "Real",
-    "RealOrOff",
-    "Unit",
-    "Whole",
-    "WholeOrOff",
-    "accepted",
-    "nearest",
-    "refusal",
-]
-
 OFF = "off"
 """What stands for None where a number is optional."""
 

@@ -7,8 +7,6 @@ from math import isnan, nan
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-__all__ = ["Field", "Kind", "aggregate", "declare", "declared", "largest", "named", "typed"]
-
 
 class Kind(Enum):
     """How a number behaves, and with it how it is exported."""

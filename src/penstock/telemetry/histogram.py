@@ -4,8 +4,6 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["BOUNDS", "BUCKETS_PER_DOUBLING", "Histogram", "bucket_of", "quantile"]
-
 BUCKETS_PER_DOUBLING = 4
 _SHORTEST = 1e-6
 _DOUBLINGS = 27

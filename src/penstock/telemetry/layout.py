@@ -7,21 +7,6 @@ from penstock.telemetry.histogram import BOUNDS
 from penstock.telemetry.reading import CHECKPOINT_SECONDS, ROUTE_FIELDS, STATEMENT_FIELDS
 from penstock.telemetry.schema import COUNTERS, HISTOGRAMS, SAMPLE
 
-__all__ = [
-    "CHECKPOINTS",
-    "FAULT_BYTES",
-    "LAYOUT",
-    "LEASES",
-    "LEASE_NUMBERS",
-    "LEASE_STATEMENT_BYTES",
-    "ROUTES",
-    "ROUTE_BYTES",
-    "SECONDS_KEPT",
-    "STATEMENTS",
-    "STATEMENT_BYTES",
-    "Layout",
-]
-
 SECONDS_KEPT = 900
 """Samples of the rolling history, one per second."""
 CHECKPOINTS = SECONDS_KEPT // CHECKPOINT_SECONDS + 1

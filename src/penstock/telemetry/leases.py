@@ -10,8 +10,6 @@ from penstock.pool.lease import STATEMENT_KEY, Lease
 from penstock.pool.slot import CHECKED_OUT, Slot
 from penstock.telemetry.reading import NO_ROUTE, STATES, LeaseSample
 
-__all__ = ["IDLE_IN_TRANSACTION_KEY", "Leases", "count_idle_in_transaction", "in_transaction"]
-
 IDLE_IN_TRANSACTION_KEY = "penstock_idle_since"
 """Key in a connection's ``info`` of the monotonic time at which its last statement ended; infinity
 while one runs."""

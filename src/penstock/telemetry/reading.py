@@ -10,21 +10,6 @@ from penstock.telemetry.field import Field, Kind, aggregate, declare, declared, 
 from penstock.telemetry.histogram import Histogram
 from penstock.telemetry.schema import Counters, Sample
 
-__all__ = [
-    "CHECKPOINT_SECONDS",
-    "NO_ROUTE",
-    "ROUTE_FIELDS",
-    "STATEMENT_FIELDS",
-    "STATES",
-    "Checkpoint",
-    "LeaseSample",
-    "Reading",
-    "RouteUse",
-    "StatementUse",
-    "Totals",
-    "WorkerReading",
-]
-
 NO_ROUTE = "(no route)"
 """The route of connections that are checked out outside requests."""
 STATES = ("running", "idle in transaction", "idle")

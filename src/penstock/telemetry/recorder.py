@@ -42,8 +42,6 @@ from penstock.telemetry.schema import COUNTERS, HISTOGRAMS, OPTIONAL, SAMPLE
 from penstock.telemetry.tables import routes_of, statements_of, write_leases
 from penstock.telemetry.worker_file import WorkerFile
 
-__all__ = ["NOT_KNOWN", "Recorder", "ServerNumbers"]
-
 YOUNG_AGE = 60.0
 """Seconds below which a closed connection counts as short-lived."""
 SHORTEST_WAIT = 2 * BOUNDS[0]

@@ -13,7 +13,6 @@ from penstock.telemetry.recorder import Recorder
 if TYPE_CHECKING:
     from penstock.pool import PenstockPool
 
-__all__ = ["Sampler"]
 
 HEARTBEAT_INTERVAL = 0.1
 """Seconds between two measurements of the event loop's delay; a longer block is always seen."""

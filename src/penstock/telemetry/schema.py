@@ -13,8 +13,6 @@ from typing import Any
 
 from penstock.telemetry.field import Field, Kind, aggregate, declare, declared, largest, named
 
-__all__ = ["COUNTERS", "HISTOGRAMS", "OPTIONAL", "SAMPLE", "Counters", "Sample"]
-
 
 def _counter(metric: str, unit: str, description: str) -> int:
     return declare(0, Field(Kind.COUNTER, description, unit, metric))

@@ -12,14 +12,6 @@ from penstock.drivers.sql_text import shape
 from penstock.log_limit import LogLimit
 from penstock.pool.lease import holder_route
 
-__all__ = [
-    "RequestStatements",
-    "StatementSink",
-    "StatementWatch",
-    "report_repeated",
-    "request_statements",
-]
-
 _logger = logging.getLogger("penstock.slow_queries")
 
 REPEATED = 10

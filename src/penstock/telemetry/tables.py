@@ -21,17 +21,6 @@ from penstock.telemetry.reading import (
     LeaseSample,
 )
 
-__all__ = [
-    "OTHER_ROUTES",
-    "OTHER_STATEMENTS",
-    "Table",
-    "read_checkpoint",
-    "read_leases",
-    "routes_of",
-    "statements_of",
-    "write_leases",
-]
-
 
 @dataclass
 class Table:

@@ -21,7 +21,6 @@ from penstock.telemetry.workers import Workers, group_directory, remove_group
 if TYPE_CHECKING:
     from penstock.pool import PenstockPool
 
-__all__ = ["Telemetry"]
 
 _logger = logging.getLogger("penstock.telemetry")
 

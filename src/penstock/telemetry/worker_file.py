@@ -42,22 +42,6 @@ from penstock.telemetry.tables import (
     statements_of,
 )
 
-__all__ = [
-    "IS_POSSIBLE",
-    "SUFFIX",
-    "UnusableFileError",
-    "WorkerFile",
-    "WorkerReader",
-    "is_alive",
-    "lock",
-    "open_own",
-    "owner_and_mode",
-    "read_own",
-    "read_totals",
-    "try_lock",
-    "unlock",
-]
-
 if sys.platform != "win32":
     import fcntl
 

@@ -30,8 +30,6 @@ from penstock.telemetry.worker_file import (
     unlock,
 )
 
-__all__ = ["LOCK", "EndedWorkers", "Workers", "group_directory", "locked", "remove_group"]
-
 LOCK = "lock"
 """Name of the file that one reader at a time may lock."""
 LOCK_SECONDS = 0.05

@@ -16,8 +16,6 @@ import httpx
 from penstock.base_error import PenstockError
 from penstock.watch.document import Document, DocumentError, plain
 
-__all__ = ["PAUSES", "Client", "Lost", "WatchError", "headers_from", "service_url"]
-
 PERIOD = 1.0
 """Seconds from one request to the next."""
 PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0)

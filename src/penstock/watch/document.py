@@ -9,8 +9,6 @@ from itertools import zip_longest
 from math import isfinite
 from typing import Self
 
-__all__ = ["Document", "DocumentError", "History", "Moment", "Part", "plain"]
-
 _LARGEST = 1e15
 _HISTORY_SECONDS = 900
 _SEQUENCES = re.compile(

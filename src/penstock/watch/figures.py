@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-__all__ = ["age", "bar", "count", "duration", "size", "sparkline"]
-
 _UNKNOWN = "-"
 _LEVELS = "▁▂▃▄▅▆▇█"
 _PLAIN_LEVELS = "_.-=+*#@"

@@ -16,8 +16,6 @@ from penstock.watch.client import Lost
 from penstock.watch.document import Document, History, Part
 from penstock.watch.figures import age, bar, count, duration, size, sparkline
 
-__all__ = ["Screen", "draw", "share", "terminal", "write"]
-
 _ENDLESS = 10_000
 _SUMMARY_LINES = 5
 _AIRY = 40

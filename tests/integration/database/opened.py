@@ -9,8 +9,6 @@ from tests.servers.postgres import PostgresServer
 
 from penstock import Database, PenstockPool
 
-__all__ = ["CancelledAt", "Service", "backends", "connects", "is_open", "pool_of"]
-
 
 def pool_of(database: Database) -> PenstockPool:
     """Return the pool of the moment."""

@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-__all__ = ["Machine", "RunningDemo"]
-
 SECONDS = 60.0
 SMALL = ("--users", "50", "--requests", "60", "--clients", "4", "--workers", "1")
 

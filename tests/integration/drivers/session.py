@@ -9,8 +9,6 @@ from tests.integration.drivers.statements import PREPARATIONS, ROWS
 
 from penstock.drivers.effects import Effect, effects_of
 
-__all__ = ["STATE", "Session"]
-
 STATE = Path(__file__).with_name("session_state.sql").read_text()
 """A query for all that a session remembers, as pairs."""
 LEFT = Effect.SESSION | Effect.LASTING | Effect.CONTROL

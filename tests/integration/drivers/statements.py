@@ -4,8 +4,6 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-__all__ = ["CALLS", "COMMANDS", "HARMLESS", "PREPARATIONS", "ROWS", "SHAPES", "SPELLINGS"]
-
 _FOLDER = Path(__file__).parent
 
 

@@ -10,15 +10,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from penstock.engine import build_engine
 from penstock.settings import DatabaseSettings
 
-__all__ = [
-    "driver_connection",
-    "engine_on",
-    "scalar",
-    "transport_of",
-    "with_driver",
-    "with_parts",
-]
-
 
 @asynccontextmanager
 async def engine_on(url: str, **settings: Any) -> AsyncIterator[AsyncEngine]:

@@ -16,8 +16,6 @@ from tests.integration.fastapi.notes import Model, Note
 from penstock import Database, query
 from penstock.fastapi import Reader, ReadSession, WriteSession, install
 
-__all__ = ["TOKEN", "create_app"]
-
 TOKEN = "a scraper's own"
 NOTES = query(select(func.count(Note.id)).where(Note.id == bindparam("note_id")))
 

@@ -15,8 +15,6 @@ from tests.servers.prometheus import PrometheusServer, prometheus_server
 
 from penstock import exporters
 
-__all__ = ["FILES", "Watched", "eventually", "nothing_is_missing", "watched"]
-
 FILES = Path(exporters.__file__).parent / "grafana"
 # As docs/prometheus.md has it, but for the intervals.
 CONFIGURATION = """

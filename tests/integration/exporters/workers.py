@@ -12,8 +12,6 @@ from pathlib import Path
 
 import httpx
 
-__all__ = ["Service", "serving_with"]
-
 ROOT = Path(__file__).parents[3]
 START_SECONDS = 60.0
 

@@ -10,8 +10,6 @@ from sqlalchemy.orm import InstanceState
 
 from penstock import Database
 
-__all__ = ["as_results", "by_session", "in_session", "picture"]
-
 
 async def by_session(
     database: Database, statement: Any, values: Mapping[str, Any] | None = None

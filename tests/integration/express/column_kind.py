@@ -7,8 +7,6 @@ from typing import Any
 from hypothesis import strategies as st
 from sqlalchemy.types import TypeEngine
 
-__all__ = ["NO_BINARY", "NO_EQUALITY", "PG_TEXT", "WAYS", "Kind"]
-
 PG_TEXT = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=20)
 """What PostgreSQL takes as text: no NUL, no half of a surrogate pair."""
 WAYS = ("session", "session_many", "orm", "express", "express_many", "copy")

@@ -7,19 +7,6 @@ from typing import Any
 from sqlalchemy import Dialect, Integer, LargeBinary, String, TypeDecorator, func
 from sqlalchemy.types import TypeEngine, UserDefinedType
 
-__all__ = [
-    "Coerced",
-    "Colour",
-    "Expressed",
-    "Grade",
-    "Joined",
-    "Level",
-    "Processed",
-    "ReadOnlyUpper",
-    "Sealed",
-    "Varying",
-]
-
 
 class Colour(enum.Enum):
     """Stored by its names."""

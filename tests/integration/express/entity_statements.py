@@ -42,8 +42,6 @@ from tests.integration.express.staff import (
     User,
 )
 
-__all__ = ["STATEMENTS", "everybody"]
-
 Other = aliased(User, name="other")
 everybody = select(User).order_by(User.id)
 Puppy = aliased(Dog)

@@ -21,8 +21,6 @@ from tests.integration.express.decorated_types import (
     Varying,
 )
 
-__all__ = ["GENERAL_KINDS", "JSON_VALUES", "decimals"]
-
 BYTES = st.binary(max_size=20)
 WORDS = st.lists(st.from_regex(r"[a-z]{1,5}", fullmatch=True), max_size=3).map(tuple)
 AWARE = st.datetimes(

@@ -6,8 +6,6 @@ from contextlib import ExitStack
 import psycopg
 from sqlalchemy import make_url
 
-__all__ = ["CLEAN", "SERVERS", "leftovers"]
-
 SERVERS = 4
 """Server connections of each pooler in these tests."""
 

@@ -20,33 +20,6 @@ from sqlalchemy.orm import (
     relationship,
 )
 
-__all__ = [
-    "Author",
-    "Base",
-    "Binding",
-    "Book",
-    "Branch",
-    "Clerk",
-    "Country",
-    "Desk",
-    "Edition",
-    "Genre",
-    "Keeper",
-    "Label",
-    "Member",
-    "Node",
-    "Novel",
-    "Parcel",
-    "Printing",
-    "Shelf",
-    "Staff",
-    "Tag",
-    "Twig",
-    "Visit",
-    "Work",
-    "rows",
-]
-
 
 class Base(AsyncAttrs, DeclarativeBase):
     """What the tables belong to."""

@@ -9,8 +9,6 @@ from tests.integration.express.column_kind import Kind
 
 from penstock import Query, query
 
-__all__ = ["Pair", "World", "worlds_of"]
-
 
 class Pair(NamedTuple):
     """A composite value of a key and the value that is looked at."""

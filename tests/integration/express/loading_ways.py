@@ -24,8 +24,6 @@ from sqlalchemy.orm import (
 )
 from tests.integration.express.loaded_kinds import World
 
-__all__ = ["READS", "WRITES"]
-
 Way = Callable[[World], Any]
 
 

@@ -8,20 +8,6 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from penstock import Database, query
 
-__all__ = [
-    "User",
-    "add",
-    "by_id",
-    "name_of",
-    "named",
-    "names",
-    "people",
-    "row_of",
-    "series",
-    "user_of",
-    "visit",
-]
-
 
 class Base(DeclarativeBase):
     """What the table belongs to."""

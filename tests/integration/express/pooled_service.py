@@ -20,21 +20,6 @@ from sqlalchemy.orm import (
 
 from penstock import Database, query
 
-__all__ = [
-    "ENTRIES",
-    "HITS",
-    "ITEMS",
-    "REQUESTS",
-    "TASKS",
-    "Entry",
-    "Item",
-    "behind_pgbouncer",
-    "expected_name",
-    "fill",
-    "name_of",
-    "work",
-]
-
 ITEMS = 200
 """Rows that every test finds, numbered from 0."""
 TASKS = 20

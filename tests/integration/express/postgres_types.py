@@ -17,8 +17,6 @@ from tests.integration.express.general_types import (
     decimals,
 )
 
-__all__ = ["POSTGRES_KINDS"]
-
 INTEGERS = st.integers(-(2**31) + 1, 2**31 - 2)
 NULLABLE = st.integers(-9, 9) | st.none()
 OCTETS = st.lists(st.integers(0, 255), min_size=4, max_size=4)

@@ -27,8 +27,6 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by, array, distinct_on
 from tests.integration.express.shop import Item, Stock
 
-__all__ = ["READS", "dear", "ids"]
-
 table: Any = Item.__table__
 stock: Any = Stock.__table__
 ids = select(Item.id).order_by(Item.id)

@@ -43,8 +43,6 @@ from tests.integration.express.library import (
     Work,
 )
 
-__all__ = ["READS", "WRITES"]
-
 Other = aliased(Author, name="other")
 Tome = aliased(Book, name="tome")
 everyone = with_polymorphic(Staff, "*")

@@ -22,8 +22,6 @@ from tests.integration.express.column_kind import Kind
 
 from penstock import Database, query
 
-__all__ = ["Sample", "check", "samples_of"]
-
 
 class Sample:
     """A table with one column of a kind, and everything that is asked of it.

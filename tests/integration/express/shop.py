@@ -9,8 +9,6 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from penstock import Database
 
-__all__ = ["Base", "Item", "Stock", "fill"]
-
 _numbers: Iterator[int] = count(1)
 
 

@@ -18,31 +18,6 @@ from sqlalchemy.orm import (
     synonym,
 )
 
-__all__ = [
-    "Address",
-    "Animal",
-    "Base",
-    "Cat",
-    "Customer",
-    "Dog",
-    "Engineer",
-    "Listened",
-    "Manager",
-    "Member",
-    "Order",
-    "Person",
-    "Place",
-    "Plain",
-    "Point",
-    "Reading",
-    "Rebuilt",
-    "Shape",
-    "Square",
-    "Team",
-    "User",
-    "rows",
-]
-
 
 class Base(DeclarativeBase):
     """What the tables belong to."""

@@ -17,8 +17,6 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from tests.integration.express.reads import dear
 from tests.integration.express.shop import Item, Stock
 
-__all__ = ["MANY", "WRITES"]
-
 table: Any = Item.__table__
 stock: Any = Stock.__table__
 named: dict[str, Any] = {"name": bindparam("n"), "price": bindparam("p")}

@@ -10,8 +10,6 @@ from penstock import Database
 from penstock.errors import PoolInAnotherLoop
 from penstock.fastapi import ReadSession, install
 
-__all__ = ["main"]
-
 
 def main() -> None:
     """Print what two entered clients are answered, and what one is told that is not."""

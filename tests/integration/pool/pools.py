@@ -13,21 +13,6 @@ from penstock import PenstockPool
 from penstock.pool.events import ConnectionClosed, PoolEvent
 from penstock.pool.slot import CloseReason
 
-__all__ = [
-    "MakeEngine",
-    "age",
-    "ask",
-    "backend",
-    "backends",
-    "closed",
-    "events_of",
-    "kill",
-    "outcome",
-    "outcomes",
-    "pool_of",
-    "use",
-]
-
 MakeEngine = Callable[..., AsyncEngine]
 """Takes options of ``create_async_engine``; the engine is disposed of after the test."""
 

@@ -13,23 +13,6 @@ from tests.integration.pool.pools import MakeEngine, pool_of
 
 from penstock.express.lease import Lease
 
-__all__ = [
-    "DEFAULT",
-    "INSERT",
-    "Use",
-    "acquire",
-    "acquire_to_read",
-    "cancel_a_read",
-    "fail_to_read",
-    "read",
-    "read_only",
-    "roll_back",
-    "rows",
-    "with_notes",
-    "write",
-    "write_in_autocommit",
-]
-
 DEFAULT = text("SHOW default_transaction_read_only")
 INSERT = text("INSERT INTO notes VALUES ('written')")
 COUNT = text("SELECT count(*) FROM notes")

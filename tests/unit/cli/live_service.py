@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-__all__ = ["LiveService", "database", "document", "serving"]
-
 AT = 1_732_200_000.0
 
 

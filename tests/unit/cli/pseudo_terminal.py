@@ -13,8 +13,6 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
-__all__ = ["PseudoTerminal"]
-
 SECONDS = 30.0
 SEQUENCES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 

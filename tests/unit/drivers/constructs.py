@@ -21,9 +21,6 @@ from sqlalchemy.orm import (
     with_loader_criteria,
 )
 
-__all__ = ["BATCHES", "STATEMENTS", "Base"]
-
-
 NEW_YEAR = datetime.datetime.fromisoformat("2026-01-01")
 
 

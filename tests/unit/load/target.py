@@ -7,8 +7,6 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-__all__ = ["Target", "serving"]
-
 
 class Target:
     """Counts requests; a path says how it is answered, ``/`` and unknown ones well."""

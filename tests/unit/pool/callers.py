@@ -9,19 +9,6 @@ from penstock.pool.ledger import Action, Close, Ledger, Open, Ping
 from penstock.pool.queue import AdmissionPolicy, Rejection, RejectReason, Waiter
 from penstock.pool.slot import CHECKED_OUT, IDLE, Backoff, Lifetime, Slot
 
-__all__ = [
-    "NOW",
-    "Caller",
-    "actions",
-    "ask",
-    "checkout",
-    "dispatch",
-    "idle",
-    "new_ledger",
-    "only_what_is_due",
-    "refused",
-]
-
 NOW = 1000.0
 """When a test begins, in seconds on a clock of its own."""
 

@@ -12,7 +12,6 @@ from penstock.pool.slot import CHECKED_OUT, CHECKING, CLOSING, IDLE, OPENING, Sl
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Customer", "Model"]
 
 OUT_OF_TURN = (
     RejectReason.WAITING,

@@ -8,8 +8,9 @@ import pytest
 
 from penstock.errors import SettingsError
 from penstock.pool.housekeeper import HousekeeperPolicy
-from penstock.pool.policy import NestedCheckoutPolicy, PoolPolicy, nested_checkout_policy
+from penstock.pool.policy import PoolPolicy, nested_checkout_policy
 from penstock.pool.queue import AdmissionPolicy
+from penstock.settings import NestedCheckoutPolicy
 
 AT_LEAST_0 = ("min_idle", "max_waiting", "keepalive", "idle_before_ping")
 POSITIVE = (

@@ -22,8 +22,6 @@ from penstock.telemetry.rules.connections import OVERFLOW_IDLE
 from penstock.telemetry.rules.rule import LARGEST_POOL
 from penstock.telemetry.schema import HISTOGRAMS, Counters, Sample
 
-__all__ = ["NOW", "Stretch", "finding", "history", "numbers", "reading", "said", "worker"]
-
 NOW = 1_732_000_000.0
 PAGE = Path(__file__).parents[3] / "docs" / "findings.md"
 

@@ -15,8 +15,6 @@ from penstock.demo.users.passwords import Passwords
 from penstock.demo.users.routes import router
 from penstock.fastapi import install
 
-__all__ = ["create_app", "refuse", "upgrade"]
-
 
 async def refuse(_: Request, error: Exception) -> JSONResponse:
     """Answer 422 with each mistake's place and reason.

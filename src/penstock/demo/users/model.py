@@ -5,8 +5,6 @@ from datetime import datetime
 from sqlalchemy import BigInteger, DateTime, Identity, Index, Integer, MetaData, String, func, true
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-__all__ = ["LONGEST_EMAIL", "LONGEST_USERNAME", "Base", "User"]
-
 LONGEST_EMAIL = 254
 """Characters; RFC 5321, 4.5.3.1.3 allows a path of 256, two of which are its brackets."""
 LONGEST_USERNAME = 50

@@ -6,8 +6,6 @@ from anyio import CapacityLimiter, to_thread
 from argon2 import PasswordHasher
 from pydantic import SecretStr
 
-__all__ = ["PasswordHash", "Passwords"]
-
 
 class PasswordHash(str):
     """A hash that only the database gets to see: statement logs print its ``repr``."""

@@ -17,8 +17,6 @@ from penstock.demo.users.model import LONGEST_EMAIL, LONGEST_USERNAME, User
 from penstock.demo.users.passwords import Passwords
 from penstock.fastapi import Reader, WriteSession
 
-__all__ = ["UserChanges", "UserIn", "UserOut", "router"]
-
 SHORTEST_PASSWORD = 8
 """Characters; NIST SP 800-63B, 5.1.1.2, which also wants at least 64 to be allowed."""
 LONGEST_PASSWORD = 128

@@ -17,8 +17,6 @@ from penstock.telemetry.rules.rule import (
 )
 from penstock.telemetry.schema import Sample
 
-__all__ = ["connect_storm", "server_unreachable", "short_lived_connections", "stale_connections"]
-
 STALE_WINDOW = 300
 """Seconds within which dead connections are counted."""
 

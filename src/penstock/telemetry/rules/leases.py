@@ -7,8 +7,6 @@ from penstock.telemetry.reading import STATES, Reading, StatementUse, WorkerRead
 from penstock.telemetry.rules.rule import bounded, holder, moment, number_of, recent, workers_of
 from penstock.telemetry.schema import Sample
 
-__all__ = ["connection_leak", "idle_in_transaction", "n_plus_one", "slow_statement"]
-
 LEAK_MINUTES = 5
 """Minutes over which the number of missing connections must grow."""
 

@@ -15,8 +15,6 @@ from penstock.telemetry.rules.rule import (
 )
 from penstock.telemetry.schema import Sample
 
-__all__ = ["checkout_latency", "pool_exhausted", "shedding"]
-
 LATENCY = 0.5
 """Longest acceptable mean wait for a connection, in seconds."""
 

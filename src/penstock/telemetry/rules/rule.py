@@ -8,30 +8,6 @@ from penstock.findings import Finding
 from penstock.telemetry.reading import LeaseSample, Reading, WorkerReading
 from penstock.telemetry.schema import Sample
 
-__all__ = [
-    "LARGEST_POOL",
-    "SETTLED_AGE",
-    "UTILISATION",
-    "Rule",
-    "bounded",
-    "holder",
-    "holders",
-    "is_settled",
-    "larger_pool",
-    "mean_hold",
-    "moment",
-    "needed_connections",
-    "number_of",
-    "other_connections",
-    "own_connections",
-    "recent",
-    "sentence",
-    "server_capacity",
-    "since_first",
-    "smaller_pool",
-    "workers_of",
-]
-
 Rule = Callable[[Reading], Finding | None]
 """Returns a finding about one database, or None; the result depends on the reading alone."""
 

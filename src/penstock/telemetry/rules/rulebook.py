@@ -28,8 +28,6 @@ from penstock.telemetry.rules.server import (
     worker_lost,
 )
 
-__all__ = ["RULES", "find"]
-
 RULES: Mapping[str, Rule] = MappingProxyType(
     {
         "checkout-latency": checkout_latency,

@@ -23,15 +23,6 @@ from penstock.telemetry.rules.rule import (
 )
 from penstock.telemetry.schema import Sample
 
-__all__ = [
-    "event_loop_blocked",
-    "pool_exceeds_server",
-    "replica_lag",
-    "server_connections",
-    "worker_imbalance",
-    "worker_lost",
-]
-
 SERVER_FULL = 0.8
 """Largest share of the server's connections in use that leaves room for administration, migrations
 and the old workers of a deployment."""
