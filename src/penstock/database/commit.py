@@ -183,8 +183,11 @@ class WritingTransaction(AsyncSessionTransaction):
             return await step(*arguments)
         if self.is_active:
             await AsyncSession.flush(self.session)  # a failure of which is none of the COMMIT
-        with committing():
-            return await step(*arguments)
+        try:
+            with committing():
+                return await step(*arguments)
+        finally:
+            self.session.note_commit()
 
 
 async def _step(_session: UnitSession, step: _Step, *arguments: Any) -> Any:

@@ -12,6 +12,8 @@ from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from penstock.base_error import PenstockError, SettingsError
+from penstock.cluster import Cluster, Position, ReadPolicy, RoutedLane
+from penstock.cluster.position import Reads
 from penstock.context import ContextSource, SessionContext, SettingValue, context_of
 from penstock.database.commit import record_failures
 from penstock.database.lifecycle import (
@@ -21,6 +23,7 @@ from penstock.database.lifecycle import (
     finish,
     server_numbers,
 )
+from penstock.database.members import Members, of_primary
 from penstock.database.read_session import ReadOnlyAsyncSession
 from penstock.database.sessions import SessionKinds
 from penstock.database.unit import UnitOfWork
@@ -90,21 +93,26 @@ class Database:
         self.settings = settings = _no_url(settings)
         self._engine_options = engine_options or EngineOptions()
         self._kinds = SessionKinds.of(session_class, autoflush=settings.autoflush)
+        settings = of_primary(settings)
         self._engine = build_engine(settings, self._engine_options)
         record_failures(self._engine.sync_engine)
         self._read_only_connections = ReadOnlyConnections(self._engine, settings)
         self._lifecycle = Lifecycle(self._start, self._stop)
         self.telemetry = Telemetry(identity_of(settings), settings.telemetry_dir)
         """What is counted, of all workers of this machine."""
-        self._units = UnitFactory(
-            self._engine, self._kinds, self.telemetry.committed, settings.pool_timeout
-        )
+        self._units = self._units_of(self._engine)
         if isinstance(self._engine.pool, PenstockPool):
             self.telemetry.probe = self.ping
         if settings.driver == "asyncpg" and isinstance(self._engine.pool, PenstockPool):
             self.telemetry.ask_server = self._server_numbers
-        self.lane = self._own_lane()
-        self._watch_statements()
+        self.lane: Lane = self._lane_of(self._engine, self._read_only_connections)
+        self._watch = self._statement_watch()
+        self._watch_statements(self._engine, self.lane)
+        self.cluster = self._own_cluster(settings)
+        """The primary and its replicas; None where no setting tells of any."""
+        if self.cluster is not None:
+            self._units.cluster = self.cluster
+            self.lane = RoutedLane(self.cluster)
         self.context = ContextSource(self, settings.requires_context, self._engine.dialect.name)
         """Where the role and the settings of transactions come from, and which are required."""
         self.reader = Reader(self.lane, self.context)
@@ -167,6 +175,11 @@ class Database:
             settings_from_environment(prefix, env_file, environment=environment),
             session_class=session_class,
             engine_options=engine_options,
+        )
+
+    def _units_of(self, engine: AsyncEngine) -> UnitFactory:
+        return UnitFactory(
+            engine, self._kinds, self.telemetry.committed, self.settings.pool_timeout
         )
 
     @property
@@ -248,8 +261,12 @@ class Database:
                 self.telemetry.start(lambda: self.pool)
             await self._connect()
             await self.pool.prefill()
+            if self.cluster is not None:
+                await self.cluster.start()
         except BaseException:
             self.telemetry.stop()
+            if self.cluster is not None:
+                await finish(self.cluster.stop(0))
             if not found:  # else they are in use by sessions of before
                 await finish(self._engine.dispose())
             raise
@@ -265,6 +282,8 @@ class Database:
     async def _stop(self, timeout: float) -> None:  # noqa: ASYNC109 - as close()
         pool = await self._bound_pool()
         try:
+            if self.cluster is not None:
+                await self.cluster.stop(timeout)
             await pool.drain(timeout)
         finally:
             self.telemetry.stop()
@@ -357,19 +376,30 @@ class Database:
         with self.sessions_from(self._units.nested_in(connection)):
             yield
 
-    def _own_lane(self) -> Lane:
+    def _lane_of(self, engine: AsyncEngine, read_only: ReadOnlyConnections) -> Lane:
         # By what is compiled once, options of the engine would be passed over.
         is_plain = not self._engine_options.execution_options
-        is_pooled = isinstance(self._engine.pool, PenstockPool)
-        if is_pooled and is_plain and runs_express(self._engine.dialect):
+        is_pooled = isinstance(engine.pool, PenstockPool)
+        if is_pooled and is_plain and runs_express(engine.dialect):
             return DriverLane(
-                self._engine,
-                self._read_only_connections.is_possible,
+                engine,
+                read_only.is_possible,
                 self.settings.command_timeout,
                 session_class=self._kinds.writing.sync_session_class,
                 isolates=self._isolates,
             )
-        return self._session_lane()
+        return self._session_lane(engine)
+
+    def _own_cluster(self, settings: DatabaseSettings) -> Cluster | None:
+        if not settings.replicas and settings.position_key is None:
+            return None
+        members = Members(settings, self._engine_options, self._lane_of_replica)
+        return members.cluster(self._engine, self.lane)
+
+    def _lane_of_replica(self, engine: AsyncEngine, settings: DatabaseSettings) -> Lane:
+        lane = self._lane_of(engine, ReadOnlyConnections(engine, settings))
+        self._watch_statements(engine, lane)
+        return lane
 
     @property
     def _isolates(self) -> bool:
@@ -382,13 +412,17 @@ class Database:
         is_direct = self._read_only_connections.is_possible()
         return await server_numbers(self._engine) if is_direct else None
 
-    def _watch_statements(self) -> None:
+    def _statement_watch(self) -> StatementWatch | None:
         if not self.settings.telemetry and self.settings.slow_query is None:
+            return None
+        return StatementWatch(self.settings.slow_query, self.telemetry)
+
+    def _watch_statements(self, engine: AsyncEngine, lane: Lane) -> None:
+        if self._watch is None:
             return
-        watch = StatementWatch(self.settings.slow_query, self.telemetry)
-        watch_statements(self._engine, watch)
-        if isinstance(self.lane, DriverLane):
-            self.lane.observer.watch = watch
+        watch_statements(engine, self._watch)
+        if isinstance(lane, DriverLane):
+            lane.observer.watch = self._watch
 
     @asynccontextmanager
     async def connection(self, *, keep_state: bool = False) -> AsyncIterator[AsyncConnection]:
@@ -450,6 +484,8 @@ class Database:
         role: str | None = None,
         settings: Mapping[str, SettingValue] | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - as above
+        after: Position | str | None = None,
+        policy: ReadPolicy | None = None,
     ) -> AsyncIterator[ReadOnlyAsyncSession]:
         """A session that can only read, in one transaction; the server refuses everything else.
 
@@ -462,6 +498,9 @@ class Database:
                 the same name.
             timeout: Seconds from now on by which all of its reads have to be done; None for no such
                 bound.
+            after: A position that it has to see, as :meth:`position` has returned it, or its text;
+                None for what the request, or the task, has written itself.
+            policy: Which servers may read; None for what holds for the request.
 
         Raises:
             ContextError: The role or a setting is refused, or the database is no PostgreSQL.
@@ -476,13 +515,32 @@ class Database:
             settings=await context.settings(),
             deadline=Deadline.after(timeout),
         )
-        async with self._units.reading(options) as session:
+        async with self._units.reading(options, self._reads(after, policy)) as session:
             yield cast("ReadOnlyAsyncSession", session)
 
-    def _session_lane(self) -> SqlalchemyLane:
+    def _reads(self, after: Position | str | None, policy: ReadPolicy | None) -> Reads | None:
+        if self.cluster is None or (after is None and policy is None):
+            return None
+        return self.cluster.reads(after, policy)
+
+    async def position(self) -> Position:
+        """Return how far the database has been written: all that was committed before this call.
+
+        It is a value. Sent along with a job, it has :meth:`read` see there what was written here.
+
+        Raises:
+            ConnectFailed: The primary cannot be reached.
+            PenstockError: Neither ``replicas`` nor ``position_key`` is set.
+        """
+        if self.cluster is None:
+            raise PenstockError("position(): set replicas, or position_key, to have positions.")
+        return await self.cluster.position()
+
+    def _session_lane(self, engine: AsyncEngine | None = None) -> SqlalchemyLane:
+        units = self._units if engine in (None, self._engine) else self._units_of(engine)
         return SqlalchemyLane(
-            self._units.reading,
-            self._units.writing,
+            units.reading,
+            units.writing,
             reading_within,
             dialect=self._engine.dialect,
             isolates=self._isolates,

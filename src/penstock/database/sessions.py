@@ -2,6 +2,8 @@
 
 import inspect
 import logging
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn, Self
 
@@ -10,10 +12,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
 from penstock.base_error import PenstockError
+from penstock.cluster import Cluster
+from penstock.cluster.position import Reads, current_reads
+from penstock.cluster.routed_lane import on_one
 from penstock.context import ContextSource
 from penstock.database.commit import WritingSyncSession, WritingTransaction, commit
 from penstock.database.connection_lock import ConnectionLock, ReadOnlyError
-from penstock.database.read_session import ReadOnlySyncSession
+from penstock.database.read_session import ReadOnlySyncSession, reading_engine
 from penstock.database.session import SessionSource, UnitSession, operation
 from penstock.drivers.driver import BeginOptions
 from penstock.pool import PenstockPool
@@ -27,6 +32,8 @@ class WritingSession(UnitSession):
     sync_session_class = WritingSyncSession
     reader: "ReadingSession | None" = None
     began = False
+    committed: Callable[[], None] | None = None
+    """Called after each COMMIT; None where nobody has to know."""
 
     async def before_operation(self) -> ConnectionLock:
         """Take the unit's connection over from the reader, which may hold the pool's last one."""
@@ -46,7 +53,15 @@ class WritingSession(UnitSession):
         Returns:
             Seconds that the COMMIT took.
         """
-        return await self.run_sync(commit)
+        try:
+            return await self.run_sync(commit)
+        finally:
+            self.note_commit()
+
+    def note_commit(self) -> None:
+        """Have what reads next see what was committed, wherever it reads."""
+        if self.committed is not None:
+            self.committed()
 
     async def close(self) -> None:
         """Close the session, which ends it for good; what is not committed is rolled back."""
@@ -66,6 +81,30 @@ class WritingSession(UnitSession):
         """Begin a savepoint."""
         self.refuse_if_ended()
         return WritingTransaction(self, nested=True)
+
+
+class Route:
+    """The way of one reading session to the server that it reads from.
+
+    Args:
+        cluster: Chooses the server.
+        reads: What the session has to see; None for what the request or the task has to.
+    """
+
+    def __init__(self, cluster: Cluster, reads: Reads | None) -> None:
+        self._cluster = cluster
+        self._reads = reads
+        self._chosen = AsyncExitStack()
+
+    async def source(self) -> AsyncEngine:
+        """Choose the server, and return its engine for what only reads."""
+        reads = self._reads or current_reads.get()
+        member = await self._chosen.enter_async_context(on_one(self._cluster, reads))
+        return reading_engine(member.engine)
+
+    async def end(self) -> None:
+        """Give back what the choice holds."""
+        await self._chosen.aclose()
 
 
 class ReadingSession(UnitSession):
@@ -96,6 +135,9 @@ class ReadingSession(UnitSession):
             autoflush=autoflush,
         )
         self.writer: WritingSession | None = None
+        self.route: Route | None = None
+        """Its way to a server, until it is taken; None where there is one server only."""
+        self._taken: Route | None = None
         self._source = self._bound = source
         self._streams = False
         """A stream's rows arrive between statements: the connection stays until the unit ends."""
@@ -116,10 +158,21 @@ class ReadingSession(UnitSession):
                     self._bind(shared)
                     return lock
             elif lock is self._lock_to_acquire():
+                if self.route is not None:
+                    await self._take_route(lock)
                 self._bind(self._source)
                 return lock
             lock.release()  # the connection was bound elsewhere while this waited
             await self.after_lock_elsewhere()
+
+    async def _take_route(self, lock: ConnectionLock) -> None:
+        self._taken, self.route = self.route, None
+        try:
+            self._source = await self._taken.source()  # type: ignore[union-attr]  # as was asked
+        except BaseException:
+            self.route, self._taken = self._taken, None
+            lock.release()
+            raise
 
     def _lock_to_acquire(self) -> ConnectionLock:
         if self.in_transaction():
@@ -184,11 +237,16 @@ class ReadingSession(UnitSession):
         return bool(getattr(sync.connection.dbapi_connection, "holds_state", False))
 
     async def _close_transaction(self) -> None:
-        if self._ends_without_wait():
-            # Nothing is waited for; a greenlet would cost more than all of closing.
-            self.sync_session.close()
-        else:
-            await super()._close_transaction()
+        try:
+            if self._ends_without_wait():
+                # Nothing is waited for; a greenlet would cost more than all of closing.
+                self.sync_session.close()
+            else:
+                await super()._close_transaction()
+        finally:
+            taken, self._taken = self._taken, None
+            if taken is not None:
+                await taken.end()
 
     def _ends_without_wait(self) -> bool:
         session = self.sync_session

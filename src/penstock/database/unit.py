@@ -26,11 +26,13 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from penstock.cluster import Cluster
+from penstock.cluster.position import Reads
 from penstock.context import ContextSource, Settings
 from penstock.database.commit import doubt
 from penstock.database.connection_lock import NestedLock, SelfDeadlock, SessionBusy
 from penstock.database.session import SessionSource, UnitSession
-from penstock.database.sessions import ReadingSession, SessionKinds, WritingSession
+from penstock.database.sessions import ReadingSession, Route, SessionKinds, WritingSession
 from penstock.drivers.driver import NO_OPTIONS, BeginOptions
 from penstock.express.errors import LaneEnded
 from penstock.express.lane import Batches, Call, Copy, Extract, OpenLane
@@ -59,13 +61,16 @@ class UnitOfWork:
             no limit.
         kinds: The classes of both.
         nested: Its lock, where several are in one transaction; None elsewhere.
+        cluster: Chooses the server of the session that reads; None where there is one only.
 
     Attributes:
+        reads: What that session has to see; None for what the request or the task has to.
         context: Where the role and the settings of their transactions come from, beside those of
             the options; None for nowhere else. A session looks when it is first used.
     """
 
     __slots__ = (
+        "_cluster",
         "_committed",
         "_kinds",
         "_lock_wait",
@@ -76,6 +81,7 @@ class UnitOfWork:
         "_writer",
         "_writing",
         "context",
+        "reads",
     )
 
     def __init__(
@@ -88,7 +94,10 @@ class UnitOfWork:
         *,
         kinds: SessionKinds = _DEFAULT_KINDS,
         nested: NestedLock | None = None,
+        cluster: Cluster | None = None,
     ) -> None:
+        self._cluster = cluster
+        self.reads: Reads | None = None
         self._nested = nested
         self._kinds = kinds
         self._committed = committed
@@ -105,6 +114,8 @@ class UnitOfWork:
         """The session that writes."""
         if self._writer is None:
             self._writer = self._kinds.writing(self._writing, **self._arguments())
+            if self._cluster is not None:
+                self._writer.committed = self._cluster.written
             self._introduce()
         return self._writer
 
@@ -113,6 +124,8 @@ class UnitOfWork:
         """The session that reads."""
         if self._reader is None:
             self._reader = self._kinds.reading(self._reading, **self._arguments())
+            if self._cluster is not None:
+                self._reader.route = Route(self._cluster, self.reads)
             self._introduce()
         return self._reader
 

@@ -6,6 +6,8 @@ from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from penstock.cluster import Cluster
+from penstock.cluster.position import Reads
 from penstock.database.connection_lock import NestedLock
 from penstock.database.read_session import ReadOnlySession, reading_engine
 from penstock.database.sessions import SessionKinds, WritingSession
@@ -31,6 +33,7 @@ class UnitFactory:
 
     Attributes:
         make: Makes a unit, given how its transactions begin; see :meth:`made_by`.
+        cluster: Chooses the server for a reading session; None where there is only the engine's.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class UnitFactory:
         self._committed = committed
         self._lock_wait = lock_wait
         self.make: MakeUnit = self._on_pool
+        self.cluster: Cluster | None = None
 
     def _on_pool(self, options: BeginOptions) -> UnitOfWork:
         return UnitOfWork(
@@ -55,6 +59,7 @@ class UnitFactory:
             options,
             self._lock_wait,
             kinds=self._kinds,
+            cluster=self.cluster,
         )
 
     def nested_in(self, connection: AsyncConnection) -> MakeUnit:
@@ -108,13 +113,17 @@ class UnitFactory:
                 await unit.end(_LEFT)
 
     @asynccontextmanager
-    async def reading(self, options: BeginOptions) -> AsyncIterator[ReadOnlySession]:
+    async def reading(
+        self, options: BeginOptions, reads: Reads | None = None
+    ) -> AsyncIterator[ReadOnlySession]:
         """Give the reading session of a new unit, which ends with the block.
 
         Args:
             options: How its transactions begin.
+            reads: What it has to see; None for what the request or the task has to.
         """
         unit = self.make(options)
+        unit.reads = reads
         session = unit.reader
         session.block = OpenLease(partial(unit.end, _ABANDONED))
         try:

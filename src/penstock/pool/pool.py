@@ -183,6 +183,12 @@ class PenstockPool(LoopBoundPool):
         """Evict every connection that is open now, as the server is ending them."""
         self._bound_runtime.evict_older_than(time())
 
+    @property
+    def in_flight(self) -> int:
+        """Connections in use, and callers in line for one."""
+        ledger = self.ledger
+        return ledger.open - ledger.idle + len(ledger.waiters.queue)
+
     def has_checkout_listeners(self) -> bool:
         """Return whether a listener is registered for SQLAlchemy's checkout, checkin or reset."""
         events = self.dispatch

@@ -49,6 +49,14 @@ class SettingsKeywords(TypedDict, total=False):
     jit: bool
     server_settings: Mapping[str, str]
     requires_context: Sequence[str]
+    replicas: str | Sequence[str]
+    replica_max_lag: float
+    replica_wait: float
+    replica_primary_share: float
+    replica_check_interval: float
+    position_key: str | None
+    position_lifetime: float
+    hold_writes: float
     tls: TlsMode | Literal["disable", "prefer", "require", "verify-ca", "verify-full"] | None
     tls_ca_file: str | Path | None
     tls_cert_file: str | Path | None

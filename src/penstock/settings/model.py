@@ -1,19 +1,14 @@
 """The settings of one database: complete, checked, and frozen."""
 
-import json
 import os
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self, cast
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
-    PlainSerializer,
     SecretStr,
     ValidationError,
     ValidationInfo,
@@ -22,7 +17,6 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from penstock.context import refused_name
 from penstock.settings.profiles import (
     PRESETS,
     PROXIES,
@@ -35,6 +29,7 @@ from penstock.settings.profiles import (
     TlsMode,
     filled_in,
 )
+from penstock.settings.replicas import PositionKey, Replicas, sources
 from penstock.settings.url import (
     SCHEMES,
     DatabaseUrl,
@@ -47,110 +42,17 @@ from penstock.settings.url import (
 from penstock.settings.validation import (
     SECONDS,
     Accepted,
+    ApplicationName,
+    Folder,
     Real,
     RealOrOff,
+    RequiredContext,
+    ServerSettings,
     Unit,
     Whole,
     WholeOrOff,
     refusal,
 )
-
-# PostgreSQL cuts a longer application_name (NAMEDATALEN - 1).
-LONGEST_NAME = 63
-
-
-def _name_of_length(value: str) -> str:
-    if not 1 <= len(value.encode(errors="surrogatepass")) <= LONGEST_NAME or "\0" in value:
-        raise PydanticCustomError("name", "too short or too long")
-    return value
-
-
-ApplicationName = Annotated[
-    str, AfterValidator(_name_of_length), Accepted(f"text of 1 to {LONGEST_NAME} bytes")
-]
-
-
-def _no_empty(value: object) -> object:
-    if value == "" or "\0" in str(value):
-        raise PydanticCustomError("folder", "empty, or a NUL")
-    return value
-
-
-def _made_when_needed(value: Path) -> Path:
-    try:
-        is_something_else = value.exists() and not value.is_dir()
-    except OSError as error:  # too long a name
-        raise ValueError(f"it cannot be used: {error.strerror}") from None
-    if is_something_else:
-        raise ValueError("it is not a folder")
-    return value
-
-
-Folder = Annotated[Path, BeforeValidator(_no_empty), AfterValidator(_made_when_needed)]
-
-
-def _from_text(value: object) -> object:
-    if isinstance(value, str):
-        return tuple(name.strip() for name in value.split(","))
-    return tuple(value) if isinstance(value, Sequence | set | frozenset) else value
-
-
-def _context_names(names: tuple[str, ...]) -> tuple[str, ...]:
-    for name in names:
-        why = None if name.lower() == "role" else refused_name(name)
-        if why is not None:
-            raise ValueError(f"the name {name!r} is refused: {why}")
-    return names
-
-
-RequiredContext = Annotated[
-    tuple[str, ...],
-    BeforeValidator(_from_text),
-    AfterValidator(_context_names),
-    Accepted("names of settings with commas between, such as app.tenant,role,"),
-]
-
-
-HAVE_A_SETTING = frozenset({"application_name", "jit"})
-_SETTING_NAME = re.compile(r"[a-z_][\w$]*(\.[a-z_][\w$]*)*", re.ASCII | re.IGNORECASE)
-
-
-def _from_json(value: object) -> object:
-    if isinstance(value, dict):
-        return {name: _plain(text) for name, text in value.items()}
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
-        raise PydanticCustomError("json", "not JSON") from None
-
-
-def _plain(text: object) -> object:
-    return text.get_secret_value() if isinstance(text, SecretStr) else text
-
-
-def _hidden(value: dict[str, str]) -> dict[str, SecretStr]:
-    return {name: SecretStr(text) for name, text in value.items()}
-
-
-def _settings_as_text(value: dict[str, str]) -> dict[str, str]:
-    for name in value:
-        if name in HAVE_A_SETTING:
-            raise ValueError(f"{name} has its own setting")
-    if any(not _SETTING_NAME.fullmatch(name) or "\0" in text for name, text in value.items()):
-        raise PydanticCustomError("server_settings", "a name that no setting has, or a NUL")
-    return value
-
-
-ServerSettings = Annotated[
-    dict[str, str],
-    BeforeValidator(_from_json),
-    AfterValidator(_settings_as_text),
-    PlainSerializer(_hidden),
-    Accepted('names and their values as text, such as {"timezone": "UTC"},'),
-]
-
 
 # The name by which uvicorn and gunicorn learn how many workers to start.
 WORKERS_VARIABLE = "WEB_CONCURRENCY"
@@ -252,6 +154,28 @@ class DatabaseSettings(BaseModel):
     )
     requires_context: RequiredContext = Field(
         (), description="Settings without which no transaction may begin."
+    )
+    replicas: Replicas = Field((), repr=False, description="The servers that only read.")
+    replica_max_lag: Annotated[Real, SECONDS] = Field(
+        10.0, gt=0, le=3600, description="How far behind a replica may be that is read from."
+    )
+    replica_wait: Annotated[Real, SECONDS] = Field(
+        0.05, ge=0, le=10, description="How long a read waits for a replica to have a write."
+    )
+    replica_primary_share: Real = Field(
+        0.5, gt=0, le=1, description="The share of the primary's pool for reads of no replica."
+    )
+    replica_check_interval: Annotated[Real, SECONDS] = Field(
+        1.0, ge=0.05, le=60, description="How often each server's role and position are looked at."
+    )
+    position_key: PositionKey = Field(
+        None, description="The secret that signs the tokens of read-your-writes."
+    )
+    position_lifetime: Annotated[Real, SECONDS] = Field(
+        60.0, ge=1, le=86400, description="How long such a token counts."
+    )
+    hold_writes: Annotated[Real, SECONDS] = Field(
+        3.0, ge=0, le=60, description="How long a write waits for a primary to be there again."
     )
     tls: TlsMode | None = Field(
         None, description="How the connection is encrypted; unset, the driver decides."
@@ -389,15 +313,36 @@ class DatabaseSettings(BaseModel):
         "tls_key_file",
         "server_settings",
         "requires_context",
+        "replicas",
     )
     @classmethod
     def _check_database(cls, value: object, info: ValidationInfo) -> object:
         database = _database(info)
         if value and database == "sqlite":
             raise ValueError("SQLite has no server to connect to: leave it out")
-        is_postgresqls = info.field_name in {"server_settings", "requires_context"}
+        is_postgresqls = info.field_name in {"server_settings", "requires_context", "replicas"}
         if value and is_postgresqls and database == "mysql":
             raise ValueError("it is understood for PostgreSQL only")
+        return value
+
+    @field_validator("replicas")
+    @classmethod
+    def _check_replicas(
+        cls, value: tuple[SecretStr, ...], info: ValidationInfo
+    ) -> tuple[SecretStr, ...]:
+        if value and (url := info.data.get("url")) is not None:
+            sources(value, url.get_secret_value())
+        return value
+
+    @field_validator("position_lifetime")
+    @classmethod
+    def _check_lifetime(cls, value: float, info: ValidationInfo) -> float:
+        longest = info.data.get("replica_max_lag")
+        if longest is not None and value <= longest:
+            raise ValueError(
+                f"a replica may be behind for replica_max_lag={longest:g}: more than that is "
+                "accepted, or a write is forgotten before each replica has it"
+            )
         return value
 
     @field_validator("pool_size")

@@ -1,20 +1,22 @@
 """What each setting accepts, and the one form in which wrong ones are reported."""
 
 import difflib
+import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from types import UnionType
 from typing import Annotated, Any, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le
-from pydantic import BeforeValidator, ValidationError
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from penstock.base_error import SettingsError
+from penstock.context import refused_name
 
 OFF = "off"
 """What stands for None where a number is optional."""
@@ -102,7 +104,7 @@ RealOrOff = Annotated[float | None, BeforeValidator(_none_for_off)]
 EXAMPLE_URL = "postgresql+asyncpg://user:password@localhost:5432/app"
 
 LONGEST_SHOWN = 200
-NEVER_SHOWN = frozenset({"url", "server_settings"})
+NEVER_SHOWN = frozenset({"url", "server_settings", "replicas", "position_key"})
 # What a whole URL or connection string looks like in the wrong variable.
 LIKE_A_SECRET = re.compile(r"://|@|passw|pwd|secret|token", re.IGNORECASE)
 
@@ -160,3 +162,100 @@ def _value(field: str, value: object) -> str:
     if LIKE_A_SECRET.search(text):
         return " (not shown, as it may hold a secret)"
     return f"={text}" if len(text) <= LONGEST_SHOWN else f"={text[:LONGEST_SHOWN]}..."
+
+
+# PostgreSQL cuts a longer application_name (NAMEDATALEN - 1).
+LONGEST_NAME = 63
+
+
+def _name_of_length(value: str) -> str:
+    if not 1 <= len(value.encode(errors="surrogatepass")) <= LONGEST_NAME or "\0" in value:
+        raise PydanticCustomError("name", "too short or too long")
+    return value
+
+
+ApplicationName = Annotated[
+    str, AfterValidator(_name_of_length), Accepted(f"text of 1 to {LONGEST_NAME} bytes")
+]
+
+
+def _no_empty(value: object) -> object:
+    if value == "" or "\0" in str(value):
+        raise PydanticCustomError("folder", "empty, or a NUL")
+    return value
+
+
+def _made_when_needed(value: Path) -> Path:
+    try:
+        is_something_else = value.exists() and not value.is_dir()
+    except OSError as error:  # too long a name
+        raise ValueError(f"it cannot be used: {error.strerror}") from None
+    if is_something_else:
+        raise ValueError("it is not a folder")
+    return value
+
+
+Folder = Annotated[Path, BeforeValidator(_no_empty), AfterValidator(_made_when_needed)]
+
+
+def _from_text(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(name.strip() for name in value.split(","))
+    return tuple(value) if isinstance(value, Sequence | set | frozenset) else value
+
+
+def _context_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        why = None if name.lower() == "role" else refused_name(name)
+        if why is not None:
+            raise ValueError(f"the name {name!r} is refused: {why}")
+    return names
+
+
+RequiredContext = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_from_text),
+    AfterValidator(_context_names),
+    Accepted("names of settings with commas between, such as app.tenant,role,"),
+]
+
+
+HAVE_A_SETTING = frozenset({"application_name", "jit"})
+_SETTING_NAME = re.compile(r"[a-z_][\w$]*(\.[a-z_][\w$]*)*", re.ASCII | re.IGNORECASE)
+
+
+def _from_json(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _plain(text) for name, text in value.items()}
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise PydanticCustomError("json", "not JSON") from None
+
+
+def _plain(text: object) -> object:
+    return text.get_secret_value() if isinstance(text, SecretStr) else text
+
+
+def _hidden(value: dict[str, str]) -> dict[str, SecretStr]:
+    return {name: SecretStr(text) for name, text in value.items()}
+
+
+def _settings_as_text(value: dict[str, str]) -> dict[str, str]:
+    for name in value:
+        if name in HAVE_A_SETTING:
+            raise ValueError(f"{name} has its own setting")
+    if any(not _SETTING_NAME.fullmatch(name) or "\0" in text for name, text in value.items()):
+        raise PydanticCustomError("server_settings", "a name that no setting has, or a NUL")
+    return value
+
+
+ServerSettings = Annotated[
+    dict[str, str],
+    BeforeValidator(_from_json),
+    AfterValidator(_settings_as_text),
+    PlainSerializer(_hidden),
+    Accepted('names and their values as text, such as {"timezone": "UTC"},'),
+]

@@ -1,0 +1,7 @@
+"""Several servers with one database: which one reads, and from which position on."""
+
+from penstock.cluster.cluster import Cluster
+from penstock.cluster.position import Position, PositionTokens, ReadPolicy
+from penstock.cluster.routed_lane import RoutedLane
+
+__all__ = ["Cluster", "Position", "PositionTokens", "ReadPolicy", "RoutedLane"]

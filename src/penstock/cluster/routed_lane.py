@@ -1,0 +1,165 @@
+"""The express lane over a cluster: reads by the replicas, writes by the primary."""
+
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from penstock.cluster.cluster import Cluster
+from penstock.cluster.member import Member
+from penstock.cluster.position import Reads, current_reads
+from penstock.context import Settings
+from penstock.express import Lane, Query
+from penstock.express.lane import Batches, Call, Copy, Extract, OpenLane
+from penstock.pool import ConnectFailed, PoolTimeout
+
+_T = TypeVar("_T")
+_RECOVERY_CONFLICT = "40001"
+"""On a replica: what it replays would have removed rows that the statement sees."""
+_GONE = ("08", "57P01", "57P02", "57P03")
+
+
+def is_left(error: Exception) -> bool:
+    """Return whether a read may be made by another server: this one is gone, full, or in conflict.
+
+    Args:
+        error: As a session or the express lane would raise it.
+    """
+    if isinstance(error, ConnectFailed | PoolTimeout):
+        return True
+    if not isinstance(error, DBAPIError):
+        return isinstance(error, OSError) and not isinstance(error, TimeoutError)
+    sqlstate = getattr(error.orig, "sqlstate", None) or ""
+    return error.connection_invalidated or sqlstate.startswith((*_GONE, _RECOVERY_CONFLICT))
+
+
+def is_unfit(error: Exception) -> bool:
+    """Return whether such an error means that the server serves nobody for now."""
+    sqlstate = getattr(getattr(error, "orig", None), "sqlstate", None)
+    return not isinstance(error, PoolTimeout) and sqlstate != _RECOVERY_CONFLICT
+
+
+class RoutedLane:
+    """Statements on the servers of a cluster.
+
+    Args:
+        cluster: Its primary writes, and whichever it chooses reads.
+        reads: What reads have to see; None for what the running request or task has to.
+    """
+
+    __slots__ = ("_cluster", "_primary", "_reads")
+
+    def __init__(self, cluster: Cluster, reads: Reads | None = None) -> None:
+        self._cluster = cluster
+        self._primary = cluster.primary.lane
+        self._reads = reads
+
+    def seeing(self, reads: Reads) -> "RoutedLane":
+        """Return the lane whose reads have to see what is given."""
+        return RoutedLane(self._cluster, reads)
+
+    async def read(self, call: Call, extract: Extract) -> Any:
+        """Read by a replica; by another, or the primary, where that one fails."""
+        reads = self._reads or current_reads.get()
+        tried: set[Member] = set()
+        while True:
+            member = self._cluster.choose(reads) or await self._cluster.chosen(reads)
+            if member is self._cluster.primary or member in tried:
+                break
+            _served(reads, self._cluster, member)
+            try:
+                return await member.lane.read(call, extract)
+            except Exception as error:
+                if not is_left(error):
+                    raise
+                if is_unfit(error):
+                    self._cluster.unfit(member, error)
+                tried.add(member)
+        _served(reads, self._cluster, self._cluster.primary)
+        if not self._is_fallback(reads):
+            return await self._primary.read(call, extract)
+        async with self._cluster.share_of_primary():
+            return await self._primary.read(call, extract)
+
+    def _is_fallback(self, reads: Reads | None) -> bool:
+        return bool(self._cluster.replicas) and (reads is None or not reads.policy.primary)
+
+    def read_within(
+        self, connection: AsyncConnection, call: Call, extract: Extract
+    ) -> Coroutine[Any, Any, Any]:
+        """Read on a connection that the caller holds, of whichever server."""
+        return self._primary.read_within(connection, call, extract)
+
+    @asynccontextmanager
+    async def stream(self, call: Call, batch: int) -> AsyncIterator[Batches]:
+        """Give results as one server makes them."""
+        async with self._on_one() as lane, lane.stream(call, batch) as batches:
+            yield batches
+
+    @asynccontextmanager
+    async def reading(self, call: Call) -> AsyncIterator[OpenLane]:
+        """Give a lane in a transaction of one server that only reads."""
+        async with self._on_one() as lane, lane.reading(call) as opened:
+            yield opened
+
+    @asynccontextmanager
+    async def snapshot(self, settings: Settings = ()) -> AsyncIterator[OpenLane]:
+        """Give a lane whose statements all see one server's database at one moment."""
+        async with self._on_one() as lane, lane.snapshot(settings) as opened:
+            yield opened
+
+    @asynccontextmanager
+    async def _on_one(self) -> AsyncIterator[Lane]:
+        reads = self._reads or current_reads.get()
+        async with on_one(self._cluster, reads) as member:
+            yield member.lane
+
+    def write(self, call: Call, extract: Extract) -> Coroutine[Any, Any, Any]:
+        """Write by the primary."""
+        return self._written(self._primary.write, call, extract)
+
+    def execute(self, call: Call) -> Coroutine[Any, Any, int]:
+        """Write by the primary, and return how many rows."""
+        return self._written(self._primary.execute, call)
+
+    def execute_many(
+        self, query: Query[Any], rows: Sequence[Mapping[str, Any]], settings: Settings = ()
+    ) -> Coroutine[Any, Any, None]:
+        """Write several rows by the primary."""
+        return self._written(self._primary.execute_many, query, rows, settings)
+
+    def copy(self, copy: Copy, settings: Settings = ()) -> Coroutine[Any, Any, int]:
+        """Write rows in bulk by the primary."""
+        return self._written(self._primary.copy, copy, settings)
+
+    async def _written(self, method: Callable[..., Coroutine[Any, Any, _T]], *arguments: Any) -> _T:
+        try:
+            return await method(*arguments)
+        finally:  # also where its outcome is not known
+            self._cluster.written()
+
+
+@asynccontextmanager
+async def on_one(cluster: Cluster, reads: Reads | None) -> AsyncIterator[Member]:
+    """Give the server that reads for the length of a block.
+
+    Args:
+        cluster: Which chooses.
+        reads: What has to be seen.
+    """
+    member = await cluster.chosen(reads)
+    _served(reads, cluster, member)
+    is_fallback = bool(cluster.replicas) and (reads is None or not reads.policy.primary)
+    if member is cluster.primary and is_fallback:
+        async with cluster.share_of_primary():
+            yield member
+    else:
+        yield member
+
+
+def _served(reads: Reads | None, cluster: Cluster, member: Member) -> None:
+    member.served += 1
+    if reads is not None:
+        reads.served_by[cluster] = member
