@@ -13,7 +13,7 @@ from penstock.cluster.position import Reads, current_reads
 from penstock.context import Settings
 from penstock.express import Lane, Query
 from penstock.express.lane import Batches, Call, Copy, Extract, OpenLane
-from penstock.pool import ConnectFailed, PoolTimeout
+from penstock.pool import ConnectFailed
 
 _T = TypeVar("_T")
 _RECOVERY_CONFLICT = "40001"
@@ -22,12 +22,12 @@ _GONE = ("08", "57P01", "57P02", "57P03")
 
 
 def is_left(error: Exception) -> bool:
-    """Return whether a read may be made by another server: this one is gone, full, or in conflict.
+    """Return whether a read may be made by another server: this one is gone, or in conflict.
 
     Args:
         error: As a session or the express lane would raise it.
     """
-    if isinstance(error, ConnectFailed | PoolTimeout):
+    if isinstance(error, ConnectFailed):
         return True
     if not isinstance(error, DBAPIError):
         return isinstance(error, OSError) and not isinstance(error, TimeoutError)
@@ -35,10 +35,9 @@ def is_left(error: Exception) -> bool:
     return error.connection_invalidated or sqlstate.startswith((*_GONE, _RECOVERY_CONFLICT))
 
 
-def is_unfit(error: Exception) -> bool:
-    """Return whether such an error means that the server serves nobody for now."""
-    sqlstate = getattr(getattr(error, "orig", None), "sqlstate", None)
-    return not isinstance(error, PoolTimeout) and sqlstate != _RECOVERY_CONFLICT
+def is_conflict(error: Exception) -> bool:
+    """Return whether what the replica replays was in the way: any other is in the same place."""
+    return getattr(getattr(error, "orig", None), "sqlstate", None) == _RECOVERY_CONFLICT
 
 
 class RoutedLane:
@@ -74,8 +73,9 @@ class RoutedLane:
             except Exception as error:
                 if not is_left(error):
                     raise
-                if is_unfit(error):
-                    self._cluster.unfit(member, error)
+                if is_conflict(error):
+                    break
+                self._cluster.unfit(member, error)
                 tried.add(member)
         _served(reads, self._cluster, self._cluster.primary)
         if not self._is_fallback(reads):
