@@ -1,0 +1,271 @@
+"""Reads by replicas: each sees what its caller has written, and no failed replica fails one."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Column, Integer, MetaData, Table, bindparam, insert, select, text, update
+from tests.clusters.streaming import StreamingCluster
+
+from penstock import Database, query
+from penstock.cluster import ReadPolicy
+from penstock.cluster.position import Reads, current_reads
+
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
+METADATA = MetaData()
+NUMBERS = Table("numbers", METADATA, Column("id", Integer, primary_key=True), Column("n", Integer))
+number_of = query(select(NUMBERS.c.n).where(NUMBERS.c.id == bindparam("number_id")))
+CLIENTS = 20
+
+
+@pytest.fixture
+async def database(cluster: StreamingCluster) -> AsyncIterator[Database]:
+    replicas = [node.url for node in cluster.replicas]
+    made = Database.from_url(
+        cluster.primary.url,
+        environment="testing",
+        pool_size=CLIENTS,
+        replicas=replicas,
+        replica_check_interval=0.2,
+    )
+    async with made:
+        async with made.engine.begin() as connection:
+            await connection.run_sync(METADATA.create_all)
+            rows = [{"id": each, "n": 0} for each in range(CLIENTS)]
+            await connection.execute(insert(NUMBERS), rows)
+        cluster.wait_for_replay()
+        await asyncio.sleep(0.3)
+        yield made
+
+
+def served(database: Database) -> Counter[str]:
+    """Return how many reads each server was chosen for."""
+    cluster = database.cluster
+    assert cluster
+    return Counter(
+        {each.name: each.served for each in [cluster.primary, *cluster.replicas.values()]}
+    )
+
+
+async def pairs(database: Database, count: int, *, by_session: bool = False) -> int:
+    """Write, then read, ``count`` times by each client; return how often the write was missed."""
+    stale = 0
+
+    async def client(number_id: int) -> None:
+        nonlocal stale
+        current_reads.set(Reads())
+        for n in range(1, count + 1):
+            write = update(NUMBERS).where(NUMBERS.c.id == number_id).values(n=n)
+            if by_session:
+                async with database.write() as session:
+                    await session.execute(write)
+                async with database.read() as reading:
+                    read = select(NUMBERS.c.n).where(NUMBERS.c.id == number_id)
+                    found: Any = await reading.scalar(read)
+            else:
+                await database.writer.execute(write)
+                found = await database.reader.scalar(number_of, number_id=number_id)
+            stale += found != n
+
+    await asyncio.gather(*map(client, range(CLIENTS)))
+    return stale
+
+
+@pytest.mark.parametrize("by_session", [False, True], ids=["express lane", "sessions"])
+async def test_replicas_read_what_was_just_written(database: Database, by_session: bool) -> None:
+    before = served(database)
+
+    assert await pairs(database, 50, by_session=by_session) == 0
+
+    reads = served(database) - before
+    assert reads["primary"] <= 0.05 * reads.total()
+    assert len(+reads) >= 2
+
+
+@pytest.mark.parametrize("by_session", [False, True], ids=["express lane", "sessions"])
+async def test_no_read_misses_a_write_where_replicas_are_late(
+    database: Database, cluster: StreamingCluster, by_session: bool
+) -> None:
+    for node in cluster.replicas:
+        node.delay(500)
+    await database.writer.execute(update(NUMBERS).values(n=-1))
+    await asyncio.sleep(0.5)
+
+    assert await pairs(database, 10, by_session=by_session) == 0
+
+
+async def test_a_read_after_a_write_is_one_statement_on_the_server_that_reads(
+    database: Database, cluster: StreamingCluster
+) -> None:
+    await database.writer.execute(update(NUMBERS).values(n=7))
+    cluster.wait_for_replay()
+    statements: list[str] = []
+    assert database.cluster
+    for member in [database.cluster.primary, *database.cluster.replicas.values()]:
+        member.lane.observer.watch = Counting(statements)  # type: ignore[attr-defined]  # asyncpg's
+
+    assert await database.reader.scalar(number_of, number_id=1) == 7
+    assert len(statements) == 1
+
+
+class Counting:
+    """Takes down each statement that is sent."""
+
+    slow_after = 1e9
+
+    def __init__(self, statements: list[str]) -> None:
+        self._statements = statements
+
+    def count(self, sql: str) -> None:
+        """Take one down."""
+        self._statements.append(sql)
+
+
+async def test_a_position_is_passed_on_as_text(
+    database: Database, cluster: StreamingCluster
+) -> None:
+    for node in cluster.replicas:
+        node.pause_replay()
+    async with database.write() as session:
+        await session.execute(update(NUMBERS).values(n=5))
+    position = str(await database.position())
+    current_reads.set(None)  # as in the process at the other end of a queue
+
+    async with database.read(policy=ReadPolicy(prefer="replica")) as old:
+        assert await old.scalar(select(NUMBERS.c.n).limit(1)) == 0
+    async with database.read(after=position) as fresh:
+        assert await fresh.scalar(select(NUMBERS.c.n).limit(1)) == 5
+
+
+async def test_a_session_reads_one_server_from_its_begin_to_its_end(database: Database) -> None:
+    server = text("SELECT inet_server_port()")
+    ports = set()
+    for _ in range(4):
+        async with database.read() as session:
+            seen = {await session.scalar(server) for _ in range(5)}
+        assert len(seen) == 1
+        ports |= seen
+    async with database.reader.snapshot() as reader:
+        assert len({await reader.scalar(server) for _ in range(5)}) == 1
+    assert len(ports) == 2
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "WITH added AS (INSERT INTO numbers VALUES (1000, 1) RETURNING n) SELECT n FROM added",
+        "SELECT nextval('tickets')",
+        "SELECT n FROM numbers FOR UPDATE",
+    ],
+)
+async def test_what_writes_goes_to_the_primary_by_what_it_was_given_to(
+    database: Database, cluster: StreamingCluster, sql: str
+) -> None:
+    cluster.primary.execute("CREATE SEQUENCE IF NOT EXISTS tickets")
+    async with database.write() as session:
+        await session.execute(text("GRANT ALL ON numbers TO PUBLIC"))
+        cluster.primary.execute("GRANT ALL ON SEQUENCE tickets TO PUBLIC")
+        assert (await session.execute(text(sql))).first() is not None
+
+
+async def test_a_replica_that_lags_is_left_out_and_comes_back(
+    database: Database, cluster: StreamingCluster
+) -> None:
+    policy = ReadPolicy(max_lag=0.3)
+    late, prompt = cluster.replicas
+    late.pause_replay()
+    for n in range(5):
+        await database.writer.execute(update(NUMBERS).values(n=n))
+        await asyncio.sleep(0.25)
+    current_reads.set(None)
+
+    assert await ports_of(database, policy) == {prompt.server.port}
+
+    late.resume_replay()
+    await asyncio.sleep(0.5)
+    assert await ports_of(database, policy) == {late.server.port, prompt.server.port}
+
+
+async def ports_of(database: Database, policy: ReadPolicy) -> set[Any]:
+    found = set()
+    for _ in range(6):
+        async with database.read(policy=policy) as session:
+            found.add(await session.scalar(text("SELECT inet_server_port()")))
+    return found
+
+
+async def test_a_killed_replica_fails_no_read(
+    database: Database, cluster: StreamingCluster
+) -> None:
+    failed: list[BaseException] = []
+    counts: Counter[str] = Counter()
+    over = asyncio.Event()
+
+    async def client(number_id: int) -> None:
+        while not over.is_set():
+            try:
+                await database.reader.scalar(number_of, number_id=number_id)
+                counts["reads"] += 1
+            except Exception as error:  # noqa: BLE001 - counted
+                failed.append(error)
+
+    clients = [asyncio.create_task(client(each)) for each in range(10)]
+    await asyncio.sleep(0.5)
+    await asyncio.to_thread(cluster.replicas[0].kill)
+    await asyncio.sleep(1.5)
+    before = served(database)
+    await asyncio.to_thread(cluster.replicas[0].start)
+    await asyncio.sleep(1.5)
+    over.set()
+    await asyncio.gather(*clients)
+
+    assert failed == []
+    assert counts["reads"] > 100
+    assert len(+(served(database) - before)) == 2  # the killed one as well
+
+
+async def test_the_primary_restarts_and_no_read_fails(
+    database: Database, cluster: StreamingCluster
+) -> None:
+    failed: list[BaseException] = []
+    over = asyncio.Event()
+
+    async def client(number_id: int) -> None:
+        while not over.is_set():
+            try:
+                await database.reader.scalar(number_of, number_id=number_id)
+            except Exception as error:  # noqa: BLE001 - counted
+                failed.append(error)
+
+    clients = [asyncio.create_task(client(each)) for each in range(10)]
+    await asyncio.sleep(0.3)
+    await asyncio.to_thread(cluster.restart_primary)
+    await asyncio.sleep(0.5)
+    over.set()
+    await asyncio.gather(*clients)
+
+    assert failed == []
+    await database.writer.execute(update(NUMBERS).values(n=1))
+
+
+async def test_without_any_replica_reads_take_a_share_of_the_primary(
+    database: Database, cluster: StreamingCluster
+) -> None:
+    for node in cluster.replicas:
+        await asyncio.to_thread(node.kill)
+    await asyncio.sleep(0.6)
+    sleeping = select(text("pg_sleep(0.3)"))
+
+    reads = [asyncio.create_task(database.reader.scalar(sleeping)) for _ in range(3 * CLIENTS)]
+    half = database.pool.snapshot().limit // 2
+    while database.pool.snapshot().checked_out < half:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    assert database.pool.snapshot().checked_out == half
+
+    await database.writer.execute(update(NUMBERS).values(n=1))
+    assert sum(read.done() for read in reads) < len(reads) - half
+    await asyncio.gather(*reads)
