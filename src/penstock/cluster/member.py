@@ -121,6 +121,13 @@ class Member:
         return -1 if look is None or look.lsn is None else look.lsn
 
     @property
+    def role(self) -> str:
+        """What it said that it is: ``primary`` or ``replica``; ``unknown`` before that."""
+        if self.look is None:
+            return "unknown"
+        return "replica" if self.look.is_replica else "primary"
+
+    @property
     def load(self) -> float:
         """Connections in use and callers in line, for each unit of its weight."""
         pool = self.engine.pool
