@@ -106,6 +106,10 @@ def accepted(given: dict[str, Any]) -> dict[str, Any]:
         del given["min_idle"]
     if complete["leak_after"] is None and "reclaim_leaks" in given:
         del given["reclaim_leaks"]
+    longest = given.get("replica_max_lag", FIELDS["replica_max_lag"].default)
+    if given.get("position_lifetime", FIELDS["position_lifetime"].default) <= longest:
+        given.pop("replica_max_lag", None)
+        given.pop("position_lifetime", None)
     return given
 
 
