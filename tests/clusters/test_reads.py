@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, bindparam, insert, select, text, update
 from tests.clusters.streaming import StreamingCluster
+from tests.eventually import eventually
 
 from penstock import Database, query
 from penstock.cluster import ReadPolicy
@@ -261,8 +262,7 @@ async def test_without_any_replica_reads_take_a_share_of_the_primary(
 
     reads = [asyncio.create_task(database.reader.scalar(sleeping)) for _ in range(3 * CLIENTS)]
     half = database.pool.snapshot().limit // 2
-    while database.pool.snapshot().checked_out < half:
-        await asyncio.sleep(0.01)
+    await eventually(lambda: database.pool.snapshot().checked_out == half)
     await asyncio.sleep(0.1)
     assert database.pool.snapshot().checked_out == half
 
