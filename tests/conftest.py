@@ -14,8 +14,8 @@ settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
 # They wait for real servers, browsers and clocks.
-REAL_TIME = {"adversity", "browser", "diagnosis", "integration"}
-SERVERS = {"postgres", "mariadb"}
+REAL_TIME = {"adversity", "browser", "clusters", "diagnosis", "integration"}
+SERVERS = {"postgres", "mariadb", "cluster", "own_cluster", "patroni"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -11,39 +11,13 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 cache="$PWD/.cache/pgbouncer"
-keys=/usr/share/keyrings/debian-archive-keyring.gpg
+. tests/servers/apt.sh
 
 die() { echo "fetch_pgbouncer: $*" >&2; exit 1; }
-
-mirror() {
-    . /etc/os-release
-    apt-get indextargets --no-release-info --format '$(RELEASE) $(COMPONENT) $(REPO_URI)' \
-        'Created-By: Packages' |
-        awk -v release="${VERSION_CODENAME:-}" '$1 == release && $2 == "main" && !n++ { print $3 }'
-}
-
-make_apt() { # RELEASE DIRECTORY: an apt.conf there of a system with no package installed
-    local uri
-    uri=$(mirror)
-    [ -n "$uri" ] || die 'no source of apt names this release of Debian, to take the mirror from'
-    mkdir -p "$2/lists/partial" "$2/archives/partial"
-    : >"$2/status"
-    echo "deb [signed-by=$keys] $uri $1 main" >"$2/sources.list"
-    cat >"$2/apt.conf" <<EOF
-Dir::Etc { SourceList "$2/sources.list"; SourceParts "/dev/null"; };
-Dir::Etc { Preferences "/dev/null"; PreferencesParts "/dev/null"; };
-Dir::State "$2";
-Dir::State::status "$2/status";
-Dir::Cache "$2";
-Acquire::Languages "none";
-APT::Sandbox::User "$(id --user --name)";
-EOF
-}
 
 download() { # RELEASE DIRECTORY: what PgBouncer may load is in packages whose names begin with lib
     local apt="$2/apt" packages
     make_apt "$1" "$apt"
-    apt-get --config-file="$apt/apt.conf" update --quiet=2 --error-on=any
     packages=$(apt-get --config-file="$apt/apt.conf" install --simulate --no-install-recommends \
         pgbouncer | awk '$1 == "Inst" { print $2 }' | grep -E '^(pgbouncer$|lib)' |
         grep -Ev 'perl|modules')

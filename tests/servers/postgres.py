@@ -181,11 +181,21 @@ def restartable_postgres(programs: Path) -> Iterator[RestartablePostgres]:
 def _started(process: ServerProcess, programs: Path, settings: Mapping[str, str]) -> PostgresServer:
     password = secrets.token_hex(8)
     programs = process.readable(programs.parent) / "bin"
-    _initialise(process, programs, password)
+    initialise(process, programs, password)
     return _start(process, programs, {**SETTINGS, **settings}, password)
 
 
-def _initialise(process: ServerProcess, programs: Path, password: str) -> None:
+def initialise(process: ServerProcess, programs: Path, password: str) -> None:
+    """Make the data directory of a server whose superuser has a password.
+
+    Args:
+        process: What will run it; the data are in its directory.
+        programs: The ``bin`` directory of its version, readable to the server's account.
+        password: The superuser's.
+
+    Raises:
+        ServerStartError: ``initdb`` failed; the message has what it wrote.
+    """
     process.run(
         [
             programs / "initdb",

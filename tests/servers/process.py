@@ -15,6 +15,7 @@ from penstock.demo.child import until_input_closes
 from penstock.demo.embedded_postgres import readable_tree, server_account, server_directory
 
 START_SECONDS = 60.0
+STOP_SECONDS = 20.0
 PORT_ATTEMPTS = 5
 PORT_IS_TAKEN = re.compile("address already in use", re.IGNORECASE)
 
@@ -100,6 +101,7 @@ class ServerProcess:
             env={**os.environ, **(env or {})},
             stdin=subprocess.DEVNULL,
             text=True,
+            timeout=START_SECONDS,
             user=self._user,
             group=self._group,
             extra_groups=self._extra_groups,
@@ -128,8 +130,17 @@ class ServerProcess:
         """Stop the server, of which ``pid`` is the first process, and keep its directory."""
         assert self._runtime
         os.kill(pid, getattr(signal, f"SIG{self._stop_signal}"))
-        self._runtime.wait()  # before its standard input is closed, which removes the directory
-        self._runtime.communicate()
+        # Before its standard input is closed, which removes the directory.
+        self._runtime.wait(STOP_SECONDS)
+        self._close_input(self._runtime)
+
+    def kill(self) -> None:
+        """Kill the server, of its children those in its session, and keep its directory."""
+        assert self._runtime
+        if self._runtime.poll() is None:
+            os.killpg(self._runtime.pid, signal.SIGKILL)
+            self._runtime.wait(STOP_SECONDS)
+        self._close_input(self._runtime)
 
     def start_again(self) -> None:
         """Start a server that was halted, as before, without waiting until it answers."""
@@ -175,10 +186,18 @@ class ServerProcess:
         return "\n".join(path.read_text().splitlines()[-20:]) if path.exists() else ""
 
     def stop(self) -> None:
-        """Stop the server, wait for its end, and remove the directory."""
+        """Stop the server, kill it where that takes long, and remove the directory."""
         if self._runtime:
-            self._runtime.communicate()
+            self._close_input(self._runtime)
+            try:
+                self._runtime.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _close_input(self, runtime: subprocess.Popen[bytes]) -> None:
+        if runtime.stdin:
+            runtime.stdin.close()
 
     def __enter__(self) -> Self:
         return self
