@@ -9,10 +9,14 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
+import psycopg
 from tests.servers.parts import require_part
 from tests.servers.postgres import SUPERUSER, PostgresServer, postgres_programs
 from tests.servers.process import ServerProcess
+
+Role = Literal["primary", "standby", "down"]
 
 APPLICATION = "app"
 """The plain role, which has the superuser's password, and the database that it owns."""
@@ -57,9 +61,13 @@ class ClusterNode:
         """Run one statement in the application's database as the superuser; return its rows."""
         return self.server.execute(statement, APPLICATION)
 
-    def is_standby(self) -> bool:
-        """Return whether it is in recovery."""
-        return self.server.execute("SELECT pg_is_in_recovery()") == [(True,)]
+    def role(self) -> Role:
+        """Return what it is now; whatever takes no connection is down."""
+        try:
+            found = self.server.execute("SELECT pg_is_in_recovery()")
+        except psycopg.OperationalError:
+            return "down"
+        return "standby" if found == [(True,)] else "primary"
 
     def timeline(self) -> int:
         """Return the timeline that it writes or receives; 0 where it receives none."""

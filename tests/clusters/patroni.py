@@ -65,7 +65,8 @@ class PatroniNode(ClusterNode):
 
     def is_primary(self) -> bool:
         """Return whether it is the leader and its PostgreSQL takes writes."""
-        return self._says("/primary")
+        # Patroni goes on saying so for a while where its PostgreSQL has crashed.
+        return self._says("/primary") and self.role() == "primary"
 
     def is_synchronous(self) -> bool:
         """Return whether it is a replica that the leader's commits wait for."""
@@ -95,11 +96,22 @@ class PatroniCluster:
 
     Args:
         nodes: Every node.
+        etcd: Where they keep who leads.
+        etcd_process: What runs it.
         synchronous: Whether commits wait for a replica.
     """
 
-    def __init__(self, nodes: Sequence[PatroniNode], *, synchronous: bool) -> None:
+    def __init__(
+        self,
+        nodes: Sequence[PatroniNode],
+        etcd: EtcdServer,
+        etcd_process: ServerProcess,
+        *,
+        synchronous: bool,
+    ) -> None:
         self.nodes = nodes
+        self._etcd = etcd
+        self._etcd_process = etcd_process
         self._synchronous = synchronous
 
     @property
@@ -158,10 +170,19 @@ class PatroniCluster:
         leader.crash()
         return leader
 
+    def kill_etcd(self) -> None:
+        """Kill etcd: within seconds the leader makes a standby of itself; no node takes writes."""
+        self._etcd_process.kill()
+
+    def start_etcd(self) -> None:
+        """Start etcd again, after which the nodes elect a leader."""
+        self._etcd_process.start_again()
+        self._etcd_process.wait_until(self._etcd.answers)
+
     def start(self, node: PatroniNode) -> None:
         """Start a node that was killed, and wait until it takes part again."""
         node.process.start_again()
-        self._wait_until(lambda: node.is_primary() or node.is_replica(), f"{node.name} takes part")
+        self._wait_until(lambda: self._takes_part(node), f"{node.name} takes part")
 
     def wait_until_whole(self) -> None:
         """Wait until there is a leader, and all the others stream from it on its timeline.
@@ -172,6 +193,8 @@ class PatroniCluster:
 
     def reset(self) -> None:
         """Start what was killed, wait until all take part, and empty the application's database."""
+        if not self._etcd.answers():
+            self.start_etcd()
         for node in self.nodes:
             if not node.members():
                 self.start(node)
@@ -179,15 +202,19 @@ class PatroniCluster:
         make_database(self.leader())
 
     def _is_whole(self) -> bool:
-        members = self.leader().members().values()
-        states = sorted(member["state"] for member in members)
-        roles = {member["role"] for member in members}
-        timelines = {member.get("timeline") for member in members}
-        return (
-            states == ["running", *["streaming"] * (len(self.nodes) - 1)]
-            and ("sync_standby" in roles) == self._synchronous
-            and len(timelines) == 1
-        )
+        roles = {member["role"] for member in self.leader().members().values()}
+        all_take_part = all(self._takes_part(node) for node in self.nodes)
+        return all_take_part and ("sync_standby" in roles) == self._synchronous
+
+    def _takes_part(self, node: PatroniNode) -> bool:
+        # A former leader is a replica of an old timeline for a moment, before it is rewound.
+        leader = self.leader()
+        members = leader.members()
+        expected = {
+            "state": "running" if node is leader else "streaming",
+            "timeline": members.get(leader.name, {}).get("timeline"),
+        }
+        return expected.items() <= members.get(node.name, {}).items() and node.role() != "down"
 
     def _wait_until(self, condition: Callable[[], bool], what: str) -> None:
         try:
@@ -212,8 +239,12 @@ def patroni_cluster(
     Raises:
         TimeoutError: They do not form a cluster; the notes have the ends of their logs.
     """
-    programs, etcd, python = cluster_programs(), CACHE / "etcd", CACHE / "environment/bin/python"
-    present = (etcd / "etcd").exists() and python.exists()
+    programs, etcd, patroni = (
+        cluster_programs(),
+        CACHE / "etcd/etcd",
+        CACHE / "environment/bin/patroni",
+    )
+    present = etcd.exists() and patroni.exists()
     require_part("Patroni with etcd", present=present, remedy="tests/clusters/fetch_patroni.sh")
     shared = {
         "ttl": TTL_SECONDS,
@@ -223,16 +254,15 @@ def patroni_cluster(
         **(settings or {}),
     }
     with ExitStack() as stack:
-        store = _start_etcd(stack.enter_context(ServerProcess("etcd", stop_signal="TERM")), etcd)
+        store_process = stack.enter_context(ServerProcess("etcd", stop_signal="TERM"))
+        store = _start_etcd(store_process, etcd)
         password = secrets.token_hex(8)
-        cluster = PatroniCluster(
-            [
-                PatroniNode(f"node_{number}", process, password)
-                for number in range(1, nodes + 1)
-                for process in [stack.enter_context(ServerProcess("patroni", stop_signal="TERM"))]
-            ],
-            synchronous=synchronous,
-        )
+        members = [
+            PatroniNode(f"node_{number}", process, password)
+            for number in range(1, nodes + 1)
+            for process in [stack.enter_context(ServerProcess("patroni", stop_signal="TERM"))]
+        ]
+        cluster = PatroniCluster(members, store, store_process, synchronous=synchronous)
         for node in cluster.nodes:
             stack.callback(node.kill)
             _start_node(node, programs, _configuration(node, store, shared))
@@ -241,8 +271,8 @@ def patroni_cluster(
         yield cluster
 
 
-def _start_etcd(process: ServerProcess, tree: Path) -> EtcdServer:
-    program = process.readable(tree) / "etcd"
+def _start_etcd(process: ServerProcess, binary: Path) -> EtcdServer:
+    program = process.readable(binary.parent) / binary.name
     peers = f"http://127.0.0.1:{quiet_port()}"
 
     def on(port: int) -> tuple[EtcdServer, list[str | Path]]:

@@ -174,7 +174,7 @@ class StreamingCluster:
         """Wait until every standby that runs shows what the primary has committed until now."""
         ((position,),) = self.primary.execute("SELECT pg_current_wal_flush_lsn()::text")
         for node in self.replicas:
-            if node.postmaster() and node.is_standby():
+            if node.role() == "standby":
                 node.wait_for_replay(str(position))
 
     def restart_primary(self) -> None:

@@ -23,7 +23,7 @@ def test_one_node_leads_and_the_others_follow(patroni: PatroniCluster) -> None:
     leader, replicas = patroni.leader(), patroni.replicas()
     assert {leader, *replicas} == set(patroni.nodes)
     assert len(replicas) == 2
-    assert [node.is_standby() for node in (leader, *replicas)] == [False, True, True]
+    assert [node.role() for node in (leader, *replicas)] == ["primary", "standby", "standby"]
     assert httpx.get(f"{leader.rest_url}/replica", trust_env=False).status_code == 503
 
 
@@ -34,7 +34,7 @@ def test_a_switchover_changes_the_leader_and_loses_nothing(patroni: PatroniClust
     new = patroni.switchover(patroni.replicas()[1])
     write(new, 2)
     patroni.wait_until_whole()
-    assert old.is_standby()
+    assert old.role() == "standby"
     assert {node.timeline() for node in patroni.nodes} == {timeline + 1}
     for node in patroni.nodes:
         wait_for(node, 1, 2)
@@ -52,6 +52,16 @@ def test_the_others_elect_a_leader_where_it_was_killed(patroni: PatroniCluster) 
     wait_for(dead, 1, 2)
 
 
+def test_nothing_takes_writes_while_etcd_is_down(patroni: PatroniCluster) -> None:
+    write(patroni.leader(), 1)
+    patroni.kill_etcd()
+    wait_until(lambda: {node.role() for node in patroni.nodes} == {"standby"}, "all are standbys")
+    for node in patroni.nodes:
+        wait_for(node, 1)
+    patroni.start_etcd()
+    write(patroni.leader(), 2)
+
+
 def test_a_crashed_leader_hands_over_at_once_and_a_synchronous_replica_has_everything() -> None:
     with patroni_cluster(synchronous=True, settings={"primary_start_timeout": 0}) as cluster:
         (synchronous,) = (node for node in cluster.replicas() if node.is_synchronous())
@@ -61,4 +71,4 @@ def test_a_crashed_leader_hands_over_at_once_and_a_synchronous_replica_has_every
         assert new is synchronous
         wait_for(new, 1)
         cluster.wait_until_whole()
-        assert crashed.is_standby()
+        assert crashed.role() == "standby"
