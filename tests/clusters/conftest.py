@@ -16,7 +16,7 @@ def shared_cluster() -> Iterator[StreamingCluster]:
 
 @pytest.fixture
 def cluster(shared_cluster: StreamingCluster) -> Iterator[StreamingCluster]:
-    """A primary and two replicas, which a test may stop, kill, pause and delay, not promote."""
+    """A primary and two replicas, which a test may stop, kill, freeze, pause and delay."""
     yield shared_cluster
     shared_cluster.reset()
 

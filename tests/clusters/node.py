@@ -89,6 +89,15 @@ class ClusterNode:
         """Kill PostgreSQL alone, and leave what watches over it to see that."""
         self._kill(self._frozen_processes())
 
+    def freeze(self) -> None:
+        """Suspend PostgreSQL: old and new connections stay open, and none is answered."""
+        self._signal(self._frozen_processes(), signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let a frozen PostgreSQL go on."""
+        if (postmaster := self.postmaster()) is not None:
+            self._signal(self._processes(postmaster), signal.SIGCONT)
+
     def postmaster(self) -> int | None:
         """Return the number of its first process; None where there is none."""
         if not (lines := self._pid_file()):
@@ -100,13 +109,19 @@ class ClusterNode:
         if (postmaster := self.postmaster()) is None:
             return []
         os.kill(postmaster, signal.SIGSTOP)  # it starts no more of them
+        return self._processes(postmaster)
+
+    def _processes(self, postmaster: int) -> Sequence[int]:
         children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text()
         return [postmaster, *map(int, children.split())]
 
-    def _kill(self, processes: Sequence[int]) -> None:
+    def _signal(self, processes: Sequence[int], number: signal.Signals) -> None:
         for each in processes:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(each, signal.SIGKILL)
+                os.kill(each, number)
+
+    def _kill(self, processes: Sequence[int]) -> None:
+        self._signal(processes, signal.SIGKILL)
         wait_until(lambda: not any(map(_is_alive, processes)), f"{self.name} is dead")
         self._remove_traces()
 

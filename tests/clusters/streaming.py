@@ -216,7 +216,7 @@ class StreamingCluster:
         return is_rewound
 
     def reset(self) -> None:
-        """Undo stops, kills, pauses and delays, and empty the application's database.
+        """Undo stops, kills, freezes, pauses and delays, and empty the application's database.
 
         Raises:
             AssertionError: Another node has become the primary, which a reset does not undo.
@@ -225,6 +225,7 @@ class StreamingCluster:
         for node in self.nodes:
             if node.postmaster() is None:
                 node.start()
+            node.thaw()
         for each in self.replicas:
             each.resume_replay()
             each.delay(0)

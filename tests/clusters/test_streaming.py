@@ -1,5 +1,6 @@
 """The test bed of replicas does to a cluster what it says."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,19 @@ def test_a_replica_that_was_down_catches_up(cluster: StreamingCluster, end: obje
     replica.start()
     cluster.wait_for_replay()
     assert read(replica) == [1, 2]
+
+
+async def test_a_frozen_primary_answers_nobody_until_it_thaws(cluster: StreamingCluster) -> None:
+    engine = create_async_engine(cluster.primary.url, connect_args={"timeout": 0.3})
+    async with engine.connect() as connection:
+        cluster.primary.freeze()
+        asked = asyncio.ensure_future(connection.execute(text("SELECT 1")))
+        with pytest.raises(TimeoutError):
+            await engine.raw_connection()
+        assert not asked.done()
+        cluster.primary.thaw()
+        assert (await asked).scalar_one() == 1
+    await engine.dispose()
 
 
 @pytest.mark.parametrize("kill", [False, True])
