@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-import secrets
+import random
 import signal
 import socket
 import subprocess
@@ -23,7 +23,8 @@ APPLICATION = "app"
 WAIT_SECONDS = 30.0
 
 # Below what the system gives to outgoing connections, which would take a stopped server's port.
-FIRST_PORT, LAST_PORT = 20_000, 32_000
+PORTS = range(20_000, 32_000)
+_untried_ports = iter(random.sample(PORTS, len(PORTS)))
 TIMELINE = """
 SELECT CASE WHEN pg_is_in_recovery() THEN (SELECT received_tli FROM pg_stat_wal_receiver)
 ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END
@@ -83,7 +84,8 @@ class ClusterNode:
         """Kill it with all that belongs to it, as a machine without power does; keep its data."""
         processes = self._frozen_processes()
         self.process.kill()
-        self._kill(processes)
+        # What watched over it may have started it anew just now.
+        self._kill([*processes, *self._frozen_processes()])
 
     def crash(self) -> None:
         """Kill PostgreSQL alone, and leave what watches over it to see that."""
@@ -140,10 +142,10 @@ class ClusterNode:
 
 def quiet_port() -> int:
     """Return a free TCP port of the loopback interface, which stays free while nobody listens."""
-    while True:
-        port = FIRST_PORT + secrets.randbelow(LAST_PORT - FIRST_PORT)
+    for port in _untried_ports:
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
+    raise AssertionError("every port has been given away")
 
 
 def multi_host_url(nodes: Sequence[ClusterNode]) -> str:

@@ -239,11 +239,8 @@ def patroni_cluster(
     Raises:
         TimeoutError: They do not form a cluster; the notes have the ends of their logs.
     """
-    programs, etcd, patroni = (
-        cluster_programs(),
-        CACHE / "etcd/etcd",
-        CACHE / "environment/bin/patroni",
-    )
+    programs = cluster_programs()
+    etcd, patroni = CACHE / "etcd/etcd", CACHE / "environment/bin/patroni"
     present = etcd.exists() and patroni.exists()
     require_part("Patroni with etcd", present=present, remedy="tests/clusters/fetch_patroni.sh")
     shared = {
@@ -264,8 +261,8 @@ def patroni_cluster(
         ]
         cluster = PatroniCluster(members, store, store_process, synchronous=synchronous)
         for node in cluster.nodes:
-            stack.callback(node.kill)
             _start_node(node, programs, _configuration(node, store, shared))
+            stack.callback(node.kill)
         cluster.wait_until_whole()
         make_application(cluster.leader())
         yield cluster
