@@ -77,8 +77,10 @@ class PoolLog:
 
     def _is_busy(self) -> bool:
         pool = self._database.engine.sync_engine.pool
-        if isinstance(pool, PenstockPool) and pool.not_idle <= self._threshold * pool.ledger.limit:
-            return False  # without counting, as for nearly every request
+        if isinstance(pool, PenstockPool):
+            ledger = pool.ledger
+            if len(ledger.slots) - len(ledger.idle_slots) <= self._threshold * ledger.limit:
+                return False  # without counting, as for nearly every request
         return pool_snapshot(self._database.engine).utilisation > self._threshold
 
     def _warn(self, pool: PoolSnapshot) -> None:

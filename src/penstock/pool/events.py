@@ -1,6 +1,7 @@
 """The events of a pool, and their listeners."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -201,7 +202,7 @@ class Meter(Protocol):
 class Listeners:
     """The listeners of one pool, which pass on to the pool that replaces it."""
 
-    __slots__ = ("active", "all", "meter")
+    __slots__ = ("active", "all", "meter", "returned")
 
     def __init__(self) -> None:
         self.all: tuple[PoolListener, ...] = ()
@@ -209,6 +210,8 @@ class Listeners:
         self.meter: Meter | None = None
         self.active = False
         """Whether there is a listener or a meter; checked before any other event is made."""
+        self.returned: Callable[[float], None] | None = None
+        """Reports a return after so many seconds; None where nothing listens."""
 
     def add(self, listener: PoolListener) -> None:
         """Add a listener.
@@ -239,6 +242,9 @@ class Listeners:
 
     def _update(self) -> None:
         self.active = bool(self.all) or self.meter is not None
+        self.returned = self.meter.returned if self.meter is not None else None
+        if self.all:
+            self.returned = self._returned
 
     def notify(self, event: PoolEvent) -> None:
         """Call the listeners and the meter; an exception of theirs is logged.
@@ -267,16 +273,10 @@ class Listeners:
             self.meter.waited(seconds)
         self._report_lease(CheckedOut(seconds))
 
-    def returned(self, held: float) -> None:
-        """Report a return.
-
-        Args:
-            held: Seconds for which the connection was checked out.
-        """
+    def _returned(self, held: float) -> None:
         if self.meter is not None:
             self.meter.returned(held)
-        if self.all:
-            self._report_lease(CheckedIn(held))
+        self._report_lease(CheckedIn(held))
 
     def _report_lease(self, event: CheckedIn | CheckedOut) -> None:
         for listener in self.all:

@@ -6,7 +6,8 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Container
 from contextvars import Context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
 
 from penstock.pool.ledger import Ledger
@@ -39,6 +40,7 @@ class HousekeeperPolicy:
     keepalive: float = 120.0
 
 
+@dataclass(eq=False)
 class Housekeeper:
     """The jobs of one pool, which run once in each :meth:`interval`.
 
@@ -47,29 +49,30 @@ class Housekeeper:
         policy: What the jobs keep to.
     """
 
-    def __init__(self, ledger: Ledger, policy: HousekeeperPolicy) -> None:
-        self._ledger = ledger
-        self._policy = policy
-        self._least_idle: deque[int] = deque(maxlen=SAMPLES_PER_WINDOW)
-        self._sampled_at = 0.0
-        self.is_paused = False
-        """Whether connections are opened for waiters only."""
-        self._missing_replacements = 0
-        """Replacements to open for connections that were evicted first, for lack of room."""
-        self._next_eviction_at = -math.inf
-        """When the next may be evicted first; a checked-out one makes room only on release."""
+    ledger: Ledger
+    policy: HousekeeperPolicy
+    is_paused: bool = field(default=False, init=False)
+    """Whether connections are opened for waiters only."""
+    _least_idle: deque[int] = field(
+        default_factory=partial(deque, maxlen=SAMPLES_PER_WINDOW), init=False
+    )
+    _sampled_at: float = field(default=0.0, init=False)
+    _missing_replacements: int = field(default=0, init=False)
+    """Replacements to open for connections that were evicted first, for lack of room."""
+    _next_eviction_at: float = field(default=-math.inf, init=False)
+    """When the next may be evicted first; a checked-out one makes room only on release."""
 
     @property
     def fills(self) -> bool:
         """Whether ``min_idle`` connections are kept ready."""
-        return self._policy.min_idle > 0 and not self.is_paused
+        return self.policy.min_idle > 0 and not self.is_paused
 
     def interval(self) -> float:
         """Return the seconds until the next run.
 
         They are short enough to replace connections of one age one by one before they expire.
         """
-        ledger, recycle = self._ledger, self._ledger.lifetime.recycle
+        ledger, recycle = self.ledger, self.ledger.recycle
         if recycle <= 0 or not ledger.open:
             return INTERVAL
         shortest = SPREAD * recycle / (ledger.open * self._runs_per_replacement())
@@ -77,7 +80,7 @@ class Housekeeper:
 
     def _runs_per_replacement(self) -> int:
         """Without overflow a connection is closed in one run and opened in another."""
-        return 1 if self._ledger.limit > self._ledger.size else 2
+        return 1 if self.ledger.limit > self.ledger.size else 2
 
     def run(self, now: float) -> None:
         """Run every job.
@@ -90,7 +93,7 @@ class Housekeeper:
         self.keep_alive(now)
         if not self.is_paused:
             self.fill(now)
-        self._ledger.open_for_waiters(now)
+        self.ledger.open_for_waiters(now)
 
     def replace(self, now: float) -> None:
         """Replace connections that are due: the new one is opened before the old one is closed.
@@ -100,7 +103,7 @@ class Housekeeper:
         Args:
             now: The time.
         """
-        ledger = self._ledger
+        ledger = self.ledger
         if ledger.closed:
             return
         replaced = {slot.replaces for slot in ledger if slot.state is OPENING} - {None}
@@ -120,7 +123,7 @@ class Housekeeper:
                 self._next_eviction_at = now + self.interval()
 
     def _due(self, now: float, replaced: Container[Slot | None]) -> list[Slot]:
-        slots = [slot for slot in self._ledger if slot.eviction is None and slot not in replaced]
+        slots = [slot for slot in self.ledger if slot.eviction is None and slot not in replaced]
         slots = [slot for slot in slots if slot.state in (IDLE, CHECKED_OUT)]
         slots.sort(key=lambda slot: slot.retire_at)
         pace = self.interval() * self._runs_per_replacement()
@@ -134,8 +137,8 @@ class Housekeeper:
         Args:
             now: The time.
         """
-        ledger = self._ledger
-        if now - self._sampled_at < self._policy.overflow_idle / SAMPLES_PER_WINDOW:
+        ledger = self.ledger
+        if now - self._sampled_at < self.policy.overflow_idle / SAMPLES_PER_WINDOW:
             return
         self._sampled_at = now
         self._least_idle.append(ledger.least_idle)
@@ -155,11 +158,11 @@ class Housekeeper:
         Args:
             now: The time.
         """
-        if not self._policy.keepalive:
+        if not self.policy.keepalive:
             return
-        due = [slot for slot in self._idle() if now - slot.since >= self._policy.keepalive]
-        for slot in due[: self._ledger.connects_at_once]:
-            self._ledger.ping(slot)
+        due = [slot for slot in self._idle() if now - slot.since >= self.policy.keepalive]
+        for slot in due[: self.ledger.connects_at_once]:
+            self.ledger.ping(slot)
 
     def fill(self, now: float) -> None:
         """Open connections for ``min_idle`` and for those that were evicted before replacement.
@@ -167,12 +170,12 @@ class Housekeeper:
         Args:
             now: The time.
         """
-        ledger = self._ledger
+        ledger = self.ledger
         if ledger.closed:
             return
         most = ledger.size or ledger.limit
         ready = ledger.count(IDLE, CHECKING) + ledger.opening
-        wanted = max(self._missing_replacements, self._policy.min_idle - ready)
+        wanted = max(self._missing_replacements, self.policy.min_idle - ready)
         while wanted > 0 and ledger.open < most and ledger.opening < ledger.connects_at_once:
             if not ledger.add_connection(now, for_housekeeping=True):
                 return
@@ -184,7 +187,7 @@ class Housekeeper:
 
         In a pool without overflow a connection is closed first; the next one waits for that.
         """
-        ledger = self._ledger
+        ledger = self.ledger
         if ledger.opening or ledger.count(CLOSING):
             return True
         return ledger.limit > ledger.size and self._staying() < ledger.open
@@ -193,11 +196,11 @@ class Housekeeper:
         """Return the number of slots that remain once the actions under way are done."""
         return sum(
             slot.state is not CLOSING and slot.eviction is None and slot.replaces is None
-            for slot in self._ledger
+            for slot in self.ledger
         )
 
     def _idle(self) -> list[Slot]:
-        idle = [slot for slot in self._ledger if slot.state is IDLE]
+        idle = [slot for slot in self.ledger if slot.state is IDLE]
         return sorted(idle, key=lambda slot: slot.since)
 
 

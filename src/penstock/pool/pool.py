@@ -259,8 +259,8 @@ class PenstockPool(LoopBoundPool):
         now = monotonic()
         slot = record.slot
         slot.lease = slot.route = None
-        if (listeners := self.listeners).active:
-            listeners.returned(now - slot.checked_out_at)
+        if (returned := self.listeners.returned) is not None:
+            returned(now - slot.checked_out_at)
         self._release(slot, now)
         if self._actions:
             record.runtime.dispatch()

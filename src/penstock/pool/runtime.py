@@ -19,7 +19,7 @@ from penstock.drivers.driver import Driver, Trace
 from penstock.pool.checkout import Checkouts
 from penstock.pool.errors import LeaseReclaimed, PoolInAnotherLoop
 from penstock.pool.events import Listeners
-from penstock.pool.housekeeper import Housekeeper, Timers
+from penstock.pool.housekeeper import Housekeeper, HousekeeperPolicy, Timers
 from penstock.pool.lease import LeakDetector, Lease
 from penstock.pool.ledger import Ledger
 from penstock.pool.liveness import ConnectionRegistry, Probe
@@ -32,7 +32,6 @@ from penstock.pool.slot import (
     IDLE,
     Backoff,
     CloseReason,
-    Lifetime,
     Slot,
 )
 from penstock.pool.snapshot import PoolNumbers
@@ -68,12 +67,14 @@ class PoolRuntime:
             new_record=partial(Record, pool, self),
             close_now=pool.close_now,
         )
-        self.housekeeper = Housekeeper(ledger, policy.housekeeper)
+        self.housekeeper = Housekeeper(
+            ledger, HousekeeperPolicy(policy.min_idle, policy.overflow_idle, policy.keepalive)
+        )
         self.timers = Timers(
             loop,
             ledger,
             self.housekeeper,
-            heartbeat_interval=policy.admission.heartbeat_interval,
+            heartbeat_interval=ledger.waiters.heartbeat_interval,
             run_jobs=self._run_jobs,
         )
         self.checkouts = Checkouts(
@@ -166,8 +167,8 @@ class PoolRuntime:
         if slot.state is not CHECKED_OUT or slot.content is not record:
             return
         slot.lease = slot.route = None
-        if self.listeners.active:
-            self.listeners.returned(monotonic() - slot.checked_out_at)
+        if (returned := self.listeners.returned) is not None:
+            returned(monotonic() - slot.checked_out_at)
         if record.dbapi_connection is not None:
             self.ledger.close_connection(slot, CloseReason.INVALID)
         elif record.repair:
@@ -335,7 +336,8 @@ class LoopBoundPool(PoolNumbers):
         self.ledger = Ledger(
             size,
             overflow,
-            lifetime=Lifetime(self._recycle, random),
+            recycle=self._recycle,
+            random=random,
             backoff=Backoff(random, self._timeout),
             admission=self.policy.admission,
             lifo=self.uses_lifo,

@@ -162,11 +162,6 @@ class PoolNumbers(AsyncAdaptedQueuePool):
         """The pool's name in messages."""
         return f"pool {self._orig_logging_name}" if self._orig_logging_name else "the pool"
 
-    @property
-    def not_idle(self) -> int:
-        """The number of connections in any state but idle."""
-        return self.ledger.open - self.ledger.idle
-
     def size(self) -> int:
         """Return ``pool_size``."""
         return self.ledger.size
