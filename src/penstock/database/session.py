@@ -27,7 +27,7 @@ from penstock.deadlines import Deadline, DeadlineExceeded, current_limits, withi
 from penstock.drivers import sqlalchemy_internals as internals
 from penstock.drivers.driver import BeginOptions, without_values
 from penstock.express.errors import raise_if_unknown
-from penstock.pool.lease import OpenLease
+from penstock.pool.leak import OpenLease
 from penstock.pool.record import Record
 
 _logger = logging.getLogger(__name__)

@@ -36,8 +36,7 @@ from penstock.express.errors import LaneEnded
 from penstock.express.lane import Batches, Call, Copy, Extract, OpenLane
 from penstock.express.query import Query
 from penstock.pool import enclosing_tasks
-from penstock.pool.lease import task_of
-from penstock.pool.record import Record
+from penstock.pool.record import Record, task_of
 from penstock.pool.slot import CHECKED_OUT
 
 _T = TypeVar("_T")

@@ -11,7 +11,7 @@ from penstock.database.read_session import ReadOnlySession, reading_engine
 from penstock.database.sessions import SessionKinds, WritingSession
 from penstock.database.unit import UnitOfWork
 from penstock.drivers.driver import BeginOptions
-from penstock.pool.lease import OpenLease
+from penstock.pool.leak import OpenLease
 
 MakeUnit = Callable[[BeginOptions], UnitOfWork]
 """Makes a unit of work, given how its transactions begin."""

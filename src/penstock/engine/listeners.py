@@ -16,7 +16,7 @@ from penstock.drivers.capabilities import driver_of
 from penstock.drivers.sqlalchemy_internals import max_overflow, record_of
 from penstock.engine.connect_arguments import POOLERS
 from penstock.pool import PenstockPool, PoolSnapshot
-from penstock.pool.lease import STATEMENT_KEY
+from penstock.pool.record import STATEMENT_KEY
 from penstock.settings import DatabaseSettings
 from penstock.telemetry.leases import IDLE_IN_TRANSACTION_KEY
 from penstock.telemetry.statement_watch import StatementWatch

@@ -19,7 +19,8 @@ from penstock.express.protocol import fetch
 from penstock.express.translation import is_lost
 from penstock.express.work import ConnectionLost, Run, Then, Use, Work, repeated
 from penstock.pool import PenstockPool
-from penstock.pool.lease import STATEMENT_KEY, OpenLease
+from penstock.pool.leak import OpenLease
+from penstock.pool.record import STATEMENT_KEY
 from penstock.telemetry.leases import IDLE_IN_TRANSACTION_KEY
 
 _ENDED = (

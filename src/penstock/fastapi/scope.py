@@ -30,7 +30,7 @@ from penstock.database import Database
 from penstock.deadlines import Limits, current_limits
 from penstock.fastapi.request_sessions import SCOPE_KEY, WEBSOCKET_REJECTION, RequestSessions
 from penstock.pool import holder_route, holding_tasks
-from penstock.pool.lease import OpenLease, end_abandoned, request_leases
+from penstock.pool.leak import OpenLease, end_abandoned, request_leases
 from penstock.telemetry.statement_watch import (
     RequestStatements,
     report_repeated,

@@ -1,17 +1,12 @@
 """Housekeeping: which connections are replaced, closed, pinged and opened, and when."""
 
-import asyncio
 import math
-import weakref
 from collections import deque
-from collections.abc import Callable, Container
-from contextvars import Context
+from collections.abc import Container
 from dataclasses import dataclass, field
 from functools import partial
-from time import monotonic
 
 from penstock.pool.ledger import Ledger
-from penstock.pool.queue import Waiter
 from penstock.pool.slot import CHECKED_OUT, CHECKING, CLOSING, IDLE, OPENING, CloseReason, Slot
 
 REPLACEMENTS_AT_ONCE = 2
@@ -202,127 +197,3 @@ class Housekeeper:
     def _idle(self) -> list[Slot]:
         idle = [slot for slot in self.ledger if slot.state is IDLE]
         return sorted(idle, key=lambda slot: slot.since)
-
-
-TICK_INTERVAL = INTERVAL
-"""Seconds between two runs of the housekeeper, at most, while the pool has connections."""
-EXPIRE_INTERVAL = 0.01
-"""Seconds between two searches for waiters whose deadline has passed, at least: a waiter may be
-answered late by as much, and a search among thousands of waiters costs time."""
-
-
-class Timers:
-    """The timers of one pool; they run in the context of no request.
-
-    Args:
-        loop: The event loop of the pool.
-        ledger: Has the waiters.
-        housekeeper: Says when it is due.
-        heartbeat_interval: Seconds between two heartbeats of the queue.
-        run_jobs: Runs what is due, given the time.
-    """
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        ledger: Ledger,
-        housekeeper: Housekeeper,
-        *,
-        heartbeat_interval: float,
-        run_jobs: Callable[[float], None],
-    ) -> None:
-        self._loop = loop
-        self._ledger = ledger
-        self._housekeeper = housekeeper
-        self._heartbeat_interval = heartbeat_interval
-        self._run_jobs = run_jobs
-        self._tick_timer: asyncio.TimerHandle | None = None
-        self._expiry_timer: asyncio.TimerHandle | None = None
-        self._heartbeat_timer: asyncio.TimerHandle | None = None
-        self._expires_at = math.inf
-
-    def start(self) -> None:
-        """Run the housekeeper regularly from now on."""
-        self._housekeeper.is_paused = self._ledger.closed
-        self._tick_later()
-
-    def _tick_later(self) -> None:
-        if self._tick_timer is None:
-            self._tick_timer = self._loop.call_later(
-                min(TICK_INTERVAL, self._housekeeper.interval()),
-                _tick,
-                weakref.ref(self),
-                context=Context(),
-            )
-
-    def tick(self) -> None:
-        """Run what is due, and again later while there are connections or waiters."""
-        self._tick_timer = None
-        try:
-            self._run_jobs(monotonic())
-        finally:
-            if self._ledger.open or self._ledger.waiters or self._housekeeper.fills:
-                self._tick_later()
-
-    def expire_in_time(self, waiter: Waiter, now: float) -> None:
-        """Answer a waiter when its deadline passes.
-
-        One timer serves all waiters: most are answered before, and a timer for each would cost
-        more than the queue itself.
-
-        Args:
-            waiter: Has queued up.
-            now: The time.
-        """
-        self._beat_later()
-        if waiter.deadline < self._expires_at:
-            self._expire_at(waiter.deadline, now)
-
-    def _beat_later(self) -> None:
-        if self._heartbeat_timer is None:
-            self._heartbeat_timer = self._loop.call_later(
-                self._heartbeat_interval, _beat, weakref.ref(self), context=Context()
-            )
-
-    def beat(self) -> None:
-        """Tell the queue that the event loop runs, and again later while there are waiters."""
-        self._heartbeat_timer = None
-        if self._ledger.waiters:
-            self._ledger.waiters.heartbeat(monotonic())
-            self._beat_later()
-
-    def _expire_at(self, when: float, now: float) -> None:
-        if self._expiry_timer is not None:
-            self._expiry_timer.cancel()
-        self._expires_at = when
-        self._expiry_timer = self._loop.call_later(
-            when - now, _expire, weakref.ref(self), context=Context()
-        )
-
-    def expire(self) -> None:
-        """Answer every waiter whose deadline has passed, and set the timer for the next."""
-        ledger, now = self._ledger, monotonic()
-        self._expiry_timer, self._expires_at = None, math.inf
-        for waiter in [each for each in ledger.waiters.queue if each.deadline <= now]:
-            ledger.expire(waiter)
-        following = min((each.deadline for each in ledger.waiters.queue), default=math.inf)
-        if following < math.inf:
-            self._expire_at(max(following, now + EXPIRE_INTERVAL), now)
-
-
-# Only these timers are left once nothing refers to the pool: they must not keep it alive.
-
-
-def _tick(timers: "weakref.ref[Timers]") -> None:
-    if (living := timers()) is not None:
-        living.tick()
-
-
-def _beat(timers: "weakref.ref[Timers]") -> None:
-    if (living := timers()) is not None:
-        living.beat()
-
-
-def _expire(timers: "weakref.ref[Timers]") -> None:
-    if (living := timers()) is not None:
-        living.expire()

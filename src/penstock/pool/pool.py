@@ -16,8 +16,6 @@ from sqlalchemy.util import await_
 
 from penstock.drivers.capabilities import driver_of
 from penstock.pool.checkout import CheckoutLimits
-from penstock.pool.lease import Lease, holder_route
-from penstock.pool.liveness import POLL_INTERVAL
 from penstock.pool.policy import (
     PoolPolicy,
     boolean,
@@ -26,7 +24,7 @@ from penstock.pool.policy import (
     from_text,
     nested_checkout_policy,
 )
-from penstock.pool.record import Record
+from penstock.pool.record import POLL_INTERVAL, Lease, Record, holder_route
 from penstock.pool.runtime import LoopBoundPool
 from penstock.pool.slot import CHECKED_OUT, Slot
 
@@ -234,7 +232,7 @@ class PenstockPool(LoopBoundPool):
         records_checkout: bool,
     ) -> Record:
         runtime = self._bound_runtime
-        runtime.timers.start()
+        runtime.start_housekeeping()
         slot = await runtime.checkouts.slot(slot, limits)
         record: Record = slot.content
         waited = monotonic() - limits.asked_at

@@ -6,6 +6,7 @@ import os
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextvars import Context
 from functools import partial
 from random import Random
 from threading import RLock, get_ident
@@ -19,13 +20,12 @@ from penstock.drivers.driver import Driver, Trace
 from penstock.pool.checkout import Checkouts
 from penstock.pool.errors import LeaseReclaimed, PoolInAnotherLoop
 from penstock.pool.events import Listeners
-from penstock.pool.housekeeper import Housekeeper, HousekeeperPolicy, Timers
-from penstock.pool.lease import LeakDetector, Lease
+from penstock.pool.housekeeper import INTERVAL, Housekeeper, HousekeeperPolicy
+from penstock.pool.leak import LeakDetector
 from penstock.pool.ledger import Ledger
-from penstock.pool.liveness import ConnectionRegistry, Probe
 from penstock.pool.policy import PoolPolicy
 from penstock.pool.queue import Rejection, RejectReason
-from penstock.pool.record import Record
+from penstock.pool.record import ConnectionRegistry, Lease, Record
 from penstock.pool.slot import (
     CHECKED_OUT,
     CHECKING,
@@ -35,7 +35,10 @@ from penstock.pool.slot import (
     Slot,
 )
 from penstock.pool.snapshot import PoolNumbers
-from penstock.pool.worker import ConnectionWorker
+from penstock.pool.worker import ConnectionWorker, Probe
+
+TICK_INTERVAL = INTERVAL
+"""Seconds between two runs of the housekeeper, at most, while the pool has connections."""
 
 
 class PoolRuntime:
@@ -70,13 +73,7 @@ class PoolRuntime:
         self.housekeeper = Housekeeper(
             ledger, HousekeeperPolicy(policy.min_idle, policy.overflow_idle, policy.keepalive)
         )
-        self.timers = Timers(
-            loop,
-            ledger,
-            self.housekeeper,
-            heartbeat_interval=ledger.waiters.heartbeat_interval,
-            run_jobs=self._run_jobs,
-        )
+        self._tick_timer: asyncio.TimerHandle | None = None
         self.checkouts = Checkouts(
             pool,
             loop,
@@ -85,7 +82,6 @@ class PoolRuntime:
             listeners=listeners,
             registry=self.registry,
             worker=self.worker,
-            timers=self.timers,
             evict=self.evict,
         )
         self._leak_detector = LeakDetector(
@@ -205,6 +201,26 @@ class PoolRuntime:
 
     # Housekeeping.
 
+    def start_housekeeping(self) -> None:
+        """Run the housekeeper regularly from now on."""
+        self.housekeeper.is_paused = self.ledger.closed
+        self._tick_in(TICK_INTERVAL)
+
+    def _tick_in(self, seconds: float) -> None:
+        if self._tick_timer is None:
+            self._tick_timer = self.loop.call_later(
+                seconds, _tick, weakref.ref(self), context=Context()
+            )
+
+    def tick(self) -> None:
+        """Run what is due, and again later while there are connections or waiters."""
+        self._tick_timer = None
+        try:
+            self._run_jobs(monotonic())
+        finally:
+            if self.ledger.open or self.ledger.waiters or self.housekeeper.fills:
+                self._tick_in(min(TICK_INTERVAL, self.housekeeper.interval()))
+
     def _run_jobs(self, now: float) -> None:
         self.ledger.evict_idle(lambda slot: not self.registry.is_alive(slot.content))
         self.dispatch()
@@ -237,7 +253,7 @@ class PoolRuntime:
 
     async def prefill(self) -> None:
         """Open connections until ``min_idle`` are ready, or an attempt fails."""
-        self.timers.start()
+        self.start_housekeeping()
         failures = self.ledger.tally.open_failures
         while self.ledger.tally.open_failures == failures:
             self.housekeeper.fill(monotonic())
@@ -281,6 +297,12 @@ class PoolRuntime:
             await_(self.worker.wait_closed())
             self.ledger.dispose()  # what was opened meanwhile for waiters
             self.dispatch()
+
+
+def _tick(runtime: "weakref.ref[PoolRuntime]") -> None:
+    # The timer must not keep a pool alive to which nothing else refers.
+    if (living := runtime()) is not None:
+        living.tick()
 
 
 T = TypeVar("T")
@@ -372,7 +394,7 @@ class LoopBoundPool(PoolNumbers):
         """
         if not self._is_bound():
             return None
-        return await self._bound_runtime.worker.pinger.run_probe(probe, seconds)
+        return await self._bound_runtime.worker.run_probe(probe, seconds)
 
     @property
     def _bound_runtime(self) -> PoolRuntime:

@@ -6,7 +6,7 @@ from typing import Any
 
 from penstock.drivers.effects import Effect
 from penstock.drivers.sql_text import shape
-from penstock.pool.lease import STATEMENT_KEY, Lease
+from penstock.pool.record import STATEMENT_KEY, Lease
 from penstock.pool.slot import CHECKED_OUT, Slot
 from penstock.telemetry.reading import NO_ROUTE, STATES, LeaseSample
 

@@ -18,8 +18,8 @@ from penstock.pool.events import (
     Pinged,
     PoolEvent,
 )
-from penstock.pool.lease import holder_route
 from penstock.pool.queue import RejectReason
+from penstock.pool.record import holder_route
 from penstock.pool.slot import CloseReason
 from penstock.pool.snapshot import PoolSnapshot
 from penstock.telemetry.histogram import BOUNDS

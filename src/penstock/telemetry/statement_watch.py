@@ -10,7 +10,7 @@ from typing import Protocol
 
 from penstock.drivers.sql_text import shape
 from penstock.log_limit import LogLimit
-from penstock.pool.lease import holder_route
+from penstock.pool.record import holder_route
 
 _logger = logging.getLogger("penstock.slow_queries")
 
