@@ -11,11 +11,11 @@ from penstock.pool.errors import (
     PoolSuspended,
     PoolTimeout,
 )
+from penstock.pool.events import PoolSnapshot
 from penstock.pool.leak import enclosing_tasks, holding_tasks
 from penstock.pool.policy import PoolPolicy
 from penstock.pool.pool import PenstockPool
 from penstock.pool.record import holder_route, task_of
-from penstock.pool.snapshot import PoolSnapshot
 
 __all__ = [
     "ConnectFailed",

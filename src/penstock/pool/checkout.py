@@ -10,18 +10,18 @@ from time import monotonic
 from typing import Any
 
 from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
+from sqlalchemy.pool import QueuePool
 from sqlalchemy.util import await_
 
 from penstock.deadlines import Deadline, limits_in_force
-from penstock.pool.errors import is_transient, rejection_error
-from penstock.pool.events import CheckoutRejected, Listeners
+from penstock.pool.errors import is_transient, name_of, rejection_error
+from penstock.pool.events import CheckoutRejected, Listeners, PoolSnapshot
 from penstock.pool.leak import NestedCheckoutGuard
 from penstock.pool.ledger import Ledger
 from penstock.pool.policy import PoolPolicy
 from penstock.pool.queue import Rejection, RejectReason, Waiter
 from penstock.pool.record import ConnectionRegistry, Record
 from penstock.pool.slot import Slot
-from penstock.pool.snapshot import PoolNumbers
 from penstock.pool.worker import ConnectionWorker
 
 
@@ -235,8 +235,9 @@ class Checkouts:
     """The checkouts of one pool that find no idle connection fit for use.
 
     Args:
-        pool: SQLAlchemy's side of the pool: its name, numbers, timeout and log.
+        pool: SQLAlchemy's side of the pool: its name, timeout and log.
         loop: The event loop of the connections.
+        snapshot: Returns the pool's numbers.
         ledger: Hands out the slots.
         policy: Has the timeouts.
         listeners: Are notified of rejections.
@@ -247,9 +248,10 @@ class Checkouts:
 
     def __init__(
         self,
-        pool: PoolNumbers,
+        pool: QueuePool,
         loop: asyncio.AbstractEventLoop,
         *,
+        snapshot: Callable[[], PoolSnapshot],
         ledger: Ledger,
         policy: PoolPolicy,
         listeners: Listeners,
@@ -258,6 +260,7 @@ class Checkouts:
         evict: Callable[[Record, BaseException], None],
     ) -> None:
         self._pool = pool
+        self._snapshot = snapshot
         self._pre_pings: bool = pool._pre_ping  # noqa: SLF001 - the base class's
         self._loop = loop
         self._ledger = ledger
@@ -267,7 +270,7 @@ class Checkouts:
         self._worker = worker
         self._timers = QueueTimers(loop, ledger)
         self._evict_record = evict
-        self._guard = NestedCheckoutGuard(pool, ledger, policy.nested_checkout, listeners)
+        self._guard = NestedCheckoutGuard(pool, snapshot, ledger, policy.nested_checkout, listeners)
 
     def limits(self, now: float, asked_at: float | None = None) -> CheckoutLimits:
         """Return how long a caller waits.
@@ -471,12 +474,11 @@ class Checkouts:
             await asyncio.sleep(max(0.0, backoff.until - monotonic()))
 
     def _rejection_error(self, why: RejectReason, waited: float, limit: str = "") -> Exception:
-        pool = self._pool
         return rejection_error(
             why,
-            pool=pool.name,
+            pool=name_of(self._pool),
             timeout=self._timeout,
             waited=waited,
-            snapshot=pool.snapshot(),
+            snapshot=self._snapshot(),
             limit=limit,
         )

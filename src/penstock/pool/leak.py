@@ -7,16 +7,23 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
+from sqlalchemy.pool import Pool
+
 from penstock.drivers.sql_text import shape
 from penstock.log_limit import LogLimit
-from penstock.pool.errors import NestedCheckout
-from penstock.pool.events import LeakReport, LeaseLeaked, Listeners, NestedCheckoutSeen
+from penstock.pool.errors import NestedCheckout, name_of
+from penstock.pool.events import (
+    LeakReport,
+    LeaseLeaked,
+    Listeners,
+    NestedCheckoutSeen,
+    PoolSnapshot,
+)
 from penstock.pool.ledger import Ledger
 from penstock.pool.policy import PoolPolicy
 from penstock.pool.queue import RejectReason
 from penstock.pool.record import STATEMENT_KEY, Lease, here, task_of, where
 from penstock.pool.slot import CHECKED_OUT, Slot
-from penstock.pool.snapshot import PoolNumbers
 from penstock.settings import NestedCheckoutPolicy
 
 _logger = logging.getLogger("penstock.pool")
@@ -88,13 +95,15 @@ class NestedCheckoutGuard:
     """Detects callers that hold a connection of the pool and wait for another.
 
     Args:
-        pool: The pool's name and numbers.
+        pool: SQLAlchemy's side of the pool, which has its name.
+        snapshot: Returns its numbers.
         ledger: Has the slots and the waiters.
         policy: Says whether such a caller is rejected, or a warning logged.
         listeners: Are notified of each nested checkout.
     """
 
-    pool: PoolNumbers
+    pool: Pool
+    snapshot: Callable[[], PoolSnapshot]
     ledger: Ledger
     policy: NestedCheckoutPolicy
     listeners: Listeners
@@ -116,7 +125,7 @@ class NestedCheckoutGuard:
         is_deadlock = holding_tasks.get() is not None and self._all_wait(held)
         if is_deadlock or self.policy == NestedCheckoutPolicy.REFUSE:
             message = self._report(held, is_deadlock=is_deadlock)
-            raise NestedCheckout(message, RejectReason.NESTED, self.pool.snapshot())
+            raise NestedCheckout(message, RejectReason.NESTED, self.snapshot())
         return held
 
     def warn(self, held: frozenset[Slot]) -> None:
@@ -151,11 +160,11 @@ class NestedCheckoutGuard:
             else "all are checked out: if enough tasks do so, all wait for each other"
         )
         return (
-            f"A task or request that holds a connection of {self.pool.name} asks for another, and "
-            f"{why}. Use the session or connection that it has, or end its transaction before "
+            f"A task or request that holds a connection of {name_of(self.pool)} asks for another, "
+            f"and {why}. Use the session or connection that it has, or end its transaction before "
             f"opening a second one.\nThe first was checked out at:\n{first}"
             f"The second is requested at:\n{second}"
-            f"({self.pool.snapshot()}; nested_checkout={self.policy})"
+            f"({self.snapshot()}; nested_checkout={self.policy})"
         )
 
     def _held_by_caller(self) -> frozenset[Slot]:

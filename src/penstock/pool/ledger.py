@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
 
+from penstock.pool.events import PoolSnapshot, text_of
 from penstock.pool.queue import AdmissionPolicy, Rejection, RejectReason, Waiter, Waiters
 from penstock.pool.slot import (
     CHECKED_OUT,
@@ -101,13 +102,11 @@ class Ledger:
     ) -> None:
         self.size, self.overflow, self.limit = size, overflow, limit_of(size, overflow)
         self.actions: deque[Action] = deque()
-        self.recycle = recycle
-        self._random = random
+        self.recycle, self._random = recycle, random
         self.backoff = backoff
         self.connects_at_once = connects_at_once
         self.tally = Tally()
-        self.suspended = False
-        self.closed = False
+        self.suspended = self.closed = False
         self.replaced = False
         """Whether another pool has replaced this one, which keeps no connection idle any more."""
         self.least_idle = 0
@@ -119,7 +118,8 @@ class Ledger:
         self._take: Callable[[], Slot] = self.idle_slots.pop if lifo else self.idle_slots.popleft
         self.waiters = Waiters(admission or AdmissionPolicy())
         self._queue = self.waiters.queue
-        self._opening = 0
+        self.opening = 0
+        """The number of connections being opened."""
         self._closing = 0
         self._barred = False
         """Suspended or closed: no idle connection is checked out."""
@@ -145,10 +145,26 @@ class Ledger:
         """The number of slots that can be checked out."""
         return len(self.idle_slots)
 
-    @property
-    def opening(self) -> int:
-        """The number of connections being opened."""
-        return self._opening
+    def snapshot(self, unclaimed: int = 0) -> PoolSnapshot:
+        """Return the numbers, from any thread; unclaimed are returns not reported yet."""
+        error = self.backoff.last_error
+        return PoolSnapshot(
+            size=self.size,
+            limit=0 if self.limit == math.inf else int(self.limit),
+            checked_in=self.count(IDLE, CHECKING),
+            checked_out=max(0, self.count(CHECKED_OUT) - unclaimed),
+            overflow=max(0, self.open - self.size),
+            opening=self.opening,
+            invalid=self.count(RECOVERING, CLOSING) + unclaimed,
+            waiting=len(self.waiters),
+            suspended=self.suspended,
+            closed=self.closed,
+            opened_total=self.tally.opened,
+            closed_total=self.tally.closed,
+            open_failures_total=self.tally.open_failures,
+            rejected_total=self.waiters.tally.rejected + self.waiters.tally.not_admitted,
+            last_open_error=f"{type(error).__name__}: {text_of(error)}" if error else None,
+        )
 
     # Checkout and release: the hot path.
 
@@ -192,7 +208,7 @@ class Ledger:
         if rejection is not None:
             self.waiters.tally.not_admitted += 1
             return rejection
-        openable = max(0, self.limit - len(self.slots)) + self._opening
+        openable = max(0, self.limit - len(self.slots)) + self.opening
         rejection = self.waiters.join(waiter, len(self._queue) - openable, now)
         self.open_for_waiters(now)
         return rejection
@@ -218,16 +234,16 @@ class Ledger:
         if self.suspended:
             return Rejection(RejectReason.SUSPENDED)
         backoff = self.backoff
-        if waiter.arrived < backoff.until and len(self.slots) - self._opening < self.limit:
+        if waiter.arrived < backoff.until and len(self.slots) - self.opening < self.limit:
             return Rejection(RejectReason.FAILED, backoff.last_error)
-        return Rejection(RejectReason.CONNECTING if self._opening else RejectReason.WAITING)
+        return Rejection(RejectReason.CONNECTING if self.opening else RejectReason.WAITING)
 
     # The results of actions.
 
     def opened(self, slot: Slot, now: float) -> None:
         """Report that the slot's connection is open."""
         self._expect(slot, OPENING)
-        self._opening -= 1
+        self.opening -= 1
         self.tally.opened += 1
         self._begin_life(slot, now)
         old, slot.replaces = slot.replaces, None
@@ -274,7 +290,7 @@ class Ledger:
             transient: Whether the failure may pass by itself, such as a restart of the server.
         """
         self._expect(slot, OPENING)
-        self._opening -= 1
+        self.opening -= 1
         del self.slots[slot]
         self.tally.open_failures += 1
         self.backoff.failed(now, error, refused=refused)
@@ -285,11 +301,11 @@ class Ledger:
             self._refuse_impatient(rejection, now)
         elif not self._has_open_or_opening():
             self.waiters.reject_all(rejection)
-        elif not slot.for_housekeeping and len(self._queue) > self._opening:
+        elif not slot.for_housekeeping and len(self._queue) > self.opening:
             self.waiters.reject_oldest(rejection)
 
     def _refuse_impatient(self, rejection: Rejection, now: float) -> None:
-        unserved = len(self._queue) - self._opening
+        unserved = len(self._queue) - self.opening
         since = self.backoff.failing_since
         over = [each for each in self._queue if now - max(each.arrived, since) >= each.retry_for]
         for waiter in over[: max(0, unserved)]:
@@ -385,7 +401,7 @@ class Ledger:
             return False
         slot = Slot(now, for_housekeeping=for_housekeeping, replaces=replaces)
         self.slots[slot] = None
-        self._opening += 1
+        self.opening += 1
         self.actions.append(Open(slot))
         return True
 
@@ -397,7 +413,7 @@ class Ledger:
         if self.suspended:
             return
         wanted = min(len(self._queue), 1 if self.backoff.failures else self.connects_at_once)
-        while self._opening < wanted and self.add_connection(now):
+        while self.opening < wanted and self.add_connection(now):
             pass
 
     def take_idle(self) -> Slot | None:
@@ -424,11 +440,7 @@ class Ledger:
             slot.eviction = slot.eviction or why
 
     def evict_idle(self, is_unfit: Callable[[Slot], bool]) -> None:
-        """Close the connections of idle slots that are dead.
-
-        Args:
-            is_unfit: Returns whether a slot's connection is to be closed.
-        """
+        """Close the connections of idle slots that are unfit."""
         for slot in [idle for idle in self.slots if idle.state is IDLE and is_unfit(idle)]:
             self.evict(slot, CloseReason.DEAD)
 
@@ -436,7 +448,9 @@ class Ledger:
 
     def _place(self, slot: Slot, now: float, *, is_new: bool = False) -> None:
         slot.since = now
-        why = None if is_new else self._eviction_of(slot, now)
+        why = None
+        if not is_new:
+            why = slot.eviction or (CloseReason.LIFETIME if now >= slot.expires_at else None)
         if self._surplus() > 0:
             why = CloseReason.SURPLUS
         if why is None and not self.suspended and self._hand_over(slot, now):
@@ -453,16 +467,11 @@ class Ledger:
 
     def _hand_over(self, slot: Slot, now: float) -> bool:
         # No waiter is shed while another connection is idle, being opened, or can be opened.
-        is_all = not self.idle_slots and not self._opening and not self._may_open(now)
+        is_all = not self.idle_slots and not self.opening and not self._may_open(now)
         return self.waiters.hand_over(slot, now, may_shed=is_all)
 
     def _may_open(self, now: float) -> bool:
         return len(self.slots) < self.limit and now >= self.backoff.until
-
-    def _eviction_of(self, slot: Slot, now: float) -> CloseReason | None:
-        if slot.eviction:
-            return slot.eviction
-        return CloseReason.LIFETIME if now >= slot.expires_at else None
 
     def _close_idle(self, slot: Slot, why: CloseReason) -> None:
         slot.state = CLOSING

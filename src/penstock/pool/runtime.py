@@ -13,13 +13,14 @@ from threading import RLock, get_ident
 from time import monotonic
 from typing import Any, TypeVar
 
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.util import await_, greenlet_spawn
 from sqlalchemy.util.concurrency import in_greenlet
 
 from penstock.drivers.driver import Driver, Trace
 from penstock.pool.checkout import Checkouts
-from penstock.pool.errors import LeaseReclaimed, PoolInAnotherLoop
-from penstock.pool.events import Listeners
+from penstock.pool.errors import LeaseReclaimed, PoolInAnotherLoop, name_of
+from penstock.pool.events import Listeners, PoolSnapshot
 from penstock.pool.housekeeper import INTERVAL, Housekeeper, HousekeeperPolicy
 from penstock.pool.leak import LeakDetector
 from penstock.pool.ledger import Ledger
@@ -34,7 +35,6 @@ from penstock.pool.slot import (
     CloseReason,
     Slot,
 )
-from penstock.pool.snapshot import PoolNumbers
 from penstock.pool.worker import ConnectionWorker, Probe
 
 TICK_INTERVAL = INTERVAL
@@ -77,6 +77,7 @@ class PoolRuntime:
         self.checkouts = Checkouts(
             pool,
             loop,
+            snapshot=pool.snapshot,
             ledger=ledger,
             policy=policy,
             listeners=listeners,
@@ -314,10 +315,11 @@ _IN_ANOTHER_LOOP = (
 )
 
 
-class LoopBoundPool(PoolNumbers):
+class LoopBoundPool(AsyncAdaptedQueuePool):
     """The part of a pool that binds it to an event loop and a process."""
 
     policy: PoolPolicy
+    uses_lifo: bool
 
     def _set_up(self, pool_size: int, max_overflow: int) -> None:
         self.listeners = Listeners()
@@ -438,7 +440,7 @@ class LoopBoundPool(PoolNumbers):
             self._inherited.append(self.ledger)
             self._new_ledger(self.ledger.size, self.ledger.overflow)
         elif self.ledger.open or self._runs_elsewhere():
-            raise PoolInAnotherLoop(_IN_ANOTHER_LOOP.format(self.name, self.ledger.open))
+            raise PoolInAnotherLoop(_IN_ANOTHER_LOOP.format(name_of(self), self.ledger.open))
 
     def _join(self, loop: asyncio.AbstractEventLoop) -> None:
         self._process = os.getpid()
@@ -449,7 +451,12 @@ class LoopBoundPool(PoolNumbers):
         self._reclaim_queue = runtime.reclaim_queue
         self._socket_monitor = runtime.registry.socket_monitor
 
+    def snapshot(self) -> PoolSnapshot:
+        """Return the pool's numbers at this moment, from any thread."""
+        return self.ledger.snapshot(self._drain_reclaimed())
+
     def _drain_reclaimed(self) -> int:
+        """Report returns without a connection; return how many another thread has to report."""
         if self._reclaim_queue and self._is_bound():
             self._bound_runtime.drain_reclaimed()
         return len(self._reclaim_queue)

@@ -8,6 +8,7 @@ from functools import partial
 from time import monotonic
 from typing import Any, TypeVar
 
+from sqlalchemy.pool import Pool
 from sqlalchemy.pool.base import PoolResetState
 from sqlalchemy.util import greenlet_spawn
 
@@ -19,6 +20,7 @@ from penstock.pool.errors import (
     clear_traceback,
     is_refused,
     is_transient,
+    name_of,
 )
 from penstock.pool.events import (
     ConnectionClosed,
@@ -33,7 +35,6 @@ from penstock.pool.ledger import Close, Ledger, Open, Ping
 from penstock.pool.policy import PoolPolicy
 from penstock.pool.record import ConnectionRegistry, Record
 from penstock.pool.slot import RECOVERING, CloseReason, Slot
-from penstock.pool.snapshot import PoolNumbers
 
 _logger = logging.getLogger("penstock.pool")
 
@@ -96,7 +97,7 @@ class ConnectionWorker:
 
     def __init__(
         self,
-        pool: PoolNumbers,
+        pool: Pool,
         loop: asyncio.AbstractEventLoop,
         *,
         ledger: Ledger,
@@ -207,7 +208,7 @@ class ConnectionWorker:
             if not limit.expired():
                 raise
             raise ConnectFailed(
-                f"{self._pool.name} opened no connection within "
+                f"{name_of(self._pool)} opened no connection within "
                 f"connect_timeout={self._connect_timeout:g} s",
                 FailureReason.TIMEOUT,
             ) from error

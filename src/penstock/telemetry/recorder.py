@@ -17,11 +17,11 @@ from penstock.pool.events import (
     OpeningFailed,
     Pinged,
     PoolEvent,
+    PoolSnapshot,
 )
 from penstock.pool.queue import RejectReason
 from penstock.pool.record import holder_route
 from penstock.pool.slot import CloseReason
-from penstock.pool.snapshot import PoolSnapshot
 from penstock.telemetry.histogram import BOUNDS
 from penstock.telemetry.layout import (
     CHECKPOINTS,
