@@ -7,9 +7,8 @@ from math import isfinite
 from typing import Any
 
 from penstock.findings import Finding
-from penstock.telemetry.histogram import Histogram
 from penstock.telemetry.reading import Reading
-from penstock.telemetry.schema import HISTOGRAMS, Sample
+from penstock.telemetry.schema import HISTOGRAMS, Histogram, Sample
 
 _ROUTES = 100
 _STATEMENTS = 40

@@ -6,9 +6,17 @@ from functools import cached_property, reduce
 from itertools import pairwise
 from typing import TypeVar
 
-from penstock.telemetry.field import Field, Kind, aggregate, declare, declared, largest
-from penstock.telemetry.histogram import Histogram
-from penstock.telemetry.schema import Counters, Sample
+from penstock.telemetry.schema import (
+    Counters,
+    Field,
+    Histogram,
+    Kind,
+    Sample,
+    aggregate,
+    declare,
+    declared,
+    largest,
+)
 
 NO_ROUTE = "(no route)"
 """The route of connections that are checked out outside requests."""

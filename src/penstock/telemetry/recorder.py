@@ -22,7 +22,6 @@ from penstock.pool.lease import holder_route
 from penstock.pool.queue import RejectReason
 from penstock.pool.slot import CloseReason
 from penstock.pool.snapshot import PoolSnapshot
-from penstock.telemetry.histogram import BOUNDS
 from penstock.telemetry.layout import (
     CHECKPOINTS,
     FAULT_BYTES,
@@ -30,6 +29,9 @@ from penstock.telemetry.layout import (
     ROUTES,
     SECONDS_KEPT,
     STATEMENTS,
+    routes_of,
+    statements_of,
+    write_leases,
 )
 from penstock.telemetry.reading import (
     CHECKPOINT_SECONDS,
@@ -38,8 +40,7 @@ from penstock.telemetry.reading import (
     STATEMENT_FIELDS,
     LeaseSample,
 )
-from penstock.telemetry.schema import COUNTERS, HISTOGRAMS, OPTIONAL, SAMPLE
-from penstock.telemetry.tables import routes_of, statements_of, write_leases
+from penstock.telemetry.schema import BOUNDS, COUNTERS, HISTOGRAMS, OPTIONAL, SAMPLE
 from penstock.telemetry.worker_file import WorkerFile
 
 YOUNG_AGE = 60.0

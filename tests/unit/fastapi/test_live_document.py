@@ -13,9 +13,8 @@ from penstock.fastapi import live_document
 from penstock.fastapi.live_document import database_document, encode
 from penstock.fastapi.recent_times import RecentTimes
 from penstock.findings import Finding, Severity
-from penstock.telemetry.histogram import BOUNDS, Histogram, bucket_of
 from penstock.telemetry.reading import Reading, RouteUse, StatementUse, WorkerReading
-from penstock.telemetry.schema import HISTOGRAMS, Counters, Sample
+from penstock.telemetry.schema import BOUNDS, HISTOGRAMS, Counters, Histogram, Sample, bucket_of
 
 
 def worker(pid: int, *out: int, start: int = 100, **more: Any) -> WorkerReading:

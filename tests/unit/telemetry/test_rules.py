@@ -15,12 +15,11 @@ from hypothesis import strategies as st
 from penstock.errors import SettingsError
 from penstock.findings import Finding, Severity
 from penstock.settings import DatabaseSettings
-from penstock.telemetry.histogram import BOUNDS, Histogram
 from penstock.telemetry.reading import Reading, RouteUse, StatementUse, WorkerReading
 from penstock.telemetry.rules import RULES, find
 from penstock.telemetry.rules.connections import OVERFLOW_IDLE
 from penstock.telemetry.rules.rule import LARGEST_POOL
-from penstock.telemetry.schema import HISTOGRAMS, Counters, Sample
+from penstock.telemetry.schema import BOUNDS, HISTOGRAMS, Counters, Histogram, Sample
 
 NOW = 1_732_000_000.0
 PAGE = Path(__file__).parents[3] / "docs" / "findings.md"

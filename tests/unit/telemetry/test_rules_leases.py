@@ -7,9 +7,8 @@ import pytest
 from tests.unit.telemetry.test_rules import NOW, Stretch, finding, reading, said, worker
 
 from penstock.findings import Severity
-from penstock.telemetry.histogram import BOUNDS, Histogram, bucket_of
 from penstock.telemetry.reading import LeaseSample, RouteUse
-from penstock.telemetry.schema import Counters
+from penstock.telemetry.schema import BOUNDS, Counters, Histogram, bucket_of
 
 
 def minutes(*lowest: int, hold: float = 0.0) -> list[Stretch]:

@@ -5,10 +5,22 @@ from typing import Any
 
 import pytest
 
-from penstock.telemetry.field import Field, Kind, aggregate, declare, declared, typed
 from penstock.telemetry.layout import LAYOUT
 from penstock.telemetry.reading import ROUTE_FIELDS, STATEMENT_FIELDS
-from penstock.telemetry.schema import COUNTERS, HISTOGRAMS, OPTIONAL, SAMPLE, Counters, Sample
+from penstock.telemetry.schema import (
+    COUNTERS,
+    HISTOGRAMS,
+    OPTIONAL,
+    SAMPLE,
+    Counters,
+    Field,
+    Kind,
+    Sample,
+    aggregate,
+    declare,
+    declared,
+    typed,
+)
 
 TABLES = [COUNTERS, SAMPLE, HISTOGRAMS, ROUTE_FIELDS, STATEMENT_FIELDS]
 

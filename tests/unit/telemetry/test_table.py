@@ -2,7 +2,7 @@
 
 import pytest
 
-from penstock.telemetry.tables import Table
+from penstock.telemetry.layout import Table
 
 OTHERS = ("(others)",)
 
