@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from penstock.telemetry.reading import (
     CHECKPOINT_SECONDS,
@@ -84,7 +85,7 @@ class Layout:
         """Return the index of the first bucket of one of ``HISTOGRAMS``."""
         return self.histograms + list(HISTOGRAMS).index(name) * self.of_histogram
 
-    @property
+    @cached_property
     def version(self) -> float:
         """The checksum that tells a file of this layout from another release's."""
         tables = (COUNTERS, SAMPLE, HISTOGRAMS, ROUTE_FIELDS, STATEMENT_FIELDS)
@@ -95,9 +96,11 @@ class Layout:
 LAYOUT = Layout()
 
 
-@dataclass
-class Table:
+@dataclass(eq=False)
+class Table(dict[tuple[str, ...], int]):
     """A fixed number of rows, each taken by the first name that needs one.
+
+    ``table[name]`` is the index of a name's first number; a name without a row takes one.
 
     Args:
         numbers: All floats of the file.
@@ -118,16 +121,11 @@ class Table:
     rows: int
 
     def __post_init__(self) -> None:
-        self._taken: dict[tuple[str, ...], int] = {}
         self._written: dict[tuple[bytes, ...], int] = {}
         """Rows by the names as written, which are cut: several long names may share one."""
 
-    def row(self, *name: str) -> int:
-        """Return the index of a name's first number; take a row for it if it has none."""
-        found = self._taken.get(name)
-        return self._take(name) if found is None else found
-
-    def _take(self, name: tuple[str, ...]) -> int:
+    # Not for a name that has its row: that is looked up without a call, once per lease.
+    def __missing__(self, name: tuple[str, ...]) -> int:
         cut = tuple(
             part.encode(errors="replace")[:room]
             for part, room in zip(name, self.name_bytes, strict=True)
@@ -142,7 +140,7 @@ class Table:
             self.texts[place : place + len(part)] = part
             place += room
         begin = self.begin + number * self.width
-        self._written[cut] = self._taken[name] = begin
+        self._written[cut] = self[name] = begin
         return begin
 
     def read(self, others: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Sequence[float]]]:

@@ -98,7 +98,7 @@ class Recorder:
         numbers[_HOLD + bisect_left(BOUNDS, held)] += 1.0
         numbers[_HOLD + _SUM] += held
         route = holder_route.get()
-        row = self._routes.row(NO_ROUTE if route is None else route())
+        row = self._routes[NO_ROUTE if route is None else route(),]
         numbers[row] += 1.0
         numbers[row + 1] += held
         if held > numbers[row + 2]:  # noqa: PLR1730 - max() costs more, on every lease
@@ -185,7 +185,7 @@ class Recorder:
             rows: Number of rows that it returned or changed.
         """
         self._count("slow")
-        numbers, row = self._numbers, self._statements.row(statement, route)
+        numbers, row = self._numbers, self._statements[statement, route]
         numbers[row] += 1.0
         numbers[row + 1] += seconds
         numbers[row + 2] = max(numbers[row + 2], seconds)
@@ -200,7 +200,7 @@ class Recorder:
             route: The request's route.
             times: How often the request ran it.
         """
-        numbers, row = self._numbers, self._statements.row(statement, route)
+        numbers, row = self._numbers, self._statements[statement, route]
         numbers[row + 4] = max(numbers[row + 4], float(times))
         numbers[row + 5] = time.time()
 

@@ -26,7 +26,7 @@ class Worker:
         self.reader = WorkerReader(self.file.path)
 
     def lease(self, route: str, seconds: float) -> None:
-        row = self.recorder._routes.row(route)
+        row = self.recorder._routes[route,]
         self.file.numbers[row] += 1.0
         self.file.numbers[row + 1] += seconds
 
