@@ -17,8 +17,7 @@ from penstock.findings import Finding, Severity
 from penstock.settings import DatabaseSettings
 from penstock.telemetry.reading import Reading, RouteUse, StatementUse, WorkerReading
 from penstock.telemetry.rules import RULES, find
-from penstock.telemetry.rules.connections import OVERFLOW_IDLE
-from penstock.telemetry.rules.rule import LARGEST_POOL
+from penstock.telemetry.rules.pool import LARGEST_POOL, OVERFLOW_IDLE
 from penstock.telemetry.schema import BOUNDS, HISTOGRAMS, Counters, Histogram, Sample
 
 NOW = 1_732_000_000.0

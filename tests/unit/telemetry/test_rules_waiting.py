@@ -15,9 +15,9 @@ from tests.unit.telemetry.test_rules import (
     worker,
 )
 
-from penstock.findings import Severity
+from penstock.findings import Severity, bounded
 from penstock.telemetry.reading import LeaseSample
-from penstock.telemetry.rules.rule import LARGEST_POOL, bounded, needed_connections
+from penstock.telemetry.rules.pool import LARGEST_POOL, needed_connections
 from penstock.telemetry.schema import Sample
 
 CHECKED_OUT: dict[str, Any] = {"checked_in": 0, "checked_out": 50}
