@@ -39,6 +39,7 @@ from penstock.pool import enclosing_tasks
 from penstock.pool.lease import task_of
 from penstock.pool.record import Record
 from penstock.pool.slot import CHECKED_OUT
+from penstock.telemetry import Telemetry
 
 _T = TypeVar("_T")
 _DEFAULT_KINDS = SessionKinds()
@@ -53,7 +54,7 @@ class UnitOfWork:
         writing: Where the writing session gets its connection: an engine, or a connection in
             whose transaction it works by savepoints.
         reading: The same for the reading session.
-        committed: Told how many seconds each COMMIT took.
+        telemetry: Told how many seconds each COMMIT took.
         options: How the transactions of both begin.
         lock_wait: Seconds that one statement waits for another on the same connection; None for
             no limit.
@@ -66,13 +67,13 @@ class UnitOfWork:
     """
 
     __slots__ = (
-        "_committed",
         "_kinds",
         "_lock_wait",
         "_nested",
         "_options",
         "_reader",
         "_reading",
+        "_telemetry",
         "_writer",
         "_writing",
         "context",
@@ -82,7 +83,7 @@ class UnitOfWork:
         self,
         writing: SessionSource,
         reading: SessionSource,
-        committed: Callable[[float], None] | None = None,
+        telemetry: Telemetry | None = None,
         options: BeginOptions = NO_OPTIONS,
         lock_wait: float | None = None,
         *,
@@ -91,7 +92,7 @@ class UnitOfWork:
     ) -> None:
         self._nested = nested
         self._kinds = kinds
-        self._committed = committed
+        self._telemetry = telemetry
         self._lock_wait = lock_wait
         self._writing = writing
         self._reading = reading
@@ -219,8 +220,8 @@ class UnitOfWork:
         """
         if self._writer is not None and self._writer.in_transaction():
             seconds = await self._writer.commit()
-            if self._committed is not None:
-                self._committed(seconds)
+            if self._telemetry is not None and self._telemetry.recorder is not None:
+                self._telemetry.recorder.committed(seconds)
 
     async def end(self, why: str, advice: Callable[[], str | None] | None = None) -> None:
         """Roll back what is open and close both sessions for good.

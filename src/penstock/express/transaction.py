@@ -20,7 +20,7 @@ from penstock.express.translation import is_lost
 from penstock.express.work import ConnectionLost, Run, Then, Use, Work, repeated
 from penstock.pool import PenstockPool
 from penstock.pool.lease import STATEMENT_KEY, OpenLease
-from penstock.telemetry.sampler import IDLE_IN_TRANSACTION_KEY
+from penstock.telemetry.statement_watch import IDLE_IN_TRANSACTION_KEY
 
 _ENDED = (
     "This snapshot or stream ended when its async with block was left or its request was over, and "

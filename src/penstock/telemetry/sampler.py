@@ -14,14 +14,11 @@ from penstock.pool.slot import CHECKED_OUT, Slot
 from penstock.telemetry.layout import LEASES
 from penstock.telemetry.reading import NO_ROUTE, STATES, LeaseSample
 from penstock.telemetry.recorder import Recorder
+from penstock.telemetry.statement_watch import IDLE_IN_TRANSACTION_KEY
 
 if TYPE_CHECKING:
     from penstock.pool import PenstockPool
 
-
-IDLE_IN_TRANSACTION_KEY = "penstock_idle_since"
-"""Key in a connection's ``info`` of the monotonic time at which its last statement ended; infinity
-while one runs."""
 
 IDLE_IN_TRANSACTION_AFTER = 5.0
 """Seconds without a statement after which a transaction counts as idle."""
