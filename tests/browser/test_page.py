@@ -70,9 +70,9 @@ async def test_an_exhausted_pool_is_seen_and_found(page: Page, service: Service)
     assert "All 8 connections of" in await page.text(".finding .evidence")
     assert "pool-exhausted" in await page.text("#findings-news")
     assert "pool_size" in await page.text(".finding .remedy")
-    refused = (await load).count(503)
-    assert refused > 0
-    total = f"document.querySelector('#tile-refused small').innerText === '{refused} in all'"
+    rejected = (await load).count(503)
+    assert rejected > 0
+    total = f"document.querySelector('#tile-rejected small').innerText === '{rejected} in all'"
     await page.until(total)
 
 
@@ -440,12 +440,12 @@ class Past:
     def __call__(self) -> Reading:
         """Return what it says now."""
         history = tuple(
-            Sample(at + 0.1, limit=10, checked_out=5, refused=7 * (at == self.begun - 200))
+            Sample(at + 0.1, limit=10, checked_out=5, rejected=7 * (at == self.begun - 200))
             for at in range(self.begun - 400, int(time.time()))
             if at not in self.silence
         )
         worker = WorkerReading(
-            1, self.begun - 400, history[-1], history, counters=Counters(refused=7, leaks=3)
+            1, self.begun - 400, history[-1], history, counters=Counters(rejected=7, leaks=3)
         )
         return Reading("default", (worker,))
 

@@ -160,7 +160,7 @@ class Recorder:
             self._count("short_lived")
 
     def _rejected(self, why: RejectReason, waited: float) -> None:
-        self._count("refused")
+        self._count("rejected")
         if why in _SHED:
             self._count("shed")
         elif why in _TIMEOUTS:

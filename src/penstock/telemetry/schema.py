@@ -238,7 +238,7 @@ class _Counts:
         "penstock_checkouts_waited", "{checkout}", "Checkouts that waited for a connection."
     )
     checkins: int = _counter("penstock_checkins", "{checkin}", "Connections returned to the pool.")
-    refused: int = _counter(
+    rejected: int = _counter(
         "penstock_checkouts_rejected",
         "{request}",
         "Callers that got no connection, for any reason.",

@@ -95,7 +95,7 @@ def busy(pid: int, seconds: int = 900) -> WorkerReading:
                 hold_seconds=leases * 0.05,
                 opened=recycled,
                 closed=recycled,
-                refused=int(second % 120 == 0),
+                rejected=int(second % 120 == 0),
                 timeouts=int(second % 120 == 0),
                 died=int(second == 700),
                 loop_late=0.4 if second % 60 == 5 else 0.01,

@@ -15,13 +15,13 @@ const TIMES = {
   wait: "Wait", hold: "Held", create: "Opening", ping: "Ping", commit: "COMMIT",
 };
 const COUNTERS = {
-  checkouts: "checkouts", waits: "of them waited", checkins: "check-ins", refused: "rejected",
+  checkouts: "checkouts", waits: "of them waited", checkins: "check-ins", rejected: "rejected",
   timeouts: "of them timed out", shed: "of them shed", opened: "opened",
   open_failures: "failed to open", closed: "closed", short_lived: "of them short-lived",
   died: "found dead", recovered: "recovered", leaks: "leaks", nested: "nested checkouts",
   slow: "slow statements",
 };
-const BAD = new Set(["refused", "timeouts", "shed", "open_failures", "leaks", "nested"]);
+const BAD = new Set(["rejected", "timeouts", "shed", "open_failures", "leaks", "nested"]);
 
 const at = (id) => document.getElementById(id);
 const charts = new Charts(at("charts"));
@@ -183,8 +183,8 @@ function showTiles({ now, counters, recent, times }) {
     isRecent && wait.p99 >= 0.5 ? "bad" : "");
   tile("tile-hold", timed(hold, "p99"), `${when}, p50 ${timed(hold, "p50")}`);
   tile("tile-checkouts", format.perSecond(now.checkouts), `${format.count(counters.checkouts)} in all`);
-  tile("tile-refused", format.perSecond(now.refused), `${format.count(counters.refused)} in all`,
-    now.refused ? "bad" : "");
+  tile("tile-rejected", format.perSecond(now.rejected), `${format.count(counters.rejected)} in all`,
+    now.rejected ? "bad" : "");
   document.title = `${format.ofLimit(now.checked_out, now.limit)} in use – Penstock`;
 }
 
@@ -341,7 +341,7 @@ function showWorkers({ name: database, workers, counters }) {
     format.count(now.checked_in), format.count(now.opening),
     { text: format.count(now.waiting), tone: now.waiting ? "bad" : "" },
     format.duration(now.wait_longest), format.perSecond(now.checkouts),
-    { text: format.perSecond(now.refused), tone: now.refused ? "bad" : "" },
+    { text: format.perSecond(now.rejected), tone: now.rejected ? "bad" : "" },
     { text: format.duration(now.loop_late), tone: now.loop_late > 0.1 ? "warn" : "" },
   ], "No worker.");
   setText(at("counters-range"), `(in the last ${format.span(shownSeconds)})`);

@@ -97,7 +97,7 @@ def _missing(reading: Reading, worker: WorkerReading) -> int:
     if all(sample.checked_out >= sample.limit > 0 for sample in samples):
         returned = any(sample.checkins for sample in samples)
         # Without other requests they may be checked out by long jobs.
-        missed = any(sample.waiting or sample.refused for sample in samples)
+        missed = any(sample.waiting or sample.rejected for sample in samples)
         return minutes[-1][-1].checked_out if missed and not returned else 0
     lowest = [min(sample.checked_out for sample in minute) for minute in minutes]
     steps = [later - earlier for earlier, later in pairwise(lowest)]
