@@ -19,6 +19,7 @@ from tests.servers.web import serving
 
 from penstock import Database
 from penstock.fastapi import install, live_document
+from penstock.telemetry import schema
 from penstock.telemetry.reading import Reading, WorkerReading
 from penstock.telemetry.schema import Counters, Sample
 
@@ -476,6 +477,7 @@ async def test_a_counter_is_red_only_for_what_happened_within_the_chosen_time(
         await page.value(f"document.querySelector('[data-span=\"{seconds}\"]').click()")
         shown[seconds] = await page.value(COUNTERS)
 
+    assert list(shown[60]) == [each.label for each in schema.COUNTERS.values()]
     assert shown[300]["rejected"] == ["7 (+7)", "bad"]
     assert shown[60]["rejected"] == ["7", ""]
     # Of leaks there is no history: those from before the page was opened are none of its time.

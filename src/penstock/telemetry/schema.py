@@ -50,6 +50,8 @@ class Field:
         aggregation: Makes one number of those of several workers.
         state: Value of the metric's attribute ``db.client.connection.state``; empty for none.
         absent: Value with which the metric is left out, besides NaN.
+        label: What the live page calls it, in a list of such numbers.
+        is_trouble: Whether the live page marks its growth, as that of leaks.
         name: Attribute of the class that has it; :func:`declared` fills it in.
         is_whole: Whether it is an ``int``; :func:`declared` fills it in.
     """
@@ -61,6 +63,8 @@ class Field:
     aggregation: Aggregation = sum
     state: str = ""
     absent: float = nan
+    label: str = ""
+    is_trouble: bool = False
     name: str = ""
     is_whole: bool = False
 
@@ -209,8 +213,11 @@ class Histogram:
         return Histogram(counts, self.seconds + other.seconds)
 
 
-def _counter(metric: str, unit: str, description: str) -> int:
-    return declare(0, Field(Kind.COUNTER, description, unit, metric))
+def _counter(
+    label: str, metric: str, unit: str, description: str, *, is_trouble: bool = False
+) -> int:
+    declaration = Field(Kind.COUNTER, description, unit, metric, label=label, is_trouble=is_trouble)
+    return declare(0, declaration)
 
 
 def _gauge(metric: str, unit: str, description: str, **more: Any) -> int:
@@ -233,58 +240,89 @@ def _peak(metric: str, description: str) -> float:
 class _Counts:
     """The counters: since a worker's start, or within one second."""
 
-    checkouts: int = _counter("penstock_checkouts", "{checkout}", "Connections checked out.")
-    waits: int = _counter(
-        "penstock_checkouts_waited", "{checkout}", "Checkouts that waited for a connection."
+    checkouts: int = _counter(
+        "checkouts", "penstock_checkouts", "{checkout}", "Connections checked out."
     )
-    checkins: int = _counter("penstock_checkins", "{checkin}", "Connections returned to the pool.")
+    waits: int = _counter(
+        "of them waited",
+        "penstock_checkouts_waited",
+        "{checkout}",
+        "Checkouts that waited for a connection.",
+    )
+    checkins: int = _counter(
+        "check-ins", "penstock_checkins", "{checkin}", "Connections returned to the pool."
+    )
     rejected: int = _counter(
+        "rejected",
         "penstock_checkouts_rejected",
         "{request}",
         "Callers that got no connection, for any reason.",
+        is_trouble=True,
     )
     timeouts: int = _counter(
+        "of them timed out",
         "db.client.connection.timeouts",
         "{timeout}",
         "Callers that got no connection within pool_timeout.",
+        is_trouble=True,
     )
     shed: int = _counter(
+        "of them shed",
         "penstock_checkouts_shed",
         "{request}",
         "Callers rejected before pool_timeout, because too many waited.",
+        is_trouble=True,
     )
-    opened: int = _counter("penstock_connections_opened", "{connection}", "Connections opened.")
+    opened: int = _counter(
+        "opened", "penstock_connections_opened", "{connection}", "Connections opened."
+    )
     open_failures: int = _counter(
+        "failed to open",
         "penstock_connection_open_failures",
         "{attempt}",
         "Failed attempts to open a connection.",
+        is_trouble=True,
     )
-    closed: int = _counter("penstock_connections_closed", "{connection}", "Connections closed.")
+    closed: int = _counter(
+        "closed", "penstock_connections_closed", "{connection}", "Connections closed."
+    )
     short_lived: int = _counter(
+        "of them short-lived",
         "penstock_connections_short_lived",
         "{connection}",
         "Connections closed within a minute of being opened, although they were not broken.",
     )
     died: int = _counter(
+        "found dead",
         "penstock_connections_died",
         "{connection}",
         "Connections found closed, unresponsive or broken, or invalidated by the application.",
     )
     recovered: int = _counter(
+        "recovered",
         "penstock_connections_recovered",
         "{connection}",
         "Connections recovered after a cancelled query.",
     )
     leaks: int = _counter(
-        "penstock_leaks", "{checkout}", "Connections checked out for longer than leak_after."
+        "leaks",
+        "penstock_leaks",
+        "{checkout}",
+        "Connections checked out for longer than leak_after.",
+        is_trouble=True,
     )
     nested: int = _counter(
+        "nested checkouts",
         "penstock_checkouts_nested",
         "{checkout}",
         "Tasks that held a connection and requested another while all were checked out.",
+        is_trouble=True,
     )
     slow: int = _counter(
-        "penstock_slow_statements", "{statement}", "Statements slower than slow_query."
+        "slow statements",
+        "penstock_slow_statements",
+        "{statement}",
+        "Statements slower than slow_query.",
     )
 
 
@@ -394,23 +432,28 @@ OPTIONAL = tuple(each.name for each in fields(Sample) if each.default != each.de
 """Fields of a :class:`Sample` that are NaN while they are not known."""
 
 
-def _duration(metric: str, description: str) -> Field:
-    return Field(Kind.HISTOGRAM, description, "s", metric)
+def _duration(label: str, metric: str, description: str) -> Field:
+    return Field(Kind.HISTOGRAM, description, "s", metric, label=label)
 
 
 HISTOGRAMS: Mapping[str, Field] = named(
     "HISTOGRAMS",
     {
         "wait": _duration(
+            "Wait",
             "db.client.connection.wait_time",
             "Time from requesting a connection to its checkout.",
         ),
         "hold": _duration(
-            "db.client.connection.use_time", "Time from a connection's checkout to its return."
+            "Held",
+            "db.client.connection.use_time",
+            "Time from a connection's checkout to its return.",
         ),
-        "create": _duration("db.client.connection.create_time", "Time to open a connection."),
-        "ping": _duration("penstock_ping_time", "Round trip of a ping."),
-        "commit": _duration("penstock_commit_time", "Time that a COMMIT took."),
+        "create": _duration(
+            "Opening", "db.client.connection.create_time", "Time to open a connection."
+        ),
+        "ping": _duration("Ping", "penstock_ping_time", "Round trip of a ping."),
+        "commit": _duration("COMMIT", "penstock_commit_time", "Time that a COMMIT took."),
     },
 )
 """What is timed, by name."""

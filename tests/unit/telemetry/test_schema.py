@@ -85,3 +85,11 @@ def test_what_only_some_workers_know_is_what_they_know() -> None:
 
     assert Sample.of_all([unknown, known]).server_connections == 7.0
     assert Counters(leaks=1) + Counters(leaks=2) == Counters(leaks=3)
+
+
+def test_every_counter_and_time_has_a_label_that_no_other_has() -> None:
+    labels = [each.label for each in (*COUNTERS.values(), *HISTOGRAMS.values())]
+
+    assert all(labels)
+    assert len(set(labels)) == len(labels)
+    assert not {*COUNTERS} & {*HISTOGRAMS}  # the live document has them in one object
