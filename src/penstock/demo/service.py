@@ -125,8 +125,6 @@ def main() -> None:
         http="httptools",
         access_log=False,
         timeout_graceful_shutdown=_GRACEFUL_SECONDS,
-        # It answers once its imports are done, which take more than 5 s on a busy machine.
-        timeout_worker_healthcheck=int(_START_SECONDS),
     )
     supervisor = Multiprocess(config, sockets=[listener])
     abandoned = threading.Event()
