@@ -82,8 +82,8 @@ def demo(
     with needs_extra("demo"):
         import uvloop  # noqa: PLC0415 - it comes with an extra
 
-        from penstock.demo.report import Terminal  # noqa: PLC0415 - and this
-        from penstock.demo.run import Demo, DemoOptions  # noqa: PLC0415 - so does what this needs
+        from penstock.demo.report import Terminal  # noqa: PLC0415 - so does what this needs
+        from penstock.demo.run import Demo, DemoOptions  # noqa: PLC0415 - and this
     options = DemoOptions(
         port=port,
         workers=workers,
