@@ -96,9 +96,7 @@ class Database:
         self._lifecycle = Lifecycle(self._start, self._stop)
         self.telemetry = Telemetry(identity_of(settings), settings.telemetry_dir)
         """What is counted, of all workers of this machine."""
-        self._units = UnitFactory(
-            self._engine, self._kinds, self.telemetry.committed, settings.pool_timeout
-        )
+        self._units = UnitFactory(self._engine, self._kinds, self.telemetry, settings.pool_timeout)
         if isinstance(self._engine.pool, PenstockPool):
             self.telemetry.probe = self.ping
         if settings.driver == "asyncpg" and isinstance(self._engine.pool, PenstockPool):

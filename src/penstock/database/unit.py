@@ -38,6 +38,7 @@ from penstock.express.query import Query
 from penstock.pool import enclosing_tasks
 from penstock.pool.record import Record, task_of
 from penstock.pool.slot import CHECKED_OUT
+from penstock.telemetry import Telemetry
 
 _T = TypeVar("_T")
 _DEFAULT_KINDS = SessionKinds()
@@ -52,7 +53,7 @@ class UnitOfWork:
         writing: Where the writing session gets its connection: an engine, or a connection in
             whose transaction it works by savepoints.
         reading: The same for the reading session.
-        committed: Told how many seconds each COMMIT took.
+        telemetry: Told how many seconds each COMMIT took.
         options: How the transactions of both begin.
         lock_wait: Seconds that one statement waits for another on the same connection; None for
             no limit.
@@ -65,13 +66,13 @@ class UnitOfWork:
     """
 
     __slots__ = (
-        "_committed",
         "_kinds",
         "_lock_wait",
         "_nested",
         "_options",
         "_reader",
         "_reading",
+        "_telemetry",
         "_writer",
         "_writing",
         "context",
@@ -81,7 +82,7 @@ class UnitOfWork:
         self,
         writing: SessionSource,
         reading: SessionSource,
-        committed: Callable[[float], None] | None = None,
+        telemetry: Telemetry | None = None,
         options: BeginOptions = NO_OPTIONS,
         lock_wait: float | None = None,
         *,
@@ -90,7 +91,7 @@ class UnitOfWork:
     ) -> None:
         self._nested = nested
         self._kinds = kinds
-        self._committed = committed
+        self._telemetry = telemetry
         self._lock_wait = lock_wait
         self._writing = writing
         self._reading = reading
@@ -218,8 +219,8 @@ class UnitOfWork:
         """
         if self._writer is not None and self._writer.in_transaction():
             seconds = await self._writer.commit()
-            if self._committed is not None:
-                self._committed(seconds)
+            if self._telemetry is not None and self._telemetry.recorder is not None:
+                self._telemetry.recorder.committed(seconds)
 
     async def end(self, why: str, advice: Callable[[], str | None] | None = None) -> None:
         """Roll back what is open and close both sessions for good.

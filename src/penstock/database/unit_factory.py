@@ -12,6 +12,7 @@ from penstock.database.sessions import SessionKinds, WritingSession
 from penstock.database.unit import UnitOfWork
 from penstock.drivers.driver import BeginOptions
 from penstock.pool.leak import OpenLease
+from penstock.telemetry import Telemetry
 
 MakeUnit = Callable[[BeginOptions], UnitOfWork]
 """Makes a unit of work, given how its transactions begin."""
@@ -26,7 +27,7 @@ class UnitFactory:
     Args:
         engine: Where their sessions get connections.
         kinds: The classes of their sessions.
-        committed: Called with the seconds that each COMMIT took.
+        telemetry: Told how many seconds each COMMIT took.
         lock_wait: Seconds that one statement waits for another on the same connection.
 
     Attributes:
@@ -37,13 +38,13 @@ class UnitFactory:
         self,
         engine: AsyncEngine,
         kinds: SessionKinds,
-        committed: Callable[[float], None],
+        telemetry: Telemetry,
         lock_wait: float,
     ) -> None:
         self._engine = engine
         self._reading = reading_engine(engine)
         self._kinds = kinds
-        self._committed = committed
+        self._telemetry = telemetry
         self._lock_wait = lock_wait
         self.make: MakeUnit = self._on_pool
 
@@ -51,7 +52,7 @@ class UnitFactory:
         return UnitOfWork(
             self._engine,
             self._reading,
-            self._committed,
+            self._telemetry,
             options,
             self._lock_wait,
             kinds=self._kinds,

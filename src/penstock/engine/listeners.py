@@ -18,8 +18,7 @@ from penstock.engine.connect_arguments import POOLERS
 from penstock.pool import PenstockPool, PoolSnapshot
 from penstock.pool.record import STATEMENT_KEY
 from penstock.settings import DatabaseSettings
-from penstock.telemetry.leases import IDLE_IN_TRANSACTION_KEY
-from penstock.telemetry.statement_watch import StatementWatch
+from penstock.telemetry.statement_watch import IDLE_IN_TRANSACTION_KEY, StatementWatch
 
 _logger = logging.getLogger("penstock.engine")
 

@@ -19,7 +19,7 @@ from penstock.express.observer import Observer
 from penstock.express.protocol import fetch
 from penstock.express.translation import ErrorTranslator, is_lost, is_outdated, was_interrupted
 from penstock.express.work import ResultsFailed, Work
-from penstock.telemetry.leases import IDLE_IN_TRANSACTION_KEY
+from penstock.telemetry.statement_watch import IDLE_IN_TRANSACTION_KEY
 
 
 class Execution:

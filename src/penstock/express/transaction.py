@@ -21,7 +21,7 @@ from penstock.express.work import ConnectionLost, Run, Then, Use, Work, repeated
 from penstock.pool import PenstockPool
 from penstock.pool.leak import OpenLease
 from penstock.pool.record import STATEMENT_KEY
-from penstock.telemetry.leases import IDLE_IN_TRANSACTION_KEY
+from penstock.telemetry.statement_watch import IDLE_IN_TRANSACTION_KEY
 
 _ENDED = (
     "This snapshot or stream ended when its async with block was left or its request was over, and "

@@ -7,9 +7,8 @@ from math import isfinite
 from typing import Any
 
 from penstock.findings import Finding
-from penstock.telemetry.histogram import Histogram
 from penstock.telemetry.reading import Reading
-from penstock.telemetry.schema import HISTOGRAMS, Sample
+from penstock.telemetry.schema import COUNTERS, HISTOGRAMS, Histogram, Sample
 
 _ROUTES = 100
 _STATEMENTS = 40
@@ -17,6 +16,8 @@ _SILENT_AFTER = 5
 """Seconds without a sample after which a second counts as complete without a worker's part."""
 _DIGITS = 9
 _SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+_LABELS = {field.name: field.label for field in (*COUNTERS.values(), *HISTOGRAMS.values())}
+_TROUBLES = [field.name for field in COUNTERS.values() if field.is_trouble]
 _COLUMNS = (*(each.name for each in fields(Sample)), "utilisation")
 
 
@@ -72,11 +73,14 @@ def database_document(
 def encode(at: float, databases: Sequence[Mapping[str, Any]]) -> bytes:
     """Return the live document as one line of JSON, null for every number that is none.
 
+    It says how counters and times are called, and which of the counters tell of trouble.
+
     Args:
         at: Unix time of the reading.
         databases: A document of each.
     """
-    document = _finite({"at": at, "databases": databases})
+    known = {"labels": _LABELS, "troubles": _TROUBLES}
+    document = _finite({"at": at, **known, "databases": databases})
     return json.dumps(document, allow_nan=False, separators=(",", ":")).encode()
 
 

@@ -4,9 +4,8 @@ from collections import deque
 from typing import Any
 
 from penstock.fastapi.live_document import time_document
-from penstock.telemetry.histogram import Histogram
 from penstock.telemetry.reading import Reading
-from penstock.telemetry.schema import HISTOGRAMS
+from penstock.telemetry.schema import HISTOGRAMS, Histogram
 
 _Moment = tuple[float, dict[str, Histogram]]
 

@@ -11,6 +11,7 @@ from typing import Protocol
 from penstock.drivers.sql_text import shape
 from penstock.log_limit import LogLimit
 from penstock.pool.record import holder_route
+from penstock.telemetry.reading import NO_ROUTE
 
 _logger = logging.getLogger("penstock.slow_queries")
 
@@ -18,7 +19,9 @@ REPEATED = 10
 """Number of times that one request runs a statement before it is reported."""
 DISTINCT = 200
 """Different statements that are counted in one request; a loop repeats one of the first."""
-NO_ROUTE = "(no route)"
+IDLE_IN_TRANSACTION_KEY = "penstock_idle_since"
+"""Key in a connection's ``info`` of the monotonic time at which its last statement ended; infinity
+while one runs."""
 
 RequestStatements = dict["StatementWatch", dict[str, int]]
 request_statements: ContextVar[RequestStatements | None] = ContextVar(

@@ -13,7 +13,7 @@ from penstock.engine import watch_statements
 from penstock.pool import PenstockPool
 from penstock.pool.record import STATEMENT_KEY
 from penstock.telemetry import StatementWatch
-from penstock.telemetry.leases import count_idle_in_transaction
+from penstock.telemetry.sampler import count_idle_in_transaction
 from penstock.telemetry.statement_watch import RequestStatements, request_statements
 
 WORDS = Table(
