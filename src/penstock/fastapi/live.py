@@ -17,12 +17,11 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from penstock.database import Database
-from penstock.fastapi.access import Access
 from penstock.fastapi.errors import Problem
 from penstock.fastapi.explanations import explanations
 from penstock.fastapi.live_document import database_document, encode
 from penstock.fastapi.recent_times import RecentTimes
-from penstock.fastapi.routes import add
+from penstock.fastapi.routes import Access, add
 from penstock.findings import Finding
 from penstock.telemetry import Reading, rules
 
