@@ -26,7 +26,14 @@ from penstock.fastapi.errors import (
     statuses_of,
 )
 from penstock.fastapi.live import add_live_routes
-from penstock.fastapi.middleware import PoolLog, ProcessTime
+from penstock.fastapi.middleware import (
+    Observer,
+    PoolLog,
+    ProcessTime,
+    SessionScope,
+    within_instrumentation,
+)
+from penstock.fastapi.request_sessions import ContextOf
 from penstock.fastapi.routes import (
     Access,
     add_health_routes,
@@ -35,7 +42,6 @@ from penstock.fastapi.routes import (
     is_open,
     let_others_first,
 )
-from penstock.fastapi.scope import ContextOf, Observer, SessionScope, within_instrumentation
 from penstock.settings import Environment
 
 THRESHOLDS = (50_000, 20, 50)
@@ -303,7 +309,7 @@ def _install_once(
                 _error_answer(app),
                 observers,
                 contexts=contexts,
-                limits_of=limits.of,
+                limits_of=limits.of if limits.are_any else None,
             ),
         )
 
