@@ -23,7 +23,7 @@ from penstock.context import (
     request_context,
 )
 from penstock.database import Database, SessionClosed, UnitLane, UnitOfWork
-from penstock.database.unit import Held
+from penstock.database.unit_lane import Held
 from penstock.deadlines import Limits, current_limits
 from penstock.express import Reader, Writer
 from penstock.pool import task_of
