@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, AsyncSessionTr
 from sqlalchemy.orm import Session
 
 from penstock.database.session import ConnectionLock, UnitSession, UnitSyncSession, operation
-from penstock.deadlines import DeadlineExceeded, limits_in_force
+from penstock.deadlines import DeadlineExceeded, current_limits
 from penstock.engine import StatementTimeout
 from penstock.express import CommitOutcomeUnknown
 
@@ -59,7 +59,7 @@ def committing() -> Iterator[None]:
         CommitOutcomeUnknown: The COMMIT left and no answer came back.
         DeadlineExceeded: The time was up before it left.
     """
-    if (limits := limits_in_force()) is not None:
+    if limits := current_limits.get():
         limits.before_commit()
     try:
         yield
