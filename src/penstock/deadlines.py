@@ -232,11 +232,6 @@ current_limits: ContextVar[Limits | None] = ContextVar("current_limits", default
 """What bounds the request or the call that is running; false where nothing does."""
 
 
-def limits_in_force() -> Limits | None:
-    """Return what bounds the running call; None where nothing does."""
-    return current_limits.get() or None
-
-
 async def within_limits(work: Coroutine[Any, Any, _T], deadline: Deadline | None = None) -> _T:
     """Await a call within the limits in force.
 
