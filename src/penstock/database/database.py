@@ -1,7 +1,6 @@
 """The database as a service sees it: opened once, read and written many times."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
@@ -12,19 +11,24 @@ from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from penstock.base_error import PenstockError, SettingsError
-from penstock.context import ContextSource, SessionContext, SettingValue, context_of
-from penstock.database.commit import record_failures
+from penstock.context import (
+    ContextSource,
+    SessionContext,
+    SettingValue,
+    context_of,
+    request_context,
+)
 from penstock.database.lifecycle import (
     Lifecycle,
     ServerNumbers,
     check_budget,
     finish,
     server_numbers,
+    warn_of_unnamed_environment,
 )
 from penstock.database.read_session import ReadOnlyAsyncSession
-from penstock.database.sessions import SessionKinds
-from penstock.database.unit import UnitOfWork
-from penstock.database.unit_factory import MakeUnit, UnitFactory, reading_within
+from penstock.database.unit import MakeUnit, SessionKinds, UnitFactory, UnitOfWork, reading_within
+from penstock.database.write_session import record_failures
 from penstock.deadlines import Deadline
 from penstock.drivers.capabilities import runs_express
 from penstock.drivers.driver import NO_OPTIONS, BeginOptions
@@ -49,8 +53,6 @@ from penstock.settings import (
 )
 from penstock.telemetry import StatementWatch, Telemetry
 from penstock.telemetry.rules import find
-
-_logger = logging.getLogger(__name__)
 
 
 class DatabaseKeywords(SettingsKeywords, EngineKeywords, total=False):
@@ -240,7 +242,7 @@ class Database:
     async def _start(self) -> None:
         pool = await self._bound_pool()
         found = pool.ledger.open
-        self._warn_of_unnamed_environment()
+        warn_of_unnamed_environment(self.settings)
         try:
             if self.settings.telemetry:
                 self.telemetry.start(lambda: self.pool)
@@ -251,14 +253,6 @@ class Database:
             if not found:  # else they are in use by sessions of before
                 await finish(self._engine.dispose())
             raise
-
-    def _warn_of_unnamed_environment(self) -> None:
-        if not self.settings.names_environment:
-            _logger.warning(
-                "No environment is set: the profile of development applies, without values in the "
-                "log, and the operations routes answer this machine only. Set ENVIRONMENT, or "
-                "environment=, to development, testing, production or serverless."
-            )
 
     async def _stop(self, timeout: float) -> None:  # noqa: ASYNC109 - as close()
         pool = await self._bound_pool()
@@ -321,9 +315,12 @@ class Database:
         Args:
             options: How its transactions begin. Their settings take the place of the request's.
         """
-        unit = self._units.make(replace(options, settings=()))
-        given = SessionContext.of_pairs(options.settings)
-        unit.context = self.context.overridden_by(given).bound()
+        context = self.context
+        if options.settings:
+            context = context.overridden_by(SessionContext.of_pairs(options.settings))
+            options = replace(options, settings=())
+        unit = self._units.make(options)
+        unit.context = context if request_context.get() is None else context.bound()
         return unit
 
     @contextmanager

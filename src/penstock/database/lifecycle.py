@@ -82,6 +82,16 @@ async def check_budget(connection: AsyncConnection, settings: DatabaseSettings) 
     _logger.warning("%s", finding)
 
 
+def warn_of_unnamed_environment(settings: DatabaseSettings) -> None:
+    """Say what holds where the environment was not chosen."""
+    if not settings.names_environment:
+        _logger.warning(
+            "No environment is set: the profile of development applies, without values in the log, "
+            "and the operations routes answer this machine only. Set ENVIRONMENT, or environment=, "
+            "to development, testing, production or serverless."
+        )
+
+
 _SQL = files("penstock.database").joinpath("server_numbers.sql").read_text()
 ANSWER_WITHIN = 2.0
 """Seconds; a server that takes longer is queried again later."""

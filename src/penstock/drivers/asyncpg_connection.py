@@ -9,7 +9,7 @@ from asyncpg.transaction import TransactionState
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
 from sqlalchemy.util import await_
 
-from penstock.deadlines import StatementLimit, limits_in_force
+from penstock.deadlines import StatementLimit, current_limits
 from penstock.drivers.asyncpg_cursors import Cursor, ServerSideCursor
 from penstock.drivers.asyncpg_savepoint import ReadOnlySavepoint
 from penstock.drivers.asyncpg_statements import (
@@ -219,8 +219,8 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
             self.limit = limit
 
     def _limit(self, options: BeginOptions, *, is_first: bool) -> StatementLimit | None:
-        limits = limits_in_force()
-        if limits is None or options.sets_statement_timeout:
+        limits = current_limits.get()
+        if not limits or options.sets_statement_timeout:
             return None
         return limits.of_statement(monotonic(), self.own_timeout, is_first=is_first)
 
@@ -231,7 +231,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
             options: Whose settings count more.
         """
         is_as_new = not self.effects & Effect.SESSION
-        if self.own_timeout is None and limits_in_force() is not None and is_as_new:
+        if self.own_timeout is None and current_limits.get() and is_as_new:
             shown = await self._connection.fetchval("SHOW statement_timeout")
             self.own_timeout = seconds_of(shown)
         self.limit = self._limit(options, is_first=True)

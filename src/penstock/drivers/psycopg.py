@@ -16,7 +16,7 @@ from sqlalchemy.util import await_
 from typing_extensions import override
 
 from penstock.context import ContextError
-from penstock.deadlines import StatementLimit, limits_in_force
+from penstock.deadlines import StatementLimit, current_limits
 from penstock.drivers.driver import (
     LASTING,
     NO_OPTIONS,
@@ -229,8 +229,8 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         self._has_lost_settings = False
 
     async def _limit(self, options: BeginOptions, *, is_first: bool) -> None:
-        limits = limits_in_force()
-        if limits is None or options.sets_statement_timeout or self._connection.autocommit:
+        limits = current_limits.get()
+        if not limits or options.sets_statement_timeout or self._connection.autocommit:
             return
         if self.own_timeout is None and is_first and not self.effects & Effect.SESSION:
             self.own_timeout = await self._own_timeout()

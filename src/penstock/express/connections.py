@@ -12,7 +12,7 @@ from asyncpg.exceptions import OutdatedSchemaCacheError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from penstock.context import Settings
-from penstock.deadlines import current_limits, limits_in_force
+from penstock.deadlines import current_limits
 from penstock.drivers.asyncpg import is_read_only
 from penstock.drivers.asyncpg_protocol import lift_command_timeout, set_configuration
 from penstock.drivers.driver import BeginOptions
@@ -104,7 +104,7 @@ class Connections:
         if (
             settings
             or then is not None
-            or (current_limits.get() is not None and limits_in_force() is not None)
+            or current_limits.get()
             or command_timeout.leaves_it_to_the_driver
             or pool.has_checkout_listeners()
             or not (writes or self._may_set_read_only())

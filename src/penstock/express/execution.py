@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy.util import greenlet_spawn
 
-from penstock.deadlines import limits_in_force
+from penstock.deadlines import current_limits
 from penstock.drivers.asyncpg_protocol import prepare, prepared_of
 from penstock.drivers.driver import BeginOptions
 from penstock.express.compiled import Plan
@@ -60,7 +60,7 @@ class Execution:
         lease.adapter.effects |= work.plan.effects
         if work.then is not None or not (work.writes or self._may_set_read_only()):
             return await self._run_in_transaction(lease, work)
-        if work.settings or limits_in_force() is not None:
+        if work.settings or current_limits.get():
             if not await _is_prepared(lease, work):
                 return await self._run_in_transaction(lease, work)
             await lease.adapter.limit_next(BeginOptions(settings=work.settings))

@@ -144,7 +144,9 @@ class Executor(Generic[_L]):
         else:
             call = self._call(statement, values, named)
         context = self._context
-        settings = () if context is None else context.at_once()
+        settings: Settings | None = ()
+        if context is not None:
+            settings = context.alone if context.request() is None else context.at_once()
         if settings is None:
             answer = self._run_in_context(call, extract)
         else:

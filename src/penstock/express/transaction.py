@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy.util import greenlet_spawn
 
 from penstock.context import Settings
-from penstock.deadlines import limits_in_force, within_limits
+from penstock.deadlines import current_limits, within_limits
 from penstock.drivers.driver import BeginOptions
 from penstock.express.errors import LaneEnded
 from penstock.express.execution import Execution
@@ -119,7 +119,7 @@ class ReadTransaction:
 
 
 def _within_limits(work: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
-    return work if limits_in_force() is None else within_limits(work)
+    return within_limits(work) if current_limits.get() else work
 
 
 async def _begin(begun: Callable[..., Awaitable[Lease]]) -> Lease:

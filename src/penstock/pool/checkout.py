@@ -13,7 +13,7 @@ from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.util import await_
 
-from penstock.deadlines import Deadline, limits_in_force
+from penstock.deadlines import Deadline, current_limits
 from penstock.pool.errors import is_transient, name_of, rejection_error
 from penstock.pool.events import CheckoutRejected, Listeners, PoolSnapshot
 from penstock.pool.leak import NestedCheckoutGuard
@@ -170,7 +170,7 @@ class CheckoutLimits:
         """What ends the wait earlier than ``pool_timeout``, in words; empty for nothing."""
         self._call_ends_at = math.inf
         self._call_deadline: Deadline | None = None
-        if (limits := limits_in_force()) is not None:
+        if limits := current_limits.get():
             self._limit_by_call(*limits.of_wait(asked_at))
         if is_first:
             self.go_first()

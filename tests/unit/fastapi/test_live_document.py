@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from penstock.fastapi import live_document
-from penstock.fastapi.live_document import database_document, encode
-from penstock.fastapi.recent_times import RecentTimes
+from penstock.fastapi.live_document import RecentTimes, database_document, encode
 from penstock.findings import Finding, Severity
 from penstock.telemetry.reading import Reading, RouteUse, StatementUse, WorkerReading
 from penstock.telemetry.schema import BOUNDS, HISTOGRAMS, Counters, Histogram, Sample, bucket_of
