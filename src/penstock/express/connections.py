@@ -13,8 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from penstock.context import Settings
 from penstock.deadlines import current_limits, limits_in_force
-from penstock.drivers.asyncpg import is_read_only
-from penstock.drivers.asyncpg_protocol import lift_command_timeout, set_configuration
+from penstock.drivers.asyncpg import is_read_only, lift_command_timeout, set_configuration
 from penstock.drivers.driver import BeginOptions
 from penstock.engine import TransactionTimeout
 from penstock.express.execution import Execution, results_of

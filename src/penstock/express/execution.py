@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy.util import greenlet_spawn
 
 from penstock.deadlines import limits_in_force
-from penstock.drivers.asyncpg_protocol import prepare, prepared_of
+from penstock.drivers.asyncpg import prepare, prepared_of
 from penstock.drivers.driver import BeginOptions
 from penstock.express.compiled import Plan
 from penstock.express.lease import Lease
