@@ -11,7 +11,7 @@ from sqlalchemy.util import await_
 from typing_extensions import override
 
 from penstock.drivers.asyncpg_connection import AsyncpgConnection
-from penstock.drivers.driver import LASTING, Driver, Prepared, never, number_of
+from penstock.drivers.driver import LASTING, Driver, Prepared, never
 from penstock.drivers.effects import Effect
 from penstock.drivers.pipelining import Pipeline
 
@@ -77,7 +77,8 @@ class Asyncpg(Driver):
 
     @override
     def fileno(self, connection: Any) -> int | None:
-        return number_of(connection._connection._transport)
+        number: int = connection._connection._transport.get_extra_info("socket").fileno()
+        return number
 
     @override
     def sees_off(self, connection: Any) -> int | None:
@@ -101,9 +102,7 @@ class Asyncpg(Driver):
         driver._top_xact = None  # or the next BEGIN would be a SAVEPOINT
         connection._transaction = None  # the adapter's, of the same transaction
         if isinstance(connection, AsyncpgConnection):
-            connection.begin = connection._options = connection.lease_options = None
-            connection.limit = None
-            connection.reads_within = False
+            connection.forget_options()
         return not (driver.is_closed() or driver.is_in_transaction())
 
     @override
