@@ -247,18 +247,6 @@ def seconds_of(shown: str) -> float:
     return float(number) * _UNITS.get(shown[len(number) :], 0.001)
 
 
-def transport_of(connection: Any) -> Any:
-    """Return the transport of asyncpg's, asyncmy's or aiomysql's own connection, or None."""
-    writer = getattr(connection, "_writer", None)  # of aiomysql
-    return getattr(connection, "_transport", None) if writer is None else writer.transport
-
-
-def number_of(transport: Any) -> int:
-    """Return the number of a transport's socket."""
-    number: int = transport.get_extra_info("socket").fileno()
-    return number
-
-
 _OF_SAVEPOINTS = re.compile(
     r"\s*(?:savepoint|release|rollback\s+(?:(?:work|transaction)\s+)?to)\b", re.IGNORECASE
 )

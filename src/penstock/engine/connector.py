@@ -17,8 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import await_
 
-from penstock.drivers.capabilities import driver_of
-from penstock.drivers.driver import transport_of
+from penstock.drivers.capabilities import driver_of, transport_of
 from penstock.pool import PenstockPool
 from penstock.pool.errors import ConnectFailed, FailureReason, clear_traceback, reason_of
 from penstock.settings import DatabaseSettings, Proxy, TlsMode
