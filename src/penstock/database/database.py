@@ -40,7 +40,6 @@ from penstock.engine import (
     build_engine,
     identity_of,
     pool_snapshot,
-    watch_statements,
 )
 from penstock.express import DriverLane, Lane, Reader, SqlalchemyLane, Writer
 from penstock.findings import Finding
@@ -53,6 +52,7 @@ from penstock.settings import (
 )
 from penstock.telemetry import StatementWatch, Telemetry
 from penstock.telemetry.rules import find
+from penstock.telemetry.statement_watch import watch_statements
 
 
 class DatabaseKeywords(SettingsKeywords, EngineKeywords, total=False):
@@ -359,7 +359,7 @@ class Database:
         if is_pooled and is_plain and runs_express(self._engine.dialect):
             return DriverLane(
                 self._engine,
-                self._read_only_connections.is_possible,
+                self._read_only_connections,
                 self.settings.command_timeout,
                 session_class=self._kinds.writing.sync_session_class,
                 isolates=self._isolates,
@@ -374,7 +374,7 @@ class Database:
 
     async def _server_numbers(self) -> ServerNumbers | None:
         # A pooler's clients are not the server's.
-        is_direct = self._read_only_connections.is_possible()
+        is_direct = self._read_only_connections.are_possible
         return await server_numbers(self._engine) if is_direct else None
 
     def _watch_statements(self) -> None:

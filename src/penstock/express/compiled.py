@@ -12,8 +12,7 @@ from sqlalchemy.sql.elements import BindParameter
 from typing_extensions import override
 
 from penstock.drivers import sqlalchemy_internals as internals
-from penstock.drivers.driver import left_by
-from penstock.drivers.effects import Effect, effects_of
+from penstock.drivers.effects import AFTER_TRANSACTION, Effect, effects_of
 from penstock.express.errors import ParameterError, QueryRefused
 from penstock.express.orm import Description
 from penstock.express.rows import Shape, expected_shape, shape_of
@@ -311,7 +310,7 @@ class Plan:
         is_known = dialect.name == "postgresql"
         effects = effects_of(self.compiled.string) if is_known else Effect.READS
         refuse_control(effects, self.compiled.string)
-        self.effects = left_by(effects)
+        self.effects = effects & AFTER_TRANSACTION
         self.reads = bool(effects & Effect.READS)
         self.parameters: Parameters = _parameters(self.compiled)
         self.bind = self._bind_renamed if keys else self.parameters.bind

@@ -1,6 +1,6 @@
 """Running statements on a connection that is checked out, in its transactions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -11,8 +11,9 @@ from typing import Any
 from sqlalchemy.util import greenlet_spawn
 
 from penstock.deadlines import current_limits
-from penstock.drivers.asyncpg_protocol import prepare, prepared_of
+from penstock.drivers.asyncpg import prepare, prepared_of
 from penstock.drivers.driver import BeginOptions
+from penstock.engine import ReadOnlyConnections
 from penstock.express.compiled import Plan
 from penstock.express.lease import Lease
 from penstock.express.observer import Observer
@@ -28,7 +29,7 @@ class Execution:
     Args:
         observer: Observes them.
         errors: Translates what they raise.
-        may_set_read_only: Returns whether a connection may be kept read-only for its session.
+        read_only: Whether a connection may be kept read-only for its session.
         snapshot: The isolation level of a read of several statements; None for the configured one.
     """
 
@@ -36,12 +37,12 @@ class Execution:
         self,
         observer: Observer,
         errors: ErrorTranslator,
-        may_set_read_only: Callable[[], bool],
+        read_only: ReadOnlyConnections,
         snapshot: str | None,
     ) -> None:
         self.observer = observer
         self.errors = errors
-        self._may_set_read_only = may_set_read_only
+        self._read_only = read_only
         self._snapshot = snapshot
 
     async def run_alone(self, lease: Lease, work: Work) -> Any:
@@ -58,7 +59,7 @@ class Execution:
             Exception: The driver's error; the transaction is rolled back where that is possible.
         """
         lease.adapter.effects |= work.plan.effects
-        if work.then is not None or not (work.writes or self._may_set_read_only()):
+        if work.then is not None or not (work.writes or self._read_only.are_possible):
             return await self._run_in_transaction(lease, work)
         if work.settings or current_limits.get():
             if not await _is_prepared(lease, work):

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from sqlalchemy.util import greenlet_spawn
 
-from penstock.drivers.asyncpg_protocol import is_cancelling
+from penstock.drivers.asyncpg import is_cancelling
 from penstock.drivers.sqlalchemy_internals import record_of
 from penstock.express.translation import is_lost, was_interrupted
 from penstock.pool import PenstockPool

@@ -9,7 +9,7 @@ from typing import Any
 from asyncpg.exceptions import DataError, InternalClientError
 from sqlalchemy.engine import Dialect
 
-from penstock.drivers import asyncpg_protocol as asyncpg
+from penstock.drivers import asyncpg
 from penstock.express.compiled import Plan
 from penstock.express.errors import ExpressError
 from penstock.express.lane import Copy
