@@ -33,8 +33,8 @@ from penstock.database.session import SessionSource, UnitSession
 from penstock.database.sessions import ReadingSession, SessionKinds, WritingSession
 from penstock.drivers.driver import NO_OPTIONS, BeginOptions
 from penstock.express.errors import LaneEnded
-from penstock.express.lane import Batches, Call, Copy, Extract, OpenLane
-from penstock.express.query import Query
+from penstock.express.lane import Batches, Copy, Extract, OpenLane
+from penstock.express.query import Call, Query
 from penstock.pool import enclosing_tasks
 from penstock.pool.lease import task_of
 from penstock.pool.record import Record

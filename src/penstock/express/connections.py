@@ -17,15 +17,75 @@ from penstock.drivers.asyncpg import is_read_only
 from penstock.drivers.asyncpg_protocol import lift_command_timeout, set_configuration
 from penstock.drivers.driver import BeginOptions
 from penstock.engine import TransactionTimeout
-from penstock.express.execution import Execution, results_of
+from penstock.express.errors import ErrorTranslator, is_lost
+from penstock.express.execution import (
+    Execution,
+    Observer,
+    ReadTransaction,
+    read_transaction,
+    results_of,
+)
 from penstock.express.lane import SNAPSHOT
-from penstock.express.lease import CommandTimeout, Lease, release_failed
-from penstock.express.observer import Observer
-from penstock.express.transaction import read_transaction
-from penstock.express.translation import ErrorTranslator, is_lost
-from penstock.express.work import ConnectionLost, Run, Then, Use, Work
+from penstock.express.lease import Lease, release_failed
+from penstock.express.work import ConnectionLost, Then, Use, Work
 from penstock.pool import PenstockPool
 from penstock.pool.record import Record
+
+SHORTEST_WATCHED = 10.0
+"""Seconds below which a limit is left to the driver's timers, which are exact but cost a twelfth of
+a read."""
+CHECK_INTERVAL = 1.0
+"""Seconds between two checks of what is running: a statement may be ended so late."""
+
+
+class CommandTimeout:
+    """Cancels what runs for longer than ``command_timeout``, in place of the driver.
+
+    Args:
+        seconds: The limit, which the driver has as well.
+
+    Attributes:
+        leaves_it_to_the_driver: Whether the limit is too short for this.
+        running: The connections that are watched: each user adds its own, and removes it.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.leaves_it_to_the_driver = seconds < SHORTEST_WATCHED
+        self._seconds = seconds
+        self.running: set[Record] = set()
+        self._ended: set[Record] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The timer's: one that has ended calls nothing any more."""
+        self.unlimited: Any = None
+        """asyncpg's configuration without the limit, as it was lifted last; None at first."""
+
+    def watch(self) -> None:
+        """Begin to check what is running."""
+        loop = asyncio.get_running_loop()
+        if self._timer is None or loop is not self._loop:
+            self._timer, self._loop = loop.call_later(CHECK_INTERVAL, self._check), loop
+
+    def translate_timeout(self, record: Record, error: BaseException) -> BaseException:
+        """Return the error to raise: a cancellation that came from here is a ``TimeoutError``."""
+        if record not in self._ended:
+            return error
+        self._ended.discard(record)
+        task = asyncio.current_task()
+        if not isinstance(error, asyncio.CancelledError) or task is None or task.uncancel() > 0:
+            return error
+        return TimeoutError()  # as the driver's own
+
+    def _check(self) -> None:
+        self._timer = None
+        now = monotonic()
+        for record in self.running - self._ended:
+            holder = record.slot.lease  # None where the pool has taken the connection back
+            if holder is not None and now - record.slot.checked_out_at > self._seconds:
+                self._ended.add(record)
+                holder.cancel()
+        if self.running:
+            self.watch()
 
 
 class Connections:
@@ -40,6 +100,7 @@ class Connections:
 
     Attributes:
         observer: Counts, times and traces what runs on them.
+        execution: Runs statements on one that is checked out.
     """
 
     def __init__(
@@ -54,7 +115,7 @@ class Connections:
         self._command_timeout = CommandTimeout(command_timeout)
         self._running = self._command_timeout.running
         self._errors = ErrorTranslator(engine, command_timeout)
-        self._execution = Execution(self.observer, self._errors, may_set_read_only, snapshot)
+        self.execution = Execution(self.observer, self._errors, may_set_read_only, snapshot)
         self._engine = engine.sync_engine
         self._logger = engine.sync_engine.logger
 
@@ -169,7 +230,7 @@ class Connections:
         waited = lease.record.slot.waited
         try:
             self._make_ready(lease.record, work.sql, work.writes)
-            answer = await self._execution.run_alone(lease, work)
+            answer = await self.execution.run_alone(lease, work)
         except BaseException as error:  # noqa: BLE001 - translated
             self._time(lease.record, work)
             if work.may_be_sent_again(lease.driver, error):
@@ -188,7 +249,7 @@ class Connections:
         waited = lease.record.slot.waited
         try:
             await lease.driver.reload_schema_state()
-            answer = await self._execution.run_alone(lease, work)
+            answer = await self.execution.run_alone(lease, work)
         except BaseException as error:  # noqa: BLE001 - translated
             return await self._failed(lease, error, work, waited)
         await lease.release()
@@ -203,22 +264,9 @@ class Connections:
         await lease.release_failed(error, in_transaction=is_open and not driver.is_closed())
         raise translated from translated.__cause__
 
-    async def read_within(self, lease: Lease, work: Work) -> Any:
-        """Read on a connection that the caller holds, as a part of the transaction open there.
-
-        Args:
-            lease: The connection.
-            work: What to run; its settings hold for it alone.
-
-        Returns:
-            The answer, or the results that were made of it.
-
-        Raises:
-            sqlalchemy.exc.DBAPIError: As a session would raise it; the transaction is as before.
-        """
-        return await self._execution.read_within(lease, work)
-
-    def transaction(self, sql: str, options: BeginOptions) -> AbstractAsyncContextManager[Run]:
+    def transaction(
+        self, sql: str, options: BeginOptions
+    ) -> AbstractAsyncContextManager[ReadTransaction]:
         """Check out a connection for a read-only transaction, and give what runs statements in it.
 
         Args:
@@ -228,7 +276,7 @@ class Connections:
         Raises:
             sqlalchemy.exc.DBAPIError: As a session would raise it.
         """
-        return read_transaction(self._pool, self._execution, sql, options)
+        return read_transaction(self._pool, self.execution, sql, options)
 
     def _make_ready(self, record: Record, sql: str, writes: bool) -> None:
         adapter: Any = record.dbapi_connection
