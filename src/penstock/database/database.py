@@ -364,7 +364,7 @@ class Database:
         if is_pooled and is_plain and runs_express(self._engine.dialect):
             return DriverLane(
                 self._engine,
-                self._read_only_connections.is_possible,
+                self._read_only_connections,
                 self.settings.command_timeout,
                 session_class=self._kinds.writing.sync_session_class,
                 isolates=self._isolates,
@@ -379,7 +379,7 @@ class Database:
 
     async def _server_numbers(self) -> ServerNumbers | None:
         # A pooler's clients are not the server's.
-        is_direct = self._read_only_connections.is_possible()
+        is_direct = self._read_only_connections.are_possible
         return await server_numbers(self._engine) if is_direct else None
 
     def _watch_statements(self) -> None:

@@ -35,10 +35,13 @@ class ReadOnlyConnections:
     Args:
         engine: Not connected yet.
         settings: Its database's; a ``proxy`` that pools rules it out.
+
+    Attributes:
+        are_possible: Whether they may; False before the first connection is open.
     """
 
     def __init__(self, engine: AsyncEngine, settings: DatabaseSettings) -> None:
-        self._is_proven = False
+        self.are_possible = False
         if settings.driver != "asyncpg" or not isinstance(engine.pool, PenstockPool):
             return
         if settings.proxy not in POOLERS:
@@ -46,18 +49,14 @@ class ReadOnlyConnections:
         if driver_of(engine.dialect).is_pipelined:
             event.listen(engine.sync_engine, "connect", self._mark)
 
-    def is_possible(self) -> bool:
-        """Return whether they may; False before the first connection is open."""
-        return self._is_proven
-
     def _mark(self, connection: Any, _: Any) -> None:
-        connection.is_shared = not self._is_proven
+        connection.is_shared = not self.are_possible
 
     def _look(self, connection: Any, _: Any) -> None:
         driver = connection.driver_connection
         process = await_(driver.fetchval("SELECT pg_backend_pid()"))
-        self._is_proven = process == driver.get_server_pid()
-        if not self._is_proven:
+        self.are_possible = process == driver.get_server_pid()
+        if not self.are_possible:
             _logger.warning(
                 "A pooler stands between this service and PostgreSQL, and the setting proxy does "
                 "not say so: set it (proxy='pgbouncer', ...), or prepared statements will fail."

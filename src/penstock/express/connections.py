@@ -1,7 +1,7 @@
 """The pool's connections, checked out for one statement each."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from logging import INFO
@@ -16,7 +16,7 @@ from penstock.deadlines import current_limits, limits_in_force
 from penstock.drivers.asyncpg import is_read_only
 from penstock.drivers.asyncpg_protocol import lift_command_timeout, set_configuration
 from penstock.drivers.driver import BeginOptions
-from penstock.engine import TransactionTimeout
+from penstock.engine import ReadOnlyConnections, TransactionTimeout
 from penstock.express.errors import ErrorTranslator, is_lost
 from penstock.express.execution import (
     Execution,
@@ -30,6 +30,7 @@ from penstock.express.lease import Lease, release_failed
 from penstock.express.work import ConnectionLost, Then, Use, Work
 from penstock.pool import PenstockPool
 from penstock.pool.record import Record
+from penstock.telemetry.statement_watch import request_statements
 
 SHORTEST_WATCHED = 10.0
 """Seconds below which a limit is left to the driver's timers, which are exact but cost a twelfth of
@@ -93,8 +94,7 @@ class Connections:
 
     Args:
         engine: Whose pool it is; SQLAlchemy's asyncpg dialect below.
-        may_set_read_only: Returns whether a connection may be kept read-only for its session: not
-            where a pooler hands the server's sessions around.
+        read_only: Whether a connection may be kept read-only for its session.
         command_timeout: Seconds that a statement may take; the driver's own limit is the same.
         snapshot: The isolation level of a read of several statements; None for the configured one.
 
@@ -106,16 +106,16 @@ class Connections:
     def __init__(
         self,
         engine: AsyncEngine,
-        may_set_read_only: Callable[[], bool],
+        read_only: ReadOnlyConnections,
         command_timeout: float,
         snapshot: str | None = SNAPSHOT,
     ) -> None:
         self.observer = Observer(engine)
-        self._may_set_read_only = may_set_read_only
+        self._read_only = read_only
         self._command_timeout = CommandTimeout(command_timeout)
         self._running = self._command_timeout.running
         self._errors = ErrorTranslator(engine, command_timeout)
-        self.execution = Execution(self.observer, self._errors, may_set_read_only, snapshot)
+        self.execution = Execution(self.observer, self._errors, read_only, snapshot)
         self._engine = engine.sync_engine
         self._logger = engine.sync_engine.logger
 
@@ -158,8 +158,8 @@ class Connections:
         pool: PenstockPool = self._engine.pool  # type: ignore[assignment]  # as Database has looked
         command_timeout, observer = self._command_timeout, self.observer
         watch = observer.watch
-        if watch is not None:
-            watch.count(sql)
+        if watch is not None and (counts := request_statements.get()) is not None:
+            watch.count(sql, counts)
         if observer.spans:
             use = observer.traced(use)
         if (
@@ -168,7 +168,7 @@ class Connections:
             or (current_limits.get() is not None and limits_in_force() is not None)
             or command_timeout.leaves_it_to_the_driver
             or pool.has_checkout_listeners()
-            or not (writes or self._may_set_read_only())
+            or not (writes or self._read_only.are_possible)
         ):
             work = Work(use, plan, sql, arguments, writes, settings, asked_at, then)
             return await self._use_lease(pool, work)
@@ -283,7 +283,7 @@ class Connections:
         is_as_wanted = record.reads_only is not writes and (
             writes or is_read_only(adapter.driver_connection)
         )
-        if not is_as_wanted and (writes or self._may_set_read_only()):
+        if not is_as_wanted and (writes or self._read_only.are_possible):
             record.set_read_only(to_reading=not writes)
         self._logger.info(sql)
 

@@ -17,6 +17,7 @@ from typing_extensions import override
 from penstock.context import Settings
 from penstock.drivers import sqlalchemy_internals as internals
 from penstock.drivers.driver import BeginOptions
+from penstock.engine import ReadOnlyConnections
 from penstock.express.compiled import Plan
 from penstock.express.connections import Connections
 from penstock.express.errors import (
@@ -155,7 +156,7 @@ class DriverLane(Lane):
 
     Args:
         engine: On asyncpg, with a :class:`PenstockPool`.
-        may_set_read_only: Returns whether a connection may be kept read-only for its session.
+        read_only: Whether a connection may be kept read-only for its session.
         command_timeout: Seconds that a statement may take.
         session_class: Whose listeners to ``do_orm_execute`` are called.
         isolates: Whether the configured isolation level has a transaction see one moment.
@@ -167,14 +168,14 @@ class DriverLane(Lane):
     def __init__(
         self,
         engine: AsyncEngine,
-        may_set_read_only: Callable[[], bool],
+        read_only: ReadOnlyConnections,
         command_timeout: float,
         *,
         session_class: type[Session] = Session,
         isolates: bool = False,
     ) -> None:
         self._snapshot = None if isolates else SNAPSHOT
-        self._connections = Connections(engine, may_set_read_only, command_timeout, self._snapshot)
+        self._connections = Connections(engine, read_only, command_timeout, self._snapshot)
         self.observer = self._connections.observer
         self._dialect = engine.dialect
         self._listeners = ExecuteListeners(session_class)

@@ -15,6 +15,7 @@ from penstock.context import Settings
 from penstock.deadlines import limits_in_force, within_limits
 from penstock.drivers.asyncpg_protocol import prepare, prepared_of
 from penstock.drivers.driver import BeginOptions
+from penstock.engine import ReadOnlyConnections
 from penstock.express.compiled import Plan
 from penstock.express.errors import (
     ErrorTranslator,
@@ -182,7 +183,7 @@ class Execution:
     Args:
         observer: Observes them.
         errors: Translates what they raise.
-        may_set_read_only: Returns whether a connection may be kept read-only for its session.
+        read_only: Whether a connection may be kept read-only for its session.
         snapshot: The isolation level of a read of several statements; None for the configured one.
     """
 
@@ -190,12 +191,12 @@ class Execution:
         self,
         observer: Observer,
         errors: ErrorTranslator,
-        may_set_read_only: Callable[[], bool],
+        read_only: ReadOnlyConnections,
         snapshot: str | None,
     ) -> None:
         self.observer = observer
         self.errors = errors
-        self._may_set_read_only = may_set_read_only
+        self._read_only = read_only
         self._snapshot = snapshot
 
     async def run_alone(self, lease: Lease, work: Work) -> Any:
@@ -212,7 +213,7 @@ class Execution:
             Exception: The driver's error; the transaction is rolled back where that is possible.
         """
         lease.adapter.effects |= work.plan.effects
-        if work.then is not None or not (work.writes or self._may_set_read_only()):
+        if work.then is not None or not (work.writes or self._read_only.are_possible):
             return await self._run_in_transaction(lease, work)
         if work.settings or limits_in_force() is not None:
             if not await _is_prepared(lease, work):
