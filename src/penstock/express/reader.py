@@ -153,7 +153,10 @@ class Executor(Generic[_L]):
         else:
             call = self._call(statement, values, named)
         context = self._context
-        settings = () if context is None else context.at_once()
+        settings: Settings | None = ()
+        if context is not None:
+            request = context.request()
+            settings = context.alone if request is None else context.at_once(request)
         if settings is None:
             answer = self._run_in_context(call, extract)
         else:
