@@ -1,35 +1,39 @@
-"""The pool's connections, checked out for one statement each."""
+"""The pool's connections, checked out for one statement each, or for a read-only transaction."""
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from logging import INFO
+from math import inf
 from time import monotonic
 from typing import Any, NoReturn
 
 from asyncpg.exceptions import OutdatedSchemaCacheError
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.util import greenlet_spawn
 
 from penstock.context import Settings
-from penstock.deadlines import current_limits, limits_in_force
+from penstock.deadlines import current_limits, limits_in_force, within_limits
 from penstock.drivers.asyncpg import is_read_only
 from penstock.drivers.asyncpg_protocol import lift_command_timeout, set_configuration
 from penstock.drivers.driver import BeginOptions
 from penstock.engine import ReadOnlyConnections, TransactionTimeout
-from penstock.express.errors import ErrorTranslator, is_lost
+from penstock.express.errors import ErrorTranslator, LaneEnded, is_lost
 from penstock.express.execution import (
     Execution,
+    Lease,
     Observer,
-    ReadTransaction,
-    read_transaction,
+    release_failed,
     results_of,
 )
 from penstock.express.lane import SNAPSHOT
-from penstock.express.lease import Lease, release_failed
-from penstock.express.work import ConnectionLost, Then, Use, Work
+from penstock.express.work import ConnectionLost, Then, Use, Work, fetch, repeated
 from penstock.pool import PenstockPool
+from penstock.pool.lease import STATEMENT_KEY, OpenLease
 from penstock.pool.record import Record
+from penstock.telemetry.leases import IDLE_IN_TRANSACTION_KEY
 from penstock.telemetry.statement_watch import request_statements
 
 SHORTEST_WATCHED = 10.0
@@ -264,9 +268,10 @@ class Connections:
         await lease.release_failed(error, in_transaction=is_open and not driver.is_closed())
         raise translated from translated.__cause__
 
-    def transaction(
+    @asynccontextmanager
+    async def transaction(
         self, sql: str, options: BeginOptions
-    ) -> AbstractAsyncContextManager[ReadTransaction]:
+    ) -> AsyncIterator["ReadTransaction"]:
         """Check out a connection for a read-only transaction, and give what runs statements in it.
 
         Args:
@@ -276,7 +281,23 @@ class Connections:
         Raises:
             sqlalchemy.exc.DBAPIError: As a session would raise it.
         """
-        return read_transaction(self._pool, self.execution, sql, options)
+        execution = self.execution
+        lease = await _within_limits(_begin(partial(_begun, self._pool, execution, sql, options)))
+        opened = OpenLease(partial(_abandon, lease))
+        is_ending = False
+        try:
+            yield ReadTransaction(lease, opened, execution)
+            if not opened.leave():
+                return
+            is_ending = lease.is_over = True  # from here on no other may begin anything
+            await greenlet_spawn(lease.adapter.rollback)
+        except BaseException as error:
+            if not is_ending and not opened.leave():
+                raise  # its request has ended it
+            await lease.release_failed(error, in_transaction=True)
+            translated = execution.errors.translate(lease.adapter, error, sql, ())
+            raise translated from translated.__cause__
+        await lease.release()
 
     def _make_ready(self, record: Record, sql: str, writes: bool) -> None:
         adapter: Any = record.dbapi_connection
@@ -311,3 +332,123 @@ class Connections:
         if is_lost(adapter.driver_connection, error):
             return ConnectionLost(translated, waited, self._pool)
         return translated
+
+
+_ENDED = (
+    "This snapshot or stream ended when its async with block was left or its request was over, and "
+    "its connection may be in use elsewhere by now. What runs later (a background task, a task of "
+    "your own) opens its own. {}"
+)
+
+
+class ReadTransaction:
+    """An open read-only transaction.
+
+    Args:
+        lease: Its connection.
+        opened: The block that holds the connection.
+        execution: Runs what is to leave nothing in the transaction.
+    """
+
+    def __init__(self, lease: Lease, opened: OpenLease, execution: Execution) -> None:
+        self._lease = lease
+        self._opened = opened
+        self._execution = execution
+
+    async def run(
+        self,
+        use: Use,
+        plan: Any,
+        sql: str,
+        arguments: Any,
+        *,
+        apart: Settings | None = None,
+        then: Then | None = None,
+    ) -> Any:
+        """Run a statement.
+
+        Args:
+            use: Sends it and returns the answer.
+            plan: Passed on to ``use``.
+            sql: The statement.
+            arguments: Its values.
+            apart: Settings that hold for this statement alone, of which nothing is left in the
+                open transaction; None where the statement is a part of that.
+            then: What makes the answer's results by further statements; None where it needs none.
+
+        Raises:
+            LaneEnded: The transaction is over.
+            sqlalchemy.exc.DBAPIError: As a session would raise it.
+        """
+        self._opened.use()
+        if self._lease.is_over:
+            raise LaneEnded(_ENDED.format(sql))
+        if apart is not None:
+            work = Work(use, plan, sql, arguments, writes=False, settings=apart, then=then)
+            return await self._execution.read_within(self._lease, work)
+        answer = await self._run(use, plan, sql, arguments)
+        return answer if then is None else await then(partial(self.run, fetch), answer)
+
+    async def _run(self, use: Use, plan: Any, sql: str, arguments: Any) -> Any:
+        lease, observer = self._lease, self._execution.observer
+        if use is fetch:  # for a stream fetches many times
+            observer.count(sql)
+        lease.record.info[IDLE_IN_TRANSACTION_KEY] = inf
+        lease.adapter.note(sql)
+        try:
+            answering = observer.traced(use)(lease.driver, plan, sql, arguments)
+            return await observer.timed(sql, _within_limits(answering))
+        except BaseException as error:  # noqa: BLE001 - translated
+            translated = self._execution.errors.translate(lease.adapter, error, sql, arguments)
+            raise translated from translated.__cause__
+        finally:
+            lease.record.info[IDLE_IN_TRANSACTION_KEY] = monotonic()
+
+
+def _within_limits(work: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
+    return work if limits_in_force() is None else within_limits(work)
+
+
+async def _begin(begun: Callable[..., Awaitable[Lease]]) -> Lease:
+    try:
+        return await begun()
+    except ConnectionLost as error:
+        lost = error
+    # Nothing of the transaction had reached the server.
+    return await repeated(lost, begun)
+
+
+async def _begun(
+    pool: PenstockPool,
+    execution: Execution,
+    sql: str,
+    options: BeginOptions,
+    *,
+    asked_at: float | None = None,
+) -> Lease:
+    lease = await Lease.of(pool, asked_at=asked_at)
+    waited = lease.record.slot.waited
+    try:
+        lease.record.info[STATEMENT_KEY] = sql
+        execution.observer.logger.info(sql)
+        lease.adapter.begin = options
+        await lease.adapter.open_transaction()
+        lease.record.info[IDLE_IN_TRANSACTION_KEY] = monotonic()
+    except BaseException as error:
+        await lease.release_failed(error, in_transaction=True)
+        translated = execution.errors.translate(lease.adapter, error, sql, ())
+        if is_lost(lease.driver, error):
+            raise ConnectionLost(translated, waited, pool) from error
+        raise translated from translated.__cause__
+    return lease
+
+
+async def _abandon(lease: Lease) -> None:
+    """Return the connection of a block that can no longer be left."""
+    lease.is_over = True
+    try:
+        await greenlet_spawn(lease.adapter.rollback)
+    except BaseException as error:
+        await lease.release_failed(error, in_transaction=True)
+        raise
+    await lease.release()

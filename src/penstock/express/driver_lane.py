@@ -19,7 +19,7 @@ from penstock.drivers import sqlalchemy_internals as internals
 from penstock.drivers.driver import BeginOptions
 from penstock.engine import ReadOnlyConnections
 from penstock.express.compiled import Plan
-from penstock.express.connections import Connections
+from penstock.express.connections import Connections, ReadTransaction
 from penstock.express.errors import (
     UNKNOWN,
     CommitOutcomeUnknown,
@@ -27,7 +27,7 @@ from penstock.express.errors import (
     not_converted,
     not_read,
 )
-from penstock.express.execution import ReadTransaction
+from penstock.express.execution import Lease
 from penstock.express.lane import (
     SNAPSHOT,
     Batches,
@@ -38,7 +38,6 @@ from penstock.express.lane import (
     ReadingLane,
     yielding,
 )
-from penstock.express.lease import Lease
 from penstock.express.orm import UnboundSession
 from penstock.express.query import AdHocQueries, Call, Query, as_query
 from penstock.express.rows import EXTRACTS_OF_ONE, Shape

@@ -1,46 +1,41 @@
-"""Running statements on a checked-out connection, in its transactions, and observing them."""
+"""A checked-out connection, and the statements that run on it, in its transactions and observed."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence, Sized
-from contextlib import AbstractContextManager, asynccontextmanager, suppress
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence, Sized
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from functools import partial
 from math import inf
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util import greenlet_spawn
 
-from penstock.context import Settings
-from penstock.deadlines import limits_in_force, within_limits
-from penstock.drivers.asyncpg_protocol import prepare, prepared_of
+from penstock.deadlines import limits_in_force
+from penstock.drivers.asyncpg_protocol import is_cancelling, prepare, prepared_of
 from penstock.drivers.driver import BeginOptions
+from penstock.drivers.sqlalchemy_internals import record_of
 from penstock.engine import ReadOnlyConnections
 from penstock.express.compiled import Plan
 from penstock.express.errors import (
     ErrorTranslator,
-    LaneEnded,
     is_lost,
     is_outdated,
     was_interrupted,
 )
-from penstock.express.lease import Lease
 from penstock.express.work import (
     Answer,
-    ConnectionLost,
     ResultsFailed,
-    Then,
     Use,
     Work,
     execute_many,
     fetch,
     fetch_many,
     learn,
-    repeated,
     rows_of,
 )
 from penstock.pool import PenstockPool
-from penstock.pool.lease import STATEMENT_KEY, OpenLease
 from penstock.pool.record import Record
 from penstock.telemetry.leases import IDLE_IN_TRANSACTION_KEY
 from penstock.telemetry.statement_watch import StatementWatch
@@ -175,6 +170,120 @@ def _returned(answer: Any) -> int | None:
     """Return how many rows came; None where it was a command's tag, or a cursor."""
     records = answer.records if isinstance(answer, Answer) else answer
     return len(records) if isinstance(records, Sized) and not isinstance(records, str) else None
+
+
+class Lease:
+    """A checked-out connection: from the pool itself or, where it has listeners, by SQLAlchemy.
+
+    Args:
+        record: Of the connection.
+        checkout: SQLAlchemy's, if it is one.
+
+    Attributes:
+        record: Of the connection.
+        adapter: SQLAlchemy's, around asyncpg's connection; kept, for the pool may take it away.
+        driver: asyncpg's connection.
+        is_over: Whether it was released, so that the connection may be on another lease.
+        is_committing: Whether a COMMIT is on its way.
+    """
+
+    def __init__(self, record: Record, checkout: Any = None) -> None:
+        self.record = record
+        self.is_over = False
+        self.is_committing = False
+        adapter: Any = record.dbapi_connection
+        self.adapter = adapter
+        self.driver = adapter.driver_connection
+        self._checkout = checkout
+
+    @classmethod
+    async def of(
+        cls, pool: PenstockPool, *, records_checkout: bool = True, asked_at: float | None = None
+    ) -> Self:
+        """Check out a connection.
+
+        Args:
+            pool: Whose.
+            records_checkout: As for ``PenstockPool.checkout``.
+            asked_at: As for ``PenstockPool.checkout``; of no effect where the pool has listeners.
+
+        Raises:
+            PoolTimeout: None was to be had.
+        """
+        if pool.has_checkout_listeners():
+            checkout: Any = await greenlet_spawn(pool.connect)
+            return cls(record_of(checkout), checkout)
+        checked_out = pool.checkout(records_checkout=records_checkout, asked_at=asked_at)
+        return cls(checked_out if checked_out.__class__ is Record else await checked_out)  # type: ignore[misc]  # the one or the other
+
+    async def release(self) -> None:
+        """Return the connection, on which nothing is open."""
+        self.is_over = True
+        if self._checkout is None:
+            self.record.release(self.record)
+        else:
+            await asyncio.shield(greenlet_spawn(self._checkout.close))
+
+    async def release_failed(self, error: BaseException, *, in_transaction: bool = False) -> None:
+        """Return the connection after something has failed.
+
+        Args:
+            error: What was raised.
+            in_transaction: Whether one is open, which is rolled back in the background then.
+        """
+        self.is_over = True
+        if self._checkout is None:
+            release_failed(self.record, self.driver, error, in_transaction=in_transaction)
+            return
+        why = _reason(self.driver, error, in_transaction=in_transaction)
+        if why is not None:
+            self._checkout.invalidate(why)
+        if isinstance(error, GeneratorExit):  # during which nothing can be awaited
+            self.record.runtime.in_background(greenlet_spawn(self._checkout.close))
+        else:
+            await asyncio.shield(greenlet_spawn(self._checkout.close))
+
+
+def release_failed(
+    record: Record, driver: Any, error: BaseException, *, in_transaction: bool = False
+) -> None:
+    """Return a connection that the pool itself has checked out, after something has failed.
+
+    Args:
+        record: Of the connection.
+        driver: asyncpg's connection.
+        error: What was raised.
+        in_transaction: Whether one is open, which is rolled back in the background then.
+    """
+    runtime = record.runtime
+    why = _reason(driver, error, in_transaction=in_transaction)
+    if record.dbapi_connection is None:  # taken away meanwhile
+        runtime.returned_without_connection(record)
+    elif why is not None:
+        runtime.evict(record, why)
+    else:
+        record.release(record)
+
+
+def _reason(driver: Any, error: BaseException, *, in_transaction: bool) -> BaseException | None:
+    """Return why a connection cannot be used again at once; a cancellation has it cleaned up."""
+    if in_transaction and not driver.is_closed():
+        return asyncio.CancelledError()  # whatever failed: it may be the caller's own
+    if is_lost(driver, error):
+        return error
+    if was_interrupted(error) or _is_unsettled(driver, error):
+        return asyncio.CancelledError()
+    return None if isinstance(error, Exception) else error
+
+
+def _is_unsettled(driver: Any, error: BaseException) -> bool:
+    """Return whether the server may still run a statement that the driver does not wait for.
+
+    A COPY whose rows could not be made is being cancelled. A statement that was prepared for values
+    which asyncpg then could not send has begun, with its locks, and goes on until the next one.
+    """
+    is_the_servers = getattr(error, "severity", None) is not None
+    return is_cancelling(driver) or (isinstance(error, Exception) and not is_the_servers)
 
 
 class Execution:
@@ -344,156 +453,3 @@ async def _is_prepared(lease: Lease, work: Work) -> bool:
     lease.adapter.send_settings(work.settings)  # a search_path, by which names are looked up
     await prepare(lease.driver, work.sql)
     return prepared_of(lease.driver, work.sql) is not None
-
-
-_ENDED = (
-    "This snapshot or stream ended when its async with block was left or its request was over, and "
-    "its connection may be in use elsewhere by now. What runs later (a background task, a task of "
-    "your own) opens its own. {}"
-)
-
-
-@asynccontextmanager
-async def read_transaction(
-    pool: PenstockPool, execution: Execution, sql: str, options: BeginOptions
-) -> AsyncIterator["ReadTransaction"]:
-    """Check out a connection for a read-only transaction, and give what runs statements in it.
-
-    Args:
-        pool: Whose connection.
-        execution: Runs what is to leave nothing in the transaction.
-        sql: What the transaction is for, for the log and the report of a leak.
-        options: How it begins.
-
-    Raises:
-        sqlalchemy.exc.DBAPIError: As a session would raise it.
-    """
-    lease = await _within_limits(_begin(partial(_begun, pool, execution, sql, options)))
-    opened = OpenLease(partial(_abandon, lease))
-    is_ending = False
-    try:
-        yield ReadTransaction(lease, opened, execution)
-        if not opened.leave():
-            return
-        is_ending = lease.is_over = True  # from here on no other may begin anything
-        await greenlet_spawn(lease.adapter.rollback)
-    except BaseException as error:
-        if not is_ending and not opened.leave():
-            raise  # its request has ended it
-        await lease.release_failed(error, in_transaction=True)
-        translated = execution.errors.translate(lease.adapter, error, sql, ())
-        raise translated from translated.__cause__
-    await lease.release()
-
-
-class ReadTransaction:
-    """An open read-only transaction.
-
-    Args:
-        lease: Its connection.
-        opened: The block that holds the connection.
-        execution: Runs what is to leave nothing in the transaction.
-    """
-
-    def __init__(self, lease: Lease, opened: OpenLease, execution: Execution) -> None:
-        self._lease = lease
-        self._opened = opened
-        self._execution = execution
-
-    async def run(
-        self,
-        use: Use,
-        plan: Any,
-        sql: str,
-        arguments: Any,
-        *,
-        apart: Settings | None = None,
-        then: Then | None = None,
-    ) -> Any:
-        """Run a statement.
-
-        Args:
-            use: Sends it and returns the answer.
-            plan: Passed on to ``use``.
-            sql: The statement.
-            arguments: Its values.
-            apart: Settings that hold for this statement alone, of which nothing is left in the
-                open transaction; None where the statement is a part of that.
-            then: What makes the answer's results by further statements; None where it needs none.
-
-        Raises:
-            LaneEnded: The transaction is over.
-            sqlalchemy.exc.DBAPIError: As a session would raise it.
-        """
-        self._opened.use()
-        if self._lease.is_over:
-            raise LaneEnded(_ENDED.format(sql))
-        if apart is not None:
-            work = Work(use, plan, sql, arguments, writes=False, settings=apart, then=then)
-            return await self._execution.read_within(self._lease, work)
-        answer = await self._run(use, plan, sql, arguments)
-        return answer if then is None else await then(partial(self.run, fetch), answer)
-
-    async def _run(self, use: Use, plan: Any, sql: str, arguments: Any) -> Any:
-        lease, observer = self._lease, self._execution.observer
-        if use is fetch:  # for a stream fetches many times
-            observer.count(sql)
-        lease.record.info[IDLE_IN_TRANSACTION_KEY] = inf
-        lease.adapter.note(sql)
-        try:
-            answering = observer.traced(use)(lease.driver, plan, sql, arguments)
-            return await observer.timed(sql, _within_limits(answering))
-        except BaseException as error:  # noqa: BLE001 - translated
-            translated = self._execution.errors.translate(lease.adapter, error, sql, arguments)
-            raise translated from translated.__cause__
-        finally:
-            lease.record.info[IDLE_IN_TRANSACTION_KEY] = monotonic()
-
-
-def _within_limits(work: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
-    return work if limits_in_force() is None else within_limits(work)
-
-
-async def _begin(begun: Callable[..., Awaitable[Lease]]) -> Lease:
-    try:
-        return await begun()
-    except ConnectionLost as error:
-        lost = error
-    # Nothing of the transaction had reached the server.
-    return await repeated(lost, begun)
-
-
-async def _begun(
-    pool: PenstockPool,
-    execution: Execution,
-    sql: str,
-    options: BeginOptions,
-    *,
-    asked_at: float | None = None,
-) -> Lease:
-    lease = await Lease.of(pool, asked_at=asked_at)
-    waited = lease.record.slot.waited
-    try:
-        lease.record.info[STATEMENT_KEY] = sql
-        execution.observer.logger.info(sql)
-        lease.adapter.begin = options
-        await lease.adapter.open_transaction()
-        lease.record.info[IDLE_IN_TRANSACTION_KEY] = monotonic()
-    except BaseException as error:
-        await lease.release_failed(error, in_transaction=True)
-        translated = execution.errors.translate(lease.adapter, error, sql, ())
-        if is_lost(lease.driver, error):
-            raise ConnectionLost(translated, waited, pool) from error
-        raise translated from translated.__cause__
-    return lease
-
-
-async def _abandon(lease: Lease) -> None:
-    """Return the connection of a block that can no longer be left."""
-    lease.is_over = True
-    try:
-        await greenlet_spawn(lease.adapter.rollback)
-    except BaseException as error:
-        await lease.release_failed(error, in_transaction=True)
-        raise
-    await lease.release()
