@@ -193,6 +193,8 @@ class ContextSource:
         alone: What holds outside of requests; None where something is missing.
     """
 
+    alone: Settings | None
+
     def __init__(self, database: object, required: tuple[str, ...], dialect: str) -> None:
         self._database = database
         self._required = required
@@ -249,12 +251,16 @@ class ContextSource:
     def _copy(self) -> Self:
         source = self.__class__(self._database, self._required, self._dialect)
         source.request = self.request
-        source._give(self._given)  # noqa: SLF001 - as above
+        source._give(self._given)  # noqa: SLF001 - of the same class
         return source
 
-    def at_once(self) -> Settings | None:
-        """Return the settings; None where :meth:`settings` has to be awaited for them."""
-        if (request := self.request()) is None:
+    def at_once(self, request: RequestContext | None = None) -> Settings | None:
+        """Return the settings; None where :meth:`settings` has to be awaited for them.
+
+        Args:
+            request: The one that is being served, if it is at hand.
+        """
+        if request is None and (request := self.request()) is None:
             return self.alone
         context = request.known(self._database)
         if context is None:

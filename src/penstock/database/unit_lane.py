@@ -24,8 +24,8 @@ from penstock.context import Settings
 from penstock.database.session import UnitSession
 from penstock.database.unit import UnitOfWork
 from penstock.express.errors import LaneEnded
-from penstock.express.lane import Batches, Call, Copy, Extract, OpenLane
-from penstock.express.query import Query
+from penstock.express.lane import Batches, Copy, Extract, OpenLane
+from penstock.express.query import Call, Query
 from penstock.pool import enclosing_tasks
 from penstock.pool.record import Record, task_of
 from penstock.pool.slot import CHECKED_OUT

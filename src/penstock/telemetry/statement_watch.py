@@ -83,9 +83,14 @@ class StatementWatch:
         self._sink = sink
         self._log_limit = LogLimit(clock)
 
-    def count(self, statement: str) -> None:
-        """Count a statement that is about to run; does nothing outside requests."""
-        request = request_statements.get()
+    def count(self, statement: str, request: RequestStatements | None = None) -> None:
+        """Count a statement that is about to run; does nothing outside requests.
+
+        Args:
+            statement: The statement as it is sent.
+            request: Where those of the current request are counted, if it is at hand.
+        """
+        request = request_statements.get() if request is None else request
         if request is None:
             return
         counts = request.get(self)
