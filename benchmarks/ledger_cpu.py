@@ -8,7 +8,7 @@ from random import Random
 
 from penstock.pool.ledger import Ledger, Open
 from penstock.pool.queue import Rejection, Waiter
-from penstock.pool.slot import Backoff, Lifetime, Slot
+from penstock.pool.slot import Backoff, Slot
 
 SLOTS = 5
 
@@ -93,7 +93,8 @@ def _open_ledger(connections: int) -> Ledger:
     ledger = Ledger(
         connections,
         0,
-        lifetime=Lifetime(-1.0, random),
+        recycle=-1.0,
+        random=random,
         backoff=Backoff(random),
         connects_at_once=connections,
     )

@@ -187,19 +187,24 @@ class ContextSource:
         database: Whose transactions they are.
         required: Names of settings without which none may begin; ``role`` is the role.
         dialect: SQLAlchemy's name of its kind.
+
+    Attributes:
+        request: Returns the context of the request that is being served; None outside of requests.
+        alone: What holds outside of requests; None where something is missing.
     """
+
+    alone: Settings | None
 
     def __init__(self, database: object, required: tuple[str, ...], dialect: str) -> None:
         self._database = database
         self._required = required
         self._dialect = dialect
-        self._request: Callable[[], RequestContext | None] = request_context.get
+        self.request: Callable[[], RequestContext | None] = request_context.get
         self._give(NO_CONTEXT)
 
     def _give(self, given: SessionContext) -> None:
         self._given = given
-        self._alone = None if self._missing(given) else given.pairs
-        """What holds outside of requests; None where something is missing."""
+        self.alone = None if self._missing(given) else given.pairs
 
     def _missing(self, context: SessionContext) -> list[str]:
         if not self._required:
@@ -237,27 +242,31 @@ class ContextSource:
         Returns:
             Itself where no request is being served.
         """
-        if (request := self._request()) is None:
+        if (request := self.request()) is None:
             return self
         source = self._copy()
-        source._request = lambda: request  # noqa: SLF001 - as above
+        source.request = lambda: request
         return source
 
     def _copy(self) -> Self:
         source = self.__class__(self._database, self._required, self._dialect)
-        source._request = self._request  # noqa: SLF001 - as above
-        source._give(self._given)  # noqa: SLF001 - as above
+        source.request = self.request
+        source._give(self._given)  # noqa: SLF001 - of the same class
         return source
 
-    def at_once(self) -> Settings | None:
-        """Return the settings; None where :meth:`settings` has to be awaited for them."""
-        if (request := self._request()) is None:
-            return self._alone
+    def at_once(self, request: RequestContext | None = None) -> Settings | None:
+        """Return the settings; None where :meth:`settings` has to be awaited for them.
+
+        Args:
+            request: The one that is being served, if it is at hand.
+        """
+        if request is None and (request := self.request()) is None:
+            return self.alone
         context = request.known(self._database)
         if context is None:
             return None
         if context is NO_CONTEXT:
-            return self._alone
+            return self.alone
         whole = self._whole(context)
         return None if self._missing(whole) else whole.pairs
 
@@ -271,7 +280,7 @@ class ContextSource:
             ContextRequired: One of them is missing.
             Exception: What ``session_context`` raised.
         """
-        request = self._request()
+        request = self.request()
         context = NO_CONTEXT if request is None else await request.of(self._database)
         whole = self._whole(context)
         if missing := self._missing(whole):

@@ -147,6 +147,10 @@ class Limits:
         self.began = began
         self.timer: asyncio.Timeout | None = None
 
+    def __bool__(self) -> bool:
+        """Return whether they bound anything: those of a response that has left do not."""
+        return self.deadline is not None or self.statement_timeout is not None
+
     def end(self) -> None:
         """Bound nothing any more: what goes on after a response has limits of its own."""
         self.statement_timeout = self.deadline = None
@@ -225,15 +229,7 @@ class Limits:
 
 
 current_limits: ContextVar[Limits | None] = ContextVar("current_limits", default=None)
-"""What bounds the request or the call that is running; None outside, and where nothing does."""
-
-
-def limits_in_force() -> Limits | None:
-    """Return what bounds the running call; None where nothing does."""
-    limits = current_limits.get()
-    if limits is None or (limits.deadline is None and limits.statement_timeout is None):
-        return None
-    return limits
+"""What bounds the request or the call that is running; false where nothing does."""
 
 
 async def within_limits(work: Coroutine[Any, Any, _T], deadline: Deadline | None = None) -> _T:
@@ -246,8 +242,8 @@ async def within_limits(work: Coroutine[Any, Any, _T], deadline: Deadline | None
     Raises:
         DeadlineExceeded: The time was up.
     """
-    outer = limits_in_force()
-    if outer is None and deadline is None:
+    outer = current_limits.get()
+    if not outer and deadline is None:
         return await work
     limits = (outer or Limits()).of_call(deadline)
     until = limits.deadline

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from math import ceil
 
 
 class Severity(StrEnum):
@@ -30,3 +31,19 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.id}: {self.evidence} {self.remedy}"
+
+
+def number_of(count: int, noun: str) -> str:
+    """Return a number with its noun, such as ``1 request`` or ``2 requests``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def bounded(value: float, least: int, most: int) -> int:
+    """Return a number to propose, rounded up and limited to a range.
+
+    Args:
+        value: The number; NaN counts as too large.
+        least: Lower limit.
+        most: Upper limit.
+    """
+    return ceil(max(least, value)) if value < most else most

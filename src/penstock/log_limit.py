@@ -1,6 +1,7 @@
 """A bound on what a log gets in a second: a thousand lines of one kind say no more than ten."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from math import inf
 from time import monotonic
 
@@ -8,6 +9,7 @@ LINES = 10
 """Lines of one kind in a second: more would say no more, and fill a disk."""
 
 
+@dataclass(slots=True)
 class LogLimit:
     """Counts lines of one kind, of which no more than ``LINES`` are written in a second.
 
@@ -15,13 +17,10 @@ class LogLimit:
         clock: Gives seconds.
     """
 
-    __slots__ = ("_clock", "_left_out", "_since", "_written")
-
-    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
-        self._clock = clock
-        self._since = -inf
-        self._written = 0
-        self._left_out = 0
+    clock: Callable[[], float] = monotonic
+    _since: float = field(default=-inf, init=False)
+    _written: int = field(default=0, init=False)
+    _left_out: int = field(default=0, init=False)
 
     def passes(self) -> int | None:
         """Count a line.
@@ -30,7 +29,7 @@ class LogLimit:
             How many were left out before it, which is to be said once; None where it is to be
             left out itself.
         """
-        now = self._clock()
+        now = self.clock()
         if now - self._since >= 1.0:
             self._since, self._written = now, 0
         if self._written == LINES:

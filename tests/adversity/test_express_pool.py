@@ -142,7 +142,7 @@ async def watched(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[Database, list[LeakReport]]]:
     """A pool that reports what is checked out for a tenth of a second, and its reports."""
-    monkeypatch.setattr("penstock.pool.housekeeper.TICK_INTERVAL", 0.02)
+    monkeypatch.setattr("penstock.pool.runtime.TICK_INTERVAL", 0.02)
     reports: list[LeakReport] = []
 
     def note(what: PoolEvent) -> None:

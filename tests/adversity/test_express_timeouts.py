@@ -227,7 +227,7 @@ async def test_a_silent_network_is_waited_for_no_longer_than_the_callers_timeout
     postgres: PostgresServer, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("penstock.pool.worker.RECOVER_TIMEOUT", 0.3)
-    monkeypatch.setattr("penstock.pool.liveness.CLOSE_TIMEOUT", 0.3)
+    monkeypatch.setattr("penstock.pool.record.CLOSE_TIMEOUT", 0.3)
     async with (
         proxy_before(postgres.host, postgres.port) as proxy,
         Database.from_url(
@@ -258,7 +258,7 @@ async def test_who_gives_up_a_read_waits_for_no_rollback(
     settings: dict[str, Any],
 ) -> None:
     monkeypatch.setattr("penstock.pool.worker.RECOVER_TIMEOUT", 0.3)
-    monkeypatch.setattr("penstock.pool.liveness.CLOSE_TIMEOUT", 0.3)
+    monkeypatch.setattr("penstock.pool.record.CLOSE_TIMEOUT", 0.3)
     async with (
         proxy_before(postgres.host, postgres.port) as proxy,
         Database.from_url(

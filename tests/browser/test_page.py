@@ -19,6 +19,7 @@ from tests.servers.web import serving
 
 from penstock import Database
 from penstock.fastapi import install, live_document
+from penstock.telemetry import schema
 from penstock.telemetry.reading import Reading, WorkerReading
 from penstock.telemetry.schema import Counters, Sample
 
@@ -70,9 +71,9 @@ async def test_an_exhausted_pool_is_seen_and_found(page: Page, service: Service)
     assert "All 8 connections of" in await page.text(".finding .evidence")
     assert "pool-exhausted" in await page.text("#findings-news")
     assert "pool_size" in await page.text(".finding .remedy")
-    refused = (await load).count(503)
-    assert refused > 0
-    total = f"document.querySelector('#tile-refused small').innerText === '{refused} in all'"
+    rejected = (await load).count(503)
+    assert rejected > 0
+    total = f"document.querySelector('#tile-rejected small').innerText === '{rejected} in all'"
     await page.until(total)
 
 
@@ -440,12 +441,12 @@ class Past:
     def __call__(self) -> Reading:
         """Return what it says now."""
         history = tuple(
-            Sample(at + 0.1, limit=10, checked_out=5, refused=7 * (at == self.begun - 200))
+            Sample(at + 0.1, limit=10, checked_out=5, rejected=7 * (at == self.begun - 200))
             for at in range(self.begun - 400, int(time.time()))
             if at not in self.silence
         )
         worker = WorkerReading(
-            1, self.begun - 400, history[-1], history, counters=Counters(refused=7, leaks=3)
+            1, self.begun - 400, history[-1], history, counters=Counters(rejected=7, leaks=3)
         )
         return Reading("default", (worker,))
 
@@ -476,6 +477,7 @@ async def test_a_counter_is_red_only_for_what_happened_within_the_chosen_time(
         await page.value(f"document.querySelector('[data-span=\"{seconds}\"]').click()")
         shown[seconds] = await page.value(COUNTERS)
 
+    assert list(shown[60]) == [each.label for each in schema.COUNTERS.values()]
     assert shown[300]["rejected"] == ["7 (+7)", "bad"]
     assert shown[60]["rejected"] == ["7", ""]
     # Of leaks there is no history: those from before the page was opened are none of its time.

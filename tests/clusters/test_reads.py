@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -106,7 +107,7 @@ async def test_a_read_after_a_write_is_one_statement_on_the_server_that_reads(
     statements: list[str] = []
     assert database.cluster
     for member in [database.cluster.primary, *database.cluster.replicas.values()]:
-        member.lane.observer.watch = Counting(statements)  # type: ignore[attr-defined]  # asyncpg's
+        member.lane.observer.add_spans(Counting(statements))  # type: ignore[attr-defined]  # asyncpg's
 
     assert await database.reader.scalar(number_of, number_id=1) == 7
     assert len(statements) == 1
@@ -115,14 +116,17 @@ async def test_a_read_after_a_write_is_one_statement_on_the_server_that_reads(
 class Counting:
     """Takes down each statement that is sent."""
 
-    slow_after = 1e9
-
     def __init__(self, statements: list[str]) -> None:
         self._statements = statements
 
-    def count(self, sql: str) -> None:
+    @contextmanager
+    def of(self, sql: str, batch: int = 0) -> Iterator[None]:
         """Take one down."""
         self._statements.append(sql)
+        yield
+
+    def succeed(self, span: Any, rows: int | None) -> None:
+        """Take nothing down."""
 
 
 async def test_a_position_is_passed_on_as_text(

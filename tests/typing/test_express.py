@@ -103,7 +103,7 @@ def test_each_way_to_ask_knows_what_it_gives(cache: Path) -> None:
         "await reader.scalar(user_id)": "int | None",
         "await reader.scalar(select(User.id))": "int | None",
         "await reader.scalar(added)": "int | None",
-        "reader.stream(user, user_id=1)": "penstock.express.lane.Stream[User]",
+        "reader.stream(user, user_id=1)": "penstock.express.reader.Stream[User]",
         "(await reader.one(columns)).id": "Any",
         "(await reader.one(columns))[0]": "int",
         "(await reader.one(columns))[1]": "str | None",

@@ -12,7 +12,6 @@ from penstock.deadlines import (
     Limits,
     StatementLimit,
     current_limits,
-    limits_in_force,
     within_limits,
 )
 from penstock.drivers.driver import BeginOptions, seconds_of
@@ -84,9 +83,9 @@ def test_a_wait_ends_with_the_first_of_the_limits() -> None:
 def test_limits_that_have_ended_are_none() -> None:
     limits = Limits(0.5, CALLERS)
     token = current_limits.set(limits)
-    assert limits_in_force() is limits
+    assert current_limits.get() is limits
     limits.end()
-    assert limits_in_force() is None
+    assert not current_limits.get()
     current_limits.reset(token)
 
 
@@ -133,17 +132,17 @@ async def test_a_call_within_a_call_is_bounded_by_the_earlier_deadline() -> None
     seen = []
 
     async def innermost() -> None:
-        seen.append(limits_in_force())
+        seen.append(current_limits.get())
 
     async def nested() -> None:
-        seen.append(limits_in_force())
+        seen.append(current_limits.get())
         await within_limits(innermost(), inner)
         await within_limits(innermost(), Deadline.after(90))
 
     await within_limits(nested(), outer)
     assert [limits.deadline for limits in seen if limits is not None] == [outer, inner, outer]
     assert len({limits.began for limits in seen if limits is not None}) == 1
-    assert limits_in_force() is None
+    assert not current_limits.get()
 
 
 @pytest.mark.parametrize(

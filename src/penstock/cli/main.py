@@ -13,7 +13,7 @@ def main() -> None:
     """
     try:
         with needs_extra("cli"):
-            from penstock.cli.application import app  # noqa: PLC0415 - typer may be missing
+            from penstock.cli.commands import app  # noqa: PLC0415 - typer may be missing
         app(prog_name="penstock")
     except PenstockError as error:
         sys.stderr.write(f"penstock: {error}\n")

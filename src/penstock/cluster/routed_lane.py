@@ -12,7 +12,8 @@ from penstock.cluster.member import Member
 from penstock.cluster.position import Reads, current_reads
 from penstock.context import Settings
 from penstock.express import Lane, Query
-from penstock.express.lane import Batches, Call, Copy, Extract, OpenLane
+from penstock.express.lane import Batches, Copy, Extract, OpenLane
+from penstock.express.query import Call
 from penstock.pool import ConnectFailed
 
 _T = TypeVar("_T")

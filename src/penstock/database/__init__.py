@@ -1,15 +1,12 @@
 """Databases and their sessions, for requests, scripts and workers alike."""
 
-from penstock.database.connection_lock import (
-    ReadOnlyError,
-    SelfDeadlock,
-    SessionBusy,
-    SessionClosed,
-)
 from penstock.database.database import Database
 from penstock.database.lifecycle import BudgetExceeded
-from penstock.database.read_session import ReadOnlyAsyncSession, ReadOnlySession
-from penstock.database.unit import UnitLane, UnitOfWork
+from penstock.database.nesting import SessionBusy
+from penstock.database.read_session import ReadOnlyAsyncSession, ReadOnlyError, ReadOnlySession
+from penstock.database.session import SessionClosed
+from penstock.database.unit import UnitOfWork
+from penstock.database.unit_lane import SelfDeadlock, UnitLane
 from penstock.express import CommitOutcomeUnknown
 
 __all__ = [

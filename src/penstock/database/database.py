@@ -1,7 +1,5 @@
 """The database as a service sees it: opened once, read and written many times."""
 
-import asyncio
-import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
@@ -12,58 +10,53 @@ from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from penstock.base_error import PenstockError, SettingsError
-from penstock.cluster import Cluster, Position, ReadPolicy, RoutedLane
+from penstock.cluster import Position, ReadPolicy, RoutedLane
 from penstock.cluster.position import Reads
-from penstock.context import ContextSource, SessionContext, SettingValue, context_of
-from penstock.database.commit import record_failures
+from penstock.context import (
+    ContextSource,
+    SessionContext,
+    SettingValue,
+    context_of,
+    request_context,
+)
 from penstock.database.lifecycle import (
     Lifecycle,
     ServerNumbers,
     check_budget,
     finish,
+    ping,
     server_numbers,
+    warn_of_unnamed_environment,
 )
-from penstock.database.members import Members, of_primary
+from penstock.database.members import Members
 from penstock.database.read_session import ReadOnlyAsyncSession
-from penstock.database.sessions import SessionKinds
-from penstock.database.unit import UnitOfWork
-from penstock.database.unit_factory import MakeUnit, UnitFactory, reading_within
+from penstock.database.unit import MakeUnit, SessionKinds, UnitOfWork
+from penstock.database.write_session import record_failures
 from penstock.deadlines import Deadline
-from penstock.drivers.capabilities import runs_express
 from penstock.drivers.driver import NO_OPTIONS, BeginOptions
 from penstock.drivers.sqlalchemy_internals import record_of
 from penstock.engine import (
     EngineKeywords,
     EngineOptions,
     ReadOnlyConnections,
-    build_engine,
     identity_of,
-    pool_snapshot,
-    watch_statements,
 )
-from penstock.express import DriverLane, Lane, Reader, SqlalchemyLane, Writer
+from penstock.express import Lane, Reader, Writer
 from penstock.findings import Finding
-from penstock.pool import PenstockPool, PoolTimeout
+from penstock.pool import PenstockPool
 from penstock.settings import (
     DatabaseSettings,
-    IsolationLevel,
     SettingsKeywords,
     settings_from_environment,
 )
-from penstock.telemetry import StatementWatch, Telemetry
+from penstock.telemetry import Telemetry
 from penstock.telemetry.rules import find
-
-_logger = logging.getLogger(__name__)
 
 
 class DatabaseKeywords(SettingsKeywords, EngineKeywords, total=False):
     """What :meth:`Database.from_url` takes by name."""
 
     session_class: type[AsyncSession] | None
-
-
-_SNAPSHOTS = frozenset({IsolationLevel.REPEATABLE_READ.value, IsolationLevel.SERIALIZABLE.value})
-"""Levels at which all statements of a transaction see the database at one moment."""
 
 
 class Database:
@@ -91,27 +84,23 @@ class Database:
         engine_options: EngineOptions | None = None,
     ) -> None:
         self.settings = settings = _no_url(settings)
-        self._engine_options = engine_options or EngineOptions()
-        self._kinds = SessionKinds.of(session_class, autoflush=settings.autoflush)
-        settings = of_primary(settings)
-        self._engine = build_engine(settings, self._engine_options)
+        self.telemetry = Telemetry(identity_of(settings), settings.telemetry_dir)
+        """What is counted, of all workers of this machine."""
+        kinds = SessionKinds.of(session_class, autoflush=settings.autoflush)
+        self._members = Members(settings, engine_options or EngineOptions(), kinds, self.telemetry)
+        self._engine = self._members.engine()
         record_failures(self._engine.sync_engine)
         self._read_only_connections = ReadOnlyConnections(self._engine, settings)
         self._lifecycle = Lifecycle(self._start, self._stop)
-        self.telemetry = Telemetry(identity_of(settings), settings.telemetry_dir)
-        """What is counted, of all workers of this machine."""
-        self._units = self._units_of(self._engine)
+        self._units = self._members.units(self._engine)
         if isinstance(self._engine.pool, PenstockPool):
             self.telemetry.probe = self.ping
         if settings.driver == "asyncpg" and isinstance(self._engine.pool, PenstockPool):
             self.telemetry.ask_server = self._server_numbers
-        self.lane: Lane = self._lane_of(self._engine, self._read_only_connections)
-        self._watch = self._statement_watch()
-        self._watch_statements(self._engine, self.lane)
-        self.cluster = self._own_cluster(settings)
+        self.lane = self._members.lane(self._engine, self._read_only_connections)
+        self.cluster = self._units.cluster = self._members.cluster(self._engine, self.lane)
         """The primary and its replicas; None where no setting tells of any."""
         if self.cluster is not None:
-            self._units.cluster = self.cluster
             self.lane = RoutedLane(self.cluster)
         self.context = ContextSource(self, settings.requires_context, self._engine.dialect.name)
         """Where the role and the settings of transactions come from, and which are required."""
@@ -175,11 +164,6 @@ class Database:
             settings_from_environment(prefix, env_file, environment=environment),
             session_class=session_class,
             engine_options=engine_options,
-        )
-
-    def _units_of(self, engine: AsyncEngine) -> UnitFactory:
-        return UnitFactory(
-            engine, self._kinds, self.telemetry.committed, self.settings.pool_timeout
         )
 
     @property
@@ -255,7 +239,7 @@ class Database:
     async def _start(self) -> None:
         pool = await self._bound_pool()
         found = pool.ledger.open
-        self._warn_of_unnamed_environment()
+        warn_of_unnamed_environment(self.settings)
         try:
             if self.settings.telemetry:
                 self.telemetry.start(lambda: self.pool)
@@ -270,14 +254,6 @@ class Database:
             if not found:  # else they are in use by sessions of before
                 await finish(self._engine.dispose())
             raise
-
-    def _warn_of_unnamed_environment(self) -> None:
-        if not self.settings.names_environment:
-            _logger.warning(
-                "No environment is set: the profile of development applies, without values in the "
-                "log, and the operations routes answer this machine only. Set ENVIRONMENT, or "
-                "environment=, to development, testing, production or serverless."
-            )
 
     async def _stop(self, timeout: float) -> None:  # noqa: ASYNC109 - as close()
         pool = await self._bound_pool()
@@ -317,21 +293,7 @@ class Database:
             ConnectFailed: There was no connection to be had.
             sqlalchemy.exc.SQLAlchemyError: The pool or the server refused.
         """
-        limit, has_connection = asyncio.timeout(timeout), False
-        try:
-            async with limit, self._engine.connect() as connection:
-                has_connection = True
-                if self._engine.dialect.name == "postgresql":  # without a BEGIN
-                    await connection.execution_options(isolation_level="AUTOCOMMIT")
-                await connection.exec_driver_sql("SELECT 1")
-        except TimeoutError as error:
-            if not limit.expired():
-                raise
-            pool = pool_snapshot(self._engine)
-            message = f"no answer within {timeout:g} s; {pool}"
-            if not has_connection and pool.checked_out >= pool.limit:
-                raise PoolTimeout(message, snapshot=pool) from error
-            raise TimeoutError(message) from error
+        await ping(self._engine, timeout)
 
     def unit(self, options: BeginOptions = NO_OPTIONS) -> UnitOfWork:
         """Make a unit of work, which the caller has to commit and end.
@@ -342,9 +304,12 @@ class Database:
         Args:
             options: How its transactions begin. Their settings take the place of the request's.
         """
-        unit = self._units.make(replace(options, settings=()))
-        given = SessionContext.of_pairs(options.settings)
-        unit.context = self.context.overridden_by(given).bound()
+        context = self.context
+        if options.settings:
+            context = context.overridden_by(SessionContext.of_pairs(options.settings))
+            options = replace(options, settings=())
+        unit = self._units.make(options)
+        unit.context = context if request_context.get() is None else context.bound()
         return unit
 
     @contextmanager
@@ -356,7 +321,9 @@ class Database:
                 own way, by its pool.
         """
         before = self.writer.lane
-        lane: Lane = self.lane if make is None else self._session_lane()
+        lane: Lane = (
+            self.lane if make is None else self._members.session_lane(self._units, self._engine)
+        )
         self.reader.lane = self.writer.lane = lane
         try:
             with self._units.made_by(make):
@@ -376,53 +343,10 @@ class Database:
         with self.sessions_from(self._units.nested_in(connection)):
             yield
 
-    def _lane_of(self, engine: AsyncEngine, read_only: ReadOnlyConnections) -> Lane:
-        # By what is compiled once, options of the engine would be passed over.
-        is_plain = not self._engine_options.execution_options
-        is_pooled = isinstance(engine.pool, PenstockPool)
-        if is_pooled and is_plain and runs_express(engine.dialect):
-            return DriverLane(
-                engine,
-                read_only.is_possible,
-                self.settings.command_timeout,
-                session_class=self._kinds.writing.sync_session_class,
-                isolates=self._isolates,
-            )
-        return self._session_lane(engine)
-
-    def _own_cluster(self, settings: DatabaseSettings) -> Cluster | None:
-        if not settings.replicas and settings.position_key is None:
-            return None
-        members = Members(settings, self._engine_options, self._lane_of_replica)
-        return members.cluster(self._engine, self.lane)
-
-    def _lane_of_replica(self, engine: AsyncEngine, settings: DatabaseSettings) -> Lane:
-        lane = self._lane_of(engine, ReadOnlyConnections(engine, settings))
-        self._watch_statements(engine, lane)
-        return lane
-
-    @property
-    def _isolates(self) -> bool:
-        level = self.settings.isolation_level
-        set_by_name = self.settings.server_settings.get("default_transaction_isolation", "")
-        return (level.value if level else set_by_name.upper()) in _SNAPSHOTS
-
     async def _server_numbers(self) -> ServerNumbers | None:
         # A pooler's clients are not the server's.
-        is_direct = self._read_only_connections.is_possible()
+        is_direct = self._read_only_connections.are_possible
         return await server_numbers(self._engine) if is_direct else None
-
-    def _statement_watch(self) -> StatementWatch | None:
-        if not self.settings.telemetry and self.settings.slow_query is None:
-            return None
-        return StatementWatch(self.settings.slow_query, self.telemetry)
-
-    def _watch_statements(self, engine: AsyncEngine, lane: Lane) -> None:
-        if self._watch is None:
-            return
-        watch_statements(engine, self._watch)
-        if isinstance(lane, DriverLane):
-            lane.observer.watch = self._watch
 
     @asynccontextmanager
     async def connection(self, *, keep_state: bool = False) -> AsyncIterator[AsyncConnection]:
@@ -535,16 +459,6 @@ class Database:
         if self.cluster is None:
             raise PenstockError("position(): set replicas, or position_key, to have positions.")
         return await self.cluster.position()
-
-    def _session_lane(self, engine: AsyncEngine | None = None) -> SqlalchemyLane:
-        units = self._units if engine in (None, self._engine) else self._units_of(engine)
-        return SqlalchemyLane(
-            units.reading,
-            units.writing,
-            reading_within,
-            dialect=self._engine.dialect,
-            isolates=self._isolates,
-        )
 
 
 def _no_url(settings: object) -> DatabaseSettings:

@@ -15,8 +15,9 @@ from sqlalchemy import bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from penstock.base_error import PenstockError
+from penstock.engine import pool_snapshot
 from penstock.planner import ConnectionBudget, ServerLimits
-from penstock.pool import PenstockPool, PoolInAnotherLoop
+from penstock.pool import PenstockPool, PoolInAnotherLoop, PoolTimeout
 from penstock.settings import BudgetPolicy, DatabaseSettings
 
 _logger = logging.getLogger(__name__)
@@ -82,6 +83,16 @@ async def check_budget(connection: AsyncConnection, settings: DatabaseSettings) 
     _logger.warning("%s", finding)
 
 
+def warn_of_unnamed_environment(settings: DatabaseSettings) -> None:
+    """Say what holds where the environment was not chosen."""
+    if not settings.names_environment:
+        _logger.warning(
+            "No environment is set: the profile of development applies, without values in the log, "
+            "and the operations routes answer this machine only. Set ENVIRONMENT, or environment=, "
+            "to development, testing, production or serverless."
+        )
+
+
 _SQL = files("penstock.database").joinpath("server_numbers.sql").read_text()
 ANSWER_WITHIN = 2.0
 """Seconds; a server that takes longer is queried again later."""
@@ -117,6 +128,30 @@ async def _numbers(adapter: Any) -> ServerNumbers | None:
         return None
     connections, accepted, lag_bytes, lag_seconds = (nan if v is None else float(v) for v in row)
     return connections, accepted, lag_bytes, lag_seconds
+
+
+async def ping(engine: AsyncEngine, seconds: float) -> None:
+    """Check out a connection and make one round trip; :meth:`Database.ping` says what it raises.
+
+    Args:
+        engine: Whose connection.
+        seconds: For the whole of it, the wait for a connection included.
+    """
+    limit, has_connection = asyncio.timeout(seconds), False
+    try:
+        async with limit, engine.connect() as connection:
+            has_connection = True
+            if engine.dialect.name == "postgresql":  # without a BEGIN
+                await connection.execution_options(isolation_level="AUTOCOMMIT")
+            await connection.exec_driver_sql("SELECT 1")
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        pool = pool_snapshot(engine)
+        message = f"no answer within {seconds:g} s; {pool}"
+        if not has_connection and pool.checked_out >= pool.limit:
+            raise PoolTimeout(message, snapshot=pool) from error
+        raise TimeoutError(message) from error
 
 
 _IN_ANOTHER_LOOP = (

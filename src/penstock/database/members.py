@@ -1,6 +1,4 @@
-"""The servers of a database, each with its engine and its express lane."""
-
-from collections.abc import Callable
+"""The servers of a database: for each an engine, and the express lane on it."""
 
 from pydantic import SecretStr
 from sqlalchemy import make_url
@@ -11,40 +9,111 @@ from penstock.cluster.cluster import ClusterPolicy
 from penstock.cluster.discovery import Discovery
 from penstock.cluster.member import Endpoint, Member
 from penstock.cluster.monitor import Probe
-from penstock.engine import EngineOptions, build_engine
-from penstock.express import Lane
-from penstock.settings import DatabaseSettings, Environment
+from penstock.database.unit import SessionKinds, UnitFactory, reading_within
+from penstock.drivers.capabilities import runs_express
+from penstock.engine import EngineOptions, ReadOnlyConnections, build_engine
+from penstock.express import DriverLane, Lane, SqlalchemyLane
+from penstock.pool import PenstockPool
+from penstock.settings import DatabaseSettings, Environment, IsolationLevel
+from penstock.telemetry import StatementWatch, Telemetry
+from penstock.telemetry.statement_watch import watch_statements
 
-PRIMARY = "target_session_attrs"
+TARGET = "target_session_attrs"
+_SNAPSHOTS = frozenset({IsolationLevel.REPEATABLE_READ.value, IsolationLevel.SERIALIZABLE.value})
+"""Levels at which all statements of a transaction see the database at one moment."""
 
 
 class Members:
-    """Makes the servers of one database, with its settings but for the place.
+    """Makes the servers of one database, which have its settings but for the place.
 
     Args:
         settings: Of the database.
-        options: Of its engine.
-        lane: Makes the express lane of an engine.
+        options: Of its engines.
+        kinds: The classes of its sessions.
+        telemetry: Where its statements are counted.
+
+    Attributes:
+        settings: Those of the database, whose URL leads to the server that writes, of several.
     """
 
     def __init__(
         self,
         settings: DatabaseSettings,
         options: EngineOptions,
-        lane: Callable[[AsyncEngine, DatabaseSettings], Lane],
+        kinds: SessionKinds,
+        telemetry: Telemetry,
     ) -> None:
-        self._settings = settings
+        self.settings = _of_primary(settings)
         self._options = options
-        self._lane = lane
+        self._kinds = kinds
+        self._telemetry = telemetry
+        self._watch: StatementWatch | None = None
+        if settings.telemetry or settings.slow_query is not None:
+            self._watch = StatementWatch(settings.slow_query, telemetry)
 
-    def cluster(self, primary: AsyncEngine, lane: Lane) -> Cluster:
-        """Return the cluster of a primary, which knows no replica before it is started.
+    def engine(self) -> AsyncEngine:
+        """Return the engine that writes."""
+        return build_engine(self.settings, self._options)
+
+    def units(self, engine: AsyncEngine) -> UnitFactory:
+        """Return what makes units of work on an engine."""
+        return UnitFactory(engine, self._kinds, self._telemetry, self.settings.pool_timeout)
+
+    def lane(self, engine: AsyncEngine, read_only: ReadOnlyConnections) -> Lane:
+        """Return the express lane on an engine, whose statements are counted from now on.
+
+        Args:
+            engine: Not connected yet.
+            read_only: Whether its connections may be kept read-only.
+        """
+        if self._watch is not None:
+            watch_statements(engine, self._watch)
+        # By what is compiled once, options of the engine would be passed over.
+        is_plain = not self._options.execution_options
+        is_pooled = isinstance(engine.pool, PenstockPool)
+        if not (is_pooled and is_plain and runs_express(engine.dialect)):
+            return self.session_lane(self.units(engine), engine)
+        lane = DriverLane(
+            engine,
+            read_only,
+            self.settings.command_timeout,
+            session_class=self._kinds.writing.sync_session_class,
+            isolates=self._isolates,
+        )
+        lane.observer.watch = self._watch
+        return lane
+
+    def session_lane(self, units: UnitFactory, engine: AsyncEngine) -> SqlalchemyLane:
+        """Return the express lane through sessions.
+
+        Args:
+            units: Make them.
+            engine: Whose they are.
+        """
+        return SqlalchemyLane(
+            units.reading,
+            units.writing,
+            reading_within,
+            dialect=engine.dialect,
+            isolates=self._isolates,
+        )
+
+    @property
+    def _isolates(self) -> bool:
+        level = self.settings.isolation_level
+        set_by_name = self.settings.server_settings.get("default_transaction_isolation", "")
+        return (level.value if level else set_by_name.upper()) in _SNAPSHOTS
+
+    def cluster(self, primary: AsyncEngine, lane: Lane) -> Cluster | None:
+        """Return the cluster of a primary; None where the settings tell of nothing but that.
 
         Args:
             primary: The engine that writes.
             lane: The express lane on it.
         """
-        settings = self._settings
+        settings = self.settings
+        if not settings.replicas and settings.position_key is None:
+            return None
         return Cluster(
             Member(Endpoint("primary", settings.url), primary, lane),
             ClusterPolicy(
@@ -54,44 +123,32 @@ class Members:
                 interval=settings.replica_check_interval,
                 pool_timeout=settings.pool_timeout,
             ),
-            make=self.member,
-            probe=self.probe,
+            make=self._replica,
+            probe=self._probe,
             discover=Discovery(settings),
         )
 
-    def member(self, endpoint: Endpoint) -> Member:
-        """Return a replica, with a pool of its own.
-
-        Args:
-            endpoint: Where it is.
-        """
-        settings = self._settings.model_copy(update={"url": endpoint.url, "replicas": ()})
+    def _replica(self, endpoint: Endpoint) -> Member:
+        # Another server can read at once: nobody waits until a dead one is back.
+        own = {"url": endpoint.url, "replicas": (), "hold_writes": 0.0}
+        settings = self.settings.model_copy(update=own)
         engine = build_engine(settings, self._options)
-        return Member(endpoint, engine, self._lane(engine, settings))
+        return Member(endpoint, engine, self.lane(engine, ReadOnlyConnections(engine, settings)))
 
-    def probe(self, endpoint: Endpoint) -> Probe:
-        """Return the connection by which a server is asked for its position.
-
-        Args:
-            endpoint: Where it is.
-        """
+    def _probe(self, endpoint: Endpoint) -> Probe:
         unpooled = {"url": endpoint.url, "environment": Environment.SERVERLESS, "echo": False}
-        return Probe(build_engine(self._settings.model_copy(update=unpooled)))
+        return Probe(build_engine(self.settings.model_copy(update=unpooled)))
 
 
-def of_primary(settings: DatabaseSettings) -> DatabaseSettings:
-    """Return settings whose connections lead to the server that writes, of several hosts.
+def _of_primary(settings: DatabaseSettings) -> DatabaseSettings:
+    """Return settings whose connections lead to the server that writes, of several.
 
     Args:
         settings: Where the URL says itself which of its servers is meant, it stays.
     """
     url = make_url(settings.url.get_secret_value())
-    is_of_several = bool(settings.replicas) or len(_hosts(url.query.get("host"))) > 1
-    if settings.driver not in ("asyncpg", "psycopg") or PRIMARY in url.query or not is_of_several:
+    is_postgresql = settings.driver in ("asyncpg", "psycopg")
+    if not (is_postgresql and settings.is_clustered) or TARGET in url.query:
         return settings
-    text = url.update_query_pairs([(PRIMARY, "primary")]).render_as_string(hide_password=False)
+    text = url.update_query_pairs([(TARGET, "primary")]).render_as_string(hide_password=False)
     return settings.model_copy(update={"url": SecretStr(text)})
-
-
-def _hosts(named: str | tuple[str, ...] | None) -> list[str]:
-    return named.split(",") if isinstance(named, str) else list(named or ())

@@ -1,85 +1,110 @@
 """What both sessions of a unit of work are: operations counted, and refused after the end."""
 
+import asyncio
 import functools
 import logging
 import sys
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, event
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import (
-    AsyncConnection,
-    AsyncEngine,
-    AsyncSession,
-    AsyncSessionTransaction,
-)
+from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.util import await_, greenlet_spawn
 
+from penstock.base_error import PenstockError
 from penstock.context import ContextError, ContextSource, Settings
-from penstock.database.connection_lock import ConnectionLock, NestedLock, SessionClosed
+from penstock.database.nesting import NO_SETTINGS, NestedLock, SessionBusy, set_within
 from penstock.deadlines import Deadline, DeadlineExceeded, current_limits, within_limits
 from penstock.drivers import sqlalchemy_internals as internals
-from penstock.drivers.driver import BeginOptions, without_values
+from penstock.drivers.driver import BeginOptions
 from penstock.express.errors import raise_if_unknown
-from penstock.pool.lease import OpenLease
+from penstock.pool.leak import OpenLease
 from penstock.pool.record import Record
 
 _logger = logging.getLogger(__name__)
-_NO_SETTINGS = "The connections of this engine take no role and no settings"
 
 
-def set_within(connection: Connection, settings: Settings) -> Settings:
-    """Set names and values until the transaction ends, and return what the values were.
+class SessionClosed(PenstockError, InvalidRequestError):  # noqa: N818 - it reads as what happened, like SQLAlchemy's
+    """The session's unit of work is over; a transaction that it began now would never end."""
 
-    They are neither logged nor seen by listeners. Runs in a greenlet.
+
+class ConnectionLock:
+    """Which party is at work on a session's connection: one at a time, first come, first served.
+
+    A party may do several things at once while it holds the lock.
 
     Args:
-        connection: In a transaction of PostgreSQL's.
-        settings: Names and values; an empty value for what is not set.
-
-    Raises:
-        ContextError: The connection cannot.
-        sqlalchemy.exc.DBAPIError: The server refuses; the error does not show the values.
+        timeout: Seconds that a party waits for the lock; None for no limit.
     """
-    is_numbered = connection.dialect.driver == "asyncpg"
-    calls, values = [], list[str]()
-    for name, value in settings:
-        first = len(values) + 1
-        marks = [f"${first + n}" if is_numbered else "%s" for n in range(3)]
-        calls.append("current_setting({}, true), set_config({}, {}, true)".format(*marks))
-        values += [name, name, value]
-    try:
-        row = _row(connection, f"SELECT {', '.join(calls)}", values)
-    except DBAPIError as error:
-        raise _without_values(error, settings) from None
-    return tuple((name, row[2 * n] or "") for n, (name, _) in enumerate(settings))
 
+    __slots__ = ("_count", "_party", "_queue", "_timeout")
 
-def _without_values(error: DBAPIError, settings: Settings) -> DBAPIError:
-    orig = error.orig
-    assert orig is not None  # noqa: S101 - as it is the driver's
-    orig.args = (without_values(str(orig), settings),)
-    orig.__cause__ = None
-    return error.__class__(error.statement, None, orig, hide_parameters=True)
+    def __init__(self, timeout: float | None) -> None:
+        self._timeout = timeout
+        self._party: object | None = None
+        self._count = 0
+        """What the party has in progress."""
+        self._queue: deque[tuple[object, asyncio.Future[None]]] | None = None
+        """The parties that wait; None while none does. None waits while no party is at work."""
 
+    @property
+    def is_held(self) -> bool:
+        """Whether a party is at work."""
+        return self._party is not None
 
-def _row(connection: Connection, sql: str, values: list[str]) -> Any:
-    adapter: Any = connection.connection.dbapi_connection
-    base: Any = connection.dialect.loaded_dbapi.Error
-    if not hasattr(adapter, "fetch_row"):
-        raise ContextError(_NO_SETTINGS)
-    try:
-        return adapter.fetch_row(sql, values)
-    except base as error:
-        raise DBAPIError.instance(
-            sql, None, error, base, hide_parameters=True, dialect=connection.dialect
-        ) from None
+    async def acquire(self, party: object) -> None:
+        """Begin one piece of work, which :meth:`release` ends, once no other party is at work.
+
+        Args:
+            party: Whose work it is.
+
+        Raises:
+            SessionBusy: Others were at work for the whole of the timeout.
+        """
+        if self._party is not None and self._party is not party:
+            await self._wait(party)
+            return
+        self._party = party
+        self._count += 1
+
+    def release(self) -> None:
+        """End a piece of work; the end of the last hands the lock to the next party."""
+        self._count -= 1
+        if self._count:
+            return
+        self._party = None
+        while self._queue:
+            party, waiter = self._queue.popleft()
+            if not waiter.done():
+                self._party, self._count = party, 1
+                waiter.set_result(None)
+                return
+
+    async def _wait(self, party: object) -> None:
+        waiter = asyncio.get_running_loop().create_future()
+        if self._queue is None:
+            self._queue = deque()
+        self._queue.append((party, waiter))
+        limit = asyncio.timeout(self._timeout)
+        try:
+            async with limit:
+                await waiter
+        except BaseException as error:
+            if waiter.done() and not waiter.cancelled():
+                self.release()
+            if not isinstance(error, TimeoutError) or not limit.expired():
+                raise
+            raise SessionBusy(
+                f"A statement waited {self._timeout:g} s (pool_timeout) for others of its request, "
+                "which are in progress on the same connection."
+            ) from error
 
 
 SessionSource: TypeAlias = AsyncEngine | AsyncConnection
@@ -120,7 +145,7 @@ def operation(method: _Method, *, is_bounded: bool = True) -> _Method:
         try:
             try:
                 work = method(self, *args, **kwargs)
-                if is_bounded and (self.deadline is not None or current_limits.get() is not None):
+                if is_bounded and (self.deadline is not None or current_limits.get()):
                     work = _within_limits(self.deadline, work)
                 result = await work
             except BaseException:
@@ -168,24 +193,28 @@ class UnitSyncSession(Session):
 
     async def find_context(self) -> None:
         """Have the role and the settings found out."""
-        if self.context is not None:
-            settings = await self.context.settings()
+        if (source := self.context) is None:
+            return
+        settings = source.alone if source.request() is None else None
+        if settings is None:
+            settings = await source.settings()
+        if settings:
             self.options = replace(self.options, settings=settings + self.options.settings)
-            self.context = None
+        self.context = None
 
-    def begin_on(self, connection: Connection, *, is_savepoint: bool) -> None:
+    def begin_on(self, transaction: SessionTransaction, connection: Connection) -> None:
         """Have a transaction begin as it should, with its first statement.
 
         Args:
+            transaction: Of this session; nothing is done where it is a savepoint within another.
             connection: Where it begins.
-            is_savepoint: Whether it is one within a transaction of this session.
 
         Raises:
             ContextError: The connection cannot.
         """
         if self.context is not None:  # as where an attribute is loaded, which is no operation
             await_(self.find_context())
-        if is_savepoint:
+        if transaction.nested:
             return
         options = self.options
         if connection.in_nested_transaction():
@@ -197,14 +226,14 @@ class UnitSyncSession(Session):
         if hasattr(adapter, "begin_as"):
             adapter.begin_as(options)
         elif options.settings:
-            raise ContextError(_NO_SETTINGS)
+            raise ContextError(NO_SETTINGS)
         elif options.isolation and connection.dialect.name == "postgresql":
             level = f"{options.isolation}{' DEFERRABLE' if options.deferrable else ''}"
             connection.exec_driver_sql(f"SET TRANSACTION ISOLATION LEVEL {level}")
 
-    def ended(self) -> None:
+    def ended(self, transaction: SessionTransaction) -> None:
         """Put back what was set before, as a savepoint leaves its settings behind."""
-        if self._before is not None:
+        if self._before is not None and transaction.parent is None:
             (connection, settings), self._before = self._before, None
             if not connection.closed and not connection.invalidated:
                 set_within(connection, settings)
@@ -229,19 +258,8 @@ class UnitSyncSession(Session):
 
 
 # In front of the application's own listeners, whose statements belong to the transaction.
-@event.listens_for(UnitSyncSession, "after_begin", propagate=True, insert=True)
-def _begin_as_asked(
-    session: UnitSyncSession,
-    transaction: SessionTransaction,
-    connection: Connection,
-) -> None:
-    session.begin_on(connection, is_savepoint=transaction.nested)
-
-
-@event.listens_for(UnitSyncSession, "after_transaction_end", propagate=True)
-def _end(session: UnitSyncSession, transaction: SessionTransaction) -> None:
-    if transaction.parent is None:
-        session.ended()
+event.listen(UnitSyncSession, "after_begin", UnitSyncSession.begin_on, propagate=True, insert=True)
+event.listen(UnitSyncSession, "after_transaction_end", UnitSyncSession.ended, propagate=True)
 
 
 class UnitSession(AsyncSession):
@@ -458,26 +476,6 @@ class UnitSession(AsyncSession):
         """Close the session, which ends it for good."""
         await super().close()
         self._is_closed = self._ended is None
-
-    def add(self, instance: object, *, _warn: bool = True) -> None:
-        """Place an object into the session, unless its unit of work is over."""
-        self.refuse_if_ended()
-        super().add(instance, _warn=_warn)
-
-    def add_all(self, instances: Iterable[object]) -> None:
-        """Place several objects into the session, unless its unit of work is over."""
-        self.refuse_if_ended()
-        super().add_all(instances)
-
-    def begin(self) -> AsyncSessionTransaction:
-        """Begin a transaction explicitly, unless the unit of work is over."""
-        self.refuse_if_ended()
-        return super().begin()
-
-    def begin_nested(self) -> AsyncSessionTransaction:
-        """Begin a savepoint, unless the unit of work is over."""
-        self.refuse_if_ended()
-        return super().begin_nested()
 
 
 # Every method that talks to the database, but for those that only call another of them.

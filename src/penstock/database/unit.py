@@ -1,48 +1,94 @@
-"""A unit of work: the sessions of one request, or of one ``async with``, and its express lane."""
+"""A unit of work: the sessions of one request, or of one ``async with``, and what makes units."""
 
-import asyncio
-from collections.abc import (
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Coroutine,
-    Iterator,
-    Mapping,
-    Sequence,
-)
-from contextlib import (
-    AbstractAsyncContextManager,
-    asynccontextmanager,
-    contextmanager,
-    nullcontext,
-    suppress,
-)
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from functools import partial
-from importlib.resources import files
-from itertools import chain, repeat
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
-from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+from sqlalchemy.orm import Session
 
+from penstock.base_error import PenstockError
 from penstock.cluster import Cluster
 from penstock.cluster.position import Reads
-from penstock.context import ContextSource, Settings
-from penstock.database.commit import doubt
-from penstock.database.connection_lock import NestedLock, SelfDeadlock, SessionBusy
-from penstock.database.session import SessionSource, UnitSession
-from penstock.database.sessions import ReadingSession, Route, SessionKinds, WritingSession
+from penstock.context import ContextSource
+from penstock.database.nesting import NestedLock, SessionBusy
+from penstock.database.read_session import ReadingSession, ReadOnlySession, Route, reading_engine
+from penstock.database.session import SessionSource, UnitSession, operation
+from penstock.database.write_session import WritingSession, doubt
 from penstock.drivers.driver import NO_OPTIONS, BeginOptions
-from penstock.express.errors import LaneEnded
-from penstock.express.lane import Batches, Call, Copy, Extract, OpenLane
-from penstock.express.query import Query
-from penstock.pool import enclosing_tasks
-from penstock.pool.lease import task_of
+from penstock.pool.leak import OpenLease
 from penstock.pool.record import Record
-from penstock.pool.slot import CHECKED_OUT
+from penstock.telemetry import Telemetry
 
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class SessionKinds:
+    """The classes of the two sessions of a unit of work.
+
+    Args:
+        writing: Of the one that writes.
+        reading: Of the one that reads.
+        autoflush: Whether they send what is pending before they read.
+    """
+
+    writing: type[WritingSession] = WritingSession
+    reading: type[ReadingSession] = ReadingSession
+    autoflush: bool = False
+
+    @classmethod
+    def of(cls, session_class: type[AsyncSession] | None, *, autoflush: bool) -> Self:
+        """Return the kinds that are an application's own class as well.
+
+        Args:
+            session_class: Of SQLAlchemy's ``AsyncSession``; None for none.
+            autoflush: As the attribute.
+        """
+        if session_class is None or session_class is AsyncSession:
+            return cls(autoflush=autoflush)
+        if not (isinstance(session_class, type) and issubclass(session_class, AsyncSession)):
+            raise PenstockError(
+                f"session_class takes a subclass of AsyncSession, not {session_class!r}."
+            )
+        return cls(
+            _merged(session_class, WritingSession),
+            _merged(session_class, ReadingSession),
+            autoflush,
+        )
+
+
+def _merged(own: type[AsyncSession], kind: type[Any]) -> type[Any]:
+    """Return a class that is both; what the application's defines is in front."""
+    below, below_kind = own.sync_session_class, kind.sync_session_class
+    attributes: dict[str, Any] = {
+        # It may use the database by other ways than those that are counted.
+        name: operation(method)
+        for name, method in inspect.getmembers(own, inspect.iscoroutinefunction)
+        if not name.startswith("_") and not hasattr(AsyncSession, name)
+    }
+    attributes |= _instead_of_deprecated(own, kind)
+    attributes["sync_session_class"] = below_kind
+    if below is not Session:
+        attributes["sync_session_class"] = type(
+            below_kind.__name__, (below, below_kind), _instead_of_deprecated(below, below_kind)
+        )
+    attributes["__doc__"] = kind.__doc__
+    return type(kind.__name__, (own, kind), attributes)
+
+
+def _instead_of_deprecated(own: type, kind: type) -> dict[str, Any]:
+    """Return the methods that are called here as well, without a deprecation warning."""
+    return {
+        name: getattr(kind, name)
+        for name, method in inspect.getmembers(own, inspect.isfunction)
+        if hasattr(method, "__deprecated__") and hasattr(kind, name)
+    }
+
+
 _DEFAULT_KINDS = SessionKinds()
 
 
@@ -55,7 +101,7 @@ class UnitOfWork:
         writing: Where the writing session gets its connection: an engine, or a connection in
             whose transaction it works by savepoints.
         reading: The same for the reading session.
-        committed: Told how many seconds each COMMIT took.
+        telemetry: Told how many seconds each COMMIT took.
         options: How the transactions of both begin.
         lock_wait: Seconds that one statement waits for another on the same connection; None for
             no limit.
@@ -71,13 +117,13 @@ class UnitOfWork:
 
     __slots__ = (
         "_cluster",
-        "_committed",
         "_kinds",
         "_lock_wait",
         "_nested",
         "_options",
         "_reader",
         "_reading",
+        "_telemetry",
         "_writer",
         "_writing",
         "context",
@@ -88,7 +134,7 @@ class UnitOfWork:
         self,
         writing: SessionSource,
         reading: SessionSource,
-        committed: Callable[[float], None] | None = None,
+        telemetry: Telemetry | None = None,
         options: BeginOptions = NO_OPTIONS,
         lock_wait: float | None = None,
         *,
@@ -100,7 +146,7 @@ class UnitOfWork:
         self.reads: Reads | None = None
         self._nested = nested
         self._kinds = kinds
-        self._committed = committed
+        self._telemetry = telemetry
         self._lock_wait = lock_wait
         self._writing = writing
         self._reading = reading
@@ -142,7 +188,8 @@ class UnitOfWork:
             if session is not None:
                 session.nested = self._nested
         if self._writer is not None and self._reader is not None:
-            self._writer.reader, self._reader.writer = self._reader, self._writer
+            self._reader.writer = self._writer
+            self._writer.release_reader = self._reader.release_connection
 
     # The express lane, beside the sessions.
 
@@ -232,8 +279,8 @@ class UnitOfWork:
         """
         if self._writer is not None and self._writer.in_transaction():
             seconds = await self._writer.commit()
-            if self._committed is not None:
-                self._committed(seconds)
+            if self._telemetry is not None and self._telemetry.recorder is not None:
+                self._telemetry.recorder.committed(seconds)
 
     async def end(self, why: str, advice: Callable[[], str | None] | None = None) -> None:
         """Roll back what is open and close both sessions for good.
@@ -267,200 +314,137 @@ def _as_before(lease: Record | None) -> Iterator[None]:
             adapter.holds_state = held
 
 
-_SQL = text(files("penstock.database").joinpath("self_deadlock.sql").read_text())
-_FIRST_CHECKS = (0.1, 0.2, 0.4, 0.8)
-"""Seconds until each of the first checks; most statements are done before."""
-_CHECK_INTERVAL = 1.0
-"""Seconds between two later checks."""
+MakeUnit = Callable[[BeginOptions], UnitOfWork]
+"""Makes a unit of work, given how its transactions begin."""
 
-_CANCELED = "57014"
-"""The SQLSTATE of a statement that was cancelled on request."""
+_LEFT = "its async with block was left"
+_ABANDONED = "its request was over, where its async with block was still open"
 
-_MESSAGE = (
-    "A statement of the express lane waited for a lock that a session of the same request holds. "
-    "The session's transaction ends only after it, so it would have waited for ever. The server "
-    "has cancelled it, and it has written nothing. Use the session, or commit that first (await "
-    "session.commit())."
-)
+
+class UnitFactory:
+    """Makes the units of work of one database.
+
+    Args:
+        engine: Where their sessions get connections.
+        kinds: The classes of their sessions.
+        telemetry: Told how many seconds each COMMIT took.
+        lock_wait: Seconds that one statement waits for another on the same connection.
+
+    Attributes:
+        make: Makes a unit, given how its transactions begin; see :meth:`made_by`.
+        cluster: Chooses the server for a reading session; None where there is only the engine's.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        kinds: SessionKinds,
+        telemetry: Telemetry,
+        lock_wait: float,
+    ) -> None:
+        self._engine = engine
+        self._reading = reading_engine(engine)
+        self._kinds = kinds
+        self._telemetry = telemetry
+        self._lock_wait = lock_wait
+        self.make: MakeUnit = self._on_pool
+        self.cluster: Cluster | None = None
+
+    def _on_pool(self, options: BeginOptions) -> UnitOfWork:
+        return UnitOfWork(
+            self._engine,
+            self._reading,
+            self._telemetry,
+            options,
+            self._lock_wait,
+            kinds=self._kinds,
+            cluster=self.cluster,
+        )
+
+    def nested_in(self, connection: AsyncConnection) -> MakeUnit:
+        """Return what makes units within a connection's transaction, by savepoints.
+
+        The units work one at a time, but for those that one has within it.
+
+        Args:
+            connection: Whose transaction it is.
+        """
+        lock = NestedLock(self._lock_wait)
+
+        def make(options: BeginOptions) -> UnitOfWork:
+            return UnitOfWork(
+                connection, connection, options=options, kinds=self._kinds, nested=lock.within()
+            )
+
+        return make
+
+    @contextmanager
+    def made_by(self, make: MakeUnit | None) -> Iterator[None]:
+        """Have all units made by ``make`` for the length of a block.
+
+        Args:
+            make: Called for each unit; None for units on the pool.
+        """
+        before, self.make = self.make, make or self._on_pool
+        try:
+            yield
+        finally:
+            self.make = before
+
+    @asynccontextmanager
+    async def writing(self, options: BeginOptions) -> AsyncIterator[WritingSession]:
+        """Give the writing session of a new unit, which is committed when the block ends.
+
+        Args:
+            options: How its transactions begin.
+        """
+        unit = self.make(options)
+        session = unit.writer
+        session.block = OpenLease(partial(unit.end, _ABANDONED))
+        try:
+            yield session
+            if session.is_over:
+                session.refuse_if_ended()
+            unit.check()
+            await unit.commit()
+        finally:
+            if session.block.leave():
+                await unit.end(_LEFT)
+
+    @asynccontextmanager
+    async def reading(
+        self, options: BeginOptions, reads: Reads | None = None
+    ) -> AsyncIterator[ReadOnlySession]:
+        """Give the reading session of a new unit, which ends with the block.
+
+        Args:
+            options: How its transactions begin.
+            reads: What it has to see; None for what the request or the task has to.
+        """
+        unit = self.make(options)
+        unit.reads = reads
+        session = unit.reader
+        session.block = OpenLease(partial(unit.end, _ABANDONED))
+        try:
+            yield session
+            unit.check()
+        finally:
+            if session.block.leave():
+                await unit.end(_LEFT)
 
 
 @asynccontextmanager
-async def refuse_self_deadlock(unit: UnitOfWork) -> AsyncIterator[None]:
-    """Have the server cancel what the block waits for if that is a lock of the unit's own sessions.
-
-    On PostgreSQL, where no pooler is in between, which makes up the numbers of processes.
+async def reading_within(
+    connection: AsyncConnection, settings: tuple[tuple[str, str], ...]
+) -> AsyncIterator[ReadOnlySession]:
+    """Give a session that reads within a connection's transaction.
 
     Args:
-        unit: Whose sessions hold a connection; the block runs statements on another one.
-
-    Raises:
-        SelfDeadlock: It was such a lock.
+        connection: Whose transaction it is.
+        settings: Server settings that hold for what it reads.
     """
-    over = asyncio.Event()
-    watch = asyncio.create_task(_watch(unit, asyncio.current_task(), over))
+    unit = UnitOfWork(connection, connection, options=BeginOptions(settings=settings))
     try:
-        yield
-    except DBAPIError as error:
-        over.set()
-        is_cancelled = getattr(error.orig, "sqlstate", None) == _CANCELED
-        if is_cancelled and await asyncio.shield(watch):
-            raise SelfDeadlock(_MESSAGE) from error
-        raise
+        yield unit.reader
     finally:
-        over.set()  # the question on the session's connection is not cancelled
-
-
-async def _watch(unit: UnitOfWork, task: "asyncio.Task[Any] | None", over: asyncio.Event) -> bool:
-    """Return whether the task waited for the unit and was cancelled on the server for that."""
-    for pause in chain(_FIRST_CHECKS, repeat(_CHECK_INTERVAL)):
-        with suppress(TimeoutError):
-            await asyncio.wait_for(over.wait(), pause)
-        leases = [] if over.is_set() else list(unit.leases())
-        pids = list(_processes(leases, task))
-        for session, record in leases if pids else ():
-            if not over.is_set() and await _cancel_waiting(session, record, pids):
-                return True
-        if over.is_set():
-            return False
-    return False  # never: the last pause is repeated
-
-
-def _processes(
-    leases: list[tuple[UnitSession, Record]], task: "asyncio.Task[Any] | None"
-) -> Iterator[int]:
-    """Return the server's processes of the connections that the task has besides."""
-    held = {record.slot for _, record in leases}
-    for runtime in {record.runtime for _, record in leases}:
-        for slot in runtime.ledger:
-            if slot.state is CHECKED_OUT and slot not in held and task_of(slot.lease) is task:
-                connection = slot.content.dbapi_connection
-                pid = runtime.driver_of(connection).server_pid(connection)
-                if pid is not None:
-                    yield pid
-
-
-async def _cancel_waiting(session: UnitSession, record: Record, pids: list[int]) -> bool:
-    """Cancel what waits for a session; return whether anything did."""
-    connection = session.open_connection()
-    own = record.runtime.driver_of(record.dbapi_connection).server_pid(record.dbapi_connection)
-    if connection is None or session.connection_lock.is_held:
-        return False
-    async with session.held_by(object()):
-        try:
-            return bool(await connection.scalar(_SQL, {"pids": pids, "own": own}))
-        except SQLAlchemyError:
-            return False  # its transaction has failed and holds nothing any more
-
-
-Held = dict[Any, list[OpenLane]]
-"""The lanes of the streams and snapshots that a request has open, by database."""
-
-
-class UnitLane:
-    """A lane that takes no second connection where the request holds one, or refuses.
-
-    What only reads runs on the connection of its sessions, else of an open stream or snapshot. What
-    writes, a stream and a snapshot are transactions of their own; for them, a session that only
-    reads returns its connection first.
-
-    Args:
-        shared: The database's own reader or writer, whose lane runs the statements.
-        database: What the next two know the database by.
-        units: The request's units of work; none where the request has no session.
-        held: What else it holds, kept up to date here.
-    """
-
-    __slots__ = ("_database", "_held", "_shared", "_units")
-
-    def __init__(
-        self, shared: Any, database: Any, units: Mapping[Any, UnitOfWork], held: Held
-    ) -> None:
-        self._shared = shared
-        self._database = database
-        self._units = units
-        self._held = held
-
-    # No coroutine where nothing is held: a request that has no session pays for none.
-    def read(self, call: Call, extract: Extract) -> Coroutine[Any, Any, Any]:
-        """Read where the request holds a connection, else on one of the pool's."""
-        if self._units or self._held:
-            return self._read_beside(call, extract)
-        return self._shared.lane.read(call, extract)  # type: ignore[no-any-return]  # a lane's
-
-    def _read_beside(self, call: Call, extract: Extract) -> Coroutine[Any, Any, Any]:
-        unit = self._units.get(self._database)
-        if unit is None:
-            return self._read_where_held(call, extract)
-        return unit.read_within(
-            lambda connection: self._shared.lane.read_within(connection, call, extract),
-            partial(self._read_where_held, call, extract),
-        )
-
-    async def _read_where_held(self, call: Call, extract: Extract) -> Any:
-        if held := self._held.get(self._database):
-            with suppress(LaneEnded):  # while this waited for the lock
-                return await held[-1].read_apart(call, extract)
-        return await self._shared.lane.read(call, extract)
-
-    def write(self, call: Call, extract: Extract) -> Coroutine[Any, Any, Any]:
-        """Write in a separate transaction."""
-        return self._write(self._shared.lane.write, call, extract)
-
-    def execute(self, call: Call) -> Coroutine[Any, Any, int]:
-        """Write in a separate transaction, and return how many rows."""
-        return self._write(self._shared.lane.execute, call)
-
-    def execute_many(
-        self, query: Query[Any], rows: Sequence[Mapping[str, Any]], settings: Settings = ()
-    ) -> Coroutine[Any, Any, None]:
-        """Write several rows in a separate transaction."""
-        return self._write(self._shared.lane.execute_many, query, rows, settings)
-
-    def copy(self, copy: Copy, settings: Settings = ()) -> Coroutine[Any, Any, int]:
-        """Write rows in bulk in a separate transaction, and return how many."""
-        return self._write(self._shared.lane.copy, copy, settings)
-
-    def _write(
-        self, method: Callable[..., Coroutine[Any, Any, _T]], *arguments: Any
-    ) -> Coroutine[Any, Any, _T]:
-        unit = self._units.get(self._database)
-        return method(*arguments) if unit is None else self._write_beside(unit, method, *arguments)
-
-    async def _write_beside(
-        self, unit: UnitOfWork, method: Callable[..., Awaitable[_T]], *arguments: Any
-    ) -> _T:
-        if await unit.release_reader() is None:
-            return await method(*arguments)
-        async with refuse_self_deadlock(unit):
-            return await method(*arguments)
-
-    @asynccontextmanager
-    async def stream(self, call: Call, batch: int) -> AsyncIterator[Batches]:
-        """Give results ``batch`` rows at a time, in a separate transaction."""
-        async with self.reading(call) as lane, lane.stream(call, batch) as batches:
-            yield batches
-
-    def reading(self, call: Call) -> AbstractAsyncContextManager[OpenLane]:
-        """Give a lane in a separate transaction that only reads."""
-        return self._apart(self._shared.lane.reading(call))
-
-    def snapshot(self, settings: Settings = ()) -> AbstractAsyncContextManager[OpenLane]:
-        """Give a lane whose statements all see the database at one moment."""
-        return self._apart(self._shared.lane.snapshot(settings))
-
-    @asynccontextmanager
-    async def _apart(
-        self, opened: AbstractAsyncContextManager[OpenLane]
-    ) -> AsyncIterator[OpenLane]:
-        unit = self._units.get(self._database)
-        is_beside = unit is not None and await unit.release_reader() is not None
-        watched = refuse_self_deadlock(unit) if unit is not None and is_beside else nullcontext()
-        async with watched, opened as lane:
-            enclosing = enclosing_tasks.get()
-            enclosing_tasks.set((*enclosing, asyncio.current_task()))
-            self._held.setdefault(self._database, []).append(lane)
-            try:
-                yield lane
-            finally:
-                self._held[self._database].remove(lane)
-                enclosing_tasks.set(enclosing)
+        await unit.end("its statement was over")

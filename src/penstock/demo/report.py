@@ -1,14 +1,26 @@
-"""What the demo measured, for people and for programs."""
+"""What the demo measured, for people and for programs, and where it tells of it."""
 
 import asyncio
+import errno
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
 from penstock.load import Figures, LoadResult
+
+
+class Terminal(Console):
+    """Standard output, which may go away before the demo does."""
+
+    def on_broken_pipe(self) -> None:
+        """Let the error out, so that everything is put away; rich would end the process here."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
 
 _LOOK_EVERY = 0.2
 

@@ -29,8 +29,7 @@ from penstock.demo.report import DemoFigures, report, watch_pool
 from penstock.demo.service import UsersService, listen
 from penstock.demo.storage import OwnSchema, Storage, sqlite_file
 from penstock.demo.users import upgrade
-from penstock.demo.users.model import User
-from penstock.demo.users.passwords import Passwords
+from penstock.demo.users.model import Passwords, User
 from penstock.load import Request, RequestKind, Scenario, run_closed_loop
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -1,14 +1,25 @@
-"""The users service as the demo runs it: workers behind one socket of the loopback interface."""
+"""The users service as the demo runs it: workers behind one socket of the loopback interface.
+
+``python -m penstock.demo.service`` is the process that runs the workers. It is given the descriptor
+of a listening socket and the number of workers. It ends when its standard input closes, which
+happens when the demo stops it and when the demo is gone.
+"""
 
 import asyncio
 import http.client
 import json
 import os
+import shutil
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import uvicorn
+from uvicorn.supervisors import Multiprocess
 
 from penstock.base_error import SettingsError
 from penstock.demo.child import Child
@@ -17,6 +28,7 @@ _HOST = "127.0.0.1"
 _USUAL_PORT = 8000
 _START_SECONDS = 60.0
 _STOP_SECONDS = 20.0
+_GRACEFUL_SECONDS = 5
 _ANSWER_SECONDS = 2.0
 
 
@@ -65,7 +77,7 @@ class UsersService:
         """
         descriptor = self._listener.fileno()
         self._child.start(
-            [sys.executable, "-m", "penstock.demo.supervisor", str(descriptor), str(workers)],
+            [sys.executable, "-m", "penstock.demo.service", str(descriptor), str(workers)],
             environment=environment,
             pass_fds=[descriptor],
         )
@@ -100,3 +112,33 @@ def _get(address: tuple[str, int], path: str) -> Any:
         return json.load(response) if response.status < 400 else None
     finally:
         connection.close()
+
+
+def main() -> None:
+    """Serve until standard input closes, then remove the directory that this was started in."""
+    listener = socket.socket(fileno=int(sys.argv[1]))
+    config = uvicorn.Config(
+        "penstock.demo.users:create_app",
+        factory=True,
+        workers=int(sys.argv[2]),
+        loop="uvloop",
+        http="httptools",
+        access_log=False,
+        timeout_graceful_shutdown=_GRACEFUL_SECONDS,
+    )
+    supervisor = Multiprocess(config, sockets=[listener])
+    abandoned = threading.Event()
+    threading.Thread(target=_end_with_input, args=[abandoned], daemon=True).start()
+    supervisor.run()
+    if abandoned.is_set():
+        shutil.rmtree(Path.cwd(), ignore_errors=True)
+
+
+def _end_with_input(abandoned: threading.Event) -> None:
+    sys.stdin.buffer.read()
+    abandoned.set()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,104 +1,139 @@
 """A connection of asyncpg's, below SQLAlchemy: transactions begin and end without a wait."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 from typing import Any, NoReturn, Self
 
 from asyncpg.exceptions import InterfaceError, InternalClientError
 from asyncpg.transaction import TransactionState
-from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
+from sqlalchemy.dialects.postgresql.asyncpg import (
+    AsyncAdapt_asyncpg_connection,
+    AsyncAdapt_asyncpg_cursor,
+    AsyncAdapt_asyncpg_ss_cursor,
+)
 from sqlalchemy.util import await_
 
-from penstock.deadlines import StatementLimit, limits_in_force
-from penstock.drivers.asyncpg_cursors import Cursor, ServerSideCursor
-from penstock.drivers.asyncpg_savepoint import ReadOnlySavepoint
-from penstock.drivers.asyncpg_statements import (
-    STAY_READ_ONLY,
-    PreparedStatements,
-    begin_text,
-    context_statement,
-    limit_statement,
-)
+from penstock.deadlines import StatementLimit, current_limits
 from penstock.drivers.driver import (
     NO_OPTIONS,
     BeginOptions,
-    holds_state_after,
+    TransactionTrace,
     keeps_transaction,
-    left_by,
     refuse_end,
     seconds_of,
 )
-from penstock.drivers.effects import Effect, effects_of
-from penstock.drivers.pipelining import Parameters, Pipeline, may_pipeline
+from penstock.drivers.effects import AFTER_TRANSACTION, SHORT, Effect, effects_of, effects_of_short
+from penstock.drivers.pipelining import (
+    STAY_READ_ONLY,
+    Parameters,
+    Pipeline,
+    ReadOnlySavepoint,
+    begin_text,
+    context_statements,
+    limit_statement,
+    may_pipeline,
+)
 
 _MAY_END = Effect.CONTROL | Effect.DRIVER
 
 
-class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
+class _Cursor(AsyncAdapt_asyncpg_cursor):
+    """A cursor that has all rows: what it could not send begins no transaction."""
+
+    __slots__ = ()
+    _adapt_connection: Any
+
+    async def _prepare_and_execute(self, operation: str, parameters: Any) -> None:
+        try:
+            await super()._prepare_and_execute(operation, parameters)
+        except Exception:
+            self._adapt_connection.end_unsent()
+            raise
+
+    async def _executemany(self, operation: str, seq_of_parameters: Any) -> Any:
+        await self._adapt_connection.before_many(operation)
+        try:
+            return await super()._executemany(operation, seq_of_parameters)
+        except Exception:
+            self._adapt_connection.end_unsent()
+            raise
+
+
+class _ServerSideCursor(AsyncAdapt_asyncpg_ss_cursor, _Cursor):
+    """A cursor that fetches rows as they are read, in an open transaction."""
+
+    __slots__ = ()
+
+    async def _prepare_and_execute(self, operation: str, parameters: Any) -> None:
+        # The driver opens a cursor only in a transaction that the server has confirmed.
+        await self._adapt_connection.open_transaction()
+        await super()._prepare_and_execute(operation, parameters)
+        self._cursor = _LockedCursor(self._cursor, self._adapt_connection._execute_mutex)
+
+
+class _LockedCursor:
+    """A cursor of the driver's that fetches while the connection runs no other statement."""
+
+    __slots__ = ("_cursor", "_mutex")
+
+    def __init__(self, cursor: Any, mutex: asyncio.Lock) -> None:
+        self._cursor = cursor
+        self._mutex = mutex
+
+    async def fetch(self, count: int) -> Any:
+        async with self._mutex:
+            return await self._cursor.fetch(count)
+
+
+class _StatementsOnPath:
+    """SQLAlchemy's cache of prepared statements, under a search_path that says what they mean."""
+
+    __slots__ = ("_cache", "_path")
+
+    def __init__(self, cache: Any, path: str) -> None:
+        self._cache = cache
+        self._path = path
+
+    def __contains__(self, operation: str) -> bool:
+        return (operation, self._path) in self._cache
+
+    def __getitem__(self, operation: str) -> Any:
+        return self._cache[operation, self._path]
+
+    def __setitem__(self, operation: str, prepared: Any) -> None:
+        self._cache[operation, self._path] = prepared
+
+
+class AsyncpgConnection(TransactionTrace, AsyncAdapt_asyncpg_connection):
     """SQLAlchemy's adapter, whose BEGIN travels with the first statement of a transaction.
 
     The ROLLBACK of a transaction that reads is not waited for.
-
-    Attributes:
-        effects: What the lease's statements may have left on the server.
-        begin: How the next transaction begins; None as ``lease_options`` has it, or the engine.
-        reads_within: Whether a session reads in a savepoint of a transaction that is not its own.
-        holds_state: Whether the open transaction may hold settings or locks that end with it.
-        limit: The ``statement_timeout`` that its transaction was given last; None for none.
-        own_timeout: Seconds of the configured one, 0 for none; None until it was read.
-        pipeline: In front of the driver; kept, for the transport of a connection that has ended
-            does not know it any more.
-        queries_before: How many the driver had run when its own connection was given out.
     """
-
-    __slots__ = (
-        "_has_lost_settings",
-        "_is_limited_anew",
-        "_may_have_state",
-        "_opening",
-        "_options",
-        "_savepoint",
-        "begin",
-        "effects",
-        "holds_state",
-        "is_shared",
-        "lease_options",
-        "limit",
-        "own_timeout",
-        "pipeline",
-        "queries_before",
-        "reads_within",
-    )
 
     _connection: Any
     _prepared_statement_cache: Any
     _transaction: Any
-    begin: BeginOptions | None
-    effects: Effect
-    holds_state: bool
-    lease_options: BeginOptions | None
-    limit: StatementLimit | None
-    own_timeout: float | None
+    _statements: Any
+    """SQLAlchemy's cache of those that are prepared; None where it keeps none."""
     pipeline: Pipeline
-    queries_before: int
-    _has_lost_settings: bool
-    """Whether the open transaction may be another than the one that its settings were sent for."""
-    reads_within: bool
-    is_shared: bool
+    """In front of the driver; the transport of a connection that has ended knows it no more."""
+    queries_before = 0
+    """How many the driver had run when its own connection was given out."""
+    is_shared = False
     """Whether a pooler in between may give the server's session to others between transactions.
 
     PgBouncer before 1.21 does so with the answer to ROLLBACK, although the next transaction's BEGIN
     has followed it already: the rest of that transaction would go to another session.
     """
-    _may_have_state: bool
-    _is_limited_anew: bool
-    _opening: list[tuple[str, Parameters]]
-    _options: BeginOptions | None
+    _is_limited_anew = False
+    _opening: Sequence[tuple[str, Parameters]] = ()
+    """What the open transaction has begun with."""
     _savepoint: ReadOnlySavepoint
     """The latest, kept for its end may go on by itself: the event loop keeps no task."""
 
-    _cursor_cls = Cursor
-    _ss_cursor_cls = ServerSideCursor
+    _cursor_cls = _Cursor
+    _ss_cursor_cls = _ServerSideCursor
 
     @classmethod
     def of(cls, adapter: AsyncAdapt_asyncpg_connection) -> Self:
@@ -107,17 +142,9 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         for base in type(adapter).__mro__:
             for name in getattr(base, "__slots__", ()):
                 setattr(connection, name, getattr(adapter, name))
-        if (cache := connection._prepared_statement_cache) is not None:
-            connection._prepared_statement_cache = PreparedStatements(cache)
-        connection.effects = Effect.NONE
-        connection.begin = connection._options = connection.lease_options = None
-        connection._opening = []
-        connection._may_have_state = connection._has_lost_settings = False
-        connection._is_limited_anew = connection.is_shared = False
-        connection.reads_within = connection.holds_state = False
-        connection.limit = connection.own_timeout = None
-        connection.pipeline = connection._pipeline  # which knows where each message begins
-        connection.queries_before = 0
+        connection._statements = connection._prepared_statement_cache
+        # From the start: it knows where each message begins.
+        connection.pipeline = Pipeline.of(connection._connection._transport)
         return connection
 
     # What its statements do.
@@ -125,14 +152,18 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
     async def _prepare(self, operation: str, invalidate_timestamp: float) -> Any:
         await self._settle()
         self.note(operation)
-        if self._prepared_statement_cache is not None:
-            self._prepared_statement_cache.path = (self._options or NO_OPTIONS).search_path
+        options, cache = self._options, self._statements
+        path = options.search_path if options is not None and options.settings else None
+        if path is not None and cache is not None:
+            cache = _StatementsOnPath(cache, path)
+        self._prepared_statement_cache = cache
         return await super()._prepare(operation, invalidate_timestamp)
 
     def recently_prepared(self) -> list[str]:
         """Return the texts that sessions have had prepared, the latest used first."""
-        statements: PreparedStatements | None = self._prepared_statement_cache
-        return [] if statements is None else statements.recent()
+        kept = {} if self._statements is None else self._statements._data
+        uses = sorted(kept.items(), key=lambda item: -item[1][2][0])
+        return [key for key, _ in uses if isinstance(key, str)]  # not those on another path
 
     async def before_many(self, operation: str) -> None:
         """Begin and record, as before a single statement, what is run for several values.
@@ -161,7 +192,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         Args:
             operation: The statement that is sent next.
         """
-        effects = effects_of(operation)
+        effects = (effects_of_short if len(operation) <= SHORT else effects_of)(operation)
         if self.reads_within:
             refuse_end(effects, operation, self.dbapi.ProgrammingError)
         if self._transaction is not None and self._opening and self._has_ended():
@@ -179,23 +210,18 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
             self._limit_anew(self._options)
         if effects & Effect.CONTROL and not keeps_transaction(operation):
             self._has_lost_settings = True
-        self.effects |= left_by(effects)
-        self.holds_state = self.holds_state or holds_state_after(effects)
+        self.effects |= effects & AFTER_TRANSACTION
+        self.holds_state = self.holds_state or effects != Effect.READS
 
     def _has_ended(self) -> bool:
         # By a statement, or by code that has the driver's connection; or the server has refused
         # to begin, and would run what follows without a transaction.
         is_asked = self._options is not None or self.reads_within
         may_end = is_asked and bool(self.effects & _MAY_END)
-        return (may_end or self._pipeline.is_refused) and not self._is_open()
-
-    def read_within(self, *, begins: bool) -> None:
-        """Keep what follows read-only, in a savepoint of a transaction that is not the session's.
-
-        Args:
-            begins: False where that ends.
-        """
-        self.reads_within, self._may_have_state = begins, False
+        if not (may_end or self.pipeline.is_refused):
+            return False
+        # The driver learns of a BEGIN with the answer to the statement behind it.
+        return not (self.pipeline.has_open_batch or self._connection.is_in_transaction())
 
     def _send_again(self, effects: Effect) -> None:
         again = []
@@ -203,24 +229,23 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
             again.append(STAY_READ_ONLY)
         if self._has_lost_settings:
             self._has_lost_settings = False
-            settings = (self._options or NO_OPTIONS).settings
-            again += [context_statement(settings)] if settings else []
+            again += context_statements((self._options or NO_OPTIONS).settings)
         if again:
             self._send(again)
 
-    def _send(self, statements: list[tuple[str, Parameters]]) -> None:
-        self._pipeline.send_batch(statements, (self._options or NO_OPTIONS).settings)
+    def _send(self, statements: Sequence[tuple[str, Parameters]]) -> None:
+        self.pipeline.send_batch(statements, (self._options or NO_OPTIONS).settings)
 
     def _limit_anew(self, options: BeginOptions) -> None:
         # In front of each statement, for less is left until a deadline than there was.
         limit = self._limit(options, is_first=False)
         if limit is not None and limit.is_news(self.limit):
-            self._pipeline.send_batch([limit_statement(limit)])
+            self.pipeline.send_batch([limit_statement(limit)])
             self.limit = limit
 
     def _limit(self, options: BeginOptions, *, is_first: bool) -> StatementLimit | None:
-        limits = limits_in_force()
-        if limits is None or options.sets_statement_timeout:
+        limits = current_limits.get()
+        if not limits or options.sets_statement_timeout:
             return None
         return limits.of_statement(monotonic(), self.own_timeout, is_first=is_first)
 
@@ -231,7 +256,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
             options: Whose settings count more.
         """
         is_as_new = not self.effects & Effect.SESSION
-        if self.own_timeout is None and limits_in_force() is not None and is_as_new:
+        if self.own_timeout is None and current_limits.get() and is_as_new:
             shown = await self._connection.fetchval("SHOW statement_timeout")
             self.own_timeout = seconds_of(shown)
         self.limit = self._limit(options, is_first=True)
@@ -241,10 +266,6 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
     def has_begun(self) -> bool:
         """Whether it has begun a transaction and not ended it."""
         return self._transaction is not None
-
-    def _is_open(self) -> bool:
-        # The driver learns of a BEGIN with the answer to the statement behind it.
-        return self._pipeline.has_open_batch or self._connection.is_in_transaction()
 
     def run_async(self, fn: Any) -> Any:
         """Run what uses the driver's own connection."""
@@ -290,7 +311,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         if self.limit is not None:
             settings = (*settings, ("statement_timeout", str(self.limit.milliseconds)))
         if settings:
-            self._pipeline.send_batch([context_statement(settings)], secret)
+            self.pipeline.send_batch(context_statements(settings), secret)
 
     async def _start_transaction(self) -> None:
         options, self.begin, self.limit = self.begin or self.lease_options, None, None
@@ -304,22 +325,22 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
             limit = None if options is None else await self.limit_next(options)
             if driver._top_xact is not None or driver.is_in_transaction():
                 await transaction.start()  # within one that the driver knows of
-                self._opening = [STAY_READ_ONLY] if transaction._readonly else []
+                opening = [STAY_READ_ONLY] if transaction._readonly else []
             else:
-                self._opening = [(begin_text(transaction), ())]
+                opening = [(begin_text(transaction), ())]
                 # As Transaction.start() leaves it, so that the driver's own nest in it.
                 driver._top_xact = transaction
                 transaction._state = TransactionState.STARTED
         except Exception as error:  # noqa: BLE001 - raised as SQLAlchemy's
             self._handle_exception(error)
-        if options is not None and options.settings:
-            self._opening.append(context_statement(options.settings))
+        if options is not None:
+            opening += context_statements(options.settings)
         if limit is not None:
-            self._opening.append(limit_statement(limit))
+            opening.append(limit_statement(limit))
             self._is_limited_anew = True
-        self._transaction, self._options = transaction, options
-        if self._opening:
-            self._send(self._opening)
+        self._transaction, self._options, self._opening = transaction, options, opening
+        if opening:
+            self._send(opening)
         self._may_have_state, self._has_lost_settings = self.reads_within, False
         self.holds_state = False
 
@@ -336,9 +357,8 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
             self.begin = options
             return
         self._options = options
-        self._opening = [("BEGIN READ ONLY" if options.reading else "BEGIN", ())]
-        if options.settings:
-            self._opening.append(context_statement(options.settings))
+        begin = "BEGIN READ ONLY" if options.reading else "BEGIN"
+        self._opening = [(begin, ()), *context_statements(options.settings)]
         self._may_have_state, self._has_lost_settings = options.reading, True
 
     async def read_apart(
@@ -389,18 +409,15 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
     def commit(self) -> None:
         """Commit; what only reads is rolled back, which leaves nothing that it has set."""
         self._await_statement()
-        if self._ends_without_wait():
+        if self._transaction is not None and self.ends_without_wait():
             self._roll_back_pipelined()
         else:
             self._end(super().commit)
 
     def rollback(self) -> None:
-        """Roll back, without a wait where the transaction only reads.
-
-        What cannot be rolled back is closed.
-        """
+        """Roll back, without a wait where it only reads; what cannot be rolled back is closed."""
         self._await_statement()
-        if self._ends_without_wait():
+        if self._transaction is not None and self.ends_without_wait():
             self._roll_back_pipelined()
         else:
             self.end_unsent()
@@ -429,31 +446,24 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
 
     def ends_without_wait(self) -> bool:
         """Return whether a rollback says nothing to the server, or waits for no answer."""
-        return self._transaction is None or self._ends_without_wait()
-
-    def _ends_without_wait(self) -> bool:
-        return (
-            self._transaction is not None
-            and self._options is not None
+        return self._transaction is None or (
+            self._options is not None
             and self._options.reading
             and not self.is_shared
             and self._transaction is self._connection._top_xact
-            and self._may_pipeline()
-            and not self._pipeline.is_within_message
+            and may_pipeline(self._connection)
+            and not self.pipeline.is_within_message
             and not self._execute_mutex.locked()
         )
 
     def _roll_back_pipelined(self) -> None:
         driver, transaction = self._connection, self._transaction
         try:
-            self._pipeline.roll_back(driver._protocol)
+            self.pipeline.roll_back(driver._protocol)
         except (InternalClientError, InterfaceError):  # see rollback() and _handle_exception()
             _abort(driver)
-        self._leave(transaction)
-
-    def _leave(self, transaction: Any) -> None:
-        if self._connection._top_xact is transaction:
-            self._connection._top_xact = None
+        if driver._top_xact is transaction:
+            driver._top_xact = None
         transaction._state = TransactionState.ROLLEDBACK
         self._transaction = self.begin = self._options = self.limit = None
 
@@ -462,13 +472,13 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
 
         The next statement begins anew.
         """
-        if not (self._may_pipeline() and self._pipeline.has_open_batch):
+        if not (may_pipeline(self._connection) and self.pipeline.has_open_batch):
             return
-        self._pipeline.end_batch()
+        self.pipeline.end_batch()
         transaction, driver = self._transaction, self._connection
         is_top = transaction is not None and transaction is driver._top_xact
         if is_top and not driver.is_in_transaction():
-            self._pipeline.send_query("ROLLBACK", leaves_idle=True)
+            self.pipeline.send_query("ROLLBACK", leaves_idle=True)
             transaction._state = TransactionState.ROLLEDBACK
             driver._top_xact = self._transaction = None
             self.begin, self._options = self._options, None
@@ -479,13 +489,6 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
             # the driver neither takes a ROLLBACK nor counts as closed.
             _abort(self._connection)
         super()._handle_exception(error)
-
-    @property
-    def _pipeline(self) -> Pipeline:
-        return Pipeline.of(self._connection._transport)
-
-    def _may_pipeline(self) -> bool:
-        return may_pipeline(self._connection)
 
 
 def _abort(driver: Any) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from penstock.deadlines import Deadline
+from penstock.deadlines import Deadline, StatementLimit
 from penstock.drivers.effects import Effect
 
 _UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -61,32 +61,46 @@ class Prepared:
 
 
 class Trace:
-    """What ends with a lease.
+    """What ends with a lease."""
 
-    Attributes:
-        effects: What its statements may have left on the server, as far as their text shows.
-        lease_options: How its transactions begin, where a session has said so.
-    """
-
-    __slots__ = ("effects", "lease_options")
-
-    def __init__(self) -> None:
-        self.effects = Effect.NONE
-        self.lease_options: BeginOptions | None = None
+    effects = Effect.NONE
+    """What its statements may have left on the server, as far as their text shows."""
+    lease_options: BeginOptions | None = None
+    """How its transactions begin, where a session has said so."""
 
 
-def left_by(effects: Effect) -> Effect:
-    """Return what of a statement's effects outlives its transaction."""
-    return effects & ~(Effect.READS | Effect.TRANSACTION)
+class TransactionTrace(Trace):
+    """What a driver's connection knows of its transactions."""
 
+    begin: BeginOptions | None = None
+    """How the next one begins; None as ``lease_options`` has it, or the engine."""
+    holds_state = False
+    """Whether the open one may hold settings or locks that end with it."""
+    limit: StatementLimit | None = None
+    """The ``statement_timeout`` that it was given last; None for none."""
+    own_timeout: float | None = None
+    """Seconds of the configured ``statement_timeout``, 0 for none; None until it was read."""
+    reads_within = False
+    """Whether a session reads in a savepoint of a transaction that is not its own."""
+    _options: BeginOptions | None = None
+    """How the open one was to begin, where that was said."""
+    _has_lost_settings = False
+    """Whether the open one may be another than the one that its settings were sent for."""
+    _may_have_state = False
+    """Whether a statement may have made the open one write, which is to read."""
 
-def holds_state_after(effects: Effect) -> bool:
-    """Return whether a transaction may hold more after a statement than its reads and writes.
+    def read_within(self, *, begins: bool) -> None:
+        """Keep what follows read-only, in a savepoint of a transaction that is not the session's.
 
-    Args:
-        effects: Of the statement; one that is no plain query may have locked something.
-    """
-    return effects != Effect.READS
+        Args:
+            begins: False where that ends.
+        """
+        self.reads_within, self._may_have_state = begins, False
+
+    def forget_options(self) -> None:
+        """Forget how transactions were to begin: the lease that said so has failed."""
+        self.begin = self._options = self.lease_options = self.limit = None
+        self.reads_within = False
 
 
 def never() -> bool:
@@ -231,18 +245,6 @@ def seconds_of(shown: str) -> float:
     """Return the seconds of a time as PostgreSQL shows it, such as ``90s`` or ``1min``."""
     number = shown.rstrip("abcdefghijklmnopqrstuvwxyz")
     return float(number) * _UNITS.get(shown[len(number) :], 0.001)
-
-
-def transport_of(connection: Any) -> Any:
-    """Return the transport of asyncpg's, asyncmy's or aiomysql's own connection, or None."""
-    writer = getattr(connection, "_writer", None)  # of aiomysql
-    return getattr(connection, "_transport", None) if writer is None else writer.transport
-
-
-def number_of(transport: Any) -> int:
-    """Return the number of a transport's socket."""
-    number: int = transport.get_extra_info("socket").fileno()
-    return number
 
 
 _OF_SAVEPOINTS = re.compile(

@@ -66,6 +66,10 @@ class Effect(enum.IntFlag):
     """No effect of a statement: code outside SQLAlchemy has the driver's connection."""
 
 
+AFTER_TRANSACTION = ~(Effect.READS | Effect.TRANSACTION)
+"""Those of a statement's effects that outlive its transaction."""
+
+
 def effects_of(sql: str) -> Effect:
     """Return what a statement may leave behind; the answers for recent statements are kept.
 
@@ -73,8 +77,8 @@ def effects_of(sql: str) -> Effect:
         sql: As it is sent, with the parameters of any driver.
     """
     length = len(sql)
-    if length <= _SHORT:
-        return _of_short(sql)
+    if length <= SHORT:
+        return effects_of_short(sql)
     return _of_long(sql) if length <= _LONG else _effects(sql)
 
 
@@ -95,8 +99,9 @@ def _either(one: Effect, other: Effect) -> Effect:
 
 
 # At most eight million characters are kept, and none of a text longer than _LONG.
-_SHORT, _LONG = 4_000, 200_000
-_of_short = lru_cache(maxsize=1_000)(_effects)
+SHORT, _LONG = 4_000, 200_000
+effects_of_short = lru_cache(maxsize=1_000)(_effects)
+"""The same for texts of up to ``SHORT`` characters, with one call less."""
 _of_long = lru_cache(maxsize=20)(_effects)
 
 

@@ -14,7 +14,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
-from penstock.drivers.driver import without_values
+from asyncpg.exceptions import PostgresError
+
+from penstock.deadlines import StatementLimit
+from penstock.drivers.driver import never, without_values
 
 Parameters = Sequence[str | None]
 """Values of one statement, as text; None for NULL."""
@@ -34,10 +37,6 @@ _ENDS = (b"FATAL", b"PANIC")
 _EXECUTE = b"E\0\0\0\x09\0\0\0\0\0"
 _ROLLED_BACK = b"C\0\0\0\x0dROLLBACK\0Z\0\0\0\5I"
 """The answer to ROLLBACK: CommandComplete and ReadyForQuery, with no transaction open."""
-
-
-def _never() -> bool:
-    return False
 
 
 class _Batch:
@@ -143,7 +142,7 @@ class Pipeline(asyncio.Protocol):
         self._transport.write(messages)
 
     def send_query(
-        self, text: str, ignores_error: Callable[[], bool] = _never, *, leaves_idle: bool = False
+        self, text: str, ignores_error: Callable[[], bool] = never, *, leaves_idle: bool = False
     ) -> None:
         """Send one or several statements as a separate transaction.
 
@@ -159,7 +158,7 @@ class Pipeline(asyncio.Protocol):
         self._transport.write(b"Q" + (len(query) + 4).to_bytes(4) + query)
 
     def expect_query(
-        self, ignores_error: Callable[[], bool] = _never, *, leaves_idle: bool = False
+        self, ignores_error: Callable[[], bool] = never, *, leaves_idle: bool = False
     ) -> None:
         """Keep the answer to a statement from the driver which the driver itself is to send."""
         self.end_batch()
@@ -391,3 +390,97 @@ def _without_values(error: bytes, settings: tuple[tuple[str, str], ...]) -> byte
             fields += field + b"\0"
     fields += b"\0"
     return b"E" + (len(fields) + 4).to_bytes(4) + bytes(fields)
+
+
+STAY_READ_ONLY: tuple[str, Parameters] = ("SET TRANSACTION READ ONLY", ())
+"""Keeps the open transaction, or savepoint, from writing until it ends."""
+
+
+def begin_text(transaction: Any) -> str:
+    """Return the text that begins a transaction.
+
+    Args:
+        transaction: asyncpg's, not started.
+    """
+    words = ["BEGIN"]
+    if transaction._isolation:
+        words += ["ISOLATION LEVEL", transaction._isolation.replace("_", " ").upper()]
+    if transaction._readonly:
+        words.append("READ ONLY")
+    if transaction._deferrable:
+        words.append("DEFERRABLE")
+    return " ".join(words)
+
+
+def context_statements(settings: tuple[tuple[str, str], ...]) -> list[tuple[str, Parameters]]:
+    """Return the statement that makes settings hold until the transaction ends; none for none.
+
+    Args:
+        settings: Names and values, which travel as parameters.
+    """
+    if not settings:
+        return []
+    calls = ", ".join(
+        f"set_config(${2 * number + 1}, ${2 * number + 2}, true)" for number in range(len(settings))
+    )
+    return [(f"SELECT {calls}", [text for setting in settings for text in setting])]
+
+
+def limit_statement(limit: StatementLimit) -> tuple[str, Parameters]:
+    """Return the statement that makes a limit hold until the open transaction ends.
+
+    It is no query, so that the transaction's isolation level may be set after it.
+    """
+    return f"SET LOCAL statement_timeout = {limit.milliseconds}", ()
+
+
+_BEGIN: list[tuple[str, Parameters]] = [("SAVEPOINT penstock_read", ()), STAY_READ_ONLY]
+_END = "ROLLBACK TO SAVEPOINT penstock_read;RELEASE SAVEPOINT penstock_read"
+
+
+class ReadOnlySavepoint:
+    """The turn of one read on a connection, in a savepoint that is rolled back with it.
+
+    Args:
+        mutex: Held by what is in progress on the connection.
+        driver: asyncpg's connection.
+    """
+
+    def __init__(self, mutex: asyncio.Lock, driver: Any) -> None:
+        self._mutex = mutex
+        self._driver = driver
+        self._has_begun = False
+        self._ending: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        await self._mutex.acquire()
+        return self
+
+    def begin(self, settings: tuple[tuple[str, str], ...]) -> None:
+        """Begin the savepoint with the driver's next statement.
+
+        Args:
+            settings: Names and values that hold within it.
+        """
+        context = context_statements(settings)
+        Pipeline.of(self._driver._transport).send_batch([*_BEGIN, *context])
+        self._has_begun = True
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._has_begun and not may_pipeline(self._driver):
+            # The driver waits until the server has ended what was cancelled.
+            self._ending = asyncio.create_task(self._end())
+            return
+        if self._has_begun:
+            Pipeline.of(self._driver._transport).send_query(_END, always)
+        self._mutex.release()
+
+    async def _end(self) -> None:
+        try:
+            await self._driver.execute(_END)
+        except PostgresError:
+            pass  # the transaction has failed as a whole, which the next statement meets as well
+        except Exception:  # noqa: BLE001 - whatever it is, nothing is known of the transaction
+            self._driver.terminate()
+        finally:
+            self._mutex.release()

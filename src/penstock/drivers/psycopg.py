@@ -16,20 +16,19 @@ from sqlalchemy.util import await_
 from typing_extensions import override
 
 from penstock.context import ContextError
-from penstock.deadlines import StatementLimit, limits_in_force
+from penstock.deadlines import current_limits
 from penstock.drivers.driver import (
     LASTING,
     NO_OPTIONS,
     BeginOptions,
     Driver,
-    holds_state_after,
+    TransactionTrace,
     keeps_transaction,
-    left_by,
     refuse_end,
     seconds_of,
     without_values,
 )
-from penstock.drivers.effects import Effect, effects_of
+from penstock.drivers.effects import AFTER_TRANSACTION, Effect, effects_of
 
 RESET = (
     "CLOSE ALL",
@@ -65,62 +64,20 @@ class _ServerSideCursor(AsyncAdapt_psycopg_ss_cursor, _Cursor):
     __slots__ = ()
 
 
-class PsycopgConnection(AsyncAdapt_psycopg_connection):
-    """SQLAlchemy's adapter, which records what a lease's statements may leave on the server.
-
-    Attributes:
-        effects: What the lease's statements may have left on the server.
-        begin: How the next transaction begins, and in ``lease_options`` every other one.
-        reads_within: Whether a session reads in a savepoint of a transaction that is not its own.
-        holds_state: Whether the open transaction may hold settings or locks that end with it.
-        limit: The ``statement_timeout`` that its transaction was given last; None for none.
-        own_timeout: Seconds of the configured ``statement_timeout``; None until it was read.
-        ran: Statements since the driver's own connection was given out.
-        ran_itself: Those of them that came through SQLAlchemy.
-    """
-
-    __slots__ = (
-        "__weakref__",
-        "_has_lost_settings",
-        "_may_have_state",
-        "_options",
-        "begin",
-        "effects",
-        "holds_state",
-        "lease_options",
-        "limit",
-        "own_timeout",
-        "ran",
-        "ran_itself",
-        "reads_within",
-    )
+class PsycopgConnection(TransactionTrace, AsyncAdapt_psycopg_connection):
+    """SQLAlchemy's adapter, which records what a lease's statements may leave on the server."""
 
     _connection: Any
-    begin: BeginOptions | None
-    effects: Effect
-    holds_state: bool
-    lease_options: BeginOptions | None
-    limit: StatementLimit | None
-    own_timeout: float | None
-    ran: int
-    ran_itself: int
-    _has_lost_settings: bool
-    reads_within: bool
-    _may_have_state: bool
-    _options: BeginOptions | None
+    ran = 0
+    """Statements since the driver's own connection was given out."""
+    ran_itself = 0
+    """Those of them that came through SQLAlchemy."""
 
     @classmethod
     def of(cls, adapter: AsyncAdapt_psycopg_connection) -> Self:
         """Return one that takes the place of SQLAlchemy's own, around the same connection."""
         driver: Any = adapter._connection
-        connection = cls(adapter.dbapi, driver)
-        connection.effects = Effect.NONE
-        connection.begin = connection._options = connection.lease_options = None
-        connection._may_have_state = connection._has_lost_settings = False
-        connection.reads_within = connection.holds_state = False
-        connection.limit = connection.own_timeout = None
-        connection.ran = connection.ran_itself = 0
-        return connection
+        return cls(adapter.dbapi, driver)
 
     def cursor(self, name: Any = None, /) -> Any:
         """Return a cursor that records what it runs."""
@@ -150,8 +107,8 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
             await self._stay_read_only(effects)
         if self._options is not None:
             await self._stay_set(self._options, effects, operation)
-        self.effects |= left_by(effects)
-        self.holds_state = self.holds_state or holds_state_after(effects)
+        self.effects |= effects & AFTER_TRANSACTION
+        self.holds_state = self.holds_state or effects != Effect.READS
         self.ran_itself += 1
 
     def _is_idle(self) -> bool:
@@ -191,14 +148,6 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
             )
         self._has_lost_settings = not keeps_transaction(operation)
 
-    def read_within(self, *, begins: bool) -> None:
-        """Keep what follows read-only, in a savepoint of a transaction that is not the session's.
-
-        Args:
-            begins: False where that ends.
-        """
-        self.reads_within, self._may_have_state = begins, False
-
     async def _begin(self, options: BeginOptions) -> None:
         driver, self._may_have_state = self._connection, self.reads_within
         self._has_lost_settings = False
@@ -229,8 +178,8 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         self._has_lost_settings = False
 
     async def _limit(self, options: BeginOptions, *, is_first: bool) -> None:
-        limits = limits_in_force()
-        if limits is None or options.sets_statement_timeout or self._connection.autocommit:
+        limits = current_limits.get()
+        if not limits or options.sets_statement_timeout or self._connection.autocommit:
             return
         if self.own_timeout is None and is_first and not self.effects & Effect.SESSION:
             self.own_timeout = await self._own_timeout()
@@ -384,8 +333,7 @@ class Psycopg(Driver):
         connection.rollback()
         driver = connection._connection
         if isinstance(connection, PsycopgConnection):
-            connection.begin = connection._options = connection.lease_options = None
-            connection.reads_within = False
+            connection.forget_options()
         return not driver.closed and driver.info.transaction_status == _IDLE
 
     def reset(self, connection: Any) -> bool:

@@ -1,6 +1,6 @@
 """What the express lane reads of SQLAlchemy's statements, plans and results without a public name.
 
-SQLAlchemy's own execution reads the same. :mod:`penstock.drivers.requirements` checks that it is
+SQLAlchemy's own execution reads the same. :mod:`penstock.drivers.capabilities` checks that it is
 there.
 """
 

@@ -1,8 +1,7 @@
 """The SQLAlchemy engine: its pool, its drivers' settings, and what a failed connect says."""
 
-from penstock.engine.build import EngineKeywords, EngineOptions, build_engine
-from penstock.engine.connector import identity_of
-from penstock.engine.listeners import ReadOnlyConnections, pool_snapshot, watch_statements
+from penstock.engine.build import EngineKeywords, EngineOptions, build_engine, pool_snapshot
+from penstock.engine.connector import ReadOnlyConnections, identity_of
 from penstock.engine.timeouts import (
     LockTimeout,
     StatementTimeout,
@@ -21,5 +20,4 @@ __all__ = [
     "build_engine",
     "identity_of",
     "pool_snapshot",
-    "watch_statements",
 ]

@@ -1,4 +1,4 @@
-"""From settings to an engine."""
+"""From settings to an engine, and the numbers of its pool."""
 
 import math
 from collections.abc import Awaitable, Callable, Mapping
@@ -8,16 +8,18 @@ from typing import Any, Self, TypedDict
 from sqlalchemy import URL, event, make_url
 from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import NullPool, QueuePool
 
 from penstock.base_error import SettingsError
 from penstock.drivers.capabilities import driver_of
-from penstock.engine.connector import connect_arguments, is_one_connection, prepare_sqlite
-from penstock.engine.listeners import record_statements
+from penstock.drivers.sqlalchemy_internals import max_overflow
+from penstock.engine.connect_arguments import connect_arguments
+from penstock.engine.connector import is_one_connection, prepare_sqlite
 from penstock.engine.timeouts import explain_timeouts
-from penstock.pool import PenstockPool
+from penstock.pool import PenstockPool, PoolSnapshot
 from penstock.pool.errors import clear_traceback
 from penstock.settings import DatabaseSettings
+from penstock.telemetry.statement_watch import record_statements
 
 _HAVE_A_SETTING = {
     "application_name": "application_name",
@@ -252,3 +254,29 @@ def _idle_before_ping(settings: DatabaseSettings) -> float:
 def _longest_connect(settings: DatabaseSettings) -> float:
     # A file is opened at once, but its first pragma may have to wait for another's lock.
     return settings.command_timeout if settings.driver == "aiosqlite" else settings.connect_timeout
+
+
+def pool_snapshot(engine: AsyncEngine) -> PoolSnapshot:
+    """Read the numbers of an engine's pool.
+
+    Args:
+        engine: Any engine, not only one from ``build_engine``.
+
+    Returns:
+        The numbers at this moment. All are 0 where the pool keeps no count, as in serverless
+        (``NullPool``).
+    """
+    pool = engine.pool
+    if isinstance(pool, PenstockPool):
+        return pool.snapshot()
+    if not isinstance(pool, QueuePool):
+        return PoolSnapshot(size=0, limit=0, checked_in=0, checked_out=0, overflow=0)
+    size = pool.size()
+    return PoolSnapshot(
+        size=size,
+        limit=size + max_overflow(pool),
+        checked_in=pool.checkedin(),
+        checked_out=pool.checkedout(),
+        # A pool that has not opened all of its connections counts the missing ones as negative.
+        overflow=max(0, pool.overflow()),
+    )

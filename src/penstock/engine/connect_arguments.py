@@ -1,84 +1,27 @@
 """What the settings become for each network driver."""
 
+import importlib
 import logging
 import math
 import re
-import socket
 import ssl
-import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from sqlalchemy import make_url
 
 from penstock.base_error import SettingsError
-from penstock.drivers.driver import transport_of
-from penstock.settings import DatabaseSettings, Proxy, TlsMode
+from penstock.engine.connector import (
+    POOLERS,
+    Connector,
+    equip_aiomysql,
+    equip_psycopg,
+    equip_transport,
+    libpq_keepalive,
+)
+from penstock.settings import DatabaseSettings, Driver, TlsMode
 
 _logger = logging.getLogger("penstock.engine")
-
-# Once a connection has been silent for tcp_keepalive, four probes 15 s apart: a server that
-# answers none of them for a minute is gone. A restart or a failover is usually over sooner.
-INTERVAL = 15
-PROBES = 4
-
-# Seconds that data which was sent may go unacknowledged; Linux alone would retry for about a
-# quarter of an hour (tcp(7), tcp_retries2). The same minute as the probes', and the same as the
-# default of command_timeout. Where it is set it also ends the probing: Linux closes a connection
-# that has been silent for longer than it and has left one probe unanswered.
-USER_TIMEOUT = 60
-
-
-def keep_alive(connected: socket.socket, idle: int) -> None:
-    """Switch keepalive on for a connected socket; a Unix socket is left as it is.
-
-    Args:
-        connected: The driver's socket, or uvloop's stand-in for it.
-        idle: Seconds of silence before the first probe.
-
-    Raises:
-        OSError: The socket was closed meanwhile.
-    """
-    if connected.family not in {socket.AF_INET, socket.AF_INET6}:
-        return
-    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in _tcp_options(idle).items():
-        connected.setsockopt(socket.IPPROTO_TCP, option, value)
-
-
-def libpq_keepalive(idle: int) -> Mapping[str, int]:
-    """Return the same as parameters of libpq, which ignores them on a Unix socket.
-
-    Args:
-        idle: Seconds of silence before the first probe.
-
-    Returns:
-        Parameters by name, as in PostgreSQL's "Parameter Key Words".
-    """
-    return {
-        "keepalives": 1,
-        "keepalives_idle": idle,
-        "keepalives_interval": INTERVAL,
-        "keepalives_count": PROBES,
-        "tcp_user_timeout": USER_TIMEOUT * 1000,
-    }
-
-
-def _tcp_options(idle: int) -> Mapping[int, int]:
-    if sys.platform == "darwin":
-        return {
-            socket.TCP_KEEPALIVE: idle,
-            socket.TCP_KEEPINTVL: INTERVAL,
-            socket.TCP_KEEPCNT: PROBES,
-        }
-    options = {
-        socket.TCP_KEEPIDLE: idle,
-        socket.TCP_KEEPINTVL: INTERVAL,
-        socket.TCP_KEEPCNT: PROBES,
-    }
-    if sys.platform == "linux":
-        options[socket.TCP_USER_TIMEOUT] = USER_TIMEOUT * 1000
-    return options
 
 
 def tls_context(settings: DatabaseSettings) -> ssl.SSLContext:
@@ -147,24 +90,6 @@ def mysql_arguments(settings: DatabaseSettings) -> dict[str, Any]:
     return arguments
 
 
-def equip_asyncmy(connection: Any, settings: DatabaseSettings) -> None:
-    """Set on a new asyncmy connection what no argument of it can."""
-    keep_alive(transport_of(connection).get_extra_info("socket"), settings.tcp_keepalive)
-
-
-def equip_aiomysql(connection: Any, settings: DatabaseSettings) -> None:
-    """Set on a new aiomysql connection what no argument of it can, and refuse one in the clear.
-
-    Raises:
-        ConnectionError: TLS was required and the server has none, which aiomysql accepts.
-    """
-    transport = transport_of(connection)
-    optional = {None, TlsMode.DISABLE, TlsMode.PREFER}
-    if settings.tls not in optional and transport.get_extra_info("ssl_object") is None:
-        raise ConnectionError(f"tls={settings.tls}, but the server does not support SSL")
-    keep_alive(transport.get_extra_info("socket"), settings.tcp_keepalive)
-
-
 def _context(settings: DatabaseSettings) -> Any:
     if settings.tls is TlsMode.PREFER and settings.driver == "asyncmy":
         raise SettingsError(
@@ -183,12 +108,6 @@ def _statement_limit(seconds: float) -> str:
         f"/*!50708 SESSION max_execution_time = {milliseconds} */"
     )
 
-
-# They share server connections among clients, and refuse startup parameters that they do not
-# follow (PgBouncer, config.md, ignore_startup_parameters). Every other proxy passes all on.
-POOLERS = frozenset(
-    {Proxy.AWS_RDS_PROXY, Proxy.AZURE_PGBOUNCER, Proxy.NEON, Proxy.PGBOUNCER, Proxy.SUPAVISOR}
-)
 
 # A worker that is killed leaves its statements running, with their locks and beyond the pool's
 # limit, until the server looks whether anybody still waits for them.
@@ -246,19 +165,6 @@ def psycopg_arguments(settings: DatabaseSettings) -> dict[str, Any]:
     if parameters:
         arguments["options"] = _command_line(parameters)
     return arguments
-
-
-def equip_asyncpg(connection: Any, settings: DatabaseSettings) -> None:
-    """Set on a new asyncpg connection what no argument of it can."""
-    keep_alive(transport_of(connection).get_extra_info("socket"), settings.tcp_keepalive)
-
-
-def equip_psycopg(connection: Any, settings: DatabaseSettings) -> None:
-    """Set on a new psycopg connection what no argument of it can."""
-    if settings.statement_cache_size:
-        connection.prepared_max = settings.statement_cache_size
-    # PostgreSQL's statement_timeout does not bound a COMMIT.
-    connection.command_timeout = settings.command_timeout
 
 
 def _startup_parameters(settings: DatabaseSettings) -> dict[str, str]:
@@ -339,3 +245,88 @@ def _command_line(parameters: Mapping[str, str]) -> str:
     # PostgreSQL splits "options" at white space; a backslash takes the next character as it is.
     escaped = {name: re.sub(r"([\\\s])", r"\\\1", value) for name, value in parameters.items()}
     return " ".join(f"-c {name}={value}" for name, value in escaped.items())
+
+
+def sqlite_arguments(settings: DatabaseSettings) -> dict[str, Any]:
+    """Return the arguments of ``aiosqlite.connect``.
+
+    Args:
+        settings: Of an SQLite database; ``command_timeout`` bounds the wait for another
+            writer's lock, which is what SQLite calls its busy timeout.
+    """
+    return {
+        "timeout": settings.command_timeout,
+        "cached_statements": settings.statement_cache_size,
+    }
+
+
+EXTRAS: dict[Driver, str] = {
+    "asyncmy": "mysql",
+    "aiomysql": "mysql",
+    "aiosqlite": "sqlite",
+    "psycopg": "psycopg",
+}
+
+
+def connect_arguments(
+    settings: DatabaseSettings, creator: Callable[[], Awaitable[Any]] | None = None
+) -> dict[str, Any]:
+    """Return what SQLAlchemy passes to the dialect for each new connection.
+
+    Args:
+        settings: Of any database.
+        creator: Opens a connection in the place of the driver; None for the driver itself.
+
+    Raises:
+        SettingsError: The driver is not installed, or cannot do what a setting asks for.
+    """
+    module = _imported(settings.driver)
+    create = None if creator is None else _without_arguments(creator)
+    match settings.driver:
+        case "asyncpg":
+            opened = Connector(
+                settings,
+                connect=create or module.connect,
+                equip=equip_transport,
+                discard=lambda connection: connection.terminate(),
+                simplify=without_client_check,
+            )
+            return {**asyncpg_arguments(settings), "async_creator_fn": opened}
+        case "psycopg":
+            opened = Connector(
+                settings,
+                connect=create or module.AsyncConnection.connect,
+                equip=equip_psycopg,
+                discard=lambda connection: connection.pgconn.finish(),
+                simplify=without_client_check,
+            )
+            return {**psycopg_arguments(settings), "async_creator_fn": opened}
+        case "asyncmy" | "aiomysql":
+            opened = Connector(
+                settings,
+                connect=create or module.connect,
+                equip=equip_transport if settings.driver == "asyncmy" else equip_aiomysql,
+                discard=lambda connection: connection.close(),
+            )
+            return {**mysql_arguments(settings), "async_creator_fn": opened}
+        case "aiosqlite":
+            if create is not None:
+                raise SettingsError("async_creator: SQLite has no connections to create")
+            return sqlite_arguments(settings)
+
+
+def _without_arguments(creator: Callable[[], Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    def create(*_: Any, **__: Any) -> Awaitable[Any]:
+        return creator()
+
+    return create
+
+
+def _imported(driver: Driver) -> Any:
+    try:
+        return importlib.import_module(driver)
+    except ModuleNotFoundError as error:
+        wanted = f"penstock[{EXTRAS[driver]}]" if driver in EXTRAS else driver
+        raise SettingsError(
+            f"url: its driver {driver} is not installed: pip install '{wanted}'"
+        ) from error

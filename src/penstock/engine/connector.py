@@ -1,28 +1,28 @@
-"""Opening a connection of each driver: in time, or with an error that says why not."""
+"""Opening a connection of each driver: in time, or with an error that says why not.
+
+And what is set on a new connection, and learnt of the first.
+"""
 
 import asyncio
-import importlib
-from collections.abc import Awaitable, Callable
+import logging
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Mapping
 from itertools import cycle
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
+from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.util import await_
 
-from penstock.base_error import SettingsError
-from penstock.engine.connect_arguments import (
-    asyncpg_arguments,
-    equip_aiomysql,
-    equip_asyncmy,
-    equip_asyncpg,
-    equip_psycopg,
-    mysql_arguments,
-    psycopg_arguments,
-    without_client_check,
-)
+from penstock.drivers.capabilities import driver_of, transport_of
+from penstock.pool import PenstockPool
 from penstock.pool.errors import ConnectFailed, FailureReason, clear_traceback, reason_of
-from penstock.settings import DatabaseSettings, Driver
+from penstock.settings import DatabaseSettings, Proxy, TlsMode
+
+_logger = logging.getLogger("penstock.engine")
 
 DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}
 
@@ -58,8 +58,8 @@ def hosts_of(url: URL) -> list[tuple[str, int | None]]:
     Returns:
         Each host's name and port; of a Unix socket its path and None.
     """
-    socket = url.query.get("unix_socket")
-    hosts = _each(socket or url.query.get("host") or url.host or "localhost")
+    path = url.query.get("unix_socket")
+    hosts = _each(path or url.query.get("host") or url.host or "localhost")
     ports = _each(url.query.get("port") or str(url.port or DEFAULT_PORTS[url.get_backend_name()]))
     return [_split(host, port) for host, port in zip(hosts, cycle(ports), strict=False)]
 
@@ -176,6 +176,142 @@ def connect_failed(
     return ConnectFailed(f"{attempt}: {cause}", reason_of(error))
 
 
+# Once a connection has been silent for tcp_keepalive, four probes 15 s apart: a server that
+# answers none of them for a minute is gone. A restart or a failover is usually over sooner.
+INTERVAL = 15
+PROBES = 4
+
+# Seconds that data which was sent may go unacknowledged; Linux alone would retry for about a
+# quarter of an hour (tcp(7), tcp_retries2). The same minute as the probes', and the same as the
+# default of command_timeout. Where it is set it also ends the probing: Linux closes a connection
+# that has been silent for longer than it and has left one probe unanswered.
+USER_TIMEOUT = 60
+
+
+def keep_alive(connected: socket.socket, idle: int) -> None:
+    """Switch keepalive on for a connected socket; a Unix socket is left as it is.
+
+    Args:
+        connected: The driver's socket, or uvloop's stand-in for it.
+        idle: Seconds of silence before the first probe.
+
+    Raises:
+        OSError: The socket was closed meanwhile.
+    """
+    if connected.family not in {socket.AF_INET, socket.AF_INET6}:
+        return
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _tcp_options(idle).items():
+        connected.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def libpq_keepalive(idle: int) -> Mapping[str, int]:
+    """Return the same as parameters of libpq, which ignores them on a Unix socket.
+
+    Args:
+        idle: Seconds of silence before the first probe.
+
+    Returns:
+        Parameters by name, as in PostgreSQL's "Parameter Key Words".
+    """
+    return {
+        "keepalives": 1,
+        "keepalives_idle": idle,
+        "keepalives_interval": INTERVAL,
+        "keepalives_count": PROBES,
+        "tcp_user_timeout": USER_TIMEOUT * 1000,
+    }
+
+
+def _tcp_options(idle: int) -> Mapping[int, int]:
+    if sys.platform == "darwin":
+        return {
+            socket.TCP_KEEPALIVE: idle,
+            socket.TCP_KEEPINTVL: INTERVAL,
+            socket.TCP_KEEPCNT: PROBES,
+        }
+    options = {
+        socket.TCP_KEEPIDLE: idle,
+        socket.TCP_KEEPINTVL: INTERVAL,
+        socket.TCP_KEEPCNT: PROBES,
+    }
+    if sys.platform == "linux":
+        options[socket.TCP_USER_TIMEOUT] = USER_TIMEOUT * 1000
+    return options
+
+
+def equip_psycopg(connection: Any, settings: DatabaseSettings) -> None:
+    """Set on a new psycopg connection what no argument of it can."""
+    if settings.statement_cache_size:
+        connection.prepared_max = settings.statement_cache_size
+    # PostgreSQL's statement_timeout does not bound a COMMIT.
+    connection.command_timeout = settings.command_timeout
+
+
+def equip_transport(connection: Any, settings: DatabaseSettings) -> None:
+    """Switch keepalive on for an asyncpg or asyncmy connection, which no argument does."""
+    keep_alive(transport_of(connection).get_extra_info("socket"), settings.tcp_keepalive)
+
+
+def equip_aiomysql(connection: Any, settings: DatabaseSettings) -> None:
+    """Set on a new aiomysql connection what no argument of it can, and refuse one in the clear.
+
+    Raises:
+        ConnectionError: TLS was required and the server has none, which aiomysql accepts.
+    """
+    transport = transport_of(connection)
+    optional = {None, TlsMode.DISABLE, TlsMode.PREFER}
+    if settings.tls not in optional and transport.get_extra_info("ssl_object") is None:
+        raise ConnectionError(f"tls={settings.tls}, but the server does not support SSL")
+    keep_alive(transport.get_extra_info("socket"), settings.tcp_keepalive)
+
+
+# They share server connections among clients, and refuse startup parameters that they do not
+# follow (PgBouncer, config.md, ignore_startup_parameters). Every other proxy passes all on.
+POOLERS = frozenset(
+    {Proxy.AWS_RDS_PROXY, Proxy.AZURE_PGBOUNCER, Proxy.NEON, Proxy.PGBOUNCER, Proxy.SUPAVISOR}
+)
+
+
+class ReadOnlyConnections:
+    """Whether connections may be kept read-only by a setting of their server session.
+
+    They may on asyncpg, with a :class:`PenstockPool`, and where each connection has a server
+    session to itself: a pooler would give a session that is kept read-only to a client that writes.
+    The first connection shows whether a pooler is in between, which makes up the process that it
+    names.
+
+    Args:
+        engine: Not connected yet.
+        settings: Its database's; a ``proxy`` that pools rules it out.
+
+    Attributes:
+        are_possible: Whether they may; False before the first connection is open.
+    """
+
+    def __init__(self, engine: AsyncEngine, settings: DatabaseSettings) -> None:
+        self.are_possible = False
+        if settings.driver != "asyncpg" or not isinstance(engine.pool, PenstockPool):
+            return
+        if settings.proxy not in POOLERS:
+            event.listen(engine.sync_engine, "first_connect", self._look)
+        if driver_of(engine.dialect).is_pipelined:
+            event.listen(engine.sync_engine, "connect", self._mark)
+
+    def _mark(self, connection: Any, _: Any) -> None:
+        connection.is_shared = not self.are_possible
+
+    def _look(self, connection: Any, _: Any) -> None:
+        driver = connection.driver_connection
+        process = await_(driver.fetchval("SELECT pg_backend_pid()"))
+        self.are_possible = process == driver.get_server_pid()
+        if not self.are_possible:
+            _logger.warning(
+                "A pooler stands between this service and PostgreSQL, and the setting proxy does "
+                "not say so: set it (proxy='pgbouncer', ...), or prepared statements will fail."
+            )
+
+
 # sqlite.org/foreignkeys.html: off unless each connection asks; sqlite.org/wal.html: readers and
 # the one writer do not block each other, and the file remembers it.
 PRAGMAS = ("PRAGMA foreign_keys=ON", "PRAGMA journal_mode=WAL")
@@ -194,19 +330,6 @@ def is_one_connection(url: URL) -> bool:
     is_uri = name.startswith("file:")
     in_memory = name in {":memory:", "file::memory:"} or url.query.get("mode") == "memory"
     return in_memory and not (is_uri and url.query.get("cache") == "shared")
-
-
-def sqlite_arguments(settings: DatabaseSettings) -> dict[str, Any]:
-    """Return the arguments of ``aiosqlite.connect``.
-
-    Args:
-        settings: Of an SQLite database; ``command_timeout`` bounds the wait for another
-            writer's lock, which is what SQLite calls its busy timeout.
-    """
-    return {
-        "timeout": settings.command_timeout,
-        "cached_statements": settings.statement_cache_size,
-    }
 
 
 def prepare_sqlite(engine: Engine, settings: DatabaseSettings) -> None:
@@ -240,75 +363,3 @@ def prepare_sqlite(engine: Engine, settings: DatabaseSettings) -> None:
         driver: Any = connection.connection.driver_connection
         if not driver.in_transaction:
             connection.exec_driver_sql("BEGIN")
-
-
-EXTRAS: dict[Driver, str] = {
-    "asyncmy": "mysql",
-    "aiomysql": "mysql",
-    "aiosqlite": "sqlite",
-    "psycopg": "psycopg",
-}
-
-
-def connect_arguments(
-    settings: DatabaseSettings, creator: Callable[[], Awaitable[Any]] | None = None
-) -> dict[str, Any]:
-    """Return what SQLAlchemy passes to the dialect for each new connection.
-
-    Args:
-        settings: Of any database.
-        creator: Opens a connection in the place of the driver; None for the driver itself.
-
-    Raises:
-        SettingsError: The driver is not installed, or cannot do what a setting asks for.
-    """
-    module = _imported(settings.driver)
-    create = None if creator is None else _without_arguments(creator)
-    match settings.driver:
-        case "asyncpg":
-            opened = Connector(
-                settings,
-                connect=create or module.connect,
-                equip=equip_asyncpg,
-                discard=lambda connection: connection.terminate(),
-                simplify=without_client_check,
-            )
-            return {**asyncpg_arguments(settings), "async_creator_fn": opened}
-        case "psycopg":
-            opened = Connector(
-                settings,
-                connect=create or module.AsyncConnection.connect,
-                equip=equip_psycopg,
-                discard=lambda connection: connection.pgconn.finish(),
-                simplify=without_client_check,
-            )
-            return {**psycopg_arguments(settings), "async_creator_fn": opened}
-        case "asyncmy" | "aiomysql":
-            opened = Connector(
-                settings,
-                connect=create or module.connect,
-                equip=equip_asyncmy if settings.driver == "asyncmy" else equip_aiomysql,
-                discard=lambda connection: connection.close(),
-            )
-            return {**mysql_arguments(settings), "async_creator_fn": opened}
-        case "aiosqlite":
-            if create is not None:
-                raise SettingsError("async_creator: SQLite has no connections to create")
-            return sqlite_arguments(settings)
-
-
-def _without_arguments(creator: Callable[[], Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    def create(*_: Any, **__: Any) -> Awaitable[Any]:
-        return creator()
-
-    return create
-
-
-def _imported(driver: Driver) -> Any:
-    try:
-        return importlib.import_module(driver)
-    except ModuleNotFoundError as error:
-        wanted = f"penstock[{EXTRAS[driver]}]" if driver in EXTRAS else driver
-        raise SettingsError(
-            f"url: its driver {driver} is not installed: pip install '{wanted}'"
-        ) from error

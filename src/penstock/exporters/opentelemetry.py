@@ -53,8 +53,7 @@ from penstock.pool.events import (
     PoolEvent,
 )
 from penstock.pool.queue import RejectReason
-from penstock.telemetry.field import Field
-from penstock.telemetry.schema import COUNTERS, HISTOGRAMS, SAMPLE
+from penstock.telemetry.schema import COUNTERS, HISTOGRAMS, SAMPLE, Field
 
 SCHEMA = "https://opentelemetry.io/schemas/1.44.0"
 POOL_NAME = "db.client.connection.pool.name"

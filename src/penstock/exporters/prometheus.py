@@ -17,11 +17,19 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
-from penstock.telemetry.field import Field, Kind
-from penstock.telemetry.histogram import BOUNDS, BUCKETS_PER_DOUBLING, Histogram
 from penstock.telemetry.reading import Reading, WorkerReading
-from penstock.telemetry.rules import find
-from penstock.telemetry.schema import COUNTERS, HISTOGRAMS, SAMPLE, Sample
+from penstock.telemetry.rules import RULES
+from penstock.telemetry.schema import (
+    BOUNDS,
+    BUCKETS_PER_DOUBLING,
+    COUNTERS,
+    HISTOGRAMS,
+    SAMPLE,
+    Field,
+    Histogram,
+    Kind,
+    Sample,
+)
 
 POOL_LABEL = "db_client_connection_pool_name"
 """Label of every metric: the database's name in ``install``."""
@@ -230,7 +238,8 @@ def _findings(readings: list[Reading]) -> Metric:
         labels=[POOL_LABEL, "id", "severity"],
     )
     for reading in readings:
-        found = {(finding.id, finding.severity.value) for finding in find(reading)}
+        findings = [finding for rule in RULES.values() if (finding := rule(reading))]
+        found = {(finding.id, finding.severity.value) for finding in findings}
         for identity, severity in sorted(found):
             family.add_metric([reading.name, identity, severity], 1)
     return family

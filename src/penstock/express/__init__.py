@@ -7,10 +7,9 @@ from penstock.express.errors import (
     ParameterError,
     QueryRefused,
 )
-from penstock.express.lane import Lane
+from penstock.express.lane import Lane, SqlalchemyLane
 from penstock.express.query import Query, query
 from penstock.express.reader import Reader
-from penstock.express.session_lane import SqlalchemyLane
 from penstock.express.writer import Writer
 
 __all__ = [

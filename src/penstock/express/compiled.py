@@ -12,9 +12,8 @@ from sqlalchemy.sql.elements import BindParameter
 from typing_extensions import override
 
 from penstock.drivers import sqlalchemy_internals as internals
-from penstock.drivers.driver import left_by
-from penstock.drivers.effects import Effect, effects_of
-from penstock.express.errors import ParameterError, QueryRefused
+from penstock.drivers.effects import AFTER_TRANSACTION, Effect, effects_of
+from penstock.express.errors import ParameterError, QueryRefused, shortened
 from penstock.express.orm import Description
 from penstock.express.rows import Shape, expected_shape, shape_of
 
@@ -267,9 +266,6 @@ def _processed(processors: Mapping[str, Any], name: str, value: Any) -> Any:
 SCHEMAS = "schema_translate_map"
 """The execution option that names other schemas than the tables do."""
 
-LONGEST_SHOWN = 200
-"""Characters of a statement that an error's message has."""
-
 
 class Plan:
     """What is done each time that a statement runs on one kind of database.
@@ -311,7 +307,7 @@ class Plan:
         is_known = dialect.name == "postgresql"
         effects = effects_of(self.compiled.string) if is_known else Effect.READS
         refuse_control(effects, self.compiled.string)
-        self.effects = left_by(effects)
+        self.effects = effects & AFTER_TRANSACTION
         self.reads = bool(effects & Effect.READS)
         self.parameters: Parameters = _parameters(self.compiled)
         self.bind = self._bind_renamed if keys else self.parameters.bind
@@ -405,11 +401,11 @@ def refuse_control(effects: Effect, sql: str) -> None:
     if effects & Effect.CONTROL:
         raise QueryRefused(
             "Each statement of the express lane is one transaction, so it runs no "
-            f"transaction control: use a session. {_shortened(sql)}"
+            f"transaction control: use a session. {shortened(sql)}"
         )
     if effects & Effect.SEVERAL:
         raise QueryRefused(
-            f"The express lane runs one statement at a time, and this is several: {_shortened(sql)}"
+            f"The express lane runs one statement at a time, and this is several: {shortened(sql)}"
         )
 
 
@@ -418,10 +414,6 @@ def _converts(kind: Any, dialect: Dialect) -> bool:
         return internals.result_converter(kind, dialect) is not None
     except Exception:  # noqa: BLE001 - of a number, of which the server alone says what it sends
         return not isinstance(kind, Numeric | Float)
-
-
-def _shortened(sql: str) -> str:
-    return " ".join(sql[:LONGEST_SHOWN].split())
 
 
 def _as_the_orm_runs_it(statement: Any) -> Any:

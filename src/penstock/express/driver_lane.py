@@ -3,41 +3,151 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from copy import copy
 from functools import partial
 from typing import Any
 
 from asyncpg.exceptions import OutdatedSchemaCacheError
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import ORMExecuteState, Session
+from sqlalchemy.util import immutabledict
 from typing_extensions import override
 
 from penstock.context import Settings
 from penstock.drivers import sqlalchemy_internals as internals
 from penstock.drivers.driver import BeginOptions
-from penstock.express import protocol
+from penstock.engine import ReadOnlyConnections
 from penstock.express.compiled import Plan
-from penstock.express.connections import Connections
-from penstock.express.errors import UNKNOWN, CommitOutcomeUnknown, ExpressError
+from penstock.express.connections import Connections, ReadTransaction
+from penstock.express.errors import (
+    UNKNOWN,
+    CommitOutcomeUnknown,
+    ExpressError,
+    not_converted,
+    not_read,
+)
+from penstock.express.execution import Lease
 from penstock.express.lane import (
     SNAPSHOT,
     Batches,
-    Call,
     Copy,
-    ExecuteListeners,
     Extract,
     Lane,
     OpenLane,
     ReadingLane,
     yielding,
 )
-from penstock.express.lease import Lease, count
-from penstock.express.query import Query
-from penstock.express.related import loads_related
+from penstock.express.orm import UnboundSession
+from penstock.express.query import AdHocQueries, Call, Query, as_query
 from penstock.express.rows import EXTRACTS_OF_ONE, Shape
-from penstock.express.translation import not_converted, not_read
-from penstock.express.work import ConnectionLost, Fetch, Run, Then, Work, repeated
+from penstock.express.work import (
+    ConnectionLost,
+    Fetch,
+    Then,
+    Work,
+    answered,
+    count,
+    execute,
+    execute_many,
+    fetch,
+    fetch_many,
+    fetch_more,
+    learn,
+    loads_related,
+    open_cursor,
+    repeated,
+    send_copy,
+)
 from penstock.pool import LeaseReclaimed
+
+
+class ExecuteListeners:
+    """Those that listen to a class of sessions: ``event.listen(Session, "do_orm_execute", ...)``.
+
+    They are called for each statement before it runs, as a session calls them.
+
+    Args:
+        session_class: The class; listeners to those above it are among them.
+
+    Attributes:
+        dispatch: SQLAlchemy's, of all that listen to the class.
+    """
+
+    def __init__(self, session_class: type[Session]) -> None:
+        self.dispatch: Any = session_class.__new__(session_class).dispatch
+        self._session = UnboundSession(self.dispatch)
+        self._listeners: Any = self.dispatch.do_orm_execute
+        self._adhoc = AdHocQueries()
+
+    def after_listeners(self, call: Call) -> Call:
+        """Return a call as the listeners would have it.
+
+        Args:
+            call: Returned as it is where no listener changes it.
+
+        Raises:
+            ExpressError: A listener has done what takes a session.
+        """
+        if not self._listeners or call.has_run_listeners:
+            return call
+        given = call.values if call.rows is None else call.rows
+        statement, values = self._ask(call.statement, given)
+        after_listeners = copy(call)  # for a stream may be opened again
+        if statement is not call.statement or values is not given:
+            after_listeners = self._adhoc.call(statement, {} if call.rows is not None else values)
+            after_listeners.settings, after_listeners.rows = (
+                call.settings,
+                None if call.rows is None else values,
+            )
+        after_listeners.has_run_listeners = True
+        return after_listeners
+
+    def many_after_listeners(
+        self, query: Query[Any], rows: Sequence[Mapping[str, Any]]
+    ) -> tuple[Query[Any], Sequence[Mapping[str, Any]]]:
+        """Return a query and its rows as the listeners would have them.
+
+        Args:
+            query: For each of the rows.
+            rows: Values by name.
+
+        Raises:
+            ExpressError: A listener returns a result, or needs a session.
+        """
+        if not self._listeners:
+            return query, rows
+        statement, rows = self._ask(query.statement, rows)
+        return query if statement is query.statement else as_query(statement), rows
+
+    def _ask(self, given: Any, values: Any) -> tuple[Any, Any]:
+        state = self._state(given, values)
+        begun = state.statement
+        for number, listener in enumerate(self._listeners):
+            internals.set_listener_number(state, number)
+            if listener(state):
+                raise ExpressError(
+                    "A do_orm_execute listener returns a result itself, which the express "
+                    "lane cannot give: run the statement in a session."
+                )
+        options = internals.updated_options(state)
+        statement: Any = given if state.statement is begun else state.statement
+        if options:
+            statement = statement.execution_options(**options)
+        return statement, state.parameters
+
+    def _state(self, statement: Any, values: Any) -> ORMExecuteState:
+        arguments: dict[str, Any] = {"clause": statement}
+        options: Any = immutabledict()
+        kind: Any = None
+        if internals.runs_by_orm(statement):
+            kind = internals.orm_state_class(statement)
+            statement, options, _ = kind.orm_pre_session_exec(
+                self._session, statement, None, options, arguments, True
+            )
+        return ORMExecuteState(
+            self._session, statement, values, options, arguments, kind, self._listeners
+        )
 
 
 class DriverLane(Lane):
@@ -45,7 +155,7 @@ class DriverLane(Lane):
 
     Args:
         engine: On asyncpg, with a :class:`PenstockPool`.
-        may_set_read_only: Returns whether a connection may be kept read-only for its session.
+        read_only: Whether a connection may be kept read-only for its session.
         command_timeout: Seconds that a statement may take.
         session_class: Whose listeners to ``do_orm_execute`` are called.
         isolates: Whether the configured isolation level has a transaction see one moment.
@@ -57,28 +167,22 @@ class DriverLane(Lane):
     def __init__(
         self,
         engine: AsyncEngine,
-        may_set_read_only: Callable[[], bool],
+        read_only: ReadOnlyConnections,
         command_timeout: float,
         *,
         session_class: type[Session] = Session,
         isolates: bool = False,
     ) -> None:
         self._snapshot = None if isolates else SNAPSHOT
-        self._connections = Connections(engine, may_set_read_only, command_timeout, self._snapshot)
+        self._connections = Connections(engine, read_only, command_timeout, self._snapshot)
         self.observer = self._connections.observer
         self._dialect = engine.dialect
         self._listeners = ExecuteListeners(session_class)
 
     async def read(self, call: Call, extract: Extract) -> Any:
         """Run a statement that reads; again where the connection ended without an answer."""
-        call = self._listeners.after_listeners(call)
-        plan, sql, arguments = _bound(call, self._dialect)
-        use, fetch, settings = self._connections.use, protocol.fetch, call.settings
-        if not plan.reads:
-            raise not_read(sql)
-        then = (
-            loads_related(plan, call, self._listeners.dispatch) if plan.takes_statements else None
-        )
+        call, plan, sql, arguments, then = _prepared(call, self._listeners, self._dialect)
+        use, settings = self._connections.use, call.settings
         try:
             answer = await use(fetch, plan, sql, arguments, False, settings=settings, then=then)
         except ConnectionLost as lost:
@@ -88,21 +192,15 @@ class DriverLane(Lane):
 
     @override
     async def read_within(self, connection: AsyncConnection, call: Call, extract: Extract) -> Any:
-        call = self._listeners.after_listeners(call)
-        plan, sql, arguments = _bound(call, self._dialect)
-        if not plan.reads:
-            raise not_read(sql)
+        call, plan, sql, arguments, then = _prepared(call, self._listeners, self._dialect)
         below: Any = connection.sync_connection
         record = internals.record_of(below.connection)
         if record is None or record.dbapi_connection is None:
             raise LeaseReclaimed(
                 "The connection of the request's session was taken away meanwhile."
             )
-        then = loads_related(plan, call, self._listeners.dispatch)
-        work = Work(
-            protocol.fetch, plan, sql, arguments, writes=False, settings=call.settings, then=then
-        )
-        answer = await self._connections.read_within(Lease(record), work)
+        work = Work(fetch, plan, sql, arguments, writes=False, settings=call.settings, then=then)
+        answer = await self._connections.execution.read_within(Lease(record), work)
         return extract(_results(call, plan, answer, then))
 
     async def write(self, call: Call, extract: Extract) -> Any:
@@ -110,12 +208,12 @@ class DriverLane(Lane):
 
         Several rows are written in as many messages, but few round trips.
         """
-        call, fetch = self._listeners.after_listeners(call), protocol.fetch
+        call, use = self._listeners.after_listeners(call), fetch
         if call.rows is None:
             plan, sql, arguments = _bound(call, self._dialect)
         elif call.rows:
             plan, sql, arguments = await _bound_rows(call, call.rows, self._dialect)
-            fetch = protocol.fetch_many
+            use = fetch_many
         else:
             return extract([])
         then = loads_related(plan, call, self._listeners.dispatch)
@@ -125,19 +223,15 @@ class DriverLane(Lane):
             return extract(_results(call, plan, found, then))
 
         if then is not None or _may_fail(call, plan, extract):
-            return await self._write(
-                fetch, plan, sql, arguments, settings=call.settings, then=finish
-            )
-        answer = await self._write(fetch, plan, sql, arguments, settings=call.settings)
+            return await self._write(use, plan, sql, arguments, settings=call.settings, then=finish)
+        answer = await self._write(use, plan, sql, arguments, settings=call.settings)
         return extract(_results(call, plan, answer, None))
 
     @override
     async def execute(self, call: Call) -> int:
         call = self._listeners.after_listeners(call)
         plan, sql, arguments = _bound(call, self._dialect)
-        return count(
-            await self._write(protocol.execute, plan, sql, arguments, settings=call.settings)
-        )
+        return count(await self._write(execute, plan, sql, arguments, settings=call.settings))
 
     async def execute_many(
         self, query: Query[Any], rows: Sequence[Mapping[str, Any]], settings: Settings = ()
@@ -145,12 +239,14 @@ class DriverLane(Lane):
         """Run a statement once for each row, in as many messages, but few round trips."""
         query, rows = self._listeners.many_after_listeners(query, rows)
         if rows:
-            plan, sql, arguments = await _bound_rows(Call(query, {}), rows, self._dialect)
-            await self._write(protocol.execute_many, plan, sql, arguments, settings=settings)
+            plan, sql, arguments = await _bound_rows(
+                Call(query, query.statement, {}), rows, self._dialect
+            )
+            await self._write(execute_many, plan, sql, arguments, settings=settings)
 
     async def copy(self, copy: Copy, settings: Settings = ()) -> int:
         """Write rows by COPY."""
-        into = partial(protocol.copy, self._dialect)
+        into = partial(send_copy, self._dialect)
         return count(
             await self._write(into, copy, f"COPY {copy.table} FROM STDIN", (), settings=settings)
         )
@@ -169,15 +265,15 @@ class DriverLane(Lane):
         plan, sql, _ = _bound(call, self._dialect)
         isolation = self._snapshot if plan.takes_statements else None
         options = BeginOptions(True, isolation, settings=call.settings)
-        async with self._connections.transaction(sql, options) as run:
-            yield _OpenLane(run, self._dialect, self._listeners)
+        async with self._connections.transaction(sql, options) as transaction:
+            yield _OpenLane(transaction, self._dialect, self._listeners)
 
     @asynccontextmanager
     async def snapshot(self, settings: Settings = ()) -> AsyncIterator[OpenLane]:
         """Read at one moment, in a transaction at REPEATABLE READ or the configured level."""
         options = BeginOptions(True, self._snapshot, settings=settings)
-        async with self._connections.transaction("(a snapshot)", options) as run:
-            yield _OpenLane(run, self._dialect, self._listeners)
+        async with self._connections.transaction("(a snapshot)", options) as transaction:
+            yield _OpenLane(transaction, self._dialect, self._listeners)
 
     async def _write(
         self,
@@ -209,53 +305,44 @@ class _OpenLane:
     """Statements on the one connection of a read-only transaction.
 
     Args:
-        run: Does something on that connection.
+        transaction: That one.
         dialect: Whose SQL it takes.
         listeners: Asked of each statement.
     """
 
-    def __init__(self, run: Run, dialect: Any, listeners: ExecuteListeners) -> None:
-        self._run = run
+    def __init__(
+        self, transaction: ReadTransaction, dialect: Any, listeners: ExecuteListeners
+    ) -> None:
+        self._run = transaction.run
         self._dialect = dialect
         self._listeners = listeners
         self._lock = asyncio.Lock()
         """A connection answers one statement at a time."""
 
     async def read(self, call: Call, extract: Extract) -> Any:
-        call = self._listeners.after_listeners(call)
-        plan, sql, arguments = _bound(call, self._dialect)
-        if not plan.reads:
-            raise not_read(sql)
-        then = loads_related(plan, call, self._listeners.dispatch)
-        async with self._lock:
-            answer = await self._run(protocol.fetch, plan, sql, arguments, then=then)
-        return extract(_results(call, plan, answer, then))
+        return await self._read(call, extract, None)
 
     async def read_apart(self, call: Call, extract: Extract) -> Any:
-        call = self._listeners.after_listeners(call)
-        plan, sql, arguments = _bound(call, self._dialect)
-        if not plan.reads:
-            raise not_read(sql)
-        then, apart = loads_related(plan, call, self._listeners.dispatch), call.settings
+        return await self._read(call, extract, call.settings)
+
+    async def _read(self, call: Call, extract: Extract, apart: Settings | None) -> Any:
+        call, plan, sql, arguments, then = _prepared(call, self._listeners, self._dialect)
         async with self._lock:
-            answer = await self._run(protocol.fetch, plan, sql, arguments, apart=apart, then=then)
+            answer = await self._run(fetch, plan, sql, arguments, apart=apart, then=then)
         return extract(_results(call, plan, answer, then))
 
     @asynccontextmanager
     async def stream(self, call: Call, batch: int) -> AsyncIterator[Batches]:
-        call = self._listeners.after_listeners(call)
-        plan, sql, arguments = _bound(call, self._dialect)
-        if not plan.reads:
-            raise not_read(sql)
+        call, plan, sql, arguments, then = _prepared(call, self._listeners, self._dialect)
         async with self._lock:
-            shape: Shape = await self._run(protocol.learn, plan, sql, ())
+            shape: Shape = await self._run(learn, plan, sql, ())
             if shape.is_collected:
                 raise ExpressError(
                     "A joinedload() of a collection and a subqueryload() take all rows at once, so "
                     "that they cannot be streamed: use selectinload(), or all()."
                 )
-            cursor = await self._run(protocol.open_cursor, plan, sql, arguments)
-        then = loads_related(plan, call, self._listeners.dispatch) or _shaped(shape, call)
+            cursor = await self._run(open_cursor, plan, sql, arguments)
+        then = then or _shaped(shape, call)
         yield self._batches(lambda results: _of(call, results), then, cursor, sql, batch)
 
     async def _batches(
@@ -263,7 +350,7 @@ class _OpenLane:
     ) -> AsyncGenerator[list[Any], None]:
         while True:
             async with self._lock:
-                results = await self._run(protocol.fetch_more, cursor, sql, (batch,), then=then)
+                results = await self._run(fetch_more, cursor, sql, (batch,), then=then)
             if not results:
                 return
             yield own(results)
@@ -290,14 +377,32 @@ def _shaped(shape: Shape, call: Call) -> Then:
 
 def _results(call: Call, plan: Plan, answer: Any, then: Then | None) -> list[Any]:
     """Return the results of an answer, of which further statements may have made them."""
-    made = protocol.results(plan, answer, call.statement) if then is None else answer
-    return _of(call, made)
+    if then is None:
+        shape, records = answered(plan, answer)
+        answer = shape.results(records, call.statement)
+    return _of(call, answer)
 
 
 def _of(call: Call, results: list[Any]) -> list[Any]:
-    if call.adhoc is None:
+    if call.extracted is None:
         return results
-    return call.query.column_rebinder.rebind(call.adhoc[0], results)
+    return call.query.column_rebinder.rebind(call.statement, results)
+
+
+def _prepared(
+    call: Call, listeners: ExecuteListeners, dialect: Any
+) -> tuple[Call, Plan, str, Sequence[Any], Then | None]:
+    """Return what it takes to run a call that reads: what loads its results comes last.
+
+    Raises:
+        QueryRefused: It is nothing that reads.
+    """
+    call = listeners.after_listeners(call)
+    plan, sql, arguments = _bound(call, dialect)
+    if not plan.reads:
+        raise not_read(sql)
+    then = loads_related(plan, call, listeners.dispatch) if plan.takes_statements else None
+    return call, plan, sql, arguments, then
 
 
 async def _bound_rows(
@@ -306,7 +411,7 @@ async def _bound_rows(
     texts: dict[str, None] = {}
     arguments = []
     async for values in yielding(rows):
-        plan, sql, row = _bound(Call(call.query, values, call.adhoc), dialect)
+        plan, sql, row = _bound(Call(call.query, call.statement, values, call.extracted), dialect)
         texts[sql] = None
         arguments.append(row)
     if len(texts) > 1:
@@ -321,10 +426,10 @@ def _bound(call: Call, dialect: Any) -> tuple[Plan, str, Sequence[Any]]:
     query, values = call.query, call.values
     if query.is_open or len(values) != query.count:
         values = query.spread(values)
-    plan = query.plan(dialect, values)
+    plan = query.plans.get(dialect) or query.plan(dialect, values)
     try:
         sql, arguments = (
-            plan.bind(values) if call.adhoc is None else plan.bind_adhoc(values, call.adhoc[1])
+            plan.bind(values) if call.extracted is None else plan.bind_adhoc(values, call.extracted)
         )
     except SQLAlchemyError:
         query.check(values)

@@ -1,35 +1,28 @@
-"""The two ways to run a statement: on the driver's connection, or through SQLAlchemy."""
+"""What a lane does, and the lane through SQLAlchemy's sessions: slower, with the same results."""
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
-    Awaitable,
     Callable,
     Iterable,
     Mapping,
     Sequence,
 )
-from contextlib import AbstractAsyncContextManager
-from copy import copy
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from time import monotonic
-from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Table
+from sqlalchemy import Table, insert
 from sqlalchemy.engine import Dialect
-from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.orm import ORMExecuteState, Session
-from sqlalchemy.sql.elements import BindParameter
-from sqlalchemy.util import immutabledict
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from typing_extensions import override
 
 from penstock.context import Settings
 from penstock.drivers import sqlalchemy_internals as internals
-from penstock.express.compiled import schemas_of
-from penstock.express.errors import ExpressError
-from penstock.express.orm import UnboundSession
-from penstock.express.query import Query, as_query, query, refuse_options
+from penstock.drivers.driver import BeginOptions
+from penstock.express.errors import LaneEnded
+from penstock.express.query import Call, Query
 
 _T = TypeVar("_T")
 SNAPSHOT = "REPEATABLE READ"
@@ -73,43 +66,6 @@ Batches = AsyncIterator[list[Any]]
 """Results, batch by batch."""
 Extract = Callable[[list[Any]], Any]
 """Takes what is wanted from all results."""
-
-
-class Call:
-    """One use of a query.
-
-    Args:
-        query: What is to be run.
-        values: Of its named parameters.
-        adhoc: The statement for which the query stands, and its bound values; None where the query
-            itself was asked for.
-
-    Attributes:
-        settings: Names and values of server settings that hold for this call alone; ``role`` is
-            the role.
-        rows: The values for each of several runs; None for one run, with ``values``.
-        has_run_listeners: Whether the listeners to ``do_orm_execute`` were called.
-    """
-
-    __slots__ = ("adhoc", "has_run_listeners", "query", "rows", "settings", "values")
-
-    def __init__(
-        self,
-        query: Query[Any],
-        values: Mapping[str, Any],
-        adhoc: tuple[Any, Sequence[BindParameter[Any]]] | None = None,
-    ) -> None:
-        self.query = query
-        self.values = values
-        self.adhoc = adhoc
-        self.settings: Settings = ()
-        self.rows: Sequence[Mapping[str, Any]] | None = None
-        self.has_run_listeners = False
-
-    @property
-    def statement(self) -> Any:
-        """What is to be run, as it was given."""
-        return self.query.statement if self.adhoc is None else self.adhoc[0]
 
 
 class Copy(Protocol):
@@ -244,197 +200,219 @@ class Lane(ReadingLane, Protocol):
         ...
 
 
-SIZE = 500
-"""Forms that are kept, as many as SQLAlchemy's own cache keeps."""
+Sessions = Callable[[BeginOptions], AbstractAsyncContextManager[Any]]
+"""Gives a session whose transaction begins as the options say, for the length of a block; it is
+committed or rolled back at its end."""
+SessionsWithin = Callable[[AsyncConnection, Settings], AbstractAsyncContextManager[Any]]
+"""Gives a session in the open transaction of a connection, with server settings, for
+the length of a block."""
+
+_OPTIONS = {"render_nulls": True}
+"""A None that is given is NULL, and not the column's default."""
+ROWS_AT_ONCE = 1000
+"""Rows of a bulk write that go into one statement's execution."""
 
 
-class AdHocQueries:
-    """The forms of statements that were seen, the one that was not used for longest dropped first.
-
-    Args:
-        size: How many are kept.
-    """
-
-    def __init__(self, size: int = SIZE) -> None:
-        self._size = size
-        self._queries: OrderedDict[Any, Query[Any]] = OrderedDict()
-
-    def call(self, statement: Any, values: Mapping[str, Any]) -> Call:
-        """Return a call of the query for a statement's form.
-
-        Args:
-            statement: What is to be run.
-            values: Of its named parameters.
-
-        Raises:
-            QueryRefused: As :func:`query` says.
-        """
-        form = getattr(statement, "_generate_cache_key", lambda: None)()
-        if form is None:
-            return Call(query(statement), values)
-        # Of which parameters a value has to be given is no part of the form, nor are other schemas.
-        key = form.key, tuple([bind.required for bind in form.bindparams]), schemas_of(statement)
-        known = self._queries.get(key)
-        if known is not None:
-            refuse_options(statement)  # which are no part of its form
-        if known is None:
-            known = self._queries[key] = query(statement)
-            if len(self._queries) > self._size:
-                self._queries.popitem(last=False)
-        else:
-            self._queries.move_to_end(key)
-        return Call(known, values, (statement, form.bindparams))
-
-
-class ExecuteListeners:
-    """Those that listen to a class of sessions: ``event.listen(Session, "do_orm_execute", ...)``.
-
-    They are called for each statement before it runs, as a session calls them.
+class SqlalchemyLane(Lane):
+    """Runs each statement in a new session: for other drivers, and for work that is rolled back.
 
     Args:
-        session_class: The class; listeners to those above it are among them.
-
-    Attributes:
-        dispatch: SQLAlchemy's, of all that listen to the class.
-    """
-
-    def __init__(self, session_class: type[Session]) -> None:
-        self.dispatch: Any = session_class.__new__(session_class).dispatch
-        self._session = UnboundSession(self.dispatch)
-        self._listeners: Any = self.dispatch.do_orm_execute
-        self._adhoc = AdHocQueries()
-
-    def after_listeners(self, call: Call) -> Call:
-        """Return a call as the listeners would have it.
-
-        Args:
-            call: Returned as it is where no listener changes it.
-
-        Raises:
-            ExpressError: A listener has done what takes a session.
-        """
-        if not self._listeners or call.has_run_listeners:
-            return call
-        given = call.values if call.rows is None else call.rows
-        statement, values = self._ask(call.statement, given)
-        after_listeners = copy(call)  # for a stream may be opened again
-        if statement is not call.statement or values is not given:
-            after_listeners = self._adhoc.call(statement, {} if call.rows is not None else values)
-            after_listeners.settings, after_listeners.rows = (
-                call.settings,
-                None if call.rows is None else values,
-            )
-        after_listeners.has_run_listeners = True
-        return after_listeners
-
-    def many_after_listeners(
-        self, query: Query[Any], rows: Sequence[Mapping[str, Any]]
-    ) -> tuple[Query[Any], Sequence[Mapping[str, Any]]]:
-        """Return a query and its rows as the listeners would have them.
-
-        Args:
-            query: For each of the rows.
-            rows: Values by name.
-
-        Raises:
-            ExpressError: A listener returns a result, or needs a session.
-        """
-        if not self._listeners:
-            return query, rows
-        statement, rows = self._ask(query.statement, rows)
-        return query if statement is query.statement else as_query(statement), rows
-
-    def _ask(self, given: Any, values: Any) -> tuple[Any, Any]:
-        state = self._state(given, values)
-        begun = state.statement
-        for number, listener in enumerate(self._listeners):
-            internals.set_listener_number(state, number)
-            if listener(state):
-                raise ExpressError(
-                    "A do_orm_execute listener returns a result itself, which the express "
-                    "lane cannot give: run the statement in a session."
-                )
-        options = internals.updated_options(state)
-        statement: Any = given if state.statement is begun else state.statement
-        if options:
-            statement = statement.execution_options(**options)
-        return statement, state.parameters
-
-    def _state(self, statement: Any, values: Any) -> ORMExecuteState:
-        arguments: dict[str, Any] = {"clause": statement}
-        options: Any = immutabledict()
-        kind: Any = None
-        if internals.runs_by_orm(statement):
-            kind = internals.orm_state_class(statement)
-            statement, options, _ = kind.orm_pre_session_exec(
-                self._session, statement, None, options, arguments, True
-            )
-        return ORMExecuteState(
-            self._session, statement, values, options, arguments, kind, self._listeners
-        )
-
-
-BATCH = 500
-"""Rows that a stream asks the server for at a time."""
-
-
-class Stream(Generic[_T]):
-    """A statement's results, while they come; an ``async with``, or an ``async for``.
-
-    Args:
-        lane: How the statement is run.
-        call: The statement and its values.
-        settings: Gives those of the statement's transaction.
+        read: Gives sessions that only read.
+        write: Gives sessions that write.
+        within: Gives sessions that only read, in a savepoint of a connection's transaction.
+        dialect: Whose SQL they take.
+        isolates: Whether the server's own isolation level has a transaction see one moment.
     """
 
     def __init__(
         self,
-        lane: ReadingLane,
-        call: Call,
-        settings: Callable[[], Awaitable[Settings]],
+        read: Sessions,
+        write: Sessions,
+        within: SessionsWithin,
+        *,
+        dialect: Dialect,
+        isolates: bool,
     ) -> None:
-        self._lane = lane
-        self._call = call
-        self._batch = BATCH
-        self._settings = settings
-        self._opened: AbstractAsyncContextManager[Batches] | None = None
+        self._read = read
+        self._write = write
+        self._within = within
+        self._dialect = dialect
+        self._isolates = isolates
 
-    def yield_per(self, count: int) -> Self:
-        """Return the same stream, which asks the server for so many rows at a time.
+    @override
+    async def read(self, call: Call, extract: Extract) -> Any:
+        async with self._reading(call) as session:
+            return extract(await _results(session, call))
 
-        Args:
-            count: Above 0; no more rows are kept in memory.
+    @override
+    async def read_within(self, connection: AsyncConnection, call: Call, extract: Extract) -> Any:
+        async with self._within(connection, call.settings) as session:
+            return extract(await _results(session, call))
 
-        Raises:
-            ExpressError: It is below 1.
-        """
-        if count < 1:
-            raise ExpressError(f"yield_per({count!r}): rows above 0 are accepted.")
-        self._batch = count
-        return self
+    @override
+    async def write(self, call: Call, extract: Extract) -> Any:
+        if call.rows is not None and not call.rows:
+            return extract([])  # of which a session makes a single row, without values
+        async with self._write(BeginOptions(settings=call.settings)) as session:
+            return extract(await _results(session, call))
 
-    async def __aenter__(self) -> AsyncIterator[_T]:
-        self._call.settings = await self._settings()
-        self._opened = self._lane.stream(self._call, self._batch)
-        return _flat(await self._opened.__aenter__())
+    @override
+    async def execute(self, call: Call) -> int:
+        async with self._write(BeginOptions(settings=call.settings)) as session:
+            result = await _execute(session, call, preserve_rowcount=True)
+            if call.query.is_open and call.statement.is_insert:
+                return 1  # of which a session says nothing
+            return max(0, getattr(result, "rowcount", 0))
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
+    @override
+    async def execute_many(
+        self, query: Query[Any], rows: Sequence[Mapping[str, Any]], settings: Settings = ()
     ) -> None:
-        opened, self._opened = self._opened, None
-        if opened is not None:
-            await opened.__aexit__(kind, error, traceback)
+        if not rows:
+            return  # of which a session makes a single row, without values
+        values = [query.spread(row) async for row in yielding(rows)]
+        async with self._write(BeginOptions(settings=settings)) as session:
+            await session.execute(query.statement, values, execution_options=_OPTIONS)
 
-    async def __aiter__(self) -> AsyncGenerator[_T, None]:
-        async with self as results:
-            async for result in results:
-                yield result
+    async def copy(self, copy: Copy, settings: Settings = ()) -> int:
+        """Write rows by INSERT."""
+        count = 0
+        async with self._write(BeginOptions(settings=settings)) as session:
+            connection = await session.connection()
+            async for batch in _batches(copy.rows()):
+                count += len(batch)
+                await connection.execute(insert(copy.table), batch)
+        return count
+
+    @override
+    @asynccontextmanager
+    async def stream(self, call: Call, batch: int) -> AsyncIterator[Batches]:
+        async with self.reading(call) as lane, lane.stream(call, batch) as batches:
+            yield batches
+
+    @override
+    @asynccontextmanager
+    async def reading(self, call: Call) -> AsyncIterator[OpenLane]:
+        async with self._reading(call) as session:
+            yield _OpenLane(session, self._within)
+
+    @override
+    @asynccontextmanager
+    async def snapshot(self, settings: Settings = ()) -> AsyncIterator[OpenLane]:
+        async with self._frozen(settings) as session:
+            yield _OpenLane(session, self._within)
+
+    @asynccontextmanager
+    async def _reading(self, call: Call) -> AsyncIterator[AsyncSession]:
+        """Give a session for a statement, and for further ones, which see what it has seen."""
+        plan = call.query.plan(self._dialect, call.values)
+        if plan.takes_statements and not self._isolates:
+            async with self._frozen(call.settings) as session:
+                yield session
+        else:
+            async with self._read(BeginOptions(settings=call.settings)) as session:
+                yield session
+
+    @asynccontextmanager
+    async def _frozen(self, settings: Settings) -> AsyncIterator[AsyncSession]:
+        isolation = None if self._isolates else SNAPSHOT
+        options = BeginOptions(isolation=isolation, settings=settings)
+        async with self._read(options) as session:
+            await _freeze(session)
+            yield session
 
 
-async def _flat(batches: Batches) -> AsyncGenerator[Any, None]:
-    async for batch in batches:
-        for result in batch:
-            yield result
+class _OpenLane:
+    """Statements in one session's transaction.
+
+    Args:
+        session: At the isolation level that is wanted.
+        within: Gives sessions in a savepoint of a connection's transaction.
+    """
+
+    def __init__(self, session: AsyncSession, within: SessionsWithin) -> None:
+        self._session = session
+        self._within = within
+
+    async def read_apart(self, call: Call, extract: Extract) -> Any:
+        if getattr(self._session, "is_over", False):
+            raise LaneEnded("This snapshot or stream ended when its async with block was left.")
+        connection = await self._session.connection()
+        async with self._within(connection, call.settings) as session:
+            return extract(await _results(session, call))
+
+    async def read(self, call: Call, extract: Extract) -> Any:
+        return extract(await _results(self._session, call))
+
+    @asynccontextmanager
+    async def stream(self, call: Call, batch: int) -> AsyncIterator[Batches]:
+        async with _stream(self._session, call, batch) as batches:
+            yield batches
+
+    @asynccontextmanager
+    async def snapshot(self, settings: Settings = ()) -> AsyncIterator[ReadingLane]:  # noqa: ARG002 - they are in force
+        yield self
+
+
+async def _freeze(session: AsyncSession) -> None:
+    if isinstance(session.bind, AsyncConnection):
+        return  # within the one transaction of a test
+    connection = await session.connection()
+    if connection.dialect.name == "sqlite":
+        await connection.exec_driver_sql("BEGIN")
+
+
+async def _execute(session: AsyncSession, call: Call, **options: Any) -> Any:
+    if call.rows is not None:
+        rows = [call.query.spread(row) async for row in yielding(call.rows)]
+        return await session.execute(call.statement, rows, execution_options=_OPTIONS | options)
+    values = dict(call.query.spread(call.values))
+    if call.query.is_open and call.statement.is_update:
+        # A session takes them by attribute for an INSERT, and by column for an UPDATE.
+        keys = call.query.attributes.columns
+        values = {keys.get(name, name): value for name, value in values.items()}
+    elif call.query.writes and call.statement.is_insert and not call.query.is_open:
+        options["dml_strategy"] = "orm"  # which counts the rows
+    return await session.execute(call.statement, values, execution_options=_OPTIONS | options)
+
+
+async def _results(session: AsyncSession, call: Call) -> list[Any]:
+    result = await _execute(session, call)
+    if internals.needs_unique(result):
+        result = result.unique()
+    is_single = internals.is_single_entity(result)
+    results = list((result.scalars() if is_single else result).all())
+    session.expunge_all()
+    return results
+
+
+@asynccontextmanager
+async def _stream(session: AsyncSession, call: Call, batch: int) -> AsyncIterator[Batches]:
+    call.query.check(call.values)
+    options = {"yield_per": batch}
+    result = await session.stream(call.statement, dict(call.values), execution_options=options)
+    is_single = internals.is_single_entity(result)
+
+    async def batches() -> AsyncGenerator[list[Any], None]:
+        async for part in (result.scalars() if is_single else result).partitions(batch):
+            for instance in session.identity_map.values():
+                session.expunge(instance)  # one by one: the loader goes on using the map
+            yield list(part)
+
+    try:
+        yield batches()
+    finally:
+        await result.close()
+
+
+async def _batches(
+    rows: AsyncIterator[dict[str, Any]],
+) -> AsyncGenerator[list[dict[str, Any]], None]:
+    batch: list[dict[str, Any]] = []
+    async for row in rows:
+        batch.append(row)
+        if len(batch) == ROWS_AT_ONCE:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

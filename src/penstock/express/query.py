@@ -1,18 +1,18 @@
 """A statement that is compiled once, and everything about it that no database decides."""
 
 import contextlib
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, TypeVarTuple, overload
 
 from sqlalchemy import (
-    Column,
     CompoundSelect,
     Delete,
     Insert,
     Row,
     Select,
-    Table,
     TextClause,
     TextualSelect,
     Update,
@@ -22,8 +22,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import CompileError
-from sqlalchemy.orm import FromStatement, InstrumentedAttribute, LoaderCriteriaOption, Mapper
-from sqlalchemy.sql import operators, visitors
+from sqlalchemy.orm import FromStatement, LoaderCriteriaOption, Mapper
+from sqlalchemy.sql import visitors
 from sqlalchemy.sql.dml import (
     ReturningDelete,
     ReturningInsert,
@@ -31,101 +31,16 @@ from sqlalchemy.sql.dml import (
     UpdateBase,
 )
 from sqlalchemy.sql.elements import (
-    BinaryExpression,
     BindParameter,
-    BooleanClauseList,
     ClauseElement,
 )
 
+from penstock.context import Settings
 from penstock.drivers import sqlalchemy_internals as internals
 from penstock.drivers.effects import Effect, effects_of
-from penstock.express.compiled import Attributes, Plan, refuse_control
+from penstock.express.compiled import Attributes, Plan, refuse_control, schemas_of
 from penstock.express.errors import ExpressError, ParameterError, QueryRefused
-
-
-def is_of_one_row(statement: Any) -> bool:
-    """Return whether a statement writes at most one row.
-
-    It is an INSERT of one row of values, or an UPDATE or DELETE whose WHERE gives a value to the
-    whole primary key, or to a unique column.
-    """
-    if isinstance(statement, Insert):
-        return not internals.all_row_values(statement) and statement.select is None
-    if not isinstance(statement, Update | Delete) or not isinstance(statement.table, Table):
-        return False
-    given = {
-        column.key
-        for criterion in internals.criteria(statement)
-        for column in _columns_given(criterion, statement.table)
-    }
-    columns = statement.table.c
-    key = statement.table.primary_key.columns.keys()
-    return bool(key and given.issuperset(key)) or any(columns[name].unique for name in given)
-
-
-def _columns_given(criterion: Any, table: Table) -> list[Column[Any]]:
-    if isinstance(criterion, BooleanClauseList) and criterion.operator is operators.and_:
-        return [column for part in criterion.clauses for column in _columns_given(part, table)]
-    if not isinstance(criterion, BinaryExpression) or criterion.operator is not operators.eq:
-        return []
-    column: Any = criterion.left
-    owner = getattr(column, "table", None)
-    if owner is None or not owner.compare(table) or not isinstance(criterion.right, BindParameter):
-        return []
-    return [table.c[column.key]] if column.key in table.c else []
-
-
-class ColumnRebinder:
-    """Lets rows be read by the columns of any statement of one form.
-
-    Args:
-        statement: The one that was compiled, by whose columns its rows can be read.
-    """
-
-    def __init__(self, statement: Any) -> None:
-        self._keys = _keys(statement)
-        self.are_shared = all(_lasts(key) for key in self._keys)
-        """Whether another statement of the form has the same ones, as those of a table are."""
-
-    def rebind(self, statement: Any, results: list[Any]) -> list[Any]:
-        """Return results that can be read by the columns of another statement of the form, too.
-
-        Args:
-            statement: The other one.
-            results: Of the one that was compiled.
-        """
-        if self.are_shared or not results or not isinstance(results[0], Row):
-            return results
-        first: Any = results[0]
-        index = dict(internals.key_to_index(first))
-        for own, known in zip(_keys(statement), self._keys, strict=True):
-            if known in index:
-                index[own] = index[known]
-        return internals.rows_with_keys(results, index)
-
-
-def _keys(statement: Any) -> Sequence[Any]:
-    """Return all objects by which a value may be asked for, in an order that the form decides."""
-    if isinstance(statement, TextClause):
-        return []
-    if isinstance(statement, FromStatement):
-        return [*internals.raw_columns(statement), *_described(statement)]
-    selected = list(internals.selected_columns(statement))
-    if isinstance(statement, UpdateBase):
-        return [*selected, *internals.returned_columns(statement)]
-    return [*selected, *_described(statement)]
-
-
-def _described(statement: Any) -> list[Any]:
-    return [each["expr"] for each in getattr(statement, "column_descriptions", ())]
-
-
-def _lasts(key: Any) -> bool:
-    if isinstance(key, InstrumentedAttribute):
-        parent: Any = key.parent
-        return not parent.is_aliased_class
-    return isinstance(key, type | Table) or isinstance(getattr(key, "table", None), Table)
-
+from penstock.express.rows import ColumnRebinder, is_of_one_row
 
 _DIALECT: Dialect = asyncpg.dialect(dbapi=asyncpg.dialect.import_dbapi())  # type: ignore[no-untyped-call]  # SQLAlchemy's
 """With its driver, which converts ranges and bit strings."""
@@ -288,6 +203,7 @@ class Query(Generic[_T_co]):
         count: How many these are.
         optional: Names of those that have a value of their own.
         is_open: Whether its columns are named by the values, as ``insert(table)`` alone.
+        plans: Those that were made, by dialect; none of an open statement.
     """
 
     def __init__(self, statement: Statement) -> None:
@@ -298,9 +214,8 @@ class Query(Generic[_T_co]):
         self.optional = frozenset(b.key for b in named if not b.required)
         self.count = len(self.required)
         self.is_open = is_open(statement)
-        self._plans: dict[tuple[int, tuple[str, ...]], tuple[Dialect, Plan]] = {}
-        self._dialect: Dialect | None = None
-        self._plan: Plan | None = None
+        self.plans: dict[Dialect, Plan] = {}
+        self._open_plans: dict[tuple[Dialect, tuple[str, ...]], Plan] = {}
         self._existence: Query[Any] | None = None
 
     @cached_property
@@ -333,20 +248,17 @@ class Query(Generic[_T_co]):
             dialect: Whose SQL it is to be.
             names: The parameters of the call: an open statement is another one for each set.
         """
-        if dialect is self._dialect and self._plan is not None:
-            return self._plan
-        columns: tuple[str, ...] = ()
-        if self.is_open:
-            columns = tuple(name for name in names if name not in self.required | self.optional)
-        key = (id(dialect), columns)
-        if key not in self._plans:
-            keys = {name: self.attributes.columns[name] for name in columns}
-            plan = Plan(self.statement, dialect, keys if self.is_open else None)
-            self._plans[key] = dialect, plan
-        plan = self._plans[key][1]
         if not self.is_open:
-            self._dialect, self._plan = dialect, plan
-        return plan
+            plan = self.plans.get(dialect)
+            if plan is None:
+                plan = self.plans[dialect] = Plan(self.statement, dialect)
+            return plan
+        columns = tuple(name for name in names if name not in self.required | self.optional)
+        key = dialect, columns
+        if key not in self._open_plans:
+            keys = {name: self.attributes.columns[name] for name in columns}
+            self._open_plans[key] = Plan(self.statement, dialect, keys)
+        return self._open_plans[key]
 
     def existence(self) -> "Query[Any]":
         """Return the query for whether this one has a result.
@@ -481,3 +393,68 @@ def _in_options(statement: Any) -> Iterable[ClauseElement]:
         for element in getattr(option, "context", ()):
             expressions += internals.extra_criteria(element)
         yield from (e for e in expressions if isinstance(e, ClauseElement))
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Call:
+    """One use of a query.
+
+    Args:
+        query: What is to be run.
+        statement: As it was given: the query's own, or an ad-hoc one of the same form.
+        values: Of its named parameters.
+        extracted: The bound values of an ad-hoc statement; None for the query's own.
+        settings: Names and values of server settings that hold for this call alone; ``role`` is
+            the role.
+        rows: The values for each of several runs; None for one run, with ``values``.
+        has_run_listeners: Whether the listeners to ``do_orm_execute`` were called.
+    """
+
+    query: Query[Any]
+    statement: Any
+    values: Mapping[str, Any]
+    extracted: Sequence[BindParameter[Any]] | None = None
+    settings: Settings = ()
+    rows: Sequence[Mapping[str, Any]] | None = None
+    has_run_listeners: bool = False
+
+
+SIZE = 500
+"""Forms that are kept, as many as SQLAlchemy's own cache keeps."""
+
+
+class AdHocQueries:
+    """The forms of statements that were seen, the one that was not used for longest dropped first.
+
+    Args:
+        size: How many are kept.
+    """
+
+    def __init__(self, size: int = SIZE) -> None:
+        self._size = size
+        self._queries: OrderedDict[Any, Query[Any]] = OrderedDict()
+
+    def call(self, statement: Any, values: Mapping[str, Any]) -> Call:
+        """Return a call of the query for a statement's form.
+
+        Args:
+            statement: What is to be run.
+            values: Of its named parameters.
+
+        Raises:
+            QueryRefused: As :func:`query` says.
+        """
+        form = getattr(statement, "_generate_cache_key", lambda: None)()
+        if form is None:
+            return Call(query(statement), statement, values)
+        # Of which parameters a value has to be given is no part of the form, nor are other schemas.
+        key = form.key, tuple([bind.required for bind in form.bindparams]), schemas_of(statement)
+        known = self._queries.get(key)
+        if known is None:
+            known = self._queries[key] = query(statement)
+            if len(self._queries) > self._size:
+                self._queries.popitem(last=False)
+        else:
+            refuse_options(statement)  # which are no part of its form
+            self._queries.move_to_end(key)
+        return Call(known, statement, values, form.bindparams)

@@ -3,9 +3,18 @@
 import asyncio
 import inspect
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Mapping,
+    Sequence,
+)
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from copy import copy
+from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, overload
 
 from sqlalchemy import Row, Select
@@ -13,8 +22,8 @@ from sqlalchemy import Row, Select
 from penstock.context import ContextError, ContextSource, Settings, SettingValue, context_of
 from penstock.deadlines import Deadline, DeadlineExceeded, current_limits, within_limits
 from penstock.express.errors import ExpressError, ParameterError, raise_if_unknown
-from penstock.express.lane import AdHocQueries, Call, Extract, ReadingLane, Stream
-from penstock.express.query import Mapped, Query, Statement, existence_of
+from penstock.express.lane import Batches, Extract, ReadingLane
+from penstock.express.query import AdHocQueries, Call, Mapped, Query, Statement, existence_of
 from penstock.express.rows import all_, first, one, one_or_none, scalar
 
 
@@ -140,11 +149,14 @@ class Executor(Generic[_L]):
         extract: Extract,
     ) -> Coroutine[Any, Any, Any]:
         if statement.__class__ is Query and values is None:
-            call = Call(statement, named)
+            call = Call(statement, statement.statement, named)
         else:
             call = self._call(statement, values, named)
         context = self._context
-        settings = () if context is None else context.at_once()
+        settings: Settings | None = ()
+        if context is not None:
+            request = context.request()
+            settings = context.alone if request is None else context.at_once(request)
         if settings is None:
             answer = self._run_in_context(call, extract)
         else:
@@ -167,7 +179,7 @@ class Executor(Generic[_L]):
                 return self._call_of_rows(statement, list(values), named)
             named = {**values, **named}
         if statement.__class__ is Query:
-            return Call(statement, named)
+            return Call(statement, statement.statement, named)
         return self._adhoc.call(statement, named)
 
     def _call_of_rows(self, statement: Any, rows: list[Any], named: dict[str, Any]) -> Call:  # noqa: ARG002 - a writer takes them
@@ -175,27 +187,15 @@ class Executor(Generic[_L]):
 
     @overload
     def one(
-        self,
-        statement: Query[_T],
-        values: Values = None,
-        /,
-        **named: Any,
+        self, statement: Query[_T], values: Values = None, /, **named: Any
     ) -> Coroutine[Any, Any, _T]: ...
     @overload
     def one(
-        self,
-        statement: Statement,
-        values: Values = None,
-        /,
-        **named: Any,
+        self, statement: Statement, values: Values = None, /, **named: Any
     ) -> Coroutine[Any, Any, Any]: ...
 
     def one(
-        self,
-        statement: Any,
-        values: Values = None,
-        /,
-        **named: Any,
+        self, statement: Any, values: Values = None, /, **named: Any
     ) -> Coroutine[Any, Any, Any]:
         """Return the only result.
 
@@ -207,27 +207,15 @@ class Executor(Generic[_L]):
 
     @overload
     def one_or_none(
-        self,
-        statement: Query[_T],
-        values: Values = None,
-        /,
-        **named: Any,
+        self, statement: Query[_T], values: Values = None, /, **named: Any
     ) -> Coroutine[Any, Any, _T | None]: ...
     @overload
     def one_or_none(
-        self,
-        statement: Statement,
-        values: Values = None,
-        /,
-        **named: Any,
+        self, statement: Statement, values: Values = None, /, **named: Any
     ) -> Coroutine[Any, Any, Any]: ...
 
     def one_or_none(
-        self,
-        statement: Any,
-        values: Values = None,
-        /,
-        **named: Any,
+        self, statement: Any, values: Values = None, /, **named: Any
     ) -> Coroutine[Any, Any, Any]:
         """Return the only result, or None.
 
@@ -238,97 +226,53 @@ class Executor(Generic[_L]):
 
     @overload
     def first(
-        self,
-        statement: Query[_T],
-        values: Values = None,
-        /,
-        **named: Any,
+        self, statement: Query[_T], values: Values = None, /, **named: Any
     ) -> Coroutine[Any, Any, _T | None]: ...
     @overload
     def first(
-        self,
-        statement: Statement,
-        values: Values = None,
-        /,
-        **named: Any,
+        self, statement: Statement, values: Values = None, /, **named: Any
     ) -> Coroutine[Any, Any, Any]: ...
 
     def first(
-        self,
-        statement: Any,
-        values: Values = None,
-        /,
-        **named: Any,
+        self, statement: Any, values: Values = None, /, **named: Any
     ) -> Coroutine[Any, Any, Any]:
         """Return the first result, or None. The server sends them all: use ``limit(1)``."""
         return self._ask(statement, values, named, first)
 
     @overload
     def scalar(
-        self,
-        statement: Query[Row[_T, *tuple[Any, ...]]],
-        values: Values = None,
-        /,
-        **named: Any,
+        self, statement: Query[Row[_T, *tuple[Any, ...]]], values: Values = None, /, **named: Any
     ) -> Coroutine[Any, Any, _T | None]: ...
     @overload
     def scalar(
-        self,
-        statement: Query[_M],
-        values: Values = None,
-        /,
-        **named: Any,
+        self, statement: Query[_M], values: Values = None, /, **named: Any
     ) -> Coroutine[Any, Any, _M | None]: ...
     @overload
     def scalar(
-        self,
-        statement: Select[_T],
-        values: Values = None,
-        /,
-        **named: Any,
+        self, statement: Select[_T], values: Values = None, /, **named: Any
     ) -> Coroutine[Any, Any, _T | None]: ...
     @overload
     def scalar(
-        self,
-        statement: Query[Any] | Statement,
-        values: Values = None,
-        /,
-        **named: Any,
+        self, statement: Query[Any] | Statement, values: Values = None, /, **named: Any
     ) -> Coroutine[Any, Any, Any]: ...
 
     def scalar(
-        self,
-        statement: Any,
-        values: Values = None,
-        /,
-        **named: Any,
+        self, statement: Any, values: Values = None, /, **named: Any
     ) -> Coroutine[Any, Any, Any]:
         """Return the first column of the first result, or None."""
         return self._ask(statement, values, named, scalar)
 
     @overload
     def all(
-        self,
-        statement: Query[_T],
-        values: Values = None,
-        /,
-        **named: Any,
+        self, statement: Query[_T], values: Values = None, /, **named: Any
     ) -> Coroutine[Any, Any, list[_T]]: ...
     @overload
     def all(
-        self,
-        statement: Statement,
-        values: Values = None,
-        /,
-        **named: Any,
+        self, statement: Statement, values: Values = None, /, **named: Any
     ) -> Coroutine[Any, Any, list[Any]]: ...
 
     def all(
-        self,
-        statement: Any,
-        values: Values = None,
-        /,
-        **named: Any,
+        self, statement: Any, values: Values = None, /, **named: Any
     ) -> Coroutine[Any, Any, Any]:
         """Return all results."""
         return self._ask(statement, values, named, all_)
@@ -350,6 +294,72 @@ async def within(seconds: float | None, results: Coroutine[Any, Any, _T]) -> _T:
     except DeadlineExceeded as error:
         raise_if_unknown(error)
         raise
+
+
+BATCH = 500
+"""Rows that a stream asks the server for at a time."""
+
+
+class Stream(Generic[_T]):
+    """A statement's results, while they come; an ``async with``, or an ``async for``.
+
+    Args:
+        lane: How the statement is run.
+        call: The statement and its values.
+        settings: Gives those of the statement's transaction.
+    """
+
+    def __init__(
+        self,
+        lane: ReadingLane,
+        call: Call,
+        settings: Callable[[], Awaitable[Settings]],
+    ) -> None:
+        self._lane = lane
+        self._call = call
+        self._batch = BATCH
+        self._settings = settings
+        self._opened: AbstractAsyncContextManager[Batches] | None = None
+
+    def yield_per(self, count: int) -> Self:
+        """Return the same stream, which asks the server for so many rows at a time.
+
+        Args:
+            count: Above 0; no more rows are kept in memory.
+
+        Raises:
+            ExpressError: It is below 1.
+        """
+        if count < 1:
+            raise ExpressError(f"yield_per({count!r}): rows above 0 are accepted.")
+        self._batch = count
+        return self
+
+    async def __aenter__(self) -> AsyncIterator[_T]:
+        self._call.settings = await self._settings()
+        self._opened = self._lane.stream(self._call, self._batch)
+        return _flat(await self._opened.__aenter__())
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            await opened.__aexit__(kind, error, traceback)
+
+    async def __aiter__(self) -> AsyncGenerator[_T, None]:
+        async with self as results:
+            async for result in results:
+                yield result
+
+
+async def _flat(batches: Batches) -> AsyncGenerator[Any, None]:
+    async for batch in batches:
+        for result in batch:
+            yield result
 
 
 class Reader(Executor[ReadingLane]):

@@ -3,10 +3,14 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from sqlalchemy import Row
+from sqlalchemy import Column, Delete, Insert, Row, Table, TextClause, Update
 from sqlalchemy.engine.result import SimpleResultMetaData
 from sqlalchemy.exc import MultipleResultsFound, NoResultFound
+from sqlalchemy.orm import FromStatement, InstrumentedAttribute
+from sqlalchemy.sql import operators
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.dml import UpdateBase
+from sqlalchemy.sql.elements import BinaryExpression, BindParameter, BooleanClauseList
 from typing_extensions import override
 
 from penstock.drivers import sqlalchemy_internals as internals
@@ -177,6 +181,58 @@ def _shape_of(statement: Any, compiled: SQLCompiler, cursor: Cursor) -> Shape:
     return EntityShape(parts, metadata, cursor, is_single=loading.is_single)
 
 
+class ColumnRebinder:
+    """Lets rows be read by the columns of any statement of one form.
+
+    Args:
+        statement: The one that was compiled, by whose columns its rows can be read.
+    """
+
+    def __init__(self, statement: Any) -> None:
+        self._keys = _keys(statement)
+        self.are_shared = all(_lasts(key) for key in self._keys)
+        """Whether another statement of the form has the same ones, as those of a table are."""
+
+    def rebind(self, statement: Any, results: list[Any]) -> list[Any]:
+        """Return results that can be read by the columns of another statement of the form, too.
+
+        Args:
+            statement: The other one.
+            results: Of the one that was compiled.
+        """
+        if self.are_shared or not results or not isinstance(results[0], Row):
+            return results
+        first: Any = results[0]
+        index = dict(internals.key_to_index(first))
+        for own, known in zip(_keys(statement), self._keys, strict=True):
+            if known in index:
+                index[own] = index[known]
+        return internals.rows_with_keys(results, index)
+
+
+def _keys(statement: Any) -> Sequence[Any]:
+    """Return all objects by which a value may be asked for, in an order that the form decides."""
+    if isinstance(statement, TextClause):
+        return []
+    if isinstance(statement, FromStatement):
+        return [*internals.raw_columns(statement), *_described(statement)]
+    selected = list(internals.selected_columns(statement))
+    if isinstance(statement, UpdateBase):
+        return [*selected, *internals.returned_columns(statement)]
+    return [*selected, *_described(statement)]
+
+
+def _described(statement: Any) -> list[Any]:
+    return [each["expr"] for each in getattr(statement, "column_descriptions", ())]
+
+
+def _lasts(key: Any) -> bool:
+    if isinstance(key, InstrumentedAttribute):
+        parent: Any = key.parent
+        return not parent.is_aliased_class
+    return isinstance(key, type | Table) or isinstance(getattr(key, "table", None), Table)
+
+
 def one(results: Sequence[Any]) -> Any:
     """Return the only result.
 
@@ -218,3 +274,35 @@ def all_(results: Sequence[Any]) -> Any:
 
 EXTRACTS_OF_ONE = frozenset({one, one_or_none})
 """Those that raise where there are several results."""
+
+
+def is_of_one_row(statement: Any) -> bool:
+    """Return whether a statement writes at most one row.
+
+    It is an INSERT of one row of values, or an UPDATE or DELETE whose WHERE gives a value to the
+    whole primary key, or to a unique column.
+    """
+    if isinstance(statement, Insert):
+        return not internals.all_row_values(statement) and statement.select is None
+    if not isinstance(statement, Update | Delete) or not isinstance(statement.table, Table):
+        return False
+    given = {
+        column.key
+        for criterion in internals.criteria(statement)
+        for column in _columns_given(criterion, statement.table)
+    }
+    columns = statement.table.c
+    key = statement.table.primary_key.columns.keys()
+    return bool(key and given.issuperset(key)) or any(columns[name].unique for name in given)
+
+
+def _columns_given(criterion: Any, table: Table) -> list[Column[Any]]:
+    if isinstance(criterion, BooleanClauseList) and criterion.operator is operators.and_:
+        return [column for part in criterion.clauses for column in _columns_given(part, table)]
+    if not isinstance(criterion, BinaryExpression) or criterion.operator is not operators.eq:
+        return []
+    column: Any = criterion.left
+    owner = getattr(column, "table", None)
+    if owner is None or not owner.compare(table) or not isinstance(criterion.right, BindParameter):
+        return []
+    return [table.c[column.key]] if column.key in table.c else []

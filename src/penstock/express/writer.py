@@ -19,11 +19,10 @@ from sqlalchemy.orm import Mapper
 from penstock.drivers import sqlalchemy_internals as internals
 from penstock.drivers.effects import Effect
 from penstock.express.compiled import Attributes, OtherValues, discriminator
-from penstock.express.errors import ExpressError, ParameterError
-from penstock.express.lane import Call, EventLoopYield, Extract, Lane, yielding
-from penstock.express.query import Query, Statement, as_query
+from penstock.express.errors import ExpressError, ParameterError, not_converted
+from penstock.express.lane import EventLoopYield, Extract, Lane, yielding
+from penstock.express.query import Call, Query, Statement, as_query
 from penstock.express.reader import Executor, Values
-from penstock.express.translation import not_converted
 
 _NONE = object()
 

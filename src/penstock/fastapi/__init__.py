@@ -24,7 +24,7 @@ from penstock.fastapi.dependencies import (
 )
 from penstock.fastapi.errors import Problem, handle_database_errors
 from penstock.fastapi.install import install
-from penstock.fastapi.scope import SessionScope
+from penstock.fastapi.middleware import SessionScope
 
 __all__ = [
     "CurrentDatabase",

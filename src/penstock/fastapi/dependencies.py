@@ -63,6 +63,11 @@ class RequestLimits:
         self._name = self._header.lower().encode()
         self._longest = longest
 
+    @property
+    def are_any(self) -> bool:
+        """Whether any request may be bounded."""
+        return bool(self._name) or self._statement_timeout is not None
+
     def of(self, scope: Scope) -> Limits | None:
         """Return what bounds a request that has just arrived; None where nothing does."""
         deadline = self._deadline(scope) if self._name else None

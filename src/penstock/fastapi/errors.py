@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse, Response
 from penstock.database import CommitOutcomeUnknown
 from penstock.deadlines import DeadlineExceeded
 from penstock.engine import LockTimeout, StatementTimeout, TransactionTimeout
-from penstock.fastapi.scope import is_accepted, route_of
+from penstock.fastapi.middleware import is_accepted, route_of
 from penstock.log_limit import LogLimit
 from penstock.pool import ConnectFailed, NestedCheckout, PoolClosed, PoolSuspended, PoolTimeout
 

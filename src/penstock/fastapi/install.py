@@ -16,7 +16,6 @@ from starlette.types import ASGIApp
 
 from penstock.base_error import PenstockError
 from penstock.database import Database
-from penstock.fastapi.access import Access, is_open
 from penstock.fastapi.dependencies import RequestLimits, access_of
 from penstock.fastapi.errors import (
     CODES,
@@ -27,10 +26,22 @@ from penstock.fastapi.errors import (
     statuses_of,
 )
 from penstock.fastapi.live import add_live_routes
-from penstock.fastapi.metrics import add_metrics_routes
-from penstock.fastapi.middleware import PoolLog, ProcessTime
-from penstock.fastapi.routes import add_health_routes, add_pool_routes, let_others_first
-from penstock.fastapi.scope import ContextOf, Observer, SessionScope, within_instrumentation
+from penstock.fastapi.middleware import (
+    Observer,
+    PoolLog,
+    ProcessTime,
+    SessionScope,
+    within_instrumentation,
+)
+from penstock.fastapi.request_sessions import ContextOf
+from penstock.fastapi.routes import (
+    Access,
+    add_health_routes,
+    add_metrics_routes,
+    add_pool_routes,
+    is_open,
+    let_others_first,
+)
 from penstock.settings import Environment
 
 THRESHOLDS = (50_000, 20, 50)
@@ -289,7 +300,7 @@ def _install_once(
     app.state.penstock_answers = codes
 
     def build_within_scope() -> ASGIApp:
-        _answer_in_mounted(app, codes)
+        _look_at_routes(app, codes)
         return within_instrumentation(
             build(),
             lambda inner: SessionScope(
@@ -298,7 +309,7 @@ def _install_once(
                 _error_answer(app),
                 observers,
                 contexts=contexts,
-                limits_of=limits.of,
+                limits_of=limits.of if limits.are_any else None,
             ),
         )
 
@@ -309,7 +320,8 @@ def _install_once(
     document_problems(app, codes)
 
 
-def _answer_in_mounted(app: FastAPI, codes: frozenset[str]) -> None:
+def _look_at_routes(app: FastAPI, codes: frozenset[str]) -> None:
+    let_others_first(app)
     for mounted in _mounted_applications(app.routes):
         handle_database_errors(mounted, codes)
 
@@ -319,8 +331,7 @@ def _open_with_lifespan(app: FastAPI, database: Database) -> None:
 
     @asynccontextmanager
     async def lifespan(application: Any) -> AsyncIterator[Any]:
-        _answer_in_mounted(app, app.state.penstock_answers)
-        let_others_first(app)
+        _look_at_routes(app, app.state.penstock_answers)
         async with database, inner(application) as state:
             yield state
 

@@ -1,13 +1,11 @@
 """The live page: the pools of all workers of this machine, second by second, in a browser."""
 
 import math
-import time
+import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from hashlib import blake2b
+from functools import cache
 from http import HTTPStatus
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 from anyio import CapacityLimiter
@@ -17,24 +15,9 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from penstock.database import Database
-from penstock.fastapi.access import Access
 from penstock.fastapi.errors import Problem
-from penstock.fastapi.explanations import explanations
-from penstock.fastapi.live_document import database_document, encode
-from penstock.fastapi.recent_times import RecentTimes
-from penstock.fastapi.routes import add
-from penstock.findings import Finding
-from penstock.telemetry import Reading, rules
-
-_PERIOD = 1.0
-"""Seconds for which a document is sent to every viewer that asks: samples are one a second."""
-_FINDINGS_PERIOD = 3.0
-"""Seconds for which findings are shown: looking for them is half the work of a document."""
-_CLOCK_STEP = 60
-"""Seconds by which ``since`` may be ahead of the newest sample. Beyond that the machine's clock has
-been put back, and the viewer needs the whole history."""
-_KEPT = 16
-"""Renderings that are kept of one document: viewers that keep up all ask for the same."""
+from penstock.fastapi.live_document import LiveDocument
+from penstock.fastapi.routes import Access, add
 
 _PAGE = Path(__file__).with_name("page")
 _ASSETS = {
@@ -59,119 +42,6 @@ _HTML = {
     "connect-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; "
     "form-action 'none'",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Rendered:
-    """A live document as it is sent.
-
-    Args:
-        body: One line of JSON.
-    """
-
-    body: bytes
-    tag: str = field(init=False)
-    """Its entity tag, by which a viewer says that it has this one."""
-
-    def __post_init__(self) -> None:
-        digest = blake2b(self.body, digest_size=12).hexdigest()
-        object.__setattr__(self, "tag", f'"{digest}"')
-
-
-@dataclass(frozen=True, slots=True)
-class _Shown:
-    name: str
-    reading: Reading
-    findings: list[Finding]
-    recent: Mapping[str, Any]
-
-    def document(self, since: int) -> dict[str, Any]:
-        return database_document(self.name, self.reading, self.findings, self.recent, since=since)
-
-
-class LiveDocument:
-    """The document of the databases that are shown; they are read at most once a second.
-
-    Args:
-        databases: By name; read anew each time.
-        access: Says which are shown.
-        clock: Gives seconds that only go forward.
-    """
-
-    def __init__(
-        self,
-        databases: Mapping[str, Database],
-        access: Access,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._databases = databases
-        self._access = access
-        self._clock = clock
-        self._recent: dict[str, RecentTimes] = {}
-        self._found: dict[str, tuple[float, list[Finding]]] = {}
-        self._lock = Lock()
-        self._shown: list[_Shown] = []
-        self._read_at = -math.inf
-        self._at = 0.0
-        self._newest = 0
-        self._rendered: dict[int, Rendered] = {}
-
-    def kept(self, since: int) -> Rendered | None:
-        """Return the document if it is fresh and rendered already; it takes no time.
-
-        Args:
-            since: As for :meth:`render`.
-        """
-        if self._clock() - self._read_at >= _PERIOD:
-            return None
-        return self._rendered.get(self._begin(since))
-
-    def render(self, since: int) -> Rendered:
-        """Return the document, read anew if it is a second old; in a thread.
-
-        Args:
-            since: The last second of history that the viewer has, in Unix time; 0 for none.
-        """
-        with self._lock:
-            if self._clock() - self._read_at >= _PERIOD:
-                self._read()
-            begin = self._begin(since)
-            if (kept := self._rendered.get(begin)) is not None:
-                return kept
-            documents = [shown.document(begin) for shown in self._shown]
-            rendered = Rendered(encode(self._at, documents))
-            if len(self._rendered) < _KEPT:
-                self._rendered[begin] = rendered
-            return rendered
-
-    def _begin(self, since: int) -> int:
-        return 0 if since > self._newest + _CLOCK_STEP else since
-
-    def _read(self) -> None:
-        shown = [
-            self._look(name, database)
-            for name, database in list(self._databases.items())
-            if self._access.shows(database)
-        ]
-        workers = [worker for each in shown for worker in each.reading.workers]
-        # A new dict: kept() may be looking into the old one.
-        self._rendered = {}
-        self._shown, self._at = shown, time.time()
-        self._newest = int(max((worker.now.at for worker in workers), default=self._at))
-        self._read_at = self._clock()
-
-    def _look(self, name: str, database: Database) -> _Shown:
-        reading = database.telemetry.read()
-        recent = self._recent.setdefault(name, RecentTimes())
-        times = recent.look(self._clock(), reading)
-        return _Shown(name, reading, self._findings(name, reading), times)
-
-    def _findings(self, name: str, reading: Reading) -> list[Finding]:
-        at, found = self._found.get(name, (-math.inf, []))
-        if self._clock() - at >= _FINDINGS_PERIOD:
-            found = rules.find(reading)
-            self._found[name] = self._clock(), found
-        return found
 
 
 def add_live_routes(app: FastAPI, databases: Mapping[str, Database], access: Access) -> None:
@@ -255,3 +125,35 @@ def _asset(name: str, media_type: str) -> Callable[[], Response]:
 
 def _explanations() -> Response:
     return JSONResponse(explanations(), headers=_ASSET)
+
+
+_FINDINGS = Path(__file__).with_name("findings.md")
+"""A link to ``docs/findings.md`` in the repository, and the page itself in what is installed."""
+_HEADING = re.compile(r"^## `([a-z0-9-]+)`$", re.MULTILINE)
+_ITEM = re.compile(r"^- \*\*(?P<term>[^*]+):\*\* (?P<text>(?:.|\n(?!- |\n|#))+)", re.MULTILINE)
+_LINK = re.compile(r"\[([^\]]+)\]\([^)]*\)")
+
+
+@cache
+def explanations() -> dict[str, list[tuple[str, str]]]:
+    """Return the terms and texts of every finding that is documented, by its id."""
+    return parse_findings(_FINDINGS.read_text(encoding="utf-8"))
+
+
+def parse_findings(page: str) -> dict[str, list[tuple[str, str]]]:
+    """Return the terms and texts of each finding, as plain text.
+
+    Args:
+        page: Markdown, in which each finding is a section with its id in code as the heading, and
+            each term a list item that begins in bold.
+    """
+    _, *parts = _HEADING.split(page)
+    return {
+        identifier: [(item["term"], _plain(item["text"])) for item in _ITEM.finditer(section)]
+        for identifier, section in zip(parts[::2], parts[1::2], strict=True)
+    }
+
+
+def _plain(markdown: str) -> str:
+    text = " ".join(_LINK.sub(r"\1", markdown).replace("`", "").replace("**", "").split())
+    return text[:1].upper() + text[1:]

@@ -1,25 +1,90 @@
-"""Operations routes: is the service alive, can it reach its database, how full is its pool."""
+"""Operations routes: is the service alive, how full is its pool; its metrics; who may see them."""
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from http import HTTPStatus
+from ipaddress import ip_address
+from typing import Any, Self
 
-from fastapi import FastAPI, Response
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.routing import APIRoute
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
 from penstock.base_error import PenstockError
 from penstock.database import Database
 from penstock.engine import pool_snapshot
-from penstock.fastapi.access import Access
+from penstock.fastapi.errors import Problem
 from penstock.pool import PoolTimeout
 from penstock.pool.queue import RejectReason
+from penstock.settings import Environment
 
 _logger = logging.getLogger(__name__)
 _NO_STORE = {"Cache-Control": "no-store"}
+_FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
+"""Headers by which a proxy on this machine says that it asks for another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may see the operations routes.
+
+    Args:
+        guards: Dependencies, as in ``dependencies=``, that refuse those who may not look.
+        shows_all: Whether those who may look see every database; else those alone that
+            :func:`is_open` names.
+    """
+
+    guards: Sequence[Any]
+    shows_all: bool
+
+    @classmethod
+    def by(cls, guard: Callable[..., Any] | None, databases: Mapping[str, Database]) -> Self:
+        """Return the access that a guard of the application gives.
+
+        Args:
+            guard: Refuses those who may not look. Without one all may, but this machine alone
+                where the environment of a database was not named.
+            databases: By name; read anew for every request.
+        """
+        if guard is not None:
+            return cls([Depends(guard)], shows_all=True)
+        return cls([Depends(_of_this_machine(databases))], shows_all=False)
+
+    def shows(self, database: Database) -> bool:
+        """Return whether a database is shown to those who may look."""
+        return self.shows_all or is_open(database)
+
+
+def is_open(database: Database) -> bool:
+    """Return whether the pool's numbers are shown without a guard: in development and testing."""
+    return database.settings.environment in (Environment.DEVELOPMENT, Environment.TESTING)
+
+
+def _of_this_machine(
+    databases: Mapping[str, Database],
+) -> Callable[[HTTPConnection], Awaitable[None]]:
+    async def guard(connection: HTTPConnection) -> None:
+        if _is_loopback(connection) and not any(name in connection.headers for name in _FORWARDED):
+            return
+        if not all(database.settings.names_environment for database in databases.values()):
+            raise HTTPException(404)
+
+    return guard
+
+
+def _is_loopback(connection: HTTPConnection) -> bool:
+    try:
+        return connection.client is not None and ip_address(connection.client.host).is_loopback
+    except ValueError:  # the path of a Unix socket, or a test client's name
+        return False
+
+
 _BUSY = (
     RejectReason.WAITING,
     RejectReason.SHED,
@@ -161,3 +226,51 @@ def _stats(database: Database) -> dict[str, bool | int | float]:
     numbers = asdict(pool)
     del numbers["last_open_error"]  # it names addresses: that is for the log
     return {**numbers, "utilisation": round(pool.utilisation, 4)}
+
+
+_MISSING = (
+    "Metrics need the package prometheus-client, which is not installed. Install it with "
+    "pip install 'penstock[prometheus]'"
+)
+
+
+def add_metrics_routes(app: FastAPI, databases: Mapping[str, Database], access: Access) -> None:
+    """Add ``/metrics``: the numbers of all workers of this machine, whichever of them answers.
+
+    Where ``prometheus-client`` is missing it answers 501, with how to install it.
+
+    Args:
+        app: The application.
+        databases: Whose numbers, by name.
+        access: Who may look, and what they see. A database without telemetry is left out.
+    """
+    # A thread of its own, so that scrapes neither hold up requests nor wait for their threads.
+    alone = CapacityLimiter(1)
+
+    async def metrics(request: Request) -> Response:
+        shown = {name: db for name, db in databases.items() if access.shows(db)}
+        accept = request.headers.get("accept", "")
+        return await run_sync(_answer, shown, accept, limiter=alone)
+
+    add(app, "/metrics", metrics, summary="The numbers for Prometheus", dependencies=access.guards)
+
+
+def _answer(shown: Mapping[str, Database], accept: str) -> Response:
+    try:
+        # It comes with an extra.
+        from penstock.exporters.prometheus import PoolCollector, exposition  # noqa: PLC0415 - so
+    except ModuleNotFoundError as error:
+        if error.name != "prometheus_client":
+            raise
+        return _unavailable()
+    read = [replace(database.telemetry.read(), name=name) for name, database in shown.items()]
+    readings = [reading for reading in read if reading.workers]
+    min_idle = {name: database.settings.min_idle for name, database in shown.items()}
+    body, content_type = exposition(PoolCollector(lambda: readings, min_idle), accept)
+    return Response(body, 200, {**_NO_STORE, "Content-Type": content_type})
+
+
+def _unavailable() -> Problem:
+    problem = Problem(HTTPStatus.NOT_IMPLEMENTED, "metrics_unavailable", _MISSING)
+    problem.headers.update(_NO_STORE)
+    return problem

@@ -11,10 +11,11 @@ from penstock.pool.errors import (
     PoolSuspended,
     PoolTimeout,
 )
-from penstock.pool.lease import enclosing_tasks, holder_route, holding_tasks, task_of
+from penstock.pool.events import PoolSnapshot
+from penstock.pool.leak import enclosing_tasks, holding_tasks
 from penstock.pool.policy import PoolPolicy
 from penstock.pool.pool import PenstockPool
-from penstock.pool.snapshot import PoolSnapshot
+from penstock.pool.record import holder_route, task_of
 
 __all__ = [
     "ConnectFailed",

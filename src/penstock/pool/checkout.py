@@ -1,33 +1,28 @@
 """Checkouts that find no idle connection: waiting for one, and pinging it where that is due."""
 
 import asyncio
-import logging
 import math
+import weakref
 from asyncio import Future
 from collections.abc import Callable
+from contextvars import Context
 from time import monotonic
 from typing import Any
 
 from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
+from sqlalchemy.pool import QueuePool
 from sqlalchemy.util import await_
 
-from penstock.deadlines import Deadline, limits_in_force
-from penstock.log_limit import LogLimit
-from penstock.pool.errors import NestedCheckout, rejection_error
-from penstock.pool.events import CheckoutRejected, Listeners, NestedCheckoutSeen
-from penstock.pool.housekeeper import Timers
-from penstock.pool.lease import Lease, enclosing_tasks, here, holding_tasks, task_of
+from penstock.deadlines import Deadline, current_limits
+from penstock.pool.errors import is_transient, name_of, rejection_error
+from penstock.pool.events import CheckoutRejected, Listeners, PoolSnapshot
+from penstock.pool.leak import NestedCheckoutGuard
 from penstock.pool.ledger import Ledger
-from penstock.pool.liveness import ConnectionRegistry
 from penstock.pool.policy import PoolPolicy
 from penstock.pool.queue import Rejection, RejectReason, Waiter
-from penstock.pool.record import Record
-from penstock.pool.slot import CHECKED_OUT, Slot
-from penstock.pool.snapshot import PoolNumbers
+from penstock.pool.record import ConnectionRegistry, Record
+from penstock.pool.slot import Slot
 from penstock.pool.worker import ConnectionWorker
-from penstock.settings import NestedCheckoutPolicy
-
-_logger = logging.getLogger("penstock.pool")
 
 
 class TaskWaiter(Waiter):
@@ -58,6 +53,85 @@ class TaskWaiter(Waiter):
         """End the wait with a rejection."""
         if not self.future.done():
             self.future.set_result(rejection)
+
+
+EXPIRE_INTERVAL = 0.01
+"""Seconds between two searches for waiters whose deadline has passed, at least: a waiter may be
+answered late by as much, and a search among thousands of waiters costs time."""
+
+
+class QueueTimers:
+    """The timers of a wait queue; they run in the context of no request.
+
+    Args:
+        loop: The event loop of the pool.
+        ledger: Has the waiters.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, ledger: Ledger) -> None:
+        self._loop = loop
+        self._ledger = ledger
+        self._expiry_timer: asyncio.TimerHandle | None = None
+        self._heartbeat_timer: asyncio.TimerHandle | None = None
+        self._expires_at = math.inf
+
+    def expire_in_time(self, waiter: Waiter, now: float) -> None:
+        """Answer a waiter when its deadline passes.
+
+        One timer serves all waiters: most are answered before, and a timer for each would cost
+        more than the queue itself.
+
+        Args:
+            waiter: Has queued up.
+            now: The time.
+        """
+        self._beat_later()
+        if waiter.deadline < self._expires_at:
+            self._expire_at(waiter.deadline, now)
+
+    def _beat_later(self) -> None:
+        if self._heartbeat_timer is None:
+            self._heartbeat_timer = self._loop.call_later(
+                self._ledger.waiters.heartbeat_interval, _beat, weakref.ref(self), context=Context()
+            )
+
+    def beat(self) -> None:
+        """Tell the queue that the event loop runs, and again later while there are waiters."""
+        self._heartbeat_timer = None
+        if self._ledger.waiters:
+            self._ledger.waiters.heartbeat(monotonic())
+            self._beat_later()
+
+    def _expire_at(self, when: float, now: float) -> None:
+        if self._expiry_timer is not None:
+            self._expiry_timer.cancel()
+        self._expires_at = when
+        self._expiry_timer = self._loop.call_later(
+            when - now, _expire, weakref.ref(self), context=Context()
+        )
+
+    def expire(self) -> None:
+        """Answer every waiter whose deadline has passed, and set the timer for the next."""
+        ledger, now = self._ledger, monotonic()
+        self._expiry_timer, self._expires_at = None, math.inf
+        for waiter in [each for each in ledger.waiters.queue if each.deadline <= now]:
+            ledger.expire(waiter)
+        following = min((each.deadline for each in ledger.waiters.queue), default=math.inf)
+        if following < math.inf:
+            self._expire_at(max(following, now + EXPIRE_INTERVAL), now)
+
+
+# The timers must not keep a pool alive to which nothing else refers.
+
+
+def _beat(timers: "weakref.ref[QueueTimers]") -> None:
+    if (living := timers()) is not None:
+        living.beat()
+
+
+def _expire(timers: "weakref.ref[QueueTimers]") -> None:
+    if (living := timers()) is not None:
+        living.expire()
 
 
 class CheckoutLimits:
@@ -96,7 +170,7 @@ class CheckoutLimits:
         """What ends the wait earlier than ``pool_timeout``, in words; empty for nothing."""
         self._call_ends_at = math.inf
         self._call_deadline: Deadline | None = None
-        if (limits := limits_in_force()) is not None:
+        if limits := current_limits.get():
             self._limit_by_call(*limits.of_wait(asked_at))
         if is_first:
             self.go_first()
@@ -161,31 +235,32 @@ class Checkouts:
     """The checkouts of one pool that find no idle connection fit for use.
 
     Args:
-        pool: SQLAlchemy's side of the pool: its name, numbers, timeout and log.
+        pool: SQLAlchemy's side of the pool: its name, timeout and log.
         loop: The event loop of the connections.
+        snapshot: Returns the pool's numbers.
         ledger: Hands out the slots.
         policy: Has the timeouts.
         listeners: Are notified of rejections.
         registry: Says which connections are alive.
         worker: Connects and pings.
-        timers: End the wait at the deadline.
         evict: Takes back a checked-out record whose connection is broken.
     """
 
     def __init__(
         self,
-        pool: PoolNumbers,
+        pool: QueuePool,
         loop: asyncio.AbstractEventLoop,
         *,
+        snapshot: Callable[[], PoolSnapshot],
         ledger: Ledger,
         policy: PoolPolicy,
         listeners: Listeners,
         registry: ConnectionRegistry,
         worker: ConnectionWorker,
-        timers: Timers,
         evict: Callable[[Record, BaseException], None],
     ) -> None:
         self._pool = pool
+        self._snapshot = snapshot
         self._pre_pings: bool = pool._pre_ping  # noqa: SLF001 - the base class's
         self._loop = loop
         self._ledger = ledger
@@ -193,9 +268,9 @@ class Checkouts:
         self._listeners = listeners
         self._registry = registry
         self._worker = worker
-        self._timers = timers
+        self._timers = QueueTimers(loop, ledger)
         self._evict_record = evict
-        self._guard = NestedCheckoutGuard(pool, ledger, policy, listeners)
+        self._guard = NestedCheckoutGuard(pool, snapshot, ledger, policy.nested_checkout, listeners)
 
     def limits(self, now: float, asked_at: float | None = None) -> CheckoutLimits:
         """Return how long a caller waits.
@@ -204,13 +279,17 @@ class Checkouts:
             now: The time.
             asked_at: When the caller asked for a connection that was broken; None for now.
         """
-        timeout = self._pool.timeout()
+        timeout = self._timeout
         return CheckoutLimits(
             now if asked_at is None else asked_at,
             timeout,
             self._retry_for(timeout),
             asked_at is not None,
         )
+
+    @property
+    def _timeout(self) -> float | None:
+        return self._pool._timeout  # noqa: SLF001 - the base class's
 
     def _retry_for(self, timeout: float | None) -> float:
         # Without a pool_timeout the caller waits for others without end, but not for a server that
@@ -323,7 +402,7 @@ class Checkouts:
     async def _ping(self, record: Record, limits: CheckoutLimits) -> bool:
         timeout = limits.ping_timeout(self._policy.ping_timeout)
         try:
-            return await self._worker.pinger.ping(record, timeout)
+            return await self._worker.ping(record, timeout)
         except BaseException as error:
             self._evict_record(record, error)
             raise
@@ -354,11 +433,11 @@ class Checkouts:
         return await_(self._reconnect(record, asked_at))
 
     async def _reconnect(self, record: Record, asked_at: float) -> Any:
-        timeout = self._pool.timeout()
+        timeout = self._timeout
         limit = asyncio.timeout(asked_at + timeout - monotonic() if timeout else None)
         try:
             async with limit:
-                return await self._worker.reconnect(record, asked_at + self._retry_for(timeout))
+                return await self._connection_for(record, asked_at + self._retry_for(timeout))
         except TimeoutError as error:
             if not limit.expired():
                 raise
@@ -369,106 +448,37 @@ class Checkouts:
                 raise backoff.last_error.with_traceback(None) from None
             raise self._rejection_error(why, waited) from error
 
+    async def _connection_for(self, record: Record, retry_until: float) -> Any:
+        # The old connection is closed first: a slot never has two.
+        while record.repair:
+            await asyncio.sleep(0)
+            if isinstance(record.repair, asyncio.Task):
+                await asyncio.wait({record.repair})
+        if record.recovered is not None:
+            record.dbapi_connection, record.recovered = record.recovered, None
+        else:
+            await self._connect_until(record, retry_until)
+            self._ledger.renew(record.slot, monotonic())
+        return record.dbapi_connection
+
+    async def _connect_until(self, record: Record, retry_until: float) -> None:
+        backoff = self._ledger.backoff
+        while True:
+            try:
+                return await self._worker.connect(record)
+            except Exception as error:
+                now = monotonic()
+                if not is_transient(error) or self._ledger.closed or now >= retry_until:
+                    raise
+                backoff.failed(now, error, refused=False)
+            await asyncio.sleep(max(0.0, backoff.until - monotonic()))
+
     def _rejection_error(self, why: RejectReason, waited: float, limit: str = "") -> Exception:
-        pool = self._pool
         return rejection_error(
             why,
-            pool=pool.name,
-            timeout=pool.timeout(),
+            pool=name_of(self._pool),
+            timeout=self._timeout,
             waited=waited,
-            snapshot=pool.snapshot(),
+            snapshot=self._snapshot(),
             limit=limit,
         )
-
-
-class NestedCheckoutGuard:
-    """Detects callers that hold a connection of the pool and wait for another.
-
-    Args:
-        pool: The pool's name and numbers.
-        ledger: Has the slots and the waiters.
-        policy: Says whether such a caller is rejected, or a warning logged.
-        listeners: Are notified of each nested checkout.
-    """
-
-    def __init__(
-        self, pool: PoolNumbers, ledger: Ledger, policy: PoolPolicy, listeners: Listeners
-    ) -> None:
-        self._pool = pool
-        self._ledger = ledger
-        self._policy = policy.nested_checkout
-        self._listeners = listeners
-        self._log_limit = LogLimit()
-
-    def check(self) -> frozenset[Slot]:
-        """Check the caller before it waits.
-
-        Returns:
-            The slots of the pool that the caller holds.
-
-        Raises:
-            NestedCheckout: It holds a connection of a pool that has no other, and the policy is to
-                refuse; or it is a request, and every connection is held by a waiter.
-        """
-        held = self._held_by_caller()
-        if not held or self._ledger.open < self._ledger.limit:
-            return held
-        is_deadlock = holding_tasks.get() is not None and self._all_wait(held)
-        if is_deadlock or self._policy == NestedCheckoutPolicy.REFUSE:
-            message = self._report(held, is_deadlock=is_deadlock)
-            raise NestedCheckout(message, RejectReason.NESTED, self._pool.snapshot())
-        return held
-
-    def warn(self, held: frozenset[Slot]) -> None:
-        """Log a warning about a caller that waits, if it holds a connection and the policy says so.
-
-        Args:
-            held: The slots of the pool that the caller holds.
-        """
-        if not held or self._policy != NestedCheckoutPolicy.WARN:
-            return
-        message = self._report(held, is_deadlock=False)
-        left_out = self._log_limit.passes()
-        if left_out is None:
-            return
-        if left_out:
-            _logger.warning("%d more nested checkouts were not logged", left_out)
-        _logger.warning("%s", message)
-
-    def _report(self, held: frozenset[Slot], *, is_deadlock: bool) -> str:
-        lease = next(iter(held)).lease
-        first = (
-            lease.stack()
-            if isinstance(lease, Lease)
-            else "  (not recorded: leak_after is not set)\n"
-        )
-        second = here()
-        self._listeners.notify(NestedCheckoutSeen(first, second))
-        why = (
-            "every connection is held by a task or request that waits for another, so that none "
-            "is ever released"
-            if is_deadlock
-            else "all are checked out: if enough tasks do so, all wait for each other"
-        )
-        return (
-            f"A task or request that holds a connection of {self._pool.name} asks for another, and "
-            f"{why}. Use the session or connection that it has, or end its transaction before "
-            f"opening a second one.\nThe first was checked out at:\n{first}"
-            f"The second is requested at:\n{second}"
-            f"({self._pool.snapshot()}; nested_checkout={self._policy})"
-        )
-
-    def _held_by_caller(self) -> frozenset[Slot]:
-        holding = holding_tasks.get()
-        tasks = {asyncio.current_task(), *enclosing_tasks.get(), *(holding() if holding else ())}
-        tasks.discard(None)
-        return frozenset(
-            slot
-            for slot in self._ledger
-            if slot.state is CHECKED_OUT and task_of(slot.lease) in tasks
-        )
-
-    def _all_wait(self, held: frozenset[Slot]) -> bool:
-        """Return whether the holder of every connection waits for another."""
-        waiting = held.union(*(waiter.held for waiter in self._ledger.waiters.queue))
-        return all(slot.state is CHECKED_OUT and slot in waiting for slot in self._ledger)

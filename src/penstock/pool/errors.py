@@ -9,10 +9,11 @@ from enum import StrEnum
 
 from sqlalchemy.exc import InvalidRequestError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeoutError
+from sqlalchemy.pool import Pool
 
 from penstock.base_error import PenstockError
+from penstock.pool.events import PoolSnapshot, text_of
 from penstock.pool.queue import RejectReason
-from penstock.pool.snapshot import PoolSnapshot, text_of
 
 
 class FailureReason(StrEnum):
@@ -268,6 +269,12 @@ _WHAT = {
     RejectReason.CLOSED: "the pool was drained and is closed",
 }
 _CLASSES = {RejectReason.FULL: PoolFull, RejectReason.SUSPENDED: PoolSuspended}
+
+
+def name_of(pool: Pool) -> str:
+    """Return a pool's name in messages."""
+    name = pool._orig_logging_name  # noqa: SLF001 - SQLAlchemy has no other
+    return f"pool {name}" if name else "the pool"
 
 
 def rejection_error(

@@ -1,11 +1,77 @@
-"""The events of a pool, and their listeners."""
+"""What a pool reports: its numbers at one moment, its events, and who listens to them."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from penstock.pool.queue import RejectReason
 from penstock.pool.slot import CloseReason
+
+_logger = logging.getLogger("penstock.pool")
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSnapshot:
+    """The numbers of one pool at one moment.
+
+    Args:
+        size: Connections that the pool keeps (``pool_size``).
+        limit: Connections that it may have open at once (``pool_size + max_overflow``);
+            0 for no limit.
+        checked_in: Connections that are idle in the pool.
+        checked_out: Connections that are checked out.
+        overflow: Open connections above ``size``; never negative.
+        opening: Connections that are being opened.
+        invalid: Connections that are being closed, or recovered after a cancelled query.
+        waiting: Callers that wait for a connection.
+        suspended: Whether checkout is suspended.
+        closed: Whether the pool is closed.
+        opened_total: Connections opened since the pool was made.
+        closed_total: Connections closed since then.
+        open_failures_total: Attempts to connect that failed since then.
+        rejected_total: Callers rejected since then.
+        last_open_error: The error of the last attempt to connect; None after a success.
+    """
+
+    size: int
+    limit: int
+    checked_in: int
+    checked_out: int
+    overflow: int
+    opening: int = 0
+    invalid: int = 0
+    waiting: int = 0
+    suspended: bool = False
+    closed: bool = False
+    opened_total: int = 0
+    closed_total: int = 0
+    open_failures_total: int = 0
+    rejected_total: int = 0
+    last_open_error: str | None = None
+
+    @property
+    def utilisation(self) -> float:
+        """Share of ``limit`` that is checked out, from 0.0 to 1.0; 0.0 without a limit."""
+        return self.checked_out / self.limit if self.limit else 0.0
+
+    def __str__(self) -> str:
+        text = (
+            f"{self.checked_out} of {self.limit or 'any number'} connections checked out, "
+            f"{self.checked_in} idle, {self.opening} opening, {self.invalid} being closed or "
+            f"recovered, {self.waiting} waiting"
+        )
+        if self.last_open_error:
+            text += f"; the last attempt to connect failed: {self.last_open_error}"
+        return text
+
+
+def text_of(error: BaseException) -> str:
+    """Return the text of an error; the name of its class where it has none."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - any class may be raised
+        return type(error).__name__
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +103,6 @@ class LeakReport:
             f"Checked out at:\n{self.acquired_at}"
             f"The holder is now at:\n{self.holder_at or '  (its task has ended)' + chr(10)}"
         )
-
-
-_logger = logging.getLogger("penstock.pool")
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +264,7 @@ class Meter(Protocol):
 class Listeners:
     """The listeners of one pool, which pass on to the pool that replaces it."""
 
-    __slots__ = ("active", "all", "meter")
+    __slots__ = ("active", "all", "meter", "returned")
 
     def __init__(self) -> None:
         self.all: tuple[PoolListener, ...] = ()
@@ -209,6 +272,8 @@ class Listeners:
         self.meter: Meter | None = None
         self.active = False
         """Whether there is a listener or a meter; checked before any other event is made."""
+        self.returned: Callable[[float], None] | None = None
+        """Reports a return after so many seconds; None where nothing listens."""
 
     def add(self, listener: PoolListener) -> None:
         """Add a listener.
@@ -239,6 +304,9 @@ class Listeners:
 
     def _update(self) -> None:
         self.active = bool(self.all) or self.meter is not None
+        self.returned = self.meter.returned if self.meter is not None else None
+        if self.all:
+            self.returned = self._returned
 
     def notify(self, event: PoolEvent) -> None:
         """Call the listeners and the meter; an exception of theirs is logged.
@@ -267,16 +335,10 @@ class Listeners:
             self.meter.waited(seconds)
         self._report_lease(CheckedOut(seconds))
 
-    def returned(self, held: float) -> None:
-        """Report a return.
-
-        Args:
-            held: Seconds for which the connection was checked out.
-        """
+    def _returned(self, held: float) -> None:
         if self.meter is not None:
             self.meter.returned(held)
-        if self.all:
-            self._report_lease(CheckedIn(held))
+        self._report_lease(CheckedIn(held))
 
     def _report_lease(self, event: CheckedIn | CheckedOut) -> None:
         for listener in self.all:

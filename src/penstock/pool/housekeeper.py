@@ -1,16 +1,12 @@
 """Housekeeping: which connections are replaced, closed, pinged and opened, and when."""
 
-import asyncio
 import math
-import weakref
 from collections import deque
-from collections.abc import Callable, Container
-from contextvars import Context
-from dataclasses import dataclass
-from time import monotonic
+from collections.abc import Container
+from dataclasses import dataclass, field
+from functools import partial
 
 from penstock.pool.ledger import Ledger
-from penstock.pool.queue import Waiter
 from penstock.pool.slot import CHECKED_OUT, CHECKING, CLOSING, IDLE, OPENING, CloseReason, Slot
 
 REPLACEMENTS_AT_ONCE = 2
@@ -39,6 +35,7 @@ class HousekeeperPolicy:
     keepalive: float = 120.0
 
 
+@dataclass(eq=False)
 class Housekeeper:
     """The jobs of one pool, which run once in each :meth:`interval`.
 
@@ -47,29 +44,30 @@ class Housekeeper:
         policy: What the jobs keep to.
     """
 
-    def __init__(self, ledger: Ledger, policy: HousekeeperPolicy) -> None:
-        self._ledger = ledger
-        self._policy = policy
-        self._least_idle: deque[int] = deque(maxlen=SAMPLES_PER_WINDOW)
-        self._sampled_at = 0.0
-        self.is_paused = False
-        """Whether connections are opened for waiters only."""
-        self._missing_replacements = 0
-        """Replacements to open for connections that were evicted first, for lack of room."""
-        self._next_eviction_at = -math.inf
-        """When the next may be evicted first; a checked-out one makes room only on release."""
+    ledger: Ledger
+    policy: HousekeeperPolicy
+    is_paused: bool = field(default=False, init=False)
+    """Whether connections are opened for waiters only."""
+    _least_idle: deque[int] = field(
+        default_factory=partial(deque, maxlen=SAMPLES_PER_WINDOW), init=False
+    )
+    _sampled_at: float = field(default=0.0, init=False)
+    _missing_replacements: int = field(default=0, init=False)
+    """Replacements to open for connections that were evicted first, for lack of room."""
+    _next_eviction_at: float = field(default=-math.inf, init=False)
+    """When the next may be evicted first; a checked-out one makes room only on release."""
 
     @property
     def fills(self) -> bool:
         """Whether ``min_idle`` connections are kept ready."""
-        return self._policy.min_idle > 0 and not self.is_paused
+        return self.policy.min_idle > 0 and not self.is_paused
 
     def interval(self) -> float:
         """Return the seconds until the next run.
 
         They are short enough to replace connections of one age one by one before they expire.
         """
-        ledger, recycle = self._ledger, self._ledger.lifetime.recycle
+        ledger, recycle = self.ledger, self.ledger.recycle
         if recycle <= 0 or not ledger.open:
             return INTERVAL
         shortest = SPREAD * recycle / (ledger.open * self._runs_per_replacement())
@@ -77,7 +75,7 @@ class Housekeeper:
 
     def _runs_per_replacement(self) -> int:
         """Without overflow a connection is closed in one run and opened in another."""
-        return 1 if self._ledger.limit > self._ledger.size else 2
+        return 1 if self.ledger.limit > self.ledger.size else 2
 
     def run(self, now: float) -> None:
         """Run every job.
@@ -90,7 +88,7 @@ class Housekeeper:
         self.keep_alive(now)
         if not self.is_paused:
             self.fill(now)
-        self._ledger.open_for_waiters(now)
+        self.ledger.open_for_waiters(now)
 
     def replace(self, now: float) -> None:
         """Replace connections that are due: the new one is opened before the old one is closed.
@@ -100,7 +98,7 @@ class Housekeeper:
         Args:
             now: The time.
         """
-        ledger = self._ledger
+        ledger = self.ledger
         if ledger.closed:
             return
         replaced = {slot.replaces for slot in ledger if slot.state is OPENING} - {None}
@@ -120,7 +118,7 @@ class Housekeeper:
                 self._next_eviction_at = now + self.interval()
 
     def _due(self, now: float, replaced: Container[Slot | None]) -> list[Slot]:
-        slots = [slot for slot in self._ledger if slot.eviction is None and slot not in replaced]
+        slots = [slot for slot in self.ledger if slot.eviction is None and slot not in replaced]
         slots = [slot for slot in slots if slot.state in (IDLE, CHECKED_OUT)]
         slots.sort(key=lambda slot: slot.retire_at)
         pace = self.interval() * self._runs_per_replacement()
@@ -134,8 +132,8 @@ class Housekeeper:
         Args:
             now: The time.
         """
-        ledger = self._ledger
-        if now - self._sampled_at < self._policy.overflow_idle / SAMPLES_PER_WINDOW:
+        ledger = self.ledger
+        if now - self._sampled_at < self.policy.overflow_idle / SAMPLES_PER_WINDOW:
             return
         self._sampled_at = now
         self._least_idle.append(ledger.least_idle)
@@ -155,11 +153,11 @@ class Housekeeper:
         Args:
             now: The time.
         """
-        if not self._policy.keepalive:
+        if not self.policy.keepalive:
             return
-        due = [slot for slot in self._idle() if now - slot.since >= self._policy.keepalive]
-        for slot in due[: self._ledger.connects_at_once]:
-            self._ledger.ping(slot)
+        due = [slot for slot in self._idle() if now - slot.since >= self.policy.keepalive]
+        for slot in due[: self.ledger.connects_at_once]:
+            self.ledger.ping(slot)
 
     def fill(self, now: float) -> None:
         """Open connections for ``min_idle`` and for those that were evicted before replacement.
@@ -167,12 +165,12 @@ class Housekeeper:
         Args:
             now: The time.
         """
-        ledger = self._ledger
+        ledger = self.ledger
         if ledger.closed:
             return
         most = ledger.size or ledger.limit
         ready = ledger.count(IDLE, CHECKING) + ledger.opening
-        wanted = max(self._missing_replacements, self._policy.min_idle - ready)
+        wanted = max(self._missing_replacements, self.policy.min_idle - ready)
         while wanted > 0 and ledger.open < most and ledger.opening < ledger.connects_at_once:
             if not ledger.add_connection(now, for_housekeeping=True):
                 return
@@ -184,7 +182,7 @@ class Housekeeper:
 
         In a pool without overflow a connection is closed first; the next one waits for that.
         """
-        ledger = self._ledger
+        ledger = self.ledger
         if ledger.opening or ledger.count(CLOSING):
             return True
         return ledger.limit > ledger.size and self._staying() < ledger.open
@@ -193,133 +191,9 @@ class Housekeeper:
         """Return the number of slots that remain once the actions under way are done."""
         return sum(
             slot.state is not CLOSING and slot.eviction is None and slot.replaces is None
-            for slot in self._ledger
+            for slot in self.ledger
         )
 
     def _idle(self) -> list[Slot]:
-        idle = [slot for slot in self._ledger if slot.state is IDLE]
+        idle = [slot for slot in self.ledger if slot.state is IDLE]
         return sorted(idle, key=lambda slot: slot.since)
-
-
-TICK_INTERVAL = INTERVAL
-"""Seconds between two runs of the housekeeper, at most, while the pool has connections."""
-EXPIRE_INTERVAL = 0.01
-"""Seconds between two searches for waiters whose deadline has passed, at least: a waiter may be
-answered late by as much, and a search among thousands of waiters costs time."""
-
-
-class Timers:
-    """The timers of one pool; they run in the context of no request.
-
-    Args:
-        loop: The event loop of the pool.
-        ledger: Has the waiters.
-        housekeeper: Says when it is due.
-        heartbeat_interval: Seconds between two heartbeats of the queue.
-        run_jobs: Runs what is due, given the time.
-    """
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        ledger: Ledger,
-        housekeeper: Housekeeper,
-        *,
-        heartbeat_interval: float,
-        run_jobs: Callable[[float], None],
-    ) -> None:
-        self._loop = loop
-        self._ledger = ledger
-        self._housekeeper = housekeeper
-        self._heartbeat_interval = heartbeat_interval
-        self._run_jobs = run_jobs
-        self._tick_timer: asyncio.TimerHandle | None = None
-        self._expiry_timer: asyncio.TimerHandle | None = None
-        self._heartbeat_timer: asyncio.TimerHandle | None = None
-        self._expires_at = math.inf
-
-    def start(self) -> None:
-        """Run the housekeeper regularly from now on."""
-        self._housekeeper.is_paused = self._ledger.closed
-        self._tick_later()
-
-    def _tick_later(self) -> None:
-        if self._tick_timer is None:
-            self._tick_timer = self._loop.call_later(
-                min(TICK_INTERVAL, self._housekeeper.interval()),
-                _tick,
-                weakref.ref(self),
-                context=Context(),
-            )
-
-    def tick(self) -> None:
-        """Run what is due, and again later while there are connections or waiters."""
-        self._tick_timer = None
-        try:
-            self._run_jobs(monotonic())
-        finally:
-            if self._ledger.open or self._ledger.waiters or self._housekeeper.fills:
-                self._tick_later()
-
-    def expire_in_time(self, waiter: Waiter, now: float) -> None:
-        """Answer a waiter when its deadline passes.
-
-        One timer serves all waiters: most are answered before, and a timer for each would cost
-        more than the queue itself.
-
-        Args:
-            waiter: Has queued up.
-            now: The time.
-        """
-        self._beat_later()
-        if waiter.deadline < self._expires_at:
-            self._expire_at(waiter.deadline, now)
-
-    def _beat_later(self) -> None:
-        if self._heartbeat_timer is None:
-            self._heartbeat_timer = self._loop.call_later(
-                self._heartbeat_interval, _beat, weakref.ref(self), context=Context()
-            )
-
-    def beat(self) -> None:
-        """Tell the queue that the event loop runs, and again later while there are waiters."""
-        self._heartbeat_timer = None
-        if self._ledger.waiters:
-            self._ledger.waiters.heartbeat(monotonic())
-            self._beat_later()
-
-    def _expire_at(self, when: float, now: float) -> None:
-        if self._expiry_timer is not None:
-            self._expiry_timer.cancel()
-        self._expires_at = when
-        self._expiry_timer = self._loop.call_later(
-            when - now, _expire, weakref.ref(self), context=Context()
-        )
-
-    def expire(self) -> None:
-        """Answer every waiter whose deadline has passed, and set the timer for the next."""
-        ledger, now = self._ledger, monotonic()
-        self._expiry_timer, self._expires_at = None, math.inf
-        for waiter in [each for each in ledger.waiters.queue if each.deadline <= now]:
-            ledger.expire(waiter)
-        following = min((each.deadline for each in ledger.waiters.queue), default=math.inf)
-        if following < math.inf:
-            self._expire_at(max(following, now + EXPIRE_INTERVAL), now)
-
-
-# Only these timers are left once nothing refers to the pool: they must not keep it alive.
-
-
-def _tick(timers: "weakref.ref[Timers]") -> None:
-    if (living := timers()) is not None:
-        living.tick()
-
-
-def _beat(timers: "weakref.ref[Timers]") -> None:
-    if (living := timers()) is not None:
-        living.beat()
-
-
-def _expire(timers: "weakref.ref[Timers]") -> None:
-    if (living := timers()) is not None:
-        living.expire()

@@ -9,7 +9,9 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from random import Random
 
+from penstock.pool.events import PoolSnapshot, text_of
 from penstock.pool.queue import AdmissionPolicy, Rejection, RejectReason, Waiter, Waiters
 from penstock.pool.slot import (
     CHECKED_OUT,
@@ -20,7 +22,6 @@ from penstock.pool.slot import (
     RECOVERING,
     Backoff,
     CloseReason,
-    Lifetime,
     Slot,
     SlotState,
 )
@@ -64,6 +65,10 @@ class Tally:
     open_failures: int = 0
 
 
+JITTER = 0.1
+"""Share of ``recycle`` over which the replacements of connections of one age are spread."""
+
+
 def limit_of(size: int, overflow: int) -> float:
     """Return how many connections may be open at once."""
     return math.inf if size == 0 or overflow < 0 else size + overflow
@@ -75,7 +80,8 @@ class Ledger:
     Args:
         size: Connections that are kept; 0 for no limit.
         overflow: Connections above ``size``; below 0 for no limit.
-        lifetime: When connections are replaced.
+        recycle: Seconds that a connection is used at most; below 0 for no limit.
+        random: The source of the jitter with which connections are replaced.
         backoff: The delay between attempts to connect after a failure.
         admission: How the queue is kept short.
         lifo: Whether the connection released last is checked out first.
@@ -87,7 +93,8 @@ class Ledger:
         size: int,
         overflow: int,
         *,
-        lifetime: Lifetime,
+        recycle: float,
+        random: Random,
         backoff: Backoff,
         admission: AdmissionPolicy | None = None,
         lifo: bool = False,
@@ -95,24 +102,24 @@ class Ledger:
     ) -> None:
         self.size, self.overflow, self.limit = size, overflow, limit_of(size, overflow)
         self.actions: deque[Action] = deque()
-        self.lifetime = lifetime
+        self.recycle, self._random = recycle, random
         self.backoff = backoff
         self.connects_at_once = connects_at_once
         self.tally = Tally()
-        self.suspended = False
-        self.closed = False
+        self.suspended = self.closed = False
         self.replaced = False
         """Whether another pool has replaced this one, which keeps no connection idle any more."""
         self.least_idle = 0
         """The fewest idle slots since it was last set: so many connections were not needed."""
-        self._slots: dict[Slot, None] = {}
+        self.slots: dict[Slot, None] = {}
         """Every slot, in any state: no more than the limit, unless that was lowered."""
-        self._idle: deque[Slot] = deque()
+        self.idle_slots: deque[Slot] = deque()
         """Empty while there are waiters, unless checkout is suspended."""
-        self._take: Callable[[], Slot] = self._idle.pop if lifo else self._idle.popleft
+        self._take: Callable[[], Slot] = self.idle_slots.pop if lifo else self.idle_slots.popleft
         self.waiters = Waiters(admission or AdmissionPolicy())
         self._queue = self.waiters.queue
-        self._opening = 0
+        self.opening = 0
+        """The number of connections being opened."""
         self._closing = 0
         self._barred = False
         """Suspended or closed: no idle connection is checked out."""
@@ -121,27 +128,43 @@ class Ledger:
 
     def __iter__(self) -> Iterator[Slot]:
         """Every slot, the oldest first; the ledger must not change during the iteration."""
-        return iter(self._slots)
+        return iter(self.slots)
 
     def count(self, *states: SlotState) -> int:
         """Return the number of slots in any of the states."""
         # Copied: an exporter reads the numbers from another thread.
-        return sum(slot.state in states for slot in tuple(self._slots))
+        return sum(slot.state in states for slot in tuple(self.slots))
 
     @property
     def open(self) -> int:
         """The number of slots in any state, which counts towards the limit."""
-        return len(self._slots)
+        return len(self.slots)
 
     @property
     def idle(self) -> int:
         """The number of slots that can be checked out."""
-        return len(self._idle)
+        return len(self.idle_slots)
 
-    @property
-    def opening(self) -> int:
-        """The number of connections being opened."""
-        return self._opening
+    def snapshot(self, unclaimed: int = 0) -> PoolSnapshot:
+        """Return the numbers, from any thread; unclaimed are returns not reported yet."""
+        error = self.backoff.last_error
+        return PoolSnapshot(
+            size=self.size,
+            limit=0 if self.limit == math.inf else int(self.limit),
+            checked_in=self.count(IDLE, CHECKING),
+            checked_out=max(0, self.count(CHECKED_OUT) - unclaimed),
+            overflow=max(0, self.open - self.size),
+            opening=self.opening,
+            invalid=self.count(RECOVERING, CLOSING) + unclaimed,
+            waiting=len(self.waiters),
+            suspended=self.suspended,
+            closed=self.closed,
+            opened_total=self.tally.opened,
+            closed_total=self.tally.closed,
+            open_failures_total=self.tally.open_failures,
+            rejected_total=self.waiters.tally.rejected + self.waiters.tally.not_admitted,
+            last_open_error=f"{type(error).__name__}: {text_of(error)}" if error else None,
+        )
 
     # Checkout and release: the hot path.
 
@@ -149,7 +172,7 @@ class Ledger:
         """Check out an idle slot; return None where there is none, and ``wait`` is next."""
         if self._barred:
             return None
-        idle = self._idle
+        idle = self.idle_slots
         while idle:
             slot = self._take()
             if now < slot.expires_at:
@@ -170,7 +193,7 @@ class Ledger:
         else:
             slot.state = IDLE
             slot.since = now
-            self._idle.append(slot)
+            self.idle_slots.append(slot)
 
     # Waiting.
 
@@ -185,7 +208,7 @@ class Ledger:
         if rejection is not None:
             self.waiters.tally.not_admitted += 1
             return rejection
-        openable = max(0, self.limit - len(self._slots)) + self._opening
+        openable = max(0, self.limit - len(self.slots)) + self.opening
         rejection = self.waiters.join(waiter, len(self._queue) - openable, now)
         self.open_for_waiters(now)
         return rejection
@@ -211,20 +234,20 @@ class Ledger:
         if self.suspended:
             return Rejection(RejectReason.SUSPENDED)
         backoff = self.backoff
-        if waiter.arrived < backoff.until and len(self._slots) - self._opening < self.limit:
+        if waiter.arrived < backoff.until and len(self.slots) - self.opening < self.limit:
             return Rejection(RejectReason.FAILED, backoff.last_error)
-        return Rejection(RejectReason.CONNECTING if self._opening else RejectReason.WAITING)
+        return Rejection(RejectReason.CONNECTING if self.opening else RejectReason.WAITING)
 
     # The results of actions.
 
     def opened(self, slot: Slot, now: float) -> None:
         """Report that the slot's connection is open."""
         self._expect(slot, OPENING)
-        self._opening -= 1
+        self.opening -= 1
         self.tally.opened += 1
         self._begin_life(slot, now)
         old, slot.replaces = slot.replaces, None
-        if old is not None and old in self._slots:
+        if old is not None and old in self.slots:
             self.evict(old)
         self._place(slot, now, is_new=True)
         self.open_for_waiters(now)
@@ -235,10 +258,12 @@ class Ledger:
         self._begin_life(slot, now)
 
     def _begin_life(self, slot: Slot, now: float) -> None:
-        self.backoff.succeeded()
+        if self.backoff.failures:
+            self.backoff.succeeded()
         slot.opened_at = now
-        slot.retire_at = self.lifetime.retire_at(now)
-        slot.expires_at = self.lifetime.expires_at(now)
+        if self.recycle >= 0:
+            slot.expires_at = now + self.recycle
+            slot.retire_at = slot.expires_at - JITTER * self.recycle * self._random.random()
 
     def failed(
         self,
@@ -265,8 +290,8 @@ class Ledger:
             transient: Whether the failure may pass by itself, such as a restart of the server.
         """
         self._expect(slot, OPENING)
-        self._opening -= 1
-        del self._slots[slot]
+        self.opening -= 1
+        del self.slots[slot]
         self.tally.open_failures += 1
         self.backoff.failed(now, error, refused=refused)
         if slot.replaces is not None:
@@ -276,11 +301,11 @@ class Ledger:
             self._refuse_impatient(rejection, now)
         elif not self._has_open_or_opening():
             self.waiters.reject_all(rejection)
-        elif not slot.for_housekeeping and len(self._queue) > self._opening:
+        elif not slot.for_housekeeping and len(self._queue) > self.opening:
             self.waiters.reject_oldest(rejection)
 
     def _refuse_impatient(self, rejection: Rejection, now: float) -> None:
-        unserved = len(self._queue) - self._opening
+        unserved = len(self._queue) - self.opening
         since = self.backoff.failing_since
         over = [each for each in self._queue if now - max(each.arrived, since) >= each.retry_for]
         for waiter in over[: max(0, unserved)]:
@@ -292,7 +317,7 @@ class Ledger:
         if slot.state is CLOSING:
             self._closing -= 1
         slot.state = CLOSING
-        del self._slots[slot]
+        del self.slots[slot]
         self.tally.closed += 1
         self._update_alert()
         rejection = self._rejection_at_once(now)
@@ -320,8 +345,8 @@ class Ledger:
     def resize(self, size: int, overflow: int, now: float) -> None:
         """Change the limits: surplus idle connections are closed now, the others on release."""
         self.size, self.overflow, self.limit = size, overflow, limit_of(size, overflow)
-        while self._surplus() > 0 and self._idle:
-            self.evict(self._idle[0], CloseReason.SURPLUS)
+        while self._surplus() > 0 and self.idle_slots:
+            self.evict(self.idle_slots[0], CloseReason.SURPLUS)
         self._update_alert()
         self.open_for_waiters(now)
 
@@ -335,13 +360,13 @@ class Ledger:
         self.suspended = False
         self._barred = self.closed
         self.waiters.restart(now)
-        while self._idle and self._queue:
-            self._place(self._idle.popleft(), now)
+        while self.idle_slots and self._queue:
+            self._place(self.idle_slots.popleft(), now)
         self.open_for_waiters(now)
 
     def dispose(self) -> None:
         """Close every connection: the idle ones now, the others on release."""
-        for slot in list(self._slots):
+        for slot in list(self.slots):
             if slot.state is not CLOSING:
                 self.evict(slot, CloseReason.DISPOSED)
 
@@ -352,8 +377,8 @@ class Ledger:
     def close(self) -> None:
         """Reject new callers, serve the waiters, and close each other connection on release."""
         self.closed = self._barred = self._alert = True
-        while self._idle:
-            self.evict(self._idle[0], CloseReason.DISPOSED)
+        while self.idle_slots:
+            self.evict(self.idle_slots[0], CloseReason.DISPOSED)
 
     # Housekeeping.
 
@@ -375,8 +400,8 @@ class Ledger:
         if for_housekeeping and self.closed:
             return False
         slot = Slot(now, for_housekeeping=for_housekeeping, replaces=replaces)
-        self._slots[slot] = None
-        self._opening += 1
+        self.slots[slot] = None
+        self.opening += 1
         self.actions.append(Open(slot))
         return True
 
@@ -387,47 +412,45 @@ class Ledger:
         """
         if self.suspended:
             return
-        wanted = min(len(self._queue), 1 if self.backoff.is_failing else self.connects_at_once)
-        while self._opening < wanted and self.add_connection(now):
+        wanted = min(len(self._queue), 1 if self.backoff.failures else self.connects_at_once)
+        while self.opening < wanted and self.add_connection(now):
             pass
 
     def take_idle(self) -> Slot | None:
         """Take the slot that has been idle for longest, for a probe; then ``restore`` it."""
-        if self.suspended or not self._idle:
+        if self.suspended or not self.idle_slots:
             return None
-        slot = min(self._idle, key=lambda idle: idle.since)
-        self._idle.remove(slot)
+        slot = min(self.idle_slots, key=lambda idle: idle.since)
+        self.idle_slots.remove(slot)
         slot.state = CHECKING
         return slot
 
     def ping(self, slot: Slot) -> None:
         """Ping an idle slot's connection."""
-        self._idle.remove(slot)
+        self.idle_slots.remove(slot)
         slot.state = CHECKING
         self.actions.append(Ping(slot))
 
     def evict(self, slot: Slot, why: CloseReason = CloseReason.LIFETIME) -> None:
         """Close the slot's connection now if it is idle; otherwise mark it for eviction."""
         if slot.state is IDLE:
-            self._idle.remove(slot)
+            self.idle_slots.remove(slot)
             self._close_idle(slot, why)
         else:
             slot.eviction = slot.eviction or why
 
     def evict_idle(self, is_unfit: Callable[[Slot], bool]) -> None:
-        """Close the connections of idle slots that are dead.
-
-        Args:
-            is_unfit: Returns whether a slot's connection is to be closed.
-        """
-        for slot in [idle for idle in self._slots if idle.state is IDLE and is_unfit(idle)]:
+        """Close the connections of idle slots that are unfit."""
+        for slot in [idle for idle in self.slots if idle.state is IDLE and is_unfit(idle)]:
             self.evict(slot, CloseReason.DEAD)
 
     # The steps of every decision.
 
     def _place(self, slot: Slot, now: float, *, is_new: bool = False) -> None:
         slot.since = now
-        why = None if is_new else self._eviction_of(slot, now)
+        why = None
+        if not is_new:
+            why = slot.eviction or (CloseReason.LIFETIME if now >= slot.expires_at else None)
         if self._surplus() > 0:
             why = CloseReason.SURPLUS
         if why is None and not self.suspended and self._hand_over(slot, now):
@@ -440,20 +463,15 @@ class Ledger:
             self._update_alert()
         else:
             slot.state = IDLE
-            self._idle.append(slot)
+            self.idle_slots.append(slot)
 
     def _hand_over(self, slot: Slot, now: float) -> bool:
         # No waiter is shed while another connection is idle, being opened, or can be opened.
-        is_all = not self._idle and not self._opening and not self._may_open(now)
+        is_all = not self.idle_slots and not self.opening and not self._may_open(now)
         return self.waiters.hand_over(slot, now, may_shed=is_all)
 
     def _may_open(self, now: float) -> bool:
-        return len(self._slots) < self.limit and now >= self.backoff.until
-
-    def _eviction_of(self, slot: Slot, now: float) -> CloseReason | None:
-        if slot.eviction:
-            return slot.eviction
-        return CloseReason.LIFETIME if now >= slot.expires_at else None
+        return len(self.slots) < self.limit and now >= self.backoff.until
 
     def _close_idle(self, slot: Slot, why: CloseReason) -> None:
         slot.state = CLOSING
@@ -461,16 +479,16 @@ class Ledger:
         self.actions.append(Close(slot, why))
 
     def _has_open_or_opening(self) -> bool:
-        return len(self._slots) > self._closing
+        return len(self.slots) > self._closing
 
     def _surplus(self) -> float:
-        return len(self._slots) - self._closing - self.limit
+        return len(self.slots) - self._closing - self.limit
 
     def _update_alert(self) -> None:
         self._alert = self.closed or self.replaced or self._surplus() > 0
 
     def _expect(self, slot: Slot, *states: SlotState) -> None:
-        if slot not in self._slots or slot.state not in states:
+        if slot not in self.slots or slot.state not in states:
             raise LedgerError(f"a slot that is {slot.state.value} cannot do this")
 
     def _rejection_at_once(self, now: float) -> Rejection | None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from penstock.base_error import SettingsError
-from penstock.pool.housekeeper import HousekeeperPolicy
 from penstock.pool.queue import AdmissionPolicy
 from penstock.settings import NestedCheckoutPolicy
 
@@ -85,11 +84,6 @@ class PoolPolicy:
     def admission(self) -> AdmissionPolicy:
         """The settings of the wait queue."""
         return AdmissionPolicy(self.max_waiting, self.codel_target, self.codel_interval)
-
-    @property
-    def housekeeper(self) -> HousekeeperPolicy:
-        """The settings of housekeeping."""
-        return HousekeeperPolicy(self.min_idle, self.overflow_idle, self.keepalive)
 
 
 def check_size(pool_size: int, max_overflow: int) -> None:

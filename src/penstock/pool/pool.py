@@ -16,8 +16,7 @@ from sqlalchemy.util import await_
 
 from penstock.drivers.capabilities import driver_of
 from penstock.pool.checkout import CheckoutLimits
-from penstock.pool.lease import Lease, holder_route
-from penstock.pool.liveness import POLL_INTERVAL
+from penstock.pool.errors import name_of
 from penstock.pool.policy import (
     PoolPolicy,
     boolean,
@@ -26,7 +25,7 @@ from penstock.pool.policy import (
     from_text,
     nested_checkout_policy,
 )
-from penstock.pool.record import Record
+from penstock.pool.record import POLL_INTERVAL, Lease, Record, holder_route
 from penstock.pool.runtime import LoopBoundPool
 from penstock.pool.slot import CHECKED_OUT, Slot
 
@@ -240,7 +239,7 @@ class PenstockPool(LoopBoundPool):
         records_checkout: bool,
     ) -> Record:
         runtime = self._bound_runtime
-        runtime.timers.start()
+        runtime.start_housekeeping()
         slot = await runtime.checkouts.slot(slot, limits)
         record: Record = slot.content
         waited = monotonic() - limits.asked_at
@@ -265,8 +264,8 @@ class PenstockPool(LoopBoundPool):
         now = monotonic()
         slot = record.slot
         slot.lease = slot.route = None
-        if (listeners := self.listeners).active:
-            listeners.returned(now - slot.checked_out_at)
+        if (returned := self.listeners.returned) is not None:
+            returned(now - slot.checked_out_at)
         self._release(slot, now)
         if self._actions:
             record.runtime.dispatch()
@@ -379,6 +378,89 @@ class PenstockPool(LoopBoundPool):
         if not self._is_bound():
             self.bind_to_loop()
         await self._bound_runtime.drain(timeout)
+
+    @property
+    def name(self) -> str:
+        """The pool's name in messages."""
+        return name_of(self)
+
+    # The numbers, in SQLAlchemy's terms.
+
+    def size(self) -> int:
+        """Return ``pool_size``."""
+        return self.ledger.size
+
+    def timeout(self) -> float | None:  # type: ignore[override]  # None is accepted there, too
+        """Return ``pool_timeout`` in seconds; None for no limit."""
+        return self._timeout
+
+    def checkedin(self) -> int:
+        """Return the number of connections that are idle in the pool."""
+        return self.snapshot().checked_in
+
+    def checkedout(self) -> int:
+        """Return the number of connections that are checked out."""
+        return self.snapshot().checked_out
+
+    def overflow(self) -> int:
+        """Return the number of connections above ``pool_size``; negative where there are fewer."""
+        return self._overflow
+
+    @property
+    def _overflow(self) -> int:  # type: ignore[override]  # other code reads it, none writes it
+        self._drain_reclaimed()
+        return self.ledger.open - self.ledger.size if self.ledger.size else 0
+
+    @property
+    def _max_overflow(self) -> int:
+        return self.ledger.overflow
+
+    @_max_overflow.setter
+    def _max_overflow(self, max_overflow: int) -> None:
+        self.resize(max_overflow=max_overflow)
+
+    @property
+    def _pool(self) -> "IdleQueue":  # type: ignore[override]  # no queue of its own
+        return IdleQueue(self)
+
+
+class IdleQueue:
+    """What other code reads of the queue in which SQLAlchemy's pool keeps idle connections.
+
+    Args:
+        pool: The pool.
+    """
+
+    __slots__ = ("_pool",)
+
+    def __init__(self, pool: "PenstockPool") -> None:
+        self._pool = pool
+
+    @property
+    def maxsize(self) -> int:
+        """``pool_size``."""
+        return self._pool.size()
+
+    @maxsize.setter
+    def maxsize(self, pool_size: int) -> None:
+        self._pool.resize(pool_size)
+
+    @property
+    def use_lifo(self) -> bool:
+        """Whether the connection released last is checked out first."""
+        return self._pool.uses_lifo
+
+    def qsize(self) -> int:
+        """Return the number of idle connections."""
+        return self._pool.checkedin()
+
+    def empty(self) -> bool:
+        """Return whether no connection is idle."""
+        return not self.qsize()
+
+    def full(self) -> bool:
+        """Return whether ``pool_size`` connections are idle."""
+        return 0 < self.maxsize <= self.qsize()
 
 
 def _unawaited(work: Coroutine[Any, Any, Record]) -> Coroutine[Any, Any, Record]:

@@ -341,11 +341,12 @@ class Waiters:
         policy: How it is kept short.
     """
 
-    __slots__ = ("_admission", "_clock", "queue", "tally")
+    __slots__ = ("_admission", "_clock", "heartbeat_interval", "queue", "tally")
 
     def __init__(self, policy: AdmissionPolicy) -> None:
         self._admission = Admission(policy)
-        self._clock = QueueClock(policy.heartbeat_interval)
+        self.heartbeat_interval = policy.heartbeat_interval
+        self._clock = QueueClock(self.heartbeat_interval)
         self.queue: OrderedDict[Waiter, None] = OrderedDict()
         """The oldest first; no waiter overtakes another."""
         self.tally = WaitersTally()

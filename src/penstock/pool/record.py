@@ -1,17 +1,141 @@
-"""SQLAlchemy's record of one connection, for a pool that closes and recovers in the background."""
+"""A connection's record: what SQLAlchemy keeps with it, who holds it, and whether it is alive."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import contextlib
+import linecache
+import logging
+import math
+import os
+import re
+import select
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from time import monotonic
+from types import CodeType, FrameType
 from typing import Any, Protocol
 
+import greenlet
+import sqlalchemy
+from sqlalchemy.engine import Dialect
 from sqlalchemy.pool import Pool
 from sqlalchemy.pool.base import _ConnectionRecord
+from sqlalchemy.util import greenlet_spawn
 
+from penstock.drivers.capabilities import driver_of
 from penstock.drivers.driver import Driver, Trace
 from penstock.drivers.effects import Effect
-from penstock.pool.lease import Lease
 from penstock.pool.ledger import Ledger
 from penstock.pool.slot import CloseReason, Slot
+
+_logger = logging.getLogger("penstock.pool")
+
+DEPTH = 8
+"""Frames that are recorded at a checkout, from the code that awaits SQLAlchemy outwards."""
+
+_ROOM = Path(__file__).parent
+_LIBRARY_PATHS = (
+    *(str(Path(module.__file__).parent) for module in (asyncio, sqlalchemy) if module.__file__),
+    contextlib.__file__,
+    str(_ROOM),
+    str(_ROOM.parent / "express"),
+)
+"""Paths of frames that are left out, because they are not the application's."""
+
+_TEXT = re.compile(r"(['\"])(?:\\.|(?!\1).)*\1?")
+"""A string in a line of source, which may be a statement with its literals."""
+
+holder_route: ContextVar[Callable[[], str] | None] = ContextVar("holder_route", default=None)
+"""Returns the route of the running request; called only for a report."""
+
+
+STATEMENT_KEY = "penstock_statement"
+"""The key of the last statement in a connection's ``info``, where statements are recorded."""
+
+
+class Lease:
+    """The holder of a checked-out connection, and the stack of the checkout.
+
+    Args:
+        task: The task of the caller.
+        info: The connection's; the last statement of the previous lease is removed.
+    """
+
+    __slots__ = ("frames", "reported", "task")
+
+    def __init__(self, task: "asyncio.Task[Any] | None", info: dict[Any, Any]) -> None:
+        self.task = task
+        info.pop(STATEMENT_KEY, None)
+        self.frames = _frames()
+        self.reported = False
+
+    def stack(self) -> str:
+        """Return the stack of the checkout, formatted as a traceback."""
+        return _text(reversed(self.frames))
+
+
+def task_of(lease: Any) -> Any:
+    """Return the task of a lease.
+
+    Args:
+        lease: A slot's: a :class:`Lease`, or the task itself where the stack is not recorded.
+    """
+    return lease.task if type(lease) is Lease else lease
+
+
+def here() -> str:
+    """Return the present stack, formatted as a traceback."""
+    return _text(reversed(_frames(4 * DEPTH)))
+
+
+def where(task: "asyncio.Task[Any] | None") -> str:
+    """Return the stack of a task, through everything it awaits; empty where it has ended.
+
+    Args:
+        task: The task; None for none.
+    """
+    if task is None or task.done():
+        return ""
+    return _text((frame.f_code, frame.f_lineno) for frame in _awaited(task.get_coro()))
+
+
+def _awaited(awaitable: Any) -> Iterator[FrameType]:
+    while awaitable is not None:
+        frame = getattr(awaitable, "cr_frame", None) or getattr(awaitable, "gi_frame", None)
+        if frame is not None:
+            yield frame
+        awaitable = getattr(awaitable, "cr_await", None) or getattr(awaitable, "gi_yieldfrom", None)
+
+
+def _frames(depth: int = DEPTH) -> list[tuple[CodeType, int]]:
+    # SQLAlchemy's frames are inside the greenlet; the caller's are in its parent. Without a
+    # greenlet the frames of the pool and the express lane come first.
+    parent = greenlet.getcurrent().parent
+    frame: FrameType | None = parent and parent.gr_frame
+    if parent is None:
+        frame, depth = sys._getframe(2), 2 * depth  # noqa: SLF001 - ten times as fast as inspect
+    frames = []
+    for _ in range(depth):
+        if frame is None:
+            break
+        frames.append((frame.f_code, frame.f_lineno))
+        frame = frame.f_back
+    return frames
+
+
+def _text(frames: "Iterator[tuple[CodeType, int]]") -> str:
+    lines = []
+    for code, number in frames:
+        if code.co_filename.startswith(_LIBRARY_PATHS):
+            continue
+        lines.append(f'  File "{code.co_filename}", line {number}, in {code.co_name}\n')
+        if source := linecache.getline(code.co_filename, number).strip():
+            shown = _TEXT.sub("'...'", source)
+            lines.append(f"    {shown}\n")
+    return "".join(lines)
 
 
 class RecordOwner(Protocol):
@@ -156,3 +280,160 @@ class Record(_ConnectionRecord):
         """
         if self.dbapi_connection is not None:
             self._ConnectionRecord__close(terminate=terminate)  # type: ignore[attr-defined]  # its own name
+
+
+POLL_INTERVAL = 0.001
+"""Seconds. The event loop reads a closed socket once in each iteration; the poll finds those that
+were closed during the present iteration, so that to poll more often finds nothing."""
+
+
+class SocketMonitor:
+    """Watches the sockets of one pool, on Linux; elsewhere the event loop alone notices.
+
+    ``POLLIN`` is not watched: a notification that is not read yet is no closed socket.
+    """
+
+    __slots__ = ("_epoll", "_records", "polled_at")
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll() if hasattr(select, "epoll") else None
+        self._records: dict[int, Record] = {}
+        self.polled_at = -math.inf
+
+    def watch(self, record: Record, fileno: int | None) -> None:
+        """Begin to watch a socket.
+
+        Args:
+            record: Its ``peer_closed`` is set once the server has closed the socket.
+            fileno: The socket's number; None for a connection without one.
+        """
+        record.peer_closed = False
+        record.fileno = fileno
+        if self._epoll is None or fileno is None:
+            return
+        self._records[fileno] = record
+        try:
+            self._epoll.register(fileno, select.EPOLLRDHUP)
+        except FileExistsError:  # of a closed socket that has a duplicate
+            self._epoll.modify(fileno, select.EPOLLRDHUP)
+
+    def unwatch(self, record: Record) -> None:
+        """Stop watching a socket, unless its number belongs to another connection by now."""
+        fileno, record.fileno = record.fileno, None
+        if fileno is not None and self._records.get(fileno) is record:
+            del self._records[fileno]
+            self._unregister(fileno)
+
+    def poll(self, now: float) -> None:
+        """Poll the kernel, which takes a microsecond at most, once in each ``POLL_INTERVAL``."""
+        if self._epoll is None or now - self.polled_at <= POLL_INTERVAL:
+            return
+        self.polled_at = now
+        for fileno, _ in self._epoll.poll(0, len(self._records) + 1):
+            record = self._records.pop(fileno, None)
+            if record is not None:
+                record.peer_closed = True
+            self._unregister(fileno)
+
+    def _unregister(self, fileno: int) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            assert self._epoll is not None  # noqa: S101 - nothing is watched without
+            self._epoll.unregister(fileno)
+
+
+_UNKNOWN = Driver()
+"""The driver of connections that a creator or a ``do_connect`` listener has brought."""
+
+CLOSE_TIMEOUT = 5.0
+"""Seconds for the server to end a connection's process; then the socket is dropped."""
+
+
+class ConnectionRegistry:
+    """The open connections of one pool: by which driver, in which record, and whether alive.
+
+    Args:
+        dialect: SQLAlchemy's dialect of the engine.
+        loop: The event loop of the connections.
+    """
+
+    def __init__(self, dialect: Dialect, loop: asyncio.AbstractEventLoop) -> None:
+        self.dialect = dialect
+        self.socket_monitor = SocketMonitor()
+        self._loop = loop
+        self._driver = driver_of(dialect)
+        self._records: dict[int, Record] = {}
+        """By the identity of the connection, to which the record keeps a reference."""
+
+    def driver_of(self, connection: Any) -> Driver:
+        """Return the driver of a connection, which may be another than the dialect's."""
+        return self._driver if self._driver.owns(connection) else _UNKNOWN
+
+    def register(self, record: Record, connection: Any) -> None:
+        """Record that the record holds the connection, and watch its socket."""
+        driver = self.driver_of(connection)
+        record.registered = connection
+        record.is_closed = driver.is_closed(connection)
+        record.trace = driver.trace(connection)
+        record.trace.effects = Effect.NONE  # what `connect` listeners have set is there to stay
+        self.socket_monitor.watch(record, driver.fileno(connection))
+        self._records[id(connection)] = record
+
+    def unregister(self, record: Record) -> None:
+        """Remove the record's connection, which no longer belongs to the pool."""
+        self._records.pop(id(record.registered), None)
+        record.registered = None
+        record.is_closed = _is_unregistered
+        self.socket_monitor.unwatch(record)
+
+    def record_of(self, connection: Any) -> Record | None:
+        """Return the record that holds the connection; None where it is not registered."""
+        return self._records.get(id(connection))
+
+    def is_alive(self, record: Record) -> bool:
+        """Return, without a round trip, whether the record's connection is still open."""
+        self.socket_monitor.poll(monotonic())
+        return not (record.peer_closed or record.is_closed())
+
+    async def close(self, connection: Any, close: Callable[[], None]) -> None:
+        """Close a connection and wait until the server has closed its end, within a timeout.
+
+        Args:
+            connection: SQLAlchemy's adapter around the driver's connection.
+            close: Closes it. Runs in a greenlet.
+        """
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT), self._until_peer_closes(connection):
+                await greenlet_spawn(close)
+        except Exception:
+            _logger.debug("A connection was not closed in time or without an error", exc_info=True)
+            self.abandon(connection)
+        except BaseException:
+            self.abandon(connection)
+            raise
+
+    @asynccontextmanager
+    async def _until_peer_closes(self, connection: Any) -> AsyncIterator[None]:
+        number = self.driver_of(connection).sees_off(connection)
+        if number is None:
+            yield
+            return
+        with socket.socket(fileno=os.dup(number)) as copy:
+            copy.setblocking(False)
+            yield
+            with contextlib.suppress(OSError):
+                while await self._loop.sock_recv(copy, 4096):
+                    pass
+
+    def abandon(self, connection: Any) -> None:
+        """Drop a connection that does not close; outside a greenlet this does not wait."""
+        with contextlib.suppress(Exception):
+            self.driver_of(connection).abandon(self.dialect, connection)
+
+    def abandon_all(self) -> None:
+        """Drop every connection: their event loop is gone or not running."""
+        for record in list(self._records.values()):
+            self.abandon(record.registered)
+
+
+def _is_unregistered() -> bool:
+    return True

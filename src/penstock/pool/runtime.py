@@ -6,37 +6,39 @@ import os
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextvars import Context
 from functools import partial
 from random import Random
 from threading import RLock, get_ident
 from time import monotonic
 from typing import Any, TypeVar
 
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.util import await_, greenlet_spawn
 from sqlalchemy.util.concurrency import in_greenlet
 
 from penstock.drivers.driver import Driver, Trace
 from penstock.pool.checkout import Checkouts
-from penstock.pool.errors import LeaseReclaimed, PoolInAnotherLoop
-from penstock.pool.events import Listeners
-from penstock.pool.housekeeper import Housekeeper, Timers
-from penstock.pool.lease import LeakDetector, Lease
+from penstock.pool.errors import LeaseReclaimed, PoolInAnotherLoop, name_of
+from penstock.pool.events import Listeners, PoolSnapshot
+from penstock.pool.housekeeper import INTERVAL, Housekeeper, HousekeeperPolicy
+from penstock.pool.leak import LeakDetector
 from penstock.pool.ledger import Ledger
-from penstock.pool.liveness import ConnectionRegistry, Probe
 from penstock.pool.policy import PoolPolicy
 from penstock.pool.queue import Rejection, RejectReason
-from penstock.pool.record import Record
+from penstock.pool.record import ConnectionRegistry, Lease, Record
 from penstock.pool.slot import (
     CHECKED_OUT,
     CHECKING,
     IDLE,
     Backoff,
     CloseReason,
-    Lifetime,
     Slot,
 )
-from penstock.pool.snapshot import PoolNumbers
-from penstock.pool.worker import ConnectionWorker
+from penstock.pool.worker import ConnectionWorker, Probe
+
+TICK_INTERVAL = INTERVAL
+"""Seconds between two runs of the housekeeper, at most, while the pool has connections."""
 
 
 class PoolRuntime:
@@ -68,23 +70,19 @@ class PoolRuntime:
             new_record=partial(Record, pool, self),
             close_now=pool.close_now,
         )
-        self.housekeeper = Housekeeper(ledger, policy.housekeeper)
-        self.timers = Timers(
-            loop,
-            ledger,
-            self.housekeeper,
-            heartbeat_interval=policy.admission.heartbeat_interval,
-            run_jobs=self._run_jobs,
+        self.housekeeper = Housekeeper(
+            ledger, HousekeeperPolicy(policy.min_idle, policy.overflow_idle, policy.keepalive)
         )
+        self._tick_timer: asyncio.TimerHandle | None = None
         self.checkouts = Checkouts(
             pool,
             loop,
+            snapshot=pool.snapshot,
             ledger=ledger,
             policy=policy,
             listeners=listeners,
             registry=self.registry,
             worker=self.worker,
-            timers=self.timers,
             evict=self.evict,
         )
         self._leak_detector = LeakDetector(
@@ -166,8 +164,8 @@ class PoolRuntime:
         if slot.state is not CHECKED_OUT or slot.content is not record:
             return
         slot.lease = slot.route = None
-        if self.listeners.active:
-            self.listeners.returned(monotonic() - slot.checked_out_at)
+        if (returned := self.listeners.returned) is not None:
+            returned(monotonic() - slot.checked_out_at)
         if record.dbapi_connection is not None:
             self.ledger.close_connection(slot, CloseReason.INVALID)
         elif record.repair:
@@ -204,6 +202,26 @@ class PoolRuntime:
 
     # Housekeeping.
 
+    def start_housekeeping(self) -> None:
+        """Run the housekeeper regularly from now on."""
+        self.housekeeper.is_paused = self.ledger.closed
+        self._tick_in(TICK_INTERVAL)
+
+    def _tick_in(self, seconds: float) -> None:
+        if self._tick_timer is None:
+            self._tick_timer = self.loop.call_later(
+                seconds, _tick, weakref.ref(self), context=Context()
+            )
+
+    def tick(self) -> None:
+        """Run what is due, and again later while there are connections or waiters."""
+        self._tick_timer = None
+        try:
+            self._run_jobs(monotonic())
+        finally:
+            if self.ledger.open or self.ledger.waiters or self.housekeeper.fills:
+                self._tick_in(min(TICK_INTERVAL, self.housekeeper.interval()))
+
     def _run_jobs(self, now: float) -> None:
         self.ledger.evict_idle(lambda slot: not self.registry.is_alive(slot.content))
         self.dispatch()
@@ -236,7 +254,7 @@ class PoolRuntime:
 
     async def prefill(self) -> None:
         """Open connections until ``min_idle`` are ready, or an attempt fails."""
-        self.timers.start()
+        self.start_housekeeping()
         failures = self.ledger.tally.open_failures
         while self.ledger.tally.open_failures == failures:
             self.housekeeper.fill(monotonic())
@@ -282,6 +300,12 @@ class PoolRuntime:
             self.dispatch()
 
 
+def _tick(runtime: "weakref.ref[PoolRuntime]") -> None:
+    # The timer must not keep a pool alive to which nothing else refers.
+    if (living := runtime()) is not None:
+        living.tick()
+
+
 T = TypeVar("T")
 
 _IN_ANOTHER_LOOP = (
@@ -291,10 +315,11 @@ _IN_ANOTHER_LOOP = (
 )
 
 
-class LoopBoundPool(PoolNumbers):
+class LoopBoundPool(AsyncAdaptedQueuePool):
     """The part of a pool that binds it to an event loop and a process."""
 
     policy: PoolPolicy
+    uses_lifo: bool
 
     def _set_up(self, pool_size: int, max_overflow: int) -> None:
         self.listeners = Listeners()
@@ -335,7 +360,8 @@ class LoopBoundPool(PoolNumbers):
         self.ledger = Ledger(
             size,
             overflow,
-            lifetime=Lifetime(self._recycle, random),
+            recycle=self._recycle,
+            random=random,
             backoff=Backoff(random, self._timeout),
             admission=self.policy.admission,
             lifo=self.uses_lifo,
@@ -370,7 +396,7 @@ class LoopBoundPool(PoolNumbers):
         """
         if not self._is_bound():
             return None
-        return await self._bound_runtime.worker.pinger.run_probe(probe, seconds)
+        return await self._bound_runtime.worker.run_probe(probe, seconds)
 
     @property
     def _bound_runtime(self) -> PoolRuntime:
@@ -414,7 +440,7 @@ class LoopBoundPool(PoolNumbers):
             self._inherited.append(self.ledger)
             self._new_ledger(self.ledger.size, self.ledger.overflow)
         elif self.ledger.open or self._runs_elsewhere():
-            raise PoolInAnotherLoop(_IN_ANOTHER_LOOP.format(self.name, self.ledger.open))
+            raise PoolInAnotherLoop(_IN_ANOTHER_LOOP.format(name_of(self), self.ledger.open))
 
     def _join(self, loop: asyncio.AbstractEventLoop) -> None:
         self._process = os.getpid()
@@ -425,7 +451,12 @@ class LoopBoundPool(PoolNumbers):
         self._reclaim_queue = runtime.reclaim_queue
         self._socket_monitor = runtime.registry.socket_monitor
 
+    def snapshot(self) -> PoolSnapshot:
+        """Return the pool's numbers at this moment, from any thread."""
+        return self.ledger.snapshot(self._drain_reclaimed())
+
     def _drain_reclaimed(self) -> int:
+        """Report returns without a connection; return how many another thread has to report."""
         if self._reclaim_queue and self._is_bound():
             self._bound_runtime.drain_reclaimed()
         return len(self._reclaim_queue)

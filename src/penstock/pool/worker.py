@@ -1,13 +1,14 @@
-"""The background work of a pool: opening, closing and recovering connections."""
+"""The background work of a pool: opening, closing, pinging and recovering connections."""
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context
 from functools import partial
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
+from sqlalchemy.pool import Pool
 from sqlalchemy.pool.base import PoolResetState
 from sqlalchemy.util import greenlet_spawn
 
@@ -19,6 +20,7 @@ from penstock.pool.errors import (
     clear_traceback,
     is_refused,
     is_transient,
+    name_of,
 )
 from penstock.pool.events import (
     ConnectionClosed,
@@ -26,14 +28,13 @@ from penstock.pool.events import (
     ConnectionRecovered,
     Listeners,
     OpeningFailed,
+    Pinged,
     PoolEvent,
 )
 from penstock.pool.ledger import Close, Ledger, Open, Ping
-from penstock.pool.liveness import ConnectionRegistry, Pinger, retrieve_exception, wait_done
 from penstock.pool.policy import PoolPolicy
-from penstock.pool.record import Record
+from penstock.pool.record import ConnectionRegistry, Record
 from penstock.pool.slot import RECOVERING, CloseReason, Slot
-from penstock.pool.snapshot import PoolNumbers
 
 _logger = logging.getLogger("penstock.pool")
 
@@ -43,7 +44,38 @@ closed."""
 PREPARE_TIMEOUT = 5.0
 """Seconds for preparing a replacement's statements; the others are prepared when they are used."""
 
+SLICES = 5
+"""Parts of a timeout."""
+
 _BROKEN = (CloseReason.DEAD, CloseReason.INVALID, CloseReason.LOST)
+
+
+async def wait_done(task: "asyncio.Task[Any]", seconds: float) -> bool:
+    """Wait until a task is done; return whether it is.
+
+    While the event loop is blocked by a handler, or paused with its machine, an answer may have
+    arrived that was not read. So the time is taken in slices: a stall of any length uses up one.
+
+    Args:
+        task: The task, which is not cancelled.
+        seconds: The timeout, while the loop runs.
+    """
+    for _ in range(SLICES):
+        done, _ = await asyncio.wait({task}, timeout=seconds / SLICES)
+        if done:
+            return True
+    return False
+
+
+def retrieve_exception(task: "asyncio.Task[Any]") -> None:
+    """Retrieve the exception of a task that is no longer awaited, so that asyncio does not warn."""
+    if not task.cancelled():
+        task.exception()
+
+
+T = TypeVar("T")
+Probe = Callable[[Any], Awaitable[T]]
+"""Queries the server; given the driver's connection."""
 
 
 class ConnectionWorker:
@@ -60,13 +92,12 @@ class ConnectionWorker:
         close_now: Closes a connection as SQLAlchemy does. Runs in a greenlet.
 
     Attributes:
-        pinger: Pings connections.
         all_closed: Set once the pool is closed and holds no connection any more.
     """
 
     def __init__(
         self,
-        pool: PoolNumbers,
+        pool: Pool,
         loop: asyncio.AbstractEventLoop,
         *,
         ledger: Ledger,
@@ -84,14 +115,7 @@ class ConnectionWorker:
         self._new_record = new_record
         self._close_now = close_now
         self._connect_timeout = policy.connect_timeout
-        self.pinger = Pinger(
-            ledger,
-            registry,
-            listeners,
-            loop,
-            ping_timeout=policy.ping_timeout,
-            dispatch=self.dispatch,
-        )
+        self._ping_timeout = policy.ping_timeout
         self.all_closed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._connecting: set[asyncio.Task[None]] = set()
@@ -111,7 +135,7 @@ class ConnectionWorker:
                 case Close(slot, why):
                     self.start(self._close(slot, why), "close")
                 case Ping(slot):
-                    self.start(self.pinger.check(slot), "ping")
+                    self.start(self._check(slot), "ping")
         if self._ledger.closed and not self._ledger.open:
             self.all_closed.set()
 
@@ -184,46 +208,12 @@ class ConnectionWorker:
             if not limit.expired():
                 raise
             raise ConnectFailed(
-                f"{self._pool.name} opened no connection within "
+                f"{name_of(self._pool)} opened no connection within "
                 f"connect_timeout={self._connect_timeout:g} s",
                 FailureReason.TIMEOUT,
             ) from error
         record.reads_only = False
         self._registry.register(record, record.dbapi_connection)
-
-    async def reconnect(self, record: Record, retry_until: float) -> Any:
-        """Return a connection for a checked-out record that has lost its own.
-
-        Args:
-            record: Its connection is gone or being closed.
-            retry_until: When the last attempt may begin.
-
-        Raises:
-            Exception: The driver's error of the last attempt.
-        """
-        # The old connection is closed first: a slot never has two.
-        while record.repair:
-            await asyncio.sleep(0)
-            if isinstance(record.repair, asyncio.Task):
-                await asyncio.wait({record.repair})
-        if record.recovered is not None:
-            record.dbapi_connection, record.recovered = record.recovered, None
-        else:
-            await self._connect_until(record, retry_until)
-            self._ledger.renew(record.slot, monotonic())
-        return record.dbapi_connection
-
-    async def _connect_until(self, record: Record, retry_until: float) -> None:
-        backoff = self._ledger.backoff
-        while True:
-            try:
-                return await self.connect(record)
-            except Exception as error:
-                now = monotonic()
-                if not is_transient(error) or self._ledger.closed or now >= retry_until:
-                    raise
-                backoff.failed(now, error, refused=False)
-            await asyncio.sleep(max(0.0, backoff.until - monotonic()))
 
     def _open_failed(self, slot: Slot, began: float, error: BaseException) -> None:
         clear_traceback(error)
@@ -248,11 +238,7 @@ class ConnectionWorker:
         self._unused.append(record)
 
     def retry_later(self, now: float) -> None:
-        """Open connections for the waiters once the backoff allows it.
-
-        Args:
-            now: The time.
-        """
+        """Open connections for the waiters once the backoff allows it."""
         delay = self._ledger.backoff.until - now
         if delay > 0 and self._retry_timer is None:
             self._retry_timer = self._loop.call_later(delay, self._retry, context=Context())
@@ -291,12 +277,7 @@ class ConnectionWorker:
             self.closed(slot, why)
 
     def close_later(self, record: Record, connection: Any) -> None:
-        """Close a connection that was taken from its record; the slot counts until it is closed.
-
-        Args:
-            record: Held the connection.
-            connection: The connection.
-        """
+        """Close a connection that was taken from its record; the slot counts until it is closed."""
         record.repair = self.start(self._drop(record, connection), "close")
 
     async def _drop(self, record: Record, connection: Any) -> None:
@@ -308,18 +289,84 @@ class ConnectionWorker:
                 self.closed(record.slot, CloseReason.INVALID)
 
     def closed(self, slot: Slot, why: CloseReason) -> None:
-        """Free a slot whose connection is closed or no longer the pool's.
-
-        Args:
-            slot: The slot.
-            why: The reason.
-        """
+        """Free a slot whose connection is closed or no longer the pool's."""
         now = monotonic()
         if not slot.content.is_orphan:
             self._unused.append(slot.content)
         self._notify(ConnectionClosed(why, now - slot.opened_at))
         self._ledger.remove(slot, now)
         self.dispatch()
+
+    # Pinging.
+
+    async def run_probe(self, probe: Probe[T], seconds: float) -> T | None:
+        """Run a probe on an idle connection, which is not checked out for it.
+
+        Args:
+            probe: Given the driver's connection; if it raises, that connection is closed.
+            seconds: The timeout.
+
+        Returns:
+            Its answer; None where no connection was idle.
+        """
+        if (slot := self._ledger.take_idle()) is None:
+            return None
+        is_alive = False
+        try:
+            async with asyncio.timeout(seconds):
+                answer = await probe(slot.content.dbapi_connection)
+            is_alive = self._registry.is_alive(slot.content)
+        finally:
+            self._checked(slot, is_alive=is_alive)
+        return answer
+
+    async def _check(self, slot: Slot) -> None:
+        is_alive = False
+        try:
+            is_alive = await self.ping(slot.content, self._ping_timeout)
+        except Exception:
+            _logger.debug("A ping failed", exc_info=True)
+        finally:
+            self._checked(slot, is_alive=is_alive)
+
+    def _checked(self, slot: Slot, *, is_alive: bool) -> None:
+        if is_alive:
+            self._ledger.restore(slot, monotonic())
+        else:
+            self._ledger.close_connection(slot, CloseReason.DEAD)
+        self.dispatch()
+
+    async def ping(self, record: Record, seconds: float) -> bool:
+        """Make one round trip.
+
+        Args:
+            record: Holds the connection.
+            seconds: The timeout.
+
+        Returns:
+            Whether the server answered in time.
+        """
+        began = monotonic()
+        is_alive = await self._answers(record.dbapi_connection, seconds)
+        self._notify(Pinged(monotonic() - began, is_alive))
+        return is_alive
+
+    async def _answers(self, connection: Any, seconds: float) -> bool:
+        registry = self._registry
+        driver = registry.driver_of(connection)
+        ping = self._loop.create_task(greenlet_spawn(driver.ping, registry.dialect, connection))
+        ping.add_done_callback(retrieve_exception)
+        try:
+            answered = await wait_done(ping, seconds)
+        except BaseException:
+            ping.cancel()
+            raise
+        if answered:
+            return ping.result()
+        # First: a cancelled driver would ask the silent server to cancel the ping, and wait.
+        registry.abandon(connection)
+        ping.cancel()
+        return False
 
     # Recovering after a cancellation, and resetting session state.
 
@@ -436,8 +483,9 @@ class ConnectionWorker:
         return False
 
     def _has_connect_listeners(self) -> bool:
-        """Return whether ``connect`` listeners may have set what a reset would undo."""
-        return not all(map(_is_own, self._pool.dispatch.connect))
+        """Return whether a ``connect`` listener of others may have set what a reset would undo."""
+        modules = (getattr(each, "__module__", None) or "" for each in self._pool.dispatch.connect)
+        return not all(module.startswith(("sqlalchemy.", "penstock.")) for module in modules)
 
     def _notify(self, event: PoolEvent) -> None:
         if self._listeners.active:
@@ -449,9 +497,3 @@ def _resets_pipelined(driver: Driver, connection: Any, effects: Effect) -> bool:
     return driver.resets_pipelined and not (
         effects & Effect.DRIVER or driver.is_shared(connection) or driver.is_cancelling(connection)
     )
-
-
-def _is_own(listener: Any) -> bool:
-    """Return whether a ``connect`` listener is SQLAlchemy's or Penstock's, which set nothing."""
-    module: str = getattr(listener, "__module__", None) or ""
-    return module.startswith(("sqlalchemy.", "penstock."))

@@ -277,6 +277,16 @@ class DatabaseSettings(BaseModel):
         return self.environment is not Environment.SERVERLESS
 
     @property
+    def is_clustered(self) -> bool:
+        """Whether there are several servers, of which one writes."""
+        url = DatabaseUrl.parse(self.url.get_secret_value())
+        return (
+            bool(self.replicas)
+            or "," in (url.parameter("host") or "")
+            or ([name for name, _ in url.parameters].count("host") > 1)
+        )
+
+    @property
     def names_environment(self) -> bool:
         """Whether the environment was chosen; else it is development's, with care."""
         return "environment" in self.model_fields_set

@@ -1,8 +1,7 @@
 """Telemetry of a database: what its workers count and measure, and the findings in it."""
 
-from penstock.telemetry.histogram import BOUNDS, Histogram
 from penstock.telemetry.reading import Reading, RouteUse, StatementUse, WorkerReading
-from penstock.telemetry.schema import HISTOGRAMS, Counters, Sample
+from penstock.telemetry.schema import BOUNDS, HISTOGRAMS, Counters, Histogram, Sample
 from penstock.telemetry.statement_watch import StatementWatch
 from penstock.telemetry.telemetry import Telemetry
 

@@ -4,16 +4,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from itertools import pairwise
+from math import floor, isfinite
 from typing import TypeVar
 
-from penstock.telemetry.field import Field, Kind, aggregate, declare, declared, largest
-from penstock.telemetry.histogram import Histogram
-from penstock.telemetry.schema import Counters, Sample
+from penstock.telemetry.schema import (
+    Counters,
+    Field,
+    Histogram,
+    Kind,
+    Sample,
+    aggregate,
+    declare,
+    declared,
+    largest,
+)
 
 NO_ROUTE = "(no route)"
 """The route of connections that are checked out outside requests."""
 STATES = ("running", "idle in transaction", "idle")
 """States of a checked-out connection, as ``pg_stat_activity`` calls them."""
+SETTLED_AGE = 60.0
+"""Seconds after which a worker's start is over. During the start it imports modules, fills caches
+and opens connections all at once, which is not a problem."""
+
+# PostgreSQL's default of superuser_reserved_connections.
+_RESERVED = 3
 
 
 def _count(unit: str, description: str) -> int:
@@ -242,6 +257,52 @@ class Reading:
     def now(self) -> Sample:
         """The newest samples of all workers together; an empty sample without workers."""
         return Sample.of_all([w.now for w in self.workers]) if self.workers else Sample(0.0)
+
+    @cached_property
+    def moment(self) -> float:
+        """Unix time of the newest sample; 0.0 without workers."""
+        return max((worker.now.at for worker in self.workers), default=0.0)
+
+    def recent(self, worker: WorkerReading, seconds: int) -> list[Sample]:
+        """Return a worker's samples of the last seconds, oldest first.
+
+        Rules look at each worker separately, because each has its own pool: idle connections of
+        one do not help another that is exhausted, and a second that one of them has missed would
+        look like a change of their sum.
+        """
+        newest = worker.history[-seconds - 1 :]
+        return [each for each in newest if self.moment - seconds < each.at <= self.moment]
+
+    def worker_of(self, sample: Sample) -> WorkerReading:
+        """Return the worker that has taken a sample."""
+        return next(each for each in self.workers if sample in each.history)
+
+    def workers_of(self, count: int) -> str:
+        """Return how many of the workers are concerned, such as ``1 of 2 workers``."""
+        total = len(self.workers)
+        return "the worker" if total == 1 else f"{count} of {total} workers"
+
+    def is_settled(self, worker: WorkerReading) -> bool:
+        """Return whether a worker's start is over."""
+        return self.moment - worker.started >= SETTLED_AGE
+
+    @property
+    def server_capacity(self) -> int | None:
+        """Connections that the server accepts from services; None while unknown."""
+        limit = self.now.server_limit
+        return max(0, floor(limit) - _RESERVED) if isfinite(limit) and limit > 0 else None
+
+    @property
+    def own_connections(self) -> int:
+        """Connections that the workers have open, are opening or closing."""
+        now = self.now
+        return now.checked_in + now.checked_out + now.opening + now.invalid
+
+    @property
+    def other_connections(self) -> float:
+        """Connections that the server has from other clients; 0.0 while unknown."""
+        used = self.now.server_connections
+        return max(0.0, used - self.own_connections) if isfinite(used) else 0.0
 
     @cached_property
     def counters(self) -> Counters:

@@ -17,12 +17,11 @@ from penstock.pool.events import (
     OpeningFailed,
     Pinged,
     PoolEvent,
+    PoolSnapshot,
 )
-from penstock.pool.lease import holder_route
 from penstock.pool.queue import RejectReason
+from penstock.pool.record import holder_route
 from penstock.pool.slot import CloseReason
-from penstock.pool.snapshot import PoolSnapshot
-from penstock.telemetry.histogram import BOUNDS
 from penstock.telemetry.layout import (
     CHECKPOINTS,
     FAULT_BYTES,
@@ -30,6 +29,9 @@ from penstock.telemetry.layout import (
     ROUTES,
     SECONDS_KEPT,
     STATEMENTS,
+    routes_of,
+    statements_of,
+    write_leases,
 )
 from penstock.telemetry.reading import (
     CHECKPOINT_SECONDS,
@@ -38,8 +40,7 @@ from penstock.telemetry.reading import (
     STATEMENT_FIELDS,
     LeaseSample,
 )
-from penstock.telemetry.schema import COUNTERS, HISTOGRAMS, OPTIONAL, SAMPLE
-from penstock.telemetry.tables import routes_of, statements_of, write_leases
+from penstock.telemetry.schema import BOUNDS, COUNTERS, HISTOGRAMS, OPTIONAL, SAMPLE
 from penstock.telemetry.worker_file import WorkerFile
 
 YOUNG_AGE = 60.0
@@ -97,7 +98,7 @@ class Recorder:
         numbers[_HOLD + bisect_left(BOUNDS, held)] += 1.0
         numbers[_HOLD + _SUM] += held
         route = holder_route.get()
-        row = self._routes.row(NO_ROUTE if route is None else route())
+        row = self._routes[NO_ROUTE if route is None else route(),]
         numbers[row] += 1.0
         numbers[row + 1] += held
         if held > numbers[row + 2]:  # noqa: PLR1730 - max() costs more, on every lease
@@ -159,7 +160,7 @@ class Recorder:
             self._count("short_lived")
 
     def _rejected(self, why: RejectReason, waited: float) -> None:
-        self._count("refused")
+        self._count("rejected")
         if why in _SHED:
             self._count("shed")
         elif why in _TIMEOUTS:
@@ -184,7 +185,7 @@ class Recorder:
             rows: Number of rows that it returned or changed.
         """
         self._count("slow")
-        numbers, row = self._numbers, self._statements.row(statement, route)
+        numbers, row = self._numbers, self._statements[statement, route]
         numbers[row] += 1.0
         numbers[row + 1] += seconds
         numbers[row + 2] = max(numbers[row + 2], seconds)
@@ -199,7 +200,7 @@ class Recorder:
             route: The request's route.
             times: How often the request ran it.
         """
-        numbers, row = self._numbers, self._statements.row(statement, route)
+        numbers, row = self._numbers, self._statements[statement, route]
         numbers[row + 4] = max(numbers[row + 4], float(times))
         numbers[row + 5] = time.time()
 

@@ -3,15 +3,121 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from math import inf
+from typing import TYPE_CHECKING, Any
 
+from penstock.drivers.effects import Effect
+from penstock.drivers.sql_text import shape
+from penstock.pool.record import STATEMENT_KEY, Lease
+from penstock.pool.slot import CHECKED_OUT, Slot
 from penstock.telemetry.layout import LEASES
-from penstock.telemetry.leases import Leases, count_idle_in_transaction
+from penstock.telemetry.reading import NO_ROUTE, STATES, LeaseSample
 from penstock.telemetry.recorder import Recorder
+from penstock.telemetry.statement_watch import IDLE_IN_TRANSACTION_KEY
 
 if TYPE_CHECKING:
     from penstock.pool import PenstockPool
+
+
+IDLE_IN_TRANSACTION_AFTER = 5.0
+"""Seconds without a statement after which a transaction counts as idle."""
+
+
+def count_idle_in_transaction(slots: Iterable[Slot], now: float) -> int:
+    """Return how many checked-out connections have been idle in transaction for 5 seconds.
+
+    Args:
+        slots: Slots of the pool's ledger.
+        now: Monotonic time, in seconds.
+    """
+    return sum(slot.state is CHECKED_OUT and _is_idle_in_transaction(slot, now) for slot in slots)
+
+
+def _is_idle_in_transaction(slot: Slot, now: float) -> bool:
+    record = slot.content
+    since = record.info.get(IDLE_IN_TRANSACTION_KEY, inf)
+    # A time before the checkout is the previous holder's.
+    if since < slot.checked_out_at or now - since < IDLE_IN_TRANSACTION_AFTER:
+        return False
+    return in_transaction(record)
+
+
+def in_transaction(record: Any) -> bool:
+    """Return whether the driver of a pool's connection knows of an open transaction on it."""
+    connection = record.dbapi_connection
+    if connection is None:
+        return False
+    try:
+        is_open: bool = record.runtime.driver_of(connection).is_in_transaction(connection)
+    except Exception:  # noqa: BLE001 - the connection is closed
+        return False
+    return is_open
+
+
+_LONGEST_STATEMENT = 2_000
+"""Characters of a statement that are read each second; its shape is cached."""
+
+
+class Leases:
+    """Samples the leases of one pool.
+
+    Args:
+        leak_after: The pool's setting, in seconds; None when it is off.
+        is_mysql: Whether the statements are written for MySQL or MariaDB.
+    """
+
+    def __init__(self, leak_after: float | None, *, is_mysql: bool) -> None:
+        self._leak_after = inf if leak_after is None else leak_after
+        self._is_mysql = is_mysql
+
+    def sample(
+        self, slots: Iterable[Slot], monotonic: float, now: float, most: int
+    ) -> list[LeaseSample]:
+        """Return the oldest leases, the oldest first.
+
+        Args:
+            slots: Slots of the pool's ledger.
+            monotonic: Time on the pool's clock, in seconds.
+            now: The same moment as Unix time.
+            most: Largest number of leases to return.
+        """
+        checked_out = sorted(
+            (slot for slot in slots if slot.state is CHECKED_OUT),
+            key=lambda slot: slot.checked_out_at,
+        )
+        return [self._lease(slot, monotonic, now) for slot in checked_out[:most]]
+
+    def _lease(self, slot: Slot, monotonic: float, now: float) -> LeaseSample:
+        age = monotonic - slot.checked_out_at
+        record, route = slot.content, slot.route
+        lasts = bool(record.trace.effects & Effect.LASTING)
+        return LeaseSample(
+            route=NO_ROUTE if route is None else _route_of(route),
+            since=now - age,
+            state=_state(slot),
+            is_overdue=age >= self._leak_after and not lasts,
+            statement=self._statement(slot),
+        )
+
+    def _statement(self, slot: Slot) -> str:
+        # Without a recorded lease, the statement may be the previous holder's.
+        statement = slot.content.info.get(STATEMENT_KEY) if isinstance(slot.lease, Lease) else None
+        return shape(statement[:_LONGEST_STATEMENT], is_mysql=self._is_mysql) if statement else ""
+
+
+def _route_of(route: Callable[[], str]) -> str:
+    try:
+        return route()
+    except Exception:  # noqa: BLE001 - the application's code; it must not hide the other leases
+        return NO_ROUTE
+
+
+def _state(slot: Slot) -> str:
+    info: dict[Any, Any] = slot.content.info
+    if info.get(IDLE_IN_TRANSACTION_KEY) == inf:
+        return STATES[0]
+    return STATES[1] if in_transaction(slot.content) else STATES[2]
 
 
 HEARTBEAT_INTERVAL = 0.1

@@ -1,4 +1,4 @@
-"""Detection of slow statements, and of statements that one request repeats."""
+"""Statements as they run: slow ones, those that one request repeats, and the last of a lease."""
 
 import logging
 from collections import Counter
@@ -6,11 +6,16 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from math import inf
 from time import monotonic
-from typing import Protocol
+from typing import Any, Protocol
+
+from sqlalchemy import Engine, event
+from sqlalchemy.engine.interfaces import ExecuteStyle
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from penstock.drivers.sql_text import shape
 from penstock.log_limit import LogLimit
-from penstock.pool.lease import holder_route
+from penstock.pool.record import STATEMENT_KEY, holder_route
+from penstock.telemetry.reading import NO_ROUTE
 
 _logger = logging.getLogger("penstock.slow_queries")
 
@@ -18,7 +23,9 @@ REPEATED = 10
 """Number of times that one request runs a statement before it is reported."""
 DISTINCT = 200
 """Different statements that are counted in one request; a loop repeats one of the first."""
-NO_ROUTE = "(no route)"
+IDLE_IN_TRANSACTION_KEY = "penstock_idle_since"
+"""Key in a connection's ``info`` of the monotonic time at which its last statement ended; infinity
+while one runs."""
 
 RequestStatements = dict["StatementWatch", dict[str, int]]
 request_statements: ContextVar[RequestStatements | None] = ContextVar(
@@ -76,9 +83,14 @@ class StatementWatch:
         self._sink = sink
         self._log_limit = LogLimit(clock)
 
-    def count(self, statement: str) -> None:
-        """Count a statement that is about to run; does nothing outside requests."""
-        request = request_statements.get()
+    def count(self, statement: str, request: RequestStatements | None = None) -> None:
+        """Count a statement that is about to run; does nothing outside requests.
+
+        Args:
+            statement: The statement as it is sent.
+            request: Where those of the current request are counted, if it is at hand.
+        """
+        request = request_statements.get() if request is None else request
         if request is None:
             return
         counts = request.get(self)
@@ -146,3 +158,81 @@ def report_repeated(
     """
     for watch, counts in statements.items():
         watch.request_ended(counts, route)
+
+
+def record_statements(engine: Engine) -> None:
+    """Give the pool's report of a leak the last statement, without its values.
+
+    Args:
+        engine: Whose statements; nothing has run on it yet.
+    """
+    # The dialect's events: with a listener to one of the engine's, it takes a slower path.
+    event.listen(engine, "do_execute", _record)
+    event.listen(engine, "do_executemany", _record)
+    event.listen(engine, "do_execute_no_params", _record_without_parameters)
+
+
+def watch_statements(engine: AsyncEngine, watch: StatementWatch | None) -> None:
+    """Time the statements of an engine, and count those of a request.
+
+    Args:
+        engine: Whose statements, and those of every engine made from it.
+        watch: Counts and times statements, in place of the one before; None for none.
+    """
+    dialect: Any = engine.sync_engine.dialect
+    for name in ("do_execute", "do_executemany", "do_execute_no_params"):
+        vars(dialect).pop(name, None)
+    if watch is None:
+        return
+    watch.is_mysql = dialect.name in ("mysql", "mariadb")
+    # In the place of the dialect's own: a listener to its events that executes a statement by
+    # itself keeps it from all others.
+    dialect.do_execute = _timed(dialect.do_execute, watch)
+    dialect.do_executemany = _timed(dialect.do_executemany, watch)
+    untimed = dialect.do_execute_no_params
+    timed = _timed(lambda cursor, statement, _, context: untimed(cursor, statement, context), watch)
+    dialect.do_execute_no_params = lambda cursor, statement, context=None: timed(
+        cursor, statement, (), context
+    )
+
+
+def _timed(run: Callable[..., None], watch: StatementWatch) -> Callable[..., None]:
+    def execute(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+        info = _info(context)
+        # The batches of one INSERT are no repetition.
+        if context is None or context.execute_style is not ExecuteStyle.INSERTMANYVALUES:
+            watch.count(statement)
+        info[IDLE_IN_TRANSACTION_KEY] = inf
+        began = monotonic()
+        try:
+            run(cursor, statement, parameters, context)
+        finally:
+            ended = info[IDLE_IN_TRANSACTION_KEY] = monotonic()
+            if ended - began > watch.slow_after:
+                watch.slow(statement, ended - began, _rows(cursor))
+
+    return execute
+
+
+def _info(context: Any) -> dict[Any, Any]:
+    if context is None:
+        return {}
+    try:
+        info: dict[Any, Any] = context.root_connection.connection.info
+    except NotImplementedError:  # while the dialect looks at its first connection
+        return {}
+    return info
+
+
+def _rows(cursor: Any) -> int:
+    count: int = getattr(cursor, "rowcount", -1)
+    # Not every driver counts what a SELECT returns; SQLAlchemy has read it all, or it is a stream.
+    return count if count >= 0 else len(getattr(cursor, "_rows", ()))
+
+
+def _record(_cursor: Any, statement: str, _parameters: Any, context: Any) -> None:
+    _info(context)[STATEMENT_KEY] = statement
+
+
+def _record_without_parameters(_cursor: Any, statement: str, context: Any) -> None:
+    _info(context)[STATEMENT_KEY] = statement

@@ -41,6 +41,7 @@ class Telemetry:
         directory: The setting ``telemetry_dir``.
 
     Attributes:
+        recorder: Counts; None while the database is closed or telemetry is not available.
         name: The database's name in ``install``; the same database under another name is counted
             separately.
         ask_server: Queries the server for its own numbers; None when that is not possible.
@@ -49,6 +50,7 @@ class Telemetry:
     """
 
     def __init__(self, identity: str, directory: Path | None = None) -> None:
+        self.recorder: Recorder | None = None
         self.name = "default"
         self.ask_server: Callable[[], Awaitable[ServerNumbers | None]] | None = None
         self.probe: Callable[[], Awaitable[object]] | None = None
@@ -56,7 +58,6 @@ class Telemetry:
         self._chosen = directory
         self._file: WorkerFile | None = None
         self._workers: Workers | None = None
-        self._recorder: Recorder | None = None
         self._sampler: Sampler | None = None
         self._server_task: asyncio.Task[None] | None = None
         self._pool: Callable[[], PenstockPool] | None = None
@@ -65,20 +66,6 @@ class Telemetry:
     def _key(self) -> str:
         named = f"{self.name} {self._identity}"
         return hashlib.sha256(named.encode()).hexdigest()[:12]
-
-    @property
-    def recorder(self) -> Recorder | None:
-        """The recorder; None while the database is closed or telemetry is not available."""
-        return self._recorder
-
-    def committed(self, seconds: float) -> None:
-        """Record a COMMIT that the server has confirmed.
-
-        Args:
-            seconds: Its duration.
-        """
-        if self._recorder is not None:
-            self._recorder.committed(seconds)
 
     def slow(self, statement: str, route: str, seconds: float, rows: int) -> None:
         """Record a statement that took longer than ``slow_query``.
@@ -89,8 +76,8 @@ class Telemetry:
             seconds: Its duration.
             rows: Number of rows that it returned or changed.
         """
-        if self._recorder is not None:
-            self._recorder.slow(statement, route, seconds, rows)
+        if self.recorder is not None:
+            self.recorder.slow(statement, route, seconds, rows)
 
     def repeated(self, statement: str, route: str, times: int) -> None:
         """Record a statement that one request ran many times.
@@ -100,8 +87,8 @@ class Telemetry:
             route: The request's route.
             times: How often the request ran it.
         """
-        if self._recorder is not None:
-            self._recorder.repeated(statement, route, times)
+        if self.recorder is not None:
+            self.recorder.repeated(statement, route, times)
 
     def start(self, pool: "Callable[[], PenstockPool]") -> None:
         """Start counting; when no file can be created, log why and count nothing.
@@ -125,13 +112,13 @@ class Telemetry:
             )
             return
         self._workers = Workers(directory, self._key)
-        self._recorder = Recorder(self._file)
+        self.recorder = Recorder(self._file)
         _COUNTING.add(self)
-        pool().listeners.measure_by(self._recorder)  # they move on to the pool that replaces it
+        pool().listeners.measure_by(self.recorder)  # they move on to the pool that replaces it
         self._pool = pool
-        self._sampler = Sampler(pool, self._recorder)
+        self._sampler = Sampler(pool, self.recorder)
         self._sampler.sample(time.time())
-        queries = self._query_server(self._recorder, self._workers, self._file.path)
+        queries = self._query_server(self.recorder, self._workers, self._file.path)
         self._server_task = asyncio.get_running_loop().create_task(queries, name="penstock: server")
 
     def _make_file(self) -> tuple[Path, WorkerFile]:
@@ -165,7 +152,7 @@ class Telemetry:
         if self._pool is not None:
             self._pool().listeners.measure_by(None)
         self._file.close(is_own=is_own)
-        self._file = self._recorder = self._sampler = self._server_task = self._pool = None
+        self._file = self.recorder = self._sampler = self._server_task = self._pool = None
 
     def _clean_up(self, workers: Workers, own: Path) -> None:
         with contextlib.suppress(OSError):  # it must not keep a service from shutting down

@@ -12,14 +12,18 @@ from math import isnan
 from pathlib import Path
 from typing import Self
 
-from penstock.telemetry.field import typed
-from penstock.telemetry.histogram import Histogram
 from penstock.telemetry.layout import (
     CHECKPOINTS,
     LAYOUT,
     LEASE_NUMBERS,
     LEASES,
+    OTHER_ROUTES,
+    OTHER_STATEMENTS,
     SECONDS_KEPT,
+    read_checkpoint,
+    read_leases,
+    routes_of,
+    statements_of,
 )
 from penstock.telemetry.reading import (
     CHECKPOINT_SECONDS,
@@ -32,14 +36,15 @@ from penstock.telemetry.reading import (
     Totals,
     WorkerReading,
 )
-from penstock.telemetry.schema import COUNTERS, HISTOGRAMS, OPTIONAL, SAMPLE, Counters, Sample
-from penstock.telemetry.tables import (
-    OTHER_ROUTES,
-    OTHER_STATEMENTS,
-    read_checkpoint,
-    read_leases,
-    routes_of,
-    statements_of,
+from penstock.telemetry.schema import (
+    COUNTERS,
+    HISTOGRAMS,
+    OPTIONAL,
+    SAMPLE,
+    Counters,
+    Histogram,
+    Sample,
+    typed,
 )
 
 if sys.platform != "win32":

@@ -14,9 +14,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Self
 
-from penstock.telemetry.histogram import BOUNDS, Histogram
 from penstock.telemetry.reading import Reading, Totals, WorkerReading
-from penstock.telemetry.schema import Counters
+from penstock.telemetry.schema import BOUNDS, Counters, Histogram
 from penstock.telemetry.worker_file import (
     SUFFIX,
     UnusableFileError,

@@ -162,13 +162,13 @@ class Moment:
         checked_out: Connections that are checked out.
         waiting: Waiters.
         checkouts: Connections checked out within it.
-        refused: Callers that were rejected within it.
+        rejected: Callers that were rejected within it.
     """
 
     checked_out: float
     waiting: float
     checkouts: float
-    refused: float
+    rejected: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +183,7 @@ class History:
         Args:
             columns: Its ``history``: a list for each field, all of one length.
         """
-        names = ("checked_out", "waiting", "checkouts", "refused")
+        names = ("checked_out", "waiting", "checkouts", "rejected")
         moments = dict(self._moments)
         for at, *numbers in zip_longest(columns.column("at"), *map(columns.column, names)):
             if at is not None:

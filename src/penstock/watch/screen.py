@@ -176,12 +176,12 @@ def _colour(share: float) -> str:
 
 
 def _flow(database: Part, history: History) -> Text:
-    now, refused = database.part("now"), database.part("counters").count("refused")
+    now, rejected = database.part("now"), database.part("counters").count("rejected")
     known = history.last(_RATE_SECONDS)
     checkouts = sum(moment.checkouts for moment in known) / max(len(known), 1)
     line = Text(f"  {checkouts:,.1f} checkouts/s  ")
-    recently = sum(moment.refused for moment in known)
-    line.append(f"{refused:,} rejected", style="bold red" if recently else "")
+    recently = sum(moment.rejected for moment in known)
+    line.append(f"{rejected:,} rejected", style="bold red" if recently else "")
     for name, words in _SOMETIMES.items():
         if number := now.count(name):
             line.append(f"  {number:,} {words}")

@@ -91,7 +91,7 @@ def test_its_processes_and_files_go_also_when_it_is_killed(machine: Machine) -> 
 def test_a_service_that_ends_by_itself_is_reported(machine: Machine) -> None:
     with machine.demo() as demo:
         demo.until(OPEN)
-        machine.kill("penstock.demo.supervisor")
+        machine.kill("penstock.demo.service")
 
         assert demo.exit_status() == 1
     assert "penstock: The users service has ended by itself." in demo.output

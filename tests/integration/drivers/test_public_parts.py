@@ -10,7 +10,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from penstock import Database
 from penstock.drivers import capabilities
-from penstock.drivers.requirements import Part
+from penstock.drivers.capabilities import Part
 from penstock.errors import ContextError
 from penstock.express import SqlalchemyLane
 from penstock.testing import rollback_after

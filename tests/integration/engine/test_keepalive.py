@@ -10,7 +10,7 @@ import uvloop
 from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.integration.engine.engines import driver_connection, engine_on, transport_of
 
-from penstock.engine.connect_arguments import INTERVAL, PROBES, USER_TIMEOUT
+from penstock.engine.connector import INTERVAL, PROBES, USER_TIMEOUT
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the options are Linux's")
 

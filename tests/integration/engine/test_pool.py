@@ -14,7 +14,7 @@ from tests.servers.postgres import PostgresServer
 from penstock.engine import pool_snapshot
 from penstock.pool import PenstockPool, PoolSnapshot
 from penstock.pool import pool as adapter
-from penstock.pool.lease import STATEMENT_KEY
+from penstock.pool.record import STATEMENT_KEY
 
 PID = "SELECT pg_backend_pid()"
 

@@ -9,12 +9,15 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.integration.engine.engines import engine_on
 
-from penstock.engine import watch_statements
 from penstock.pool import PenstockPool
-from penstock.pool.lease import STATEMENT_KEY
+from penstock.pool.record import STATEMENT_KEY
 from penstock.telemetry import StatementWatch
-from penstock.telemetry.leases import count_idle_in_transaction
-from penstock.telemetry.statement_watch import RequestStatements, request_statements
+from penstock.telemetry.sampler import count_idle_in_transaction
+from penstock.telemetry.statement_watch import (
+    RequestStatements,
+    request_statements,
+    watch_statements,
+)
 
 WORDS = Table(
     "words", MetaData(), Column("id", Integer, primary_key=True), Column("word", String(20))

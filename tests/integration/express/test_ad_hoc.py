@@ -27,7 +27,7 @@ from tests.integration.express.shop import Base, Item, Stock, fill
 
 from penstock import Database, query
 from penstock.errors import ParameterError, QueryRefused
-from penstock.express.lane import SIZE
+from penstock.express.query import SIZE
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

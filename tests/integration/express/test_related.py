@@ -14,7 +14,8 @@ from tests.integration.express.related_statements import READS, WRITES
 
 from penstock import Database, query
 from penstock.express.errors import ExpressError
-from penstock.express.lane import Call, Extract
+from penstock.express.lane import Extract
+from penstock.express.query import Call
 from penstock.testing import rollback_after
 
 pytestmark = [

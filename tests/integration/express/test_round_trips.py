@@ -207,7 +207,7 @@ async def test_what_is_asked_at_once_waits_for_its_turn_and_costs_no_more(
 async def test_a_connection_that_replaces_another_has_prepared_its_statements(
     postgres: PostgresServer, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("penstock.pool.housekeeper.TICK_INTERVAL", 0.02)
+    monkeypatch.setattr("penstock.pool.runtime.TICK_INTERVAL", 0.02)
     there = postgres.host, postgres.port, database_url
     async with one_connection(*there, max_overflow=1) as (database, proxy):
         pool: Any = database.engine.pool

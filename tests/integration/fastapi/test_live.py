@@ -18,8 +18,8 @@ from tests.servers.web import client_of, serving
 
 from penstock import Database
 from penstock.fastapi import ReadSession, install
-from penstock.fastapi.access import Access
 from penstock.fastapi.live import add_live_routes
+from penstock.fastapi.routes import Access
 from penstock.telemetry.rules.rulebook import RULES
 
 PAGE = Path(__file__).parents[3] / "src/penstock/fastapi/page"

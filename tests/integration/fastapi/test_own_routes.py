@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import httpx
 import pytest
 from fastapi import APIRouter, FastAPI
 from starlette.applications import Starlette
@@ -55,3 +56,14 @@ async def test_a_route_for_another_method_or_for_every_path_does_not(
         assert (await client.get(path)).text != "my own"
         assert (await client.post(path)).text == "my own"
         assert (await client.get(f"{path}/elsewhere")).text == "my own"
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_route_of_the_applications_own_does_so_where_no_lifespan_is_run(
+    app: FastAPI, path: str
+) -> None:
+    app.add_api_route(path, own)
+    transport = httpx.ASGITransport(app, client=("127.0.0.1", 1))
+
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        assert (await client.get(path)).text == "my own"

@@ -47,7 +47,7 @@ async def make_engine(proxy: Proxy, database_url: str, driver: str) -> AsyncIter
 @pytest.fixture
 def frequent_housekeeping(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has every pool look after its connections fifty times a second instead of once."""
-    monkeypatch.setattr("penstock.pool.housekeeper.TICK_INTERVAL", 0.02)
+    monkeypatch.setattr("penstock.pool.runtime.TICK_INTERVAL", 0.02)
 
 
 @pytest.fixture

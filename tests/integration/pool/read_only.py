@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.integration.pool.pools import MakeEngine, pool_of
 
-from penstock.express.lease import Lease
+from penstock.express.execution import Lease
 
 DEFAULT = text("SHOW default_transaction_read_only")
 INSERT = text("INSERT INTO notes VALUES ('written')")

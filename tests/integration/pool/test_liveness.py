@@ -296,7 +296,7 @@ async def test_a_ping_whose_caller_was_cancelled_keeps_its_slot_within_the_bound
     make_engine: MakeEngine, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("penstock.pool.worker.RECOVER_TIMEOUT", 0.2)
-    monkeypatch.setattr("penstock.pool.liveness.CLOSE_TIMEOUT", 0.2)
+    monkeypatch.setattr("penstock.pool.record.CLOSE_TIMEOUT", 0.2)
     engine = make_engine(pool_size=1, max_overflow=0, ping_timeout=30)
     silent = await backend(engine)
     age(engine, 30)

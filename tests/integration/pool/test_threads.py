@@ -21,7 +21,7 @@ READERS: dict[str, tuple[Callable[[PenstockPool], object], object]] = {
     "overflow": (lambda pool: pool.overflow(), 0),
     "status": (lambda pool: "Current Checked out connections: 0" in pool.status(), True),
     "queue": (lambda pool: (pool._pool.qsize(), pool._pool.empty(), pool._pool.full()), (0, 1, 0)),
-    "not idle": (lambda pool: pool.not_idle, 1),
+    "not idle": (lambda pool: len(pool.ledger.slots) - len(pool.ledger.idle_slots), 1),
 }
 
 

@@ -162,7 +162,7 @@ async def test_a_server_that_is_gone_is_reported_without_traffic_and_forgotten_w
 ) -> None:
     monkeypatch.setattr("penstock.telemetry.telemetry.FIRST_QUERY_DELAY", 0.2)
     monkeypatch.setattr("penstock.telemetry.telemetry.QUERY_INTERVAL", 0.2)
-    monkeypatch.setattr("penstock.telemetry.rules.connections.UNREACHABLE_FOR", 1.0)
+    monkeypatch.setattr("penstock.telemetry.rules.server.UNREACHABLE_FOR", 1.0)
     url = restartable.server.url()
     async with database_of(url, tmp_path, pool_timeout=0.3, connect_timeout=0.3) as database:
         assert "server-unreachable" not in findings_of(database)

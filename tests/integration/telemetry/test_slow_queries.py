@@ -16,7 +16,7 @@ from tests.servers.web import client_of
 from penstock import Database, PenstockPool, query
 from penstock.fastapi import Reader, ReadSession, install
 from penstock.telemetry import StatementUse
-from penstock.telemetry.leases import count_idle_in_transaction
+from penstock.telemetry.sampler import count_idle_in_transaction
 
 LANES = ["session", "express"]
 SLEEP = select(

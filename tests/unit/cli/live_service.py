@@ -24,10 +24,10 @@ def database(name: str = "default", seconds: int = 60, **fields: Any) -> dict[st
             "checked_out": [second % 16 for second in range(seconds)],
             "waiting": [0] * seconds,
             "checkouts": [12] * seconds,
-            "refused": [0] * seconds,
+            "rejected": [0] * seconds,
         },
         "workers": [{"pid": 4711, "started": AT - 3600, "now": {**now, "loop_late": 0.001}}],
-        "counters": {"checkouts": 1000, "refused": 7},
+        "counters": {"checkouts": 1000, "rejected": 7},
         "times": {
             "wait": {"count": 9, "mean": 0.001, "p50": 0.00012, "p95": 0.002, "p99": 0.003},
             "hold": {"count": 9, "mean": 0.002, "p50": 0.004, "p95": 0.05, "p99": 1.2},

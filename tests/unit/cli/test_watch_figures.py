@@ -67,7 +67,7 @@ def test_a_sparkline_has_a_character_for_each_number() -> None:
     assert sparkline([0, 3], 0) == "▁▁"
 
 
-COLUMNS = ("checked_out", "waiting", "checkouts", "refused")
+COLUMNS = ("checked_out", "waiting", "checkouts", "rejected")
 
 
 def history(at: list[float], numbers: list[float]) -> History:

@@ -96,7 +96,7 @@ def test_how_far_a_replica_may_be_behind(lag: float, policy: Any, chosen: str) -
     assert name_of(made.choose(reads(made, **policy))) == chosen
 
 
-WANTED = [Position(1, 100), Position(1, 101), Position(2, 50), UNKNOWN]
+WANTED = [*(Position(*place, written_at=inf) for place in [(1, 100), (1, 101), (2, 50)]), UNKNOWN]
 KNOWN = [(100, 1), (101, 1), (100, 2), (None, 1)]
 
 

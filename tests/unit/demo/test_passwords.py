@@ -6,7 +6,7 @@ from argon2 import PasswordHasher, extract_parameters
 from argon2.low_level import Type
 from pydantic import SecretStr
 
-from penstock.demo.users.passwords import Passwords
+from penstock.demo.users.model import Passwords
 
 PASSWORD = SecretStr("correct horse battery staple")
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from penstock.drivers.requirements import ASYNCPG, EXPRESS, PSYCOPG, Part, is_met, missing
+from penstock.drivers.capabilities import ASYNCPG, EXPRESS, PSYCOPG, Part, is_met, missing
 
 HERE = "penstock_library_of_this_test"
 

@@ -6,8 +6,12 @@ from typing import Any
 
 import pytest
 
-from penstock.engine.connect_arguments import asyncpg_arguments, mysql_arguments, psycopg_arguments
-from penstock.engine.connector import sqlite_arguments
+from penstock.engine.connect_arguments import (
+    asyncpg_arguments,
+    mysql_arguments,
+    psycopg_arguments,
+    sqlite_arguments,
+)
 from penstock.errors import SettingsError
 from penstock.settings import DatabaseSettings, Proxy
 

@@ -5,8 +5,8 @@ from typing import get_args
 
 import pytest
 
-from penstock.engine.connect_arguments import INTERVAL, POOLERS, PROBES, USER_TIMEOUT
-from penstock.engine.connector import EXTRAS, PRAGMAS
+from penstock.engine.connect_arguments import EXTRAS
+from penstock.engine.connector import INTERVAL, POOLERS, PRAGMAS, PROBES, USER_TIMEOUT
 from penstock.pool import FailureReason
 from penstock.settings import Driver, Proxy, TlsMode
 

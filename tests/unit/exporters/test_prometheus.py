@@ -12,9 +12,16 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from penstock.exporters.prometheus import BUCKETS, TOP_ROUTES, PoolCollector, exposition
-from penstock.telemetry.histogram import BOUNDS, Histogram
 from penstock.telemetry.reading import Reading, RouteUse, WorkerReading
-from penstock.telemetry.schema import COUNTERS, HISTOGRAMS, SAMPLE, Counters, Sample
+from penstock.telemetry.schema import (
+    BOUNDS,
+    COUNTERS,
+    HISTOGRAMS,
+    SAMPLE,
+    Counters,
+    Histogram,
+    Sample,
+)
 
 NOW = 1_732_200_000.0
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"

@@ -1,6 +1,6 @@
 """The texts of the findings, taken from the documentation's page."""
 
-from penstock.fastapi.explanations import parse
+from penstock.fastapi.live import parse_findings
 
 PAGE = """# Findings
 
@@ -21,7 +21,7 @@ Between them.
 
 
 def test_each_section_has_its_terms_as_plain_text() -> None:
-    assert parse(PAGE) == {
+    assert parse_findings(PAGE) == {
         "one-thing": [
             ("Seen", "A setting that links to a second line."),
             ("What to do", "Act - or not."),
@@ -31,4 +31,4 @@ def test_each_section_has_its_terms_as_plain_text() -> None:
 
 
 def test_a_page_without_findings_explains_none() -> None:
-    assert parse("# Findings\n") == {}
+    assert parse_findings("# Findings\n") == {}

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from penstock import Database
-from penstock.fastapi.access import Access
-from penstock.fastapi.live import LiveDocument
+from penstock.fastapi.live_document import LiveDocument
+from penstock.fastapi.routes import Access
 
 
 class Clock:

@@ -10,12 +10,10 @@ from typing import Any
 import pytest
 
 from penstock.fastapi import live_document
-from penstock.fastapi.live_document import database_document, encode
-from penstock.fastapi.recent_times import RecentTimes
+from penstock.fastapi.live_document import RecentTimes, database_document, encode
 from penstock.findings import Finding, Severity
-from penstock.telemetry.histogram import BOUNDS, Histogram, bucket_of
 from penstock.telemetry.reading import Reading, RouteUse, StatementUse, WorkerReading
-from penstock.telemetry.schema import HISTOGRAMS, Counters, Sample
+from penstock.telemetry.schema import BOUNDS, HISTOGRAMS, Counters, Histogram, Sample, bucket_of
 
 
 def worker(pid: int, *out: int, start: int = 100, **more: Any) -> WorkerReading:
@@ -178,6 +176,18 @@ def test_it_is_one_line_whatever_the_names_are() -> None:
 
     assert len(line.splitlines()) == 1
     assert json.loads(line)["databases"][0]["routes"][0]["route"] == routes[0].route
+
+
+def test_it_says_how_each_counter_and_time_is_called_and_what_is_trouble() -> None:
+    told = json.loads(encode(1.0, [database_document("a", Reading("a", ()), [], {})]))
+    (shown,) = told["databases"]
+
+    assert set(told["labels"]) == {*shown["counters"], *shown["times"]}
+    assert told["labels"]["waits"] == "of them waited"
+    assert told["labels"]["hold"] == "Held"
+    assert set(told["troubles"]) < set(shown["counters"])
+    assert {"rejected", "leaks"} <= set(told["troubles"])
+    assert "checkouts" not in told["troubles"]
 
 
 def test_the_page_knows_how_many_routes_and_statements_a_document_has_at_most() -> None:

@@ -7,7 +7,7 @@ from random import Random
 from penstock.pool.housekeeper import Housekeeper
 from penstock.pool.ledger import Action, Close, Ledger, Open, Ping
 from penstock.pool.queue import AdmissionPolicy, Rejection, RejectReason, Waiter
-from penstock.pool.slot import CHECKED_OUT, IDLE, Backoff, Lifetime, Slot
+from penstock.pool.slot import CHECKED_OUT, IDLE, Backoff, Slot
 
 NOW = 1000.0
 """When a test begins, in seconds on a clock of its own."""
@@ -71,7 +71,8 @@ def new_ledger(
     return Ledger(
         size,
         overflow,
-        lifetime=Lifetime(recycle, random),
+        recycle=recycle,
+        random=random,
         backoff=Backoff(random),
         admission=admission,
         lifo=lifo,
@@ -137,5 +138,5 @@ def only_what_is_due(
     housekeeper: Housekeeper, now: float, replaced: Container[Slot | None]
 ) -> list[Slot]:
     """Return no slot before its time, however many have the same."""
-    slots = [slot for slot in housekeeper._ledger if slot.retire_at <= now and slot not in replaced]
+    slots = [slot for slot in housekeeper.ledger if slot.retire_at <= now and slot not in replaced]
     return [slot for slot in slots if slot.eviction is None and slot.state in (IDLE, CHECKED_OUT)]

@@ -15,8 +15,8 @@ from penstock.pool.errors import (
     PoolTimeout,
     rejection_error,
 )
+from penstock.pool.events import PoolSnapshot
 from penstock.pool.queue import RejectReason
-from penstock.pool.snapshot import PoolSnapshot
 
 SNAPSHOT = PoolSnapshot(
     size=5, limit=7, checked_in=0, checked_out=6, overflow=2, opening=1, invalid=0, waiting=12

@@ -4,6 +4,7 @@ import math
 from random import Random
 
 import pytest
+from tests.unit.pool.callers import dispatch, new_ledger
 
 from penstock.pool.slot import (
     FIRST_DELAY,
@@ -11,7 +12,7 @@ from penstock.pool.slot import (
     LONGEST_DELAY,
     LONGEST_DELAY_REFUSED,
     Backoff,
-    Lifetime,
+    Slot,
 )
 
 NO = ConnectionError("no")
@@ -27,9 +28,17 @@ def delays(backoff: Backoff, count: int, *, refused: bool = False) -> list[float
     return waits
 
 
+def opened(recycle: float, connections: int = 1) -> list[Slot]:
+    """Open connections that live for so many seconds, at the time 500."""
+    ledger = new_ledger(connections, recycle=recycle)
+    for _ in range(connections):
+        assert ledger.add_connection(500.0)
+    dispatch(ledger, 500.0)
+    return list(ledger)
+
+
 def test_a_connection_retires_within_the_last_tenth_of_its_life() -> None:
-    lifetime = Lifetime(3600.0, Random(1))
-    ages = [lifetime.retire_at(500.0) - 500.0 for _ in range(10_000)]
+    ages = [slot.retire_at - 500.0 for slot in opened(3600.0, 10_000)]
 
     assert 3240.0 <= min(ages) < 3245.0
     assert 3595.0 < max(ages) <= 3600.0
@@ -38,21 +47,21 @@ def test_a_connection_retires_within_the_last_tenth_of_its_life() -> None:
 
 
 def test_a_connection_expires_at_the_end_of_its_life_without_jitter() -> None:
-    assert Lifetime(3600.0, Random(1)).expires_at(500.0) == 4100.0
+    assert {slot.expires_at for slot in opened(3600.0, 100)} == {4100.0}
 
 
 def test_with_recycle_minus_1_connections_live_for_ever() -> None:
-    lifetime = Lifetime(-1, Random(1))
+    [slot] = opened(-1)
 
-    assert lifetime.retire_at(500.0) == math.inf
-    assert lifetime.expires_at(500.0) == math.inf
+    assert slot.retire_at == math.inf
+    assert slot.expires_at == math.inf
 
 
 def test_with_recycle_0_connections_have_expired_when_they_are_opened() -> None:
-    lifetime = Lifetime(0, Random(1))
+    [slot] = opened(0)
 
-    assert lifetime.retire_at(500.0) == 500.0
-    assert lifetime.expires_at(500.0) == 500.0
+    assert slot.retire_at == 500.0
+    assert slot.expires_at == 500.0
 
 
 def test_at_first_an_attempt_may_be_made_at_once() -> None:

@@ -8,10 +8,10 @@ from tests.unit.pool.callers import NOW, ask, checkout, dispatch, idle, new_ledg
 
 from penstock import PenstockPool
 from penstock.errors import SettingsError
+from penstock.pool.events import PoolSnapshot
 from penstock.pool.ledger import Ledger, Open
 from penstock.pool.policy import check_size
 from penstock.pool.slot import CloseReason, Slot
-from penstock.pool.snapshot import PoolSnapshot, snapshot_of
 
 
 def refuse_to_connect() -> NoReturn:
@@ -27,7 +27,7 @@ def fail(ledger: Ledger, error: Exception) -> None:
 
 
 def test_a_fresh_pool_has_nothing() -> None:
-    assert snapshot_of(new_ledger(3, 2)) == PoolSnapshot(
+    assert new_ledger(3, 2).snapshot() == PoolSnapshot(
         size=3, limit=5, checked_in=0, checked_out=0, overflow=0
     )
 
@@ -42,7 +42,7 @@ def test_every_slot_is_read_by_what_is_done_with_it() -> None:
     ledger.ping(slots[2])
     ledger.add_connection(NOW)
 
-    assert snapshot_of(ledger) == PoolSnapshot(
+    assert ledger.snapshot() == PoolSnapshot(
         size=6,
         limit=10,
         checked_in=2,
@@ -62,7 +62,7 @@ def test_those_who_wait_and_those_who_were_refused_are_counted() -> None:
     ledger.close()
     ask(ledger)
 
-    snapshot = snapshot_of(ledger)
+    snapshot = ledger.snapshot()
 
     assert snapshot.waiting == 2
     assert snapshot.rejected_total == 2
@@ -75,7 +75,7 @@ def test_what_was_opened_and_closed_is_counted() -> None:
     ledger.dispose()
     dispatch(ledger)
 
-    snapshot = snapshot_of(ledger)
+    snapshot = ledger.snapshot()
 
     assert (snapshot.opened_total, snapshot.closed_total) == (3, 3)
 
@@ -85,21 +85,21 @@ def test_the_newest_failure_is_told_while_it_lasts() -> None:
     ledger.add_connection(NOW)
     fail(ledger, OSError("no route to host"))
 
-    failing = snapshot_of(ledger)
+    failing = ledger.snapshot()
     ledger.add_connection(NOW + 10)
     dispatch(ledger, NOW + 10)
 
     assert failing.last_open_error == "OSError: no route to host"
     assert failing.open_failures_total == 1
-    assert snapshot_of(ledger).last_open_error is None
-    assert snapshot_of(ledger).open_failures_total == 1
+    assert ledger.snapshot().last_open_error is None
+    assert ledger.snapshot().open_failures_total == 1
 
 
 def test_a_suspended_pool_says_so() -> None:
     ledger = new_ledger()
     ledger.suspend()
 
-    assert snapshot_of(ledger).suspended
+    assert ledger.snapshot().suspended
 
 
 @pytest.mark.parametrize(("size", "overflow"), [(0, 10), (5, -1)])
@@ -107,7 +107,7 @@ def test_a_pool_without_limit_has_limit_0(size: int, overflow: int) -> None:
     ledger = new_ledger(size, overflow)
     slots: list[Slot] = checkout(ledger, 12)
 
-    snapshot = snapshot_of(ledger)
+    snapshot = ledger.snapshot()
 
     assert ledger.limit == math.inf
     assert (snapshot.limit, snapshot.checked_out, snapshot.utilisation) == (0, len(slots), 0.0)
@@ -118,7 +118,7 @@ def test_the_utilisation_is_the_checked_out_share_of_the_limit() -> None:
     ledger = new_ledger(3, 1)
     checkout(ledger, 3)
 
-    assert snapshot_of(ledger).utilisation == 0.75
+    assert ledger.snapshot().utilisation == 0.75
 
 
 @pytest.mark.parametrize(("size", "overflow"), [(0, 0), (5, -1), (1, 0), (100, 100)])

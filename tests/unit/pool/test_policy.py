@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from penstock.errors import SettingsError
-from penstock.pool.housekeeper import HousekeeperPolicy
 from penstock.pool.policy import PoolPolicy, nested_checkout_policy
 from penstock.pool.queue import AdmissionPolicy
 from penstock.settings import NestedCheckoutPolicy
@@ -104,18 +103,14 @@ def test_the_arguments_make_an_equal_policy() -> None:
     assert set(arguments) == {field.name for field in dataclasses.fields(PoolPolicy)}
 
 
-def test_the_queue_and_housekeeping_get_their_parts() -> None:
+def test_the_queue_gets_its_part() -> None:
     policy = PoolPolicy(
-        min_idle=3,
         max_waiting=7,
         codel_target=0.01,
         codel_interval=0.2,
-        overflow_idle=30.0,
-        keepalive=45.0,
     )
 
     assert policy.admission == AdmissionPolicy(7, 0.01, 0.2)
-    assert policy.housekeeper == HousekeeperPolicy(min_idle=3, overflow_idle=30.0, keepalive=45.0)
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ def test_no_two_retire_in_the_same_second_more_than_chance_explains(day: Day) ->
 def test_with_less_jitter_chance_would_not_explain_it(
     jitter: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("penstock.pool.slot.JITTER", jitter)
+    monkeypatch.setattr("penstock.pool.ledger.JITTER", jitter)
     monkeypatch.setattr(Housekeeper, "_due", only_what_is_due)
 
     day = Day(SEEDS[0]).live()
@@ -182,7 +182,7 @@ def test_with_less_jitter_chance_would_not_explain_it(
 
 
 def test_without_jitter_every_round_would_show_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.pool.slot.JITTER", 0.0)
+    monkeypatch.setattr("penstock.pool.ledger.JITTER", 0.0)
     monkeypatch.setattr(Housekeeper, "_due", only_what_is_due)
 
     day = Day(SEEDS[0]).live(2 * RECYCLE)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.telemetry.histogram import BOUNDS, bucket_of, quantile
+from penstock.telemetry.schema import BOUNDS, bucket_of, quantile
 
 
 @given(st.floats(0, 1000))

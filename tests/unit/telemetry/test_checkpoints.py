@@ -7,11 +7,10 @@ import pytest
 
 from penstock.pool import PoolSnapshot
 from penstock.telemetry import Reading, WorkerReading
-from penstock.telemetry.layout import CHECKPOINTS, LAYOUT, ROUTES
+from penstock.telemetry.layout import CHECKPOINTS, LAYOUT, OTHER_ROUTES, ROUTES
 from penstock.telemetry.reading import CHECKPOINT_SECONDS, Checkpoint
 from penstock.telemetry.recorder import Recorder
 from penstock.telemetry.schema import Sample
-from penstock.telemetry.tables import OTHER_ROUTES
 from penstock.telemetry.worker_file import UnusableFileError, WorkerFile, WorkerReader
 
 BEGIN = 30 * 60_000_000.0
@@ -27,7 +26,7 @@ class Worker:
         self.reader = WorkerReader(self.file.path)
 
     def lease(self, route: str, seconds: float) -> None:
-        row = self.recorder._routes.row(route)
+        row = self.recorder._routes[route,]
         self.file.numbers[row] += 1.0
         self.file.numbers[row + 1] += seconds
 

@@ -3,7 +3,7 @@
 from math import isnan, nan
 
 from penstock.telemetry import Counters, Histogram, Reading, RouteUse, Sample, WorkerReading
-from penstock.telemetry.histogram import BOUNDS
+from penstock.telemetry.schema import BOUNDS
 
 
 def worker(pid: int, *samples: Sample, checkouts: int = 0, **more: object) -> WorkerReading:

@@ -15,12 +15,10 @@ from hypothesis import strategies as st
 from penstock.errors import SettingsError
 from penstock.findings import Finding, Severity
 from penstock.settings import DatabaseSettings
-from penstock.telemetry.histogram import BOUNDS, Histogram
 from penstock.telemetry.reading import Reading, RouteUse, StatementUse, WorkerReading
 from penstock.telemetry.rules import RULES, find
-from penstock.telemetry.rules.connections import OVERFLOW_IDLE
-from penstock.telemetry.rules.rule import LARGEST_POOL
-from penstock.telemetry.schema import HISTOGRAMS, Counters, Sample
+from penstock.telemetry.rules.pool import LARGEST_POOL, OVERFLOW_IDLE
+from penstock.telemetry.schema import BOUNDS, HISTOGRAMS, Counters, Histogram, Sample
 
 NOW = 1_732_000_000.0
 PAGE = Path(__file__).parents[3] / "docs" / "findings.md"
@@ -97,7 +95,7 @@ def busy(pid: int, seconds: int = 900) -> WorkerReading:
                 hold_seconds=leases * 0.05,
                 opened=recycled,
                 closed=recycled,
-                refused=int(second % 120 == 0),
+                rejected=int(second % 120 == 0),
                 timeouts=int(second % 120 == 0),
                 died=int(second == 700),
                 loop_late=0.4 if second % 60 == 5 else 0.01,

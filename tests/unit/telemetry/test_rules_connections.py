@@ -6,8 +6,8 @@ import pytest
 from tests.unit.telemetry.test_rules import NOW, Stretch, finding, numbers, reading, said, worker
 
 from penstock.findings import Severity
-from penstock.telemetry.histogram import BOUNDS, Histogram, bucket_of
 from penstock.telemetry.reading import WorkerReading
+from penstock.telemetry.schema import BOUNDS, Histogram, bucket_of
 
 DEATH = (1, {"died": 1, "closed": 1})
 BRIEF = (1, {"short_lived": 8, "closed": 8, "opened": 8, "checked_out": 30})

@@ -7,9 +7,8 @@ import pytest
 from tests.unit.telemetry.test_rules import NOW, Stretch, finding, reading, said, worker
 
 from penstock.findings import Severity
-from penstock.telemetry.histogram import BOUNDS, Histogram, bucket_of
 from penstock.telemetry.reading import LeaseSample, RouteUse
-from penstock.telemetry.schema import Counters
+from penstock.telemetry.schema import BOUNDS, Counters, Histogram, bucket_of
 
 
 def minutes(*lowest: int, hold: float = 0.0) -> list[Stretch]:
@@ -58,7 +57,7 @@ def test_a_leak_under_load_is_found() -> None:
     assert said(reading(worker(*under_load)), "connection-leak")
 
 
-@pytest.mark.parametrize("missed", [{"waiting": 1}, {"refused": 1}])
+@pytest.mark.parametrize("missed", [{"waiting": 1}, {"rejected": 1}])
 def test_a_pool_from_which_nothing_comes_back_to_those_who_ask_is_a_leak(
     missed: dict[str, int],
 ) -> None:

@@ -5,8 +5,8 @@ from dataclasses import replace
 from tests.unit.telemetry.test_rules import NOW, finding, reading, said, worker
 
 from penstock.findings import Severity
-from penstock.telemetry.histogram import Histogram
 from penstock.telemetry.reading import Reading, StatementUse
+from penstock.telemetry.schema import Histogram
 
 USE = StatementUse(
     statement="SELECT items.id FROM items WHERE items.order_id = $1",

@@ -15,9 +15,9 @@ from tests.unit.telemetry.test_rules import (
     worker,
 )
 
-from penstock.findings import Severity
+from penstock.findings import Severity, bounded
 from penstock.telemetry.reading import LeaseSample
-from penstock.telemetry.rules.rule import LARGEST_POOL, bounded, needed_connections
+from penstock.telemetry.rules.pool import LARGEST_POOL, needed_connections
 from penstock.telemetry.schema import Sample
 
 CHECKED_OUT: dict[str, Any] = {"checked_in": 0, "checked_out": 50}
@@ -177,7 +177,7 @@ def test_an_exhausted_pool_takes_nothing_from_others() -> None:
     assert "set max_waiting to 50" in refused.remedy
 
 
-def test_refusals_in_ten_of_thirty_seconds_are_found() -> None:
+def test_rejections_in_ten_of_thirty_seconds_are_found() -> None:
     shed = FULL | {"shed": 2, "checkouts": 1000}
 
     found = finding(reading(worker((50, {"checkouts": 1000}), (10, shed))), "shedding")
@@ -189,7 +189,7 @@ def test_refusals_in_ten_of_thirty_seconds_are_found() -> None:
     assert "raise pool_size from 20 to 47" in found.remedy
 
 
-def test_one_refusal_in_a_hundred_is_found() -> None:
+def test_one_rejection_in_a_hundred_is_found() -> None:
     found = finding(
         reading(worker((55, {"checkouts": 10}), (5, FULL | {"timeouts": 2}))), "shedding"
     )
@@ -197,13 +197,13 @@ def test_one_refusal_in_a_hundred_is_found() -> None:
     assert found.evidence.startswith("10 of 560 requests (1.8%)")
 
 
-def test_one_refusal_in_ten_is_critical() -> None:
+def test_one_rejection_in_ten_is_critical() -> None:
     found = finding(reading(worker((60, FULL | {"timeouts": 2, "checkouts": 10}))), "shedding")
 
     assert found.severity is Severity.CRITICAL
 
 
-def test_refusals_beside_free_connections_are_no_matter_of_the_size() -> None:
+def test_rejections_beside_free_connections_are_no_matter_of_the_size() -> None:
     found = finding(reading(worker((60, {"timeouts": 2, "checkouts": 10}))), "shedding")
 
     assert "set min_idle to 20" in found.remedy
@@ -217,11 +217,11 @@ def test_refusals_beside_free_connections_are_no_matter_of_the_size() -> None:
         pytest.param([(56, {"checkouts": 1}), (4, {"timeouts": 5})], id="four seconds"),
         pytest.param([(55, {"checkouts": 1}), (5, {"timeouts": 1})], id="five of sixty"),
         pytest.param([(55, {"checkouts": 18}), (5, {"shed": 2})], id="one in a hundred"),
-        pytest.param([(60, {"refused": 5})], id="refused because the pool is closed"),
+        pytest.param([(60, {"rejected": 5})], id="rejected because the pool is closed"),
         pytest.param([(60, {"shed": 5}), (61, {})], id="a minute ago"),
     ],
 )
-def test_a_few_refusals_are_not(stretches: list[Stretch]) -> None:
+def test_a_few_rejections_are_not(stretches: list[Stretch]) -> None:
     assert said(reading(worker(*stretches)), "shedding") is None
 
 
@@ -260,7 +260,7 @@ def test_leases_of_six_seconds_are_reported_as_such_from_the_first_that_ends(sec
         "wait_longest": 3.0,
     }
     back = full | {"checkins": 5, "hold_seconds": 30.0}
-    rejected = {"shed": 2, "refused": 2}
+    rejected = {"shed": 2, "rejected": 2}
     stretches = [(1, (back if second % 6 == 5 else full) | rejected) for second in range(seconds)]
     given = reading(worker(*stretches))
 
@@ -275,7 +275,7 @@ def test_who_holds_the_connections_is_reported_before_the_size() -> None:
     ]
     leases += [LeaseSample("GET /b", NOW - 9.0, "running", is_overdue=False, statement="")]
     held = replace(
-        worker((121, SLOW | {"refused": 9, "shed": 9})), leases=tuple(2 * leases[:1] + leases)
+        worker((121, SLOW | {"rejected": 9, "shed": 9})), leases=tuple(2 * leases[:1] + leases)
     )
 
     for name in ("checkout-latency", "pool-exhausted", "shedding"):

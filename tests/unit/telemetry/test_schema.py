@@ -5,10 +5,22 @@ from typing import Any
 
 import pytest
 
-from penstock.telemetry.field import Field, Kind, aggregate, declare, declared, typed
 from penstock.telemetry.layout import LAYOUT
 from penstock.telemetry.reading import ROUTE_FIELDS, STATEMENT_FIELDS
-from penstock.telemetry.schema import COUNTERS, HISTOGRAMS, OPTIONAL, SAMPLE, Counters, Sample
+from penstock.telemetry.schema import (
+    COUNTERS,
+    HISTOGRAMS,
+    OPTIONAL,
+    SAMPLE,
+    Counters,
+    Field,
+    Kind,
+    Sample,
+    aggregate,
+    declare,
+    declared,
+    typed,
+)
 
 TABLES = [COUNTERS, SAMPLE, HISTOGRAMS, ROUTE_FIELDS, STATEMENT_FIELDS]
 
@@ -73,3 +85,11 @@ def test_what_only_some_workers_know_is_what_they_know() -> None:
 
     assert Sample.of_all([unknown, known]).server_connections == 7.0
     assert Counters(leaks=1) + Counters(leaks=2) == Counters(leaks=3)
+
+
+def test_every_counter_and_time_has_a_label_that_no_other_has() -> None:
+    labels = [each.label for each in (*COUNTERS.values(), *HISTOGRAMS.values())]
+
+    assert all(labels)
+    assert len(set(labels)) == len(labels)
+    assert not {*COUNTERS} & {*HISTOGRAMS}  # the live document has them in one object

@@ -2,7 +2,7 @@
 
 import pytest
 
-from penstock.telemetry.tables import Table
+from penstock.telemetry.layout import Table
 
 OTHERS = ("(others)",)
 
@@ -23,7 +23,7 @@ def table() -> Table:
 
 def count(table: Table, *names: str) -> dict[tuple[str, ...], float]:
     for name in names:
-        table.numbers[table.row(name)] += 1
+        table.numbers[table[name,]] += 1
     rows = list(table.read(OTHERS))
     assert len({name for name, _ in rows}) == len(rows)
     return {name: values[0] for name, values in rows}

@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the migrations on the connection that `users.migration.upgrade` passes."""
+"""Alembic's entry: runs the migrations on the connection that `users.upgrade` passes."""
 
 from alembic import context
 

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy import Connection
 
 from penstock.database import Database
-from penstock.demo.users.passwords import Passwords
+from penstock.demo.users.model import Passwords
 from penstock.demo.users.routes import router
 from penstock.fastapi import install
 

@@ -13,8 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 from sqlalchemy import bindparam, select
 
 from penstock import query
-from penstock.demo.users.model import LONGEST_EMAIL, LONGEST_USERNAME, User
-from penstock.demo.users.passwords import Passwords
+from penstock.demo.users.model import LONGEST_EMAIL, LONGEST_USERNAME, Passwords, User
 from penstock.fastapi import Reader, WriteSession
 
 SHORTEST_PASSWORD = 8

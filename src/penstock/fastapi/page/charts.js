@@ -37,7 +37,7 @@ const CHARTS = [
     axis: format.count,
     series: [
       { label: "checkouts", className: "c-used", of: (h) => h.checkouts, area: true },
-      { label: "rejected", className: "c-waiting", of: (h) => h.refused },
+      { label: "rejected", className: "c-waiting", of: (h) => h.rejected },
     ],
   },
   {

@@ -11,17 +11,6 @@ const KEPT = 900; // samples
 const MOST_ROUTES = 100; // of one document
 const MOST_STATEMENTS = 40;
 const LATE = 5; // seconds by which one worker's document may be behind another's
-const TIMES = {
-  wait: "Wait", hold: "Held", create: "Opening", ping: "Ping", commit: "COMMIT",
-};
-const COUNTERS = {
-  checkouts: "checkouts", waits: "of them waited", checkins: "check-ins", refused: "rejected",
-  timeouts: "of them timed out", shed: "of them shed", opened: "opened",
-  open_failures: "failed to open", closed: "closed", short_lived: "of them short-lived",
-  died: "found dead", recovered: "recovered", leaks: "leaks", nested: "nested checkouts",
-  slow: "slow statements",
-};
-const BAD = new Set(["refused", "timeouts", "shed", "open_failures", "leaks", "nested"]);
 
 const at = (id) => document.getElementById(id);
 const charts = new Charts(at("charts"));
@@ -33,6 +22,8 @@ let databases = [];
 let newestAt = 0;
 let lacksPast = true;
 let explanations = null;
+let labels = {};
+let troubles = [];
 
 /** The database that the page's address names; none where it was written by hand and is malformed. */
 function nameIn(fragment) {
@@ -46,7 +37,7 @@ function nameIn(fragment) {
 function take(liveDocument) {
   const behind = newestAt - liveDocument.at;
   if (behind > 0 && behind < LATE) return;
-  databases = liveDocument.databases;
+  ({ databases, labels = {}, troubles = [] } = liveDocument); // an older service has no labels
   newestAt = liveDocument.at;
   lacksPast = false;
   for (const database of databases) {
@@ -183,8 +174,8 @@ function showTiles({ now, counters, recent, times }) {
     isRecent && wait.p99 >= 0.5 ? "bad" : "");
   tile("tile-hold", timed(hold, "p99"), `${when}, p50 ${timed(hold, "p50")}`);
   tile("tile-checkouts", format.perSecond(now.checkouts), `${format.count(counters.checkouts)} in all`);
-  tile("tile-refused", format.perSecond(now.refused), `${format.count(counters.refused)} in all`,
-    now.refused ? "bad" : "");
+  tile("tile-rejected", format.perSecond(now.rejected), `${format.count(counters.rejected)} in all`,
+    now.rejected ? "bad" : "");
   document.title = `${format.ofLimit(now.checked_out, now.limit)} in use – Penstock`;
 }
 
@@ -325,8 +316,8 @@ function showStatements({ name, statements }) {
 
 function showTimes({ times, recent }) {
   setText(at("recent-head"), recent.seconds < 55 ? `Last ${format.span(recent.seconds)}` : "Last minute");
-  fillTable(at("times"), Object.entries(TIMES), ([name, label]) => [
-    label,
+  fillTable(at("times"), Object.keys(times), (name) => [
+    labels[name] ?? name,
     timed(recent[name], "p50"), timed(recent[name], "p95"), timed(recent[name], "p99"),
     timed(times[name], "p50"), timed(times[name], "p95"), timed(times[name], "p99"),
     format.count(times[name].count),
@@ -341,15 +332,15 @@ function showWorkers({ name: database, workers, counters }) {
     format.count(now.checked_in), format.count(now.opening),
     { text: format.count(now.waiting), tone: now.waiting ? "bad" : "" },
     format.duration(now.wait_longest), format.perSecond(now.checkouts),
-    { text: format.perSecond(now.refused), tone: now.refused ? "bad" : "" },
+    { text: format.perSecond(now.rejected), tone: now.rejected ? "bad" : "" },
     { text: format.duration(now.loop_late), tone: now.loop_late > 0.1 ? "warn" : "" },
   ], "No worker.");
   setText(at("counters-range"), `(in the last ${format.span(shownSeconds)})`);
-  fillTerms(at("counters"), Object.entries(COUNTERS).map(([name, label]) => {
+  fillTerms(at("counters"), Object.entries(counters).map(([name, number]) => {
     const more = lately(database, name);
-    const total = format.count(counters[name]);
-    return [label, more ? `${total} (+${format.count(more)})` : total,
-      BAD.has(name) && more ? "bad" : ""];
+    const total = format.count(number);
+    return [labels[name] ?? name, more ? `${total} (+${format.count(more)})` : total,
+      troubles.includes(name) && more ? "bad" : ""];
   }));
 }
 

@@ -1,33 +1,28 @@
 """Rules about leases: leaks, idle transactions, repeated and slow statements."""
 
+from collections import Counter
+from collections.abc import Sequence
 from itertools import chain, pairwise
 
-from penstock.findings import Finding, Severity
-from penstock.telemetry.reading import STATES, Reading, StatementUse, WorkerReading
-from penstock.telemetry.rules.rule import bounded, holder, moment, number_of, recent, workers_of
+from penstock.findings import Finding, Severity, bounded, number_of
+from penstock.telemetry.reading import STATES, LeaseSample, Reading, StatementUse, WorkerReading
 from penstock.telemetry.schema import Sample
 
 LEAK_MINUTES = 5
 """Minutes over which the number of missing connections must grow."""
-
 SAMPLES_A_MINUTE = 30
 """Samples that a minute must have for its minimum to count."""
-
 LEAKED = 2
 """Least number of missing connections. One may be checked out for as long as a service runs: to
 listen for notifications, or to hold an advisory lock."""
-
 RISES = 3
 """Rises that are needed among the four steps from minute to minute. A single jump is a server that
 hangs, or several reports that started together."""
-
 UNEXPLAINED = 0.5
 """Share of the growth that returned connections must leave unexplained. More traffic checks out
 more connections, too, but returns them."""
-
 LEAK_AFTER_FACTOR = 10
 """The proposed ``leak_after``, as a multiple of the 99th percentile of all leases."""
-
 IDLE_IN_TRANSACTION_SECONDS = 10
 """Seconds with an idle transaction, of the last 60, that make a finding."""
 
@@ -44,17 +39,17 @@ def connection_leak(reading: Reading) -> Finding | None:
     if not missing:
         return _overdue(reading) or _past_leaks(reading)
     count, worker = max(missing, key=lambda found: found[0])
-    samples = recent(reading, worker, LEAK_MINUTES * 60)
+    samples = reading.recent(worker, LEAK_MINUTES * 60)
     usual = worker.histograms["hold"].quantile(0.99) if "hold" in worker.histograms else 0.0
     return Finding(
         id="connection-leak",
         severity=_severity(count, samples[-1]),
         evidence=(
-            f"Possible connection leak in {workers_of(len(missing), reading)}: worker "
+            f"Possible connection leak in {reading.workers_of(len(missing))}: worker "
             f"{worker.pid} is missing {count} of {number_of(samples[-1].limit, 'connection')} "
             f"after {LEAK_MINUTES} minutes with {sum(sample.checkouts for sample in samples)} "
             f"checkouts and {sum(sample.checkins for sample in samples)} check-ins."
-            f"{holder(worker.leases, moment(reading), reading.now.checked_out)}"
+            f"{holder(worker.leases, reading.moment, reading.now.checked_out)}"
         ),
         remedy=(
             f"Set leak_after to {bounded(usual * LEAK_AFTER_FACTOR, 10, 60)}, which logs where "
@@ -66,7 +61,7 @@ def connection_leak(reading: Reading) -> Finding | None:
 def idle_in_transaction(reading: Reading) -> Finding | None:
     """Return a finding if transactions stay open without a statement."""
     windows = [
-        [sample for sample in recent(reading, worker, 60) if sample.idle_in_transaction]
+        [sample for sample in reading.recent(worker, 60) if sample.idle_in_transaction]
         for worker in reading.workers
     ]
     windows = [window for window in windows if len(window) >= IDLE_IN_TRANSACTION_SECONDS]
@@ -81,10 +76,10 @@ def idle_in_transaction(reading: Reading) -> Finding | None:
         id="idle-in-transaction",
         severity=Severity.WARNING,
         evidence=(
-            f"Up to {number_of(most, 'connection')} of {workers_of(len(windows), reading)} were "
+            f"Up to {number_of(most, 'connection')} of {reading.workers_of(len(windows))} were "
             f"idle in transaction for more than {_IDLE_IN_TRANSACTION_AFTER} s, in {len(worst)} "
             "of the last 60 seconds."
-            f"{holder(idle, moment(reading), reading.now.checked_out)}"
+            f"{holder(idle, reading.moment, reading.now.checked_out)}"
         ),
         remedy=(
             "Commit before the code waits for anything but the database. Set "
@@ -102,7 +97,7 @@ def _missing(reading: Reading, worker: WorkerReading) -> int:
     if all(sample.checked_out >= sample.limit > 0 for sample in samples):
         returned = any(sample.checkins for sample in samples)
         # Without other requests they may be checked out by long jobs.
-        missed = any(sample.waiting or sample.refused for sample in samples)
+        missed = any(sample.waiting or sample.rejected for sample in samples)
         return minutes[-1][-1].checked_out if missed and not returned else 0
     lowest = [min(sample.checked_out for sample in minute) for minute in minutes]
     steps = [later - earlier for earlier, later in pairwise(lowest)]
@@ -114,9 +109,9 @@ def _missing(reading: Reading, worker: WorkerReading) -> int:
 
 
 def _by_minute(reading: Reading, worker: WorkerReading) -> list[list[Sample]]:
-    until = moment(reading)
+    until = reading.moment
     minutes: list[list[Sample]] = [[] for _ in range(LEAK_MINUTES)]
-    for sample in recent(reading, worker, LEAK_MINUTES * 60):
+    for sample in reading.recent(worker, LEAK_MINUTES * 60):
         minutes[-1 - int((until - sample.at) // 60)].append(sample)
     return minutes
 
@@ -135,7 +130,7 @@ def _overdue(reading: Reading) -> Finding | None:
         evidence=(
             f"Possible connection leak: {len(leases)} of {reading.now.checked_out} checked-out "
             "connections exceeded leak_after."
-            f"{holder(leases, moment(reading), reading.now.checked_out)}"
+            f"{holder(leases, reading.moment, reading.now.checked_out)}"
         ),
         remedy=(
             "The log of penstock.pool shows where each was checked out, and where its task is "
@@ -165,16 +160,12 @@ def _past_leaks(reading: Reading) -> Finding | None:
 
 REPEATED = 10
 """Number of times that one request runs a statement from which it looks like a loop over rows."""
-
 STATEMENT_WINDOW = 900.0
 """Seconds for which a statement is reported after its last call, as long as samples are kept."""
-
 HOLD_SHARE = 0.5
 """Share of the total checkout time that one statement must take."""
-
 HOLD_SECONDS = 60.0
 """Total checkout time in seconds from which that share is significant."""
-
 SLOW_CALLS = 10
 """Slow calls of the statement from which that share is significant."""
 
@@ -232,5 +223,41 @@ def slow_statement(reading: Reading) -> Finding | None:
 
 
 def _recent_statements(reading: Reading) -> list[StatementUse]:
-    since = moment(reading) - STATEMENT_WINDOW
+    since = reading.moment - STATEMENT_WINDOW
     return [use for use in reading.statements if use.last_at > since]
+
+
+def holders(reading: Reading, samples: Sequence[Sample]) -> str:
+    """Return which route holds most of a worker's checked-out connections now.
+
+    Args:
+        reading: Reading of the database.
+        samples: Samples of the worker; at least one.
+
+    Returns:
+        A sentence with a space before it; empty when no lease is known.
+    """
+    worker = reading.worker_of(samples[-1])
+    return holder(worker.leases, reading.moment, worker.now.checked_out)
+
+
+def holder(leases: Sequence[LeaseSample], now: float, out: int) -> str:
+    """Return which route holds most of some leases.
+
+    Args:
+        leases: Leases of one or more workers.
+        now: Unix time.
+        out: Total number of checked-out connections.
+
+    Returns:
+        A sentence with a space before it; empty without leases.
+    """
+    counts = Counter(lease.route for lease in leases)
+    if not counts:
+        return ""
+    (route, count), *_ = counts.most_common(1)
+    oldest = now - min(lease.since for lease in leases if lease.route == route)
+    return (
+        f" {route} now holds {count} of {number_of(max(out, count), 'connection')}, "
+        f"the oldest for {max(0.0, oldest):.1f} s."
+    )

@@ -1,32 +1,36 @@
 """Every rule by the id of its finding, and the findings of all rules."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from penstock.findings import Finding, Severity
 from penstock.telemetry.reading import Reading
-from penstock.telemetry.rules.connections import (
-    connect_storm,
-    server_unreachable,
-    short_lived_connections,
-    stale_connections,
-)
 from penstock.telemetry.rules.leases import (
     connection_leak,
     idle_in_transaction,
     n_plus_one,
     slow_statement,
 )
-from penstock.telemetry.rules.queue import checkout_latency, pool_exhausted, shedding
-from penstock.telemetry.rules.rule import Rule
+from penstock.telemetry.rules.pool import (
+    checkout_latency,
+    connect_storm,
+    pool_exhausted,
+    shedding,
+    short_lived_connections,
+    stale_connections,
+)
 from penstock.telemetry.rules.server import (
     event_loop_blocked,
     pool_exceeds_server,
     replica_lag,
     server_connections,
+    server_unreachable,
     worker_imbalance,
     worker_lost,
 )
+
+Rule = Callable[[Reading], Finding | None]
+"""Returns a finding about one database, or None; the result depends on the reading alone."""
 
 RULES: Mapping[str, Rule] = MappingProxyType(
     {

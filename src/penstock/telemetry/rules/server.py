@@ -5,45 +5,61 @@ from itertools import chain
 from math import floor, isfinite
 from statistics import median
 
-from penstock.findings import Finding, Severity
-from penstock.telemetry.reading import Reading, WorkerReading
-from penstock.telemetry.rules.rule import (
-    SETTLED_AGE,
-    UTILISATION,
-    bounded,
-    is_settled,
-    moment,
-    number_of,
-    other_connections,
-    own_connections,
-    recent,
-    server_capacity,
-    smaller_pool,
-    workers_of,
-)
+from penstock.findings import Finding, Severity, bounded, number_of
+from penstock.telemetry.reading import SETTLED_AGE, Reading, WorkerReading
 from penstock.telemetry.schema import Sample
 
+UTILISATION = 0.8
+"""Share of the connections that should be in use on average at most. In an M/M/c queue the wait
+grows steeply above it, and without bound towards 1.0 (Erlang C)."""
+UNREACHABLE_FOR = 10.0
+"""Seconds from the first failure to the newest sample; a server restarts in less."""
+UNREACHABLE_ATTEMPTS = 2
+"""Failed attempts since the last success; without traffic the pool tries every 15 seconds."""
 SERVER_FULL = 0.8
 """Largest share of the server's connections in use that leaves room for administration, migrations
 and the old workers of a deployment."""
-
 SERVER_CRITICAL = 0.95
 """Share above which the server is likely to reject connections of the next burst."""
-
 LAG_BYTES = 16 * 1024 * 1024
 """Acceptable lag of a replica in bytes: a segment of PostgreSQL's write-ahead log."""
-
 LAG_SECONDS = 10.0
 """Acceptable lag in seconds, if it also lags in bytes: without writes on the primary the time grows
 although nothing is missing."""
-
 LAG_SUSTAINED = 40
 """Seconds for which the lag must last, with half as many samples: a large transaction takes a
 moment. The server is queried every 15 seconds, so these are two or three answers."""
-
 _MIB = 1024 * 1024
 # Largest max_connections that PostgreSQL accepts.
 _MOST_CONNECTIONS = 262_143
+
+
+def server_unreachable(reading: Reading) -> Finding | None:
+    """Return a finding if no connection can be opened, with or without traffic."""
+    now = reading.moment
+    failing = [
+        worker
+        for worker in reading.workers
+        if worker.failures >= UNREACHABLE_ATTEMPTS
+        and 0.0 < worker.unreachable <= now - UNREACHABLE_FOR
+    ]
+    if not failing:
+        return None
+    first = min(failing, key=lambda worker: worker.unreachable)
+    attempts = sum(worker.failures for worker in failing)
+    return Finding(
+        id="server-unreachable",
+        severity=Severity.CRITICAL,
+        evidence=(
+            f"{reading.workers_of(len(failing)).capitalize()} could not open a connection for "
+            f"{now - first.unreachable:.0f} s: {attempts} attempts failed ({first.fault})."
+        ),
+        remedy=(
+            "Check that the server is running, that this machine can reach it and that it accepts "
+            "the user; the log and database.pool.snapshot().last_open_error have the driver's "
+            "error. The pool reconnects as soon as it can."
+        ),
+    )
 
 
 def server_connections(reading: Reading) -> Finding | None:
@@ -52,7 +68,7 @@ def server_connections(reading: Reading) -> Finding | None:
     shares = [
         share
         for worker in reading.workers
-        for sample in recent(reading, worker, 60)
+        for sample in reading.recent(worker, 60)
         if (share := _share(sample)) is not None
     ]
     share = _share(now)
@@ -67,7 +83,7 @@ def server_connections(reading: Reading) -> Finding | None:
         severity=Severity.CRITICAL if level > SERVER_CRITICAL else Severity.WARNING,
         evidence=(
             f"{now.server_connections:.0f} of {now.server_limit:.0f} connections of the server "
-            f"({share:.0%}) are in use, {own_connections(reading)} of them by this service on this "
+            f"({share:.0%}) are in use, {reading.own_connections} of them by this service on this "
             "machine."
         ),
         remedy=_relief(reading),
@@ -76,13 +92,13 @@ def server_connections(reading: Reading) -> Finding | None:
 
 def pool_exceeds_server(reading: Reading) -> Finding | None:
     """Return a finding if the pools together may open more connections than the server has."""
-    workers = [worker for worker in reading.workers if is_settled(reading, worker)]
-    room = server_capacity(reading)
+    workers = [worker for worker in reading.workers if reading.is_settled(worker)]
+    room = reading.server_capacity
     total = sum(worker.now.limit for worker in workers)
     if room is None or total <= room or not all(worker.now.limit for worker in workers):
         return None
     largest = max((worker.now for worker in workers), key=lambda now: now.limit)
-    smaller = smaller_pool(largest, floor(room * UTILISATION / len(workers)))
+    smaller = _smaller_pool(largest, floor(room * UTILISATION / len(workers)))
     raised = bounded(total / UTILISATION + 3, 1, _MOST_CONNECTIONS)
     return Finding(
         id="pool-exceeds-server",
@@ -98,7 +114,7 @@ def pool_exceeds_server(reading: Reading) -> Finding | None:
 
 def replica_lag(reading: Reading) -> Finding | None:
     """Return a finding if a replica has lagged for a while."""
-    behind = [recent(reading, worker, LAG_SUSTAINED) for worker in reading.workers]
+    behind = [reading.recent(worker, LAG_SUSTAINED) for worker in reading.workers]
     behind = [known for window in behind if _is_behind(known := _with_lag(window))]
     if not behind:
         return None
@@ -131,16 +147,32 @@ def _relief(reading: Reading) -> str:
     now = reading.now
     raised = bounded(now.server_connections / SERVER_FULL + 3, 1, _MOST_CONNECTIONS)
     raise_limit = f"raise max_connections from {now.server_limit:.0f} to {raised}"
-    others = other_connections(reading)
+    others = reading.other_connections
     each = floor((now.server_limit * SERVER_FULL - others) / len(reading.workers))
     largest = max((worker.now for worker in reading.workers), key=lambda sample: sample.limit)
-    if others > own_connections(reading) or each >= largest.limit:
+    if others > reading.own_connections or each >= largest.limit:
         return (
             f"{others:.0f} connections belong to other clients: find them in pg_stat_activity, or "
             f"{raise_limit}."
         )
-    smaller = smaller_pool(largest, each)
+    smaller = _smaller_pool(largest, each)
     return f"{smaller}, or {raise_limit}."
+
+
+def _smaller_pool(now: Sample, most: int) -> str:
+    """Return how to give each worker a pool that opens so many connections at most.
+
+    It is the beginning of a sentence; ``now`` is a sample of the worker with the largest pool.
+    """
+    overflow = now.limit - now.size
+    if most >= now.size:
+        return f"Lower max_overflow from {overflow} to {most - now.size} in each worker"
+    if most >= 1:
+        return (
+            f"Lower pool_size from {now.size} to {most} and max_overflow from {overflow} to 0 in "
+            "each worker"
+        )
+    return "Run fewer workers, because less than one connection is left for each"
 
 
 def _with_lag(window: Sequence[Sample]) -> list[Sample]:
@@ -157,39 +189,29 @@ def _is_behind(known: Sequence[Sample]) -> bool:
 
 BALANCE_WINDOW = 60
 """Seconds over which workers are compared."""
-
 BALANCE_CHECKOUTS = 6000
 """Least number of their checkouts, 100 per second; with fewer, the distribution is random."""
-
 BALANCE_SAMPLES = 45
 """Samples that each worker must have, so that it has neither hung nor just started."""
-
 OVERLOADED = 2.0
 """Largest multiple of its fair share that a worker may serve."""
-
 UNDERLOADED = 0.25
 """Least part of its fair share; of two workers, none can serve more than twice its share."""
-
 LATE = 0.2
 """Delay of an event loop in seconds, and with it of every request of the worker."""
-
 LATE_SAMPLES = 3
 """Delays that make a finding; a single one is a garbage collection or another process."""
-
 VERY_LATE = 1.0
 """Delay in seconds of which one makes a finding."""
-
 SILENT_TIMEOUT = 10.0
 """Seconds without a sample, while other workers have some, after which a loop counts as stopped."""
-
-
 LOST_WINDOW = 900.0
 """Seconds for which a lost worker is reported, as long as samples are kept."""
 
 
 def worker_lost(reading: Reading) -> Finding | None:
     """Return a finding if a worker has ended without closing its database."""
-    now = moment(reading)
+    now = reading.moment
     lost = [(pid, at) for pid, at in reading.lost if now - at < LOST_WINDOW]
     if not lost:
         return None
@@ -222,7 +244,7 @@ def worker_imbalance(reading: Reading) -> Finding | None:
     if rates[busiest] <= fair * OVERLOADED and rates[idlest] >= fair * UNDERLOADED:
         return None
     waited = sum(
-        sample.waits for worker in reading.workers for sample in recent(reading, worker, 60)
+        sample.waits for worker in reading.workers for sample in reading.recent(worker, 60)
     )
     return Finding(
         id="worker-imbalance",
@@ -254,7 +276,7 @@ def event_loop_blocked(reading: Reading) -> Finding | None:
         id="event-loop-blocked",
         severity=Severity.WARNING,
         evidence=(
-            f"The event loop of {workers_of(len(blocked), reading)} was blocked for longer than "
+            f"The event loop of {reading.workers_of(len(blocked))} was blocked for longer than "
             f"{LATE} s within the last minute: {number_of(max(map(len, blocked)), 'time')} "
             f"in one worker, for {longest:.2f} s at most."
         ),
@@ -265,8 +287,8 @@ def event_loop_blocked(reading: Reading) -> Finding | None:
 def _rates(reading: Reading) -> dict[int, float]:
     rates = {}
     for worker in reading.workers:
-        samples = recent(reading, worker, BALANCE_WINDOW)
-        if is_settled(reading, worker) and len(samples) >= BALANCE_SAMPLES:
+        samples = reading.recent(worker, BALANCE_WINDOW)
+        if reading.is_settled(worker) and len(samples) >= BALANCE_SAMPLES:
             rates[worker.pid] = sum(sample.checkouts for sample in samples) / len(samples)
     return rates
 
@@ -276,7 +298,7 @@ def _requests(fair: float) -> int:
 
 
 def _silence(reading: Reading, worker: WorkerReading) -> float:
-    return moment(reading) - worker.now.at if is_settled(reading, worker) else 0.0
+    return reading.moment - worker.now.at if reading.is_settled(worker) else 0.0
 
 
 def _stopped(reading: Reading, silent: Sequence[WorkerReading]) -> Finding:
@@ -286,7 +308,7 @@ def _stopped(reading: Reading, silent: Sequence[WorkerReading]) -> Finding:
         id="event-loop-blocked",
         severity=Severity.CRITICAL,
         evidence=(
-            f"The event loop of {workers_of(len(silent), reading)} has stopped: "
+            f"The event loop of {reading.workers_of(len(silent))} has stopped: "
             f"{'worker' if len(silent) == 1 else 'workers'} {pids} reported nothing for up to "
             f"{seconds:.0f} s."
         ),
@@ -297,7 +319,7 @@ def _stopped(reading: Reading, silent: Sequence[WorkerReading]) -> Finding:
 def _late(reading: Reading, worker: WorkerReading) -> list[Sample]:
     return [
         sample
-        for sample in recent(reading, worker, 60)
+        for sample in reading.recent(worker, 60)
         if sample.loop_late > LATE and sample.at - worker.started >= SETTLED_AGE
     ]
 

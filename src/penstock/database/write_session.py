@@ -1,8 +1,9 @@
-"""COMMIT, and whether its failure says what became of the work."""
+"""The session that writes, its COMMIT, and whether a failure says what became of the work."""
 
 import asyncio
+import logging
 import weakref
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from time import monotonic
 from typing import Any, Self, TypeAlias
@@ -12,10 +13,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, AsyncSessionTransaction
 from sqlalchemy.orm import Session
 
-from penstock.database.session import UnitSession, UnitSyncSession, operation
-from penstock.deadlines import DeadlineExceeded, limits_in_force
+from penstock.database.session import ConnectionLock, UnitSession, UnitSyncSession, operation
+from penstock.deadlines import DeadlineExceeded, current_limits
 from penstock.engine import StatementTimeout
 from penstock.express import CommitOutcomeUnknown
+
+_logger = logging.getLogger(__name__)
 
 _UNKNOWN_SQLSTATE_CLASSES = ("08", "57")
 """Connection exception and operator intervention: the server may have committed before it went.
@@ -56,7 +59,7 @@ def committing() -> Iterator[None]:
         CommitOutcomeUnknown: The COMMIT left and no answer came back.
         DeadlineExceeded: The time was up before it left.
     """
-    if (limits := limits_in_force()) is not None:
+    if limits := current_limits.get():
         limits.before_commit()
     try:
         yield
@@ -196,3 +199,71 @@ async def _step(_session: UnitSession, step: _Step, *arguments: Any) -> Any:
 
 _as_operation = operation(_step)
 _as_rollback = operation(_step, is_bounded=False)
+
+
+class WritingSession(UnitSession):
+    """The session that writes; its COMMIT raises an error when its outcome is not known."""
+
+    sync_session_class = WritingSyncSession
+    began = False
+    committed: Callable[[], None] | None = None
+    """Called after each COMMIT; None where nobody has to know."""
+    release_reader: Callable[..., Awaitable[None]] | None = None
+    """Has the other session of its unit release its connection; None where there is none."""
+
+    async def before_operation(self) -> ConnectionLock:
+        """Take the unit's connection over from the reader, which may hold the pool's last one."""
+        lock = await super().before_operation()
+        self.began = True
+        if self.release_reader is not None:
+            try:
+                await self.release_reader(object(), waits=self.open_connection() is None)
+            except BaseException:
+                lock.release()
+                raise
+        return lock
+
+    async def commit(self) -> float:  # type: ignore[override]  # None is all that others expect
+        """Flush and commit; :func:`commit` says what it may raise.
+
+        Returns:
+            Seconds that the COMMIT took.
+        """
+        try:
+            return await self.run_sync(commit)
+        finally:
+            self.note_commit()
+
+    def note_commit(self) -> None:
+        """Have what reads next see what was committed, wherever it reads."""
+        if self.committed is not None:
+            self.committed()
+
+    async def close(self) -> None:
+        """Close the session, which ends it for good; what is not committed is rolled back."""
+        if not self.is_over and self.in_transaction():
+            _logger.warning(
+                "A WriteSession was closed before its unit of work could commit: what it had "
+                "written since its last commit is rolled back. Leave closing to the unit of work."
+            )
+        await super().close()
+
+    def begin(self) -> WritingTransaction:
+        """Begin a transaction explicitly."""
+        self.refuse_if_ended()
+        return WritingTransaction(self)
+
+    def begin_nested(self) -> WritingTransaction:
+        """Begin a savepoint."""
+        self.refuse_if_ended()
+        return WritingTransaction(self, nested=True)
+
+    def add(self, instance: object, *, _warn: bool = True) -> None:
+        """Place an object into the session, unless its unit of work is over."""
+        self.refuse_if_ended()
+        super().add(instance, _warn=_warn)
+
+    def add_all(self, instances: Iterable[object]) -> None:
+        """Place several objects into the session, unless its unit of work is over."""
+        self.refuse_if_ended()
+        super().add_all(instances)
