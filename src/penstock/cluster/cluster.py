@@ -30,6 +30,7 @@ class ClusterPolicy:
             can serve.
         interval: Seconds between two looks at a server.
         pool_timeout: Seconds that such a read waits for its share.
+        hold_writes: Seconds for which a write is sent again that was refused for a shutdown.
     """
 
     max_lag: float = 10.0
@@ -37,6 +38,7 @@ class ClusterPolicy:
     primary_share: float = 0.5
     interval: float = 1.0
     pool_timeout: float = 30.0
+    hold_writes: float = 3.0
 
 
 class Cluster:
@@ -50,6 +52,7 @@ class Cluster:
         make: Makes the member of an endpoint.
         probe: Makes the connection by which an endpoint is asked.
         discover: Finds the replicas' endpoints, when it is started and in intervals.
+        is_direct: Returns whether the primary's answers are its own, and no pooler's.
     """
 
     def __init__(
@@ -60,8 +63,10 @@ class Cluster:
         make: MakeMember,
         probe: MakeProbe,
         discover: Discover,
+        is_direct: Callable[[], bool] = lambda: False,
     ) -> None:
         self.primary = primary
+        self.is_direct = is_direct
         self.policy = policy
         self.replicas: dict[str, Member] = {}
         self.timeline = 0
@@ -185,9 +190,8 @@ class Cluster:
         timeline = look.timeline or 0
         if timeline > self.timeline:
             self.timeline = timeline
-            _evict(self.primary)
             self._later(self._probe.close())
-            self.primary.wanted()
+            self.evict_primary()
         primary = self.primary.look
         is_same = primary is not None and not primary.is_replica and primary.timeline == timeline
         return "" if is_same else "it was promoted, and is not known to be the primary"
@@ -227,6 +231,11 @@ class Cluster:
         task = asyncio.ensure_future(work)
         self._tasks[f" {id(task)}"] = task
         task.add_done_callback(lambda _: self._tasks.pop(f" {id(task)}", None))
+
+    def evict_primary(self) -> None:
+        """Leave the primary's connections, which its server is about to end."""
+        _evict(self.primary)
+        self.primary.wanted()
 
     def unfit(self, member: Member, error: BaseException) -> None:
         """Leave a replica out whose connection has failed, until it has answered again."""

@@ -1,7 +1,9 @@
 """The express lane over a cluster: reads by the replicas, writes by the primary."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
+from time import monotonic
 from typing import Any, TypeVar
 
 from sqlalchemy.exc import DBAPIError
@@ -11,14 +13,17 @@ from penstock.cluster.cluster import Cluster
 from penstock.cluster.member import Member
 from penstock.cluster.position import Reads, current_reads
 from penstock.context import Settings
-from penstock.express import Lane, Query
+from penstock.express import CommitOutcomeUnknown, Lane, Query
 from penstock.express.lane import Batches, Copy, Extract, OpenLane
 from penstock.express.query import Call
 from penstock.pool import ConnectFailed
+from penstock.pool.errors import chain_of
 
 _T = TypeVar("_T")
 _RECOVERY_CONFLICT = "40001"
 """On a replica: what it replays would have removed rows that the statement sees."""
+_PAUSE = 0.05
+"""Seconds until a write is sent again that a server has refused because it shuts down."""
 _GONE = ("08", "57P01", "57P02", "57P03")
 
 
@@ -39,6 +44,22 @@ def is_left(error: Exception) -> bool:
 def is_conflict(error: Exception) -> bool:
     """Return whether what the replica replays was in the way: any other is in the same place."""
     return getattr(getattr(error, "orig", None), "sqlstate", None) == _RECOVERY_CONFLICT
+
+
+def was_refused(error: BaseException) -> bool:
+    """Return whether the server has ended the connection in the place of answering.
+
+    PostgreSQL says that it shuts down (57P01) only while it waits for a message or for something
+    within the statement. Once a commit is in its log it looks for nothing of the kind until it has
+    answered; while it waits for a synchronous replica, it closes the connection without a word
+    (syncrep.c). So what has this answer has saved nothing.
+
+    Args:
+        error: As the express lane raises it for a write.
+    """
+    return any(
+        getattr(link, "sqlstate", None) == "57P01" for link in chain_of(error, causes_only=True)
+    )
 
 
 class RoutedLane:
@@ -131,15 +152,26 @@ class RoutedLane:
         """Write several rows by the primary."""
         return self._written(self._primary.execute_many, query, rows, settings)
 
-    def copy(self, copy: Copy, settings: Settings = ()) -> Coroutine[Any, Any, int]:
-        """Write rows in bulk by the primary."""
-        return self._written(self._primary.copy, copy, settings)
+    async def copy(self, copy: Copy, settings: Settings = ()) -> int:
+        """Write rows in bulk by the primary; sent once, for they may come from a stream."""
+        try:
+            return await self._primary.copy(copy, settings)
+        finally:
+            self._cluster.written()
 
     async def _written(self, method: Callable[..., Coroutine[Any, Any, _T]], *arguments: Any) -> _T:
-        try:
-            return await method(*arguments)
-        finally:  # also where its outcome is not known
-            self._cluster.written()
+        until = monotonic() + self._cluster.policy.hold_writes
+        while True:
+            try:
+                return await method(*arguments)
+            except CommitOutcomeUnknown as error:
+                may_repeat = was_refused(error) and self._cluster.is_direct()
+                if not may_repeat or monotonic() > until:
+                    raise
+            finally:  # also where its outcome is not known
+                self._cluster.written()
+            self._cluster.evict_primary()
+            await asyncio.sleep(_PAUSE)
 
 
 @asynccontextmanager

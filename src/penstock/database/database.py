@@ -98,7 +98,9 @@ class Database:
         if settings.driver == "asyncpg" and isinstance(self._engine.pool, PenstockPool):
             self.telemetry.ask_server = self._server_numbers
         self.lane = self._members.lane(self._engine, self._read_only_connections)
-        self.cluster = self._units.cluster = self._members.cluster(self._engine, self.lane)
+        self.cluster = self._units.cluster = self._members.cluster(
+            self._engine, self.lane, self._read_only_connections
+        )
         """The primary and its replicas; None where no setting tells of any."""
         if self.cluster is not None:
             self.lane = RoutedLane(self.cluster)

@@ -11,7 +11,7 @@ from penstock.cluster.member import Endpoint, Member
 from penstock.cluster.monitor import Probe
 from penstock.database.unit import SessionKinds, UnitFactory, reading_within
 from penstock.drivers.capabilities import runs_express
-from penstock.engine import EngineOptions, ReadOnlyConnections, build_engine
+from penstock.engine import EngineOptions, ReadOnlyConnections, build_engine, watch_for_standby
 from penstock.express import DriverLane, Lane, SqlalchemyLane
 from penstock.pool import PenstockPool
 from penstock.settings import DatabaseSettings, Environment, IsolationLevel
@@ -53,7 +53,9 @@ class Members:
 
     def engine(self) -> AsyncEngine:
         """Return the engine that writes."""
-        return build_engine(self.settings, self._options)
+        engine = build_engine(self.settings, self._options)
+        watch_for_standby(engine.sync_engine)
+        return engine
 
     def units(self, engine: AsyncEngine) -> UnitFactory:
         """Return what makes units of work on an engine."""
@@ -104,15 +106,18 @@ class Members:
         set_by_name = self.settings.server_settings.get("default_transaction_isolation", "")
         return (level.value if level else set_by_name.upper()) in _SNAPSHOTS
 
-    def cluster(self, primary: AsyncEngine, lane: Lane) -> Cluster | None:
+    def cluster(
+        self, primary: AsyncEngine, lane: Lane, read_only: ReadOnlyConnections
+    ) -> Cluster | None:
         """Return the cluster of a primary; None where the settings tell of nothing but that.
 
         Args:
             primary: The engine that writes.
             lane: The express lane on it.
+            read_only: Which knows whether a pooler stands between it and the server.
         """
         settings = self.settings
-        if not settings.replicas and settings.position_key is None:
+        if not settings.is_clustered and settings.position_key is None:
             return None
         return Cluster(
             Member(Endpoint("primary", settings.url), primary, lane),
@@ -122,7 +127,9 @@ class Members:
                 primary_share=settings.replica_primary_share,
                 interval=settings.replica_check_interval,
                 pool_timeout=settings.pool_timeout,
+                hold_writes=settings.hold_writes,
             ),
+            is_direct=lambda: read_only.are_possible,
             make=self._replica,
             probe=self._probe,
             discover=Discovery(settings),

@@ -76,6 +76,11 @@ class Asyncpg(Driver):
         return connection._connection._transport.is_closing  # type: ignore[no-any-return]  # untyped
 
     @override
+    def is_standby(self, connection: Any) -> bool:
+        settings = connection._connection.get_settings()
+        return getattr(settings, "in_hot_standby", "off") == "on"
+
+    @override
     def fileno(self, connection: Any) -> int | None:
         number: int = connection._connection._transport.get_extra_info("socket").fileno()
         return number

@@ -154,6 +154,10 @@ class Driver:
         """Return a function for whether the driver knows it to be closed, without a round trip."""
         return never
 
+    def is_standby(self, connection: Any) -> bool:  # noqa: ARG002 - others need it
+        """Return whether the server has said, unasked, that it only replays another's writes."""
+        return False
+
     def fileno(self, connection: Any) -> int | None:  # noqa: ARG002 - others need it
         """Return the number of the connection's socket; None where it has none."""
         return None

@@ -301,6 +301,11 @@ class Psycopg(Driver):
         return super().trace(connection)
 
     @override
+    def is_standby(self, connection: Any) -> bool:
+        said: bytes | None = connection._connection.pgconn.parameter_status(b"in_hot_standby")
+        return said == b"on"
+
+    @override
     def expose(self, connection: Any) -> None:
         if isinstance(connection, PsycopgConnection):
             connection.expose()

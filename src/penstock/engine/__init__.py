@@ -2,6 +2,7 @@
 
 from penstock.engine.build import EngineKeywords, EngineOptions, build_engine, pool_snapshot
 from penstock.engine.connector import ReadOnlyConnections, identity_of
+from penstock.engine.standby import leave_standby, watch_for_standby
 from penstock.engine.timeouts import (
     LockTimeout,
     StatementTimeout,
@@ -19,5 +20,7 @@ __all__ = [
     "TransactionTimeout",
     "build_engine",
     "identity_of",
+    "leave_standby",
     "pool_snapshot",
+    "watch_for_standby",
 ]

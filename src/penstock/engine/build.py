@@ -228,6 +228,7 @@ def _queue(settings: DatabaseSettings) -> dict[str, Any]:
         # The one used last is warm: its server process, its socket and what the caches hold of it.
         "pool_use_lifo": True,
         "connect_timeout": _longest_connect(settings) + MARGIN,
+        "connect_retry": _connect_retry(settings),
         "pool_size": settings.pool_size,
         "max_overflow": settings.max_overflow,
         "pool_timeout": settings.pool_timeout,
@@ -249,6 +250,11 @@ def _idle_before_ping(settings: DatabaseSettings) -> float:
     if settings.pool_pre_ping:
         return min(PING_AFTER, settings.idle_before_ping)
     return settings.idle_before_ping
+
+
+def _connect_retry(settings: DatabaseSettings) -> float | None:
+    is_held = settings.is_clustered or settings.hold_writes == 0
+    return settings.hold_writes if is_held else None
 
 
 def _longest_connect(settings: DatabaseSettings) -> float:

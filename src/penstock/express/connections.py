@@ -18,7 +18,7 @@ from penstock.context import Settings
 from penstock.deadlines import current_limits, within_limits
 from penstock.drivers.asyncpg import is_read_only, lift_command_timeout, set_configuration
 from penstock.drivers.driver import BeginOptions
-from penstock.engine import ReadOnlyConnections, TransactionTimeout
+from penstock.engine import ReadOnlyConnections, TransactionTimeout, leave_standby
 from penstock.express.errors import ErrorTranslator, LaneEnded, is_lost
 from penstock.express.execution import (
     Execution,
@@ -324,6 +324,8 @@ class Connections:
     ) -> BaseException:
         if work.writes and isinstance(error, asyncio.CancelledError):
             error.was_sent = True  # type: ignore[attr-defined]  # for what has set a limit
+        if work.writes:
+            leave_standby(self._engine, adapter, error)
         translated = self._errors.translate(adapter, error, work.sql, work.arguments)
         if isinstance(translated, TransactionTimeout):
             return translated  # which says that nothing is saved, and would come again

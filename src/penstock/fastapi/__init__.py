@@ -25,6 +25,7 @@ from penstock.fastapi.dependencies import (
 from penstock.fastapi.errors import Problem, handle_database_errors
 from penstock.fastapi.install import install
 from penstock.fastapi.middleware import SessionScope
+from penstock.fastapi.positions import read_policy
 
 __all__ = [
     "CurrentDatabase",
@@ -37,6 +38,7 @@ __all__ = [
     "current_database",
     "handle_database_errors",
     "install",
+    "read_policy",
     "read_session",
     "reader",
     "statement_timeout",

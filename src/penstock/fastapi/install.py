@@ -33,6 +33,7 @@ from penstock.fastapi.middleware import (
     SessionScope,
     within_instrumentation,
 )
+from penstock.fastapi.positions import Positions
 from penstock.fastapi.request_sessions import ContextOf
 from penstock.fastapi.routes import (
     Access,
@@ -157,6 +158,7 @@ def install(
     statement_timeout: float | None = None,
     deadline_header: str | None = None,
     deadline_limit: float = 60.0,
+    shows_server: bool | None = None,
 ) -> None:
     """Give ``app`` its database.
 
@@ -196,11 +198,14 @@ def install(
             will wait, such as ``X-Request-Timeout``; None to have no such header.
             ``docs/deadlines.md`` says what becomes of it.
         deadline_limit: Seconds; what callers send there is cut to it.
+        shows_server: Whether responses have the header ``Penstock-Served-By`` where there are
+            replicas: which kind of server has read, and how far it was behind. None for in
+            development only.
 
     Raises:
         ContextError: ``session_context`` is given, and the database is no PostgreSQL.
-        PenstockError: ``name`` is taken, the application has already started, or an argument is
-            something else.
+        PenstockError: ``name`` is taken, the application has already started, an argument is
+            something else, or replicas have no ``position_key`` where that is needed.
     """
     _refuse_others(app, database)
     _refuse_arguments(access, readiness_timeout)
@@ -212,7 +217,10 @@ def install(
     databases: dict[str, Database] | None = getattr(app.state, "penstock", None)
     if databases is None:
         databases = app.state.penstock = {}
-        _install_once(app, databases, limits, codes)
+        if shows_server is None:
+            shows_server = database.settings.shows_values
+        positions = Positions(databases, shows_server=shows_server)
+        _install_once(app, databases, limits, codes, positions)
         if process_time:
             app.state.penstock_observers.append(ProcessTime())
         if tune_gc and database.settings.environment is not Environment.TESTING:
@@ -229,6 +237,7 @@ def install(
             f"A database named {name!r} is already installed; give the second one another name: "
             f'install(app, database, name="...").'
         )
+    app.state.penstock_positions.add(name, database)
     databases[name] = database
     if session_context is not None:
         app.state.penstock_contexts[database] = session_context
@@ -290,9 +299,14 @@ def _codes(answers: object) -> frozenset[str]:
 
 
 def _install_once(
-    app: FastAPI, databases: dict[str, Database], limits: RequestLimits, codes: frozenset[str]
+    app: FastAPI,
+    databases: dict[str, Database],
+    limits: RequestLimits,
+    codes: frozenset[str],
+    positions: Positions,
 ) -> None:
     build = app.build_middleware_stack
+    app.state.penstock_positions = positions
     observers: list[Observer] = []
     app.state.penstock_observers = observers
     contexts: dict[Database, ContextOf] = {}
@@ -310,6 +324,7 @@ def _install_once(
                 observers,
                 contexts=contexts,
                 limits_of=limits.of if limits.are_any else None,
+                positions=positions,
             ),
         )
 

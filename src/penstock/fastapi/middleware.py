@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from penstock.database import Database
 from penstock.deadlines import Limits, current_limits
 from penstock.engine import pool_snapshot
+from penstock.fastapi.positions import Positions
 from penstock.fastapi.request_sessions import (
     SCOPE_KEY,
     WEBSOCKET_REJECTION,
@@ -95,6 +96,7 @@ class SessionScope:
         contexts: What says the role and the settings of a request's transactions, by database;
             also read anew.
         limits_of: Returns what bounds a request that has arrived; None where nothing bounds any.
+        positions: Read and write the tokens of read-your-writes, where a database has replicas.
     """
 
     def __init__(
@@ -106,8 +108,10 @@ class SessionScope:
         *,
         contexts: Mapping[Database, ContextOf] = MappingProxyType({}),
         limits_of: LimitsOf | None = None,
+        positions: Positions | None = None,
     ) -> None:
         self.app = app
+        self._positions = positions
         self._contexts = contexts
         self._limits_of = limits_of
         self._databases = databases
@@ -118,7 +122,10 @@ class SessionScope:
         """Serve one ASGI connection."""
         if scope["type"] == "lifespan":
             return self.app(scope, receive, send)
-        serving = self._serve(scope, receive, send)
+        if self._positions and SCOPE_KEY not in scope:
+            serving: Awaitable[None] = self._positions.serve(scope, receive, send, self._serve)
+        else:
+            serving = self._serve(scope, receive, send)
         return in_request_context(scope, self._contexts, serving) if self._contexts else serving
 
     def _serve(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:

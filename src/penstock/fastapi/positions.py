@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from sqlalchemy import make_url
 from starlette.requests import HTTPConnection
-from starlette.types import Message, Scope
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from penstock.base_error import PenstockError
 from penstock.cluster import Cluster, PositionTokens, ReadPolicy
@@ -38,7 +38,7 @@ class Positions:
 
     def __init__(self, databases: Mapping[str, Database], *, shows_server: bool) -> None:
         self._databases = databases
-        self._shows_server = shows_server
+        self.shows_server = shows_server
         self._tokens: dict[str, PositionTokens] = {}
 
     def add(self, name: str, database: Database) -> None:
@@ -52,9 +52,9 @@ class Positions:
             PenstockError: It has replicas, and nothing to sign their tokens with.
         """
         settings = database.settings
-        if database.cluster is None:
-            return
         key = settings.position_key
+        if database.cluster is None or (key is None and not settings.replicas):
+            return
         if key is None and settings.environment not in _KEYLESS:
             raise PenstockError(
                 "position_key is not set: with replicas, each client is given a signed token of "
@@ -65,14 +65,7 @@ class Positions:
         url = make_url(settings.url.get_secret_value())
         self._tokens[name] = PositionTokens(secret, url.database or "", settings.position_lifetime)
 
-    def reads_of(self, scope: Scope) -> Reads | None:
-        """Return what a request's reads have to see; None where no database has a cluster.
-
-        Args:
-            scope: Of the request. What its tokens say counts where they are ours.
-        """
-        if not self._tokens:
-            return None
+    def _reads_of(self, scope: Scope) -> Reads:
         reads = Reads()
         headers = scope["headers"] = list(scope["headers"])  # which may be read only once
         for name, tokens in self._tokens.items():
@@ -83,14 +76,35 @@ class Positions:
                     reads.reached(cluster, position)
         return reads
 
-    async def tell(self, message: Message, reads: Reads, scope: Scope) -> None:
-        """Give the client the tokens of what the request has written.
+    def __bool__(self) -> bool:
+        """Return whether any database has tokens."""
+        return bool(self._tokens)
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send, app: ASGIApp) -> None:
+        """Serve a request, whose reads see what its client has written.
 
         Args:
-            message: The start of its response, which gets headers.
-            reads: What it has written and read.
             scope: Of the request.
+            receive: As ASGI says.
+            send: As ASGI says; what is sent has been committed.
+            app: Serves it.
         """
+        reads = self._reads_of(scope)
+
+        async def telling_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                if reads.unresolved:
+                    await self._tell(message, reads, scope)
+                self._say_server(message, reads)
+            await send(message)
+
+        outside = current_reads.set(reads)
+        try:
+            await app(scope, receive, telling_send)
+        finally:
+            current_reads.reset(outside)
+
+    async def _tell(self, message: Message, reads: Reads, scope: Scope) -> None:
         headers = list(message.get("headers", ()))
         for name, tokens in self._tokens.items():
             cluster = self._databases[name].cluster
@@ -100,9 +114,8 @@ class Positions:
                 headers += _headers(name, token, tokens.lifetime, scope)
         message["headers"] = headers
 
-    def say_server(self, message: Message, reads: Reads) -> None:
-        """Say in a response's headers which server has read for it, where that is to be said."""
-        if not self._shows_server:
+    def _say_server(self, message: Message, reads: Reads) -> None:
+        if not self.shows_server:
             return
         served = [
             f"{member.role}; lag={member.lag:.3f}"

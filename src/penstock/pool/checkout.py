@@ -296,7 +296,8 @@ class Checkouts:
         # may never come back.
         if timeout is None:
             return self._policy.connect_timeout
-        return math.inf if timeout else 0.0
+        retry = self._policy.connect_retry
+        return (math.inf if retry is None else retry) if timeout else 0.0
 
     async def slot(self, slot: Slot | None, limits: CheckoutLimits) -> Slot:
         """Return a checked-out slot whose connection is fit for use.

@@ -75,6 +75,7 @@ MYSQL_CODES: Mapping[int, FailureReason] = {
     2013: FailureReason.UNREACHABLE,
 }
 
+_NOT_READY = FailureReason.NOT_READY
 # libpq and SQLite report a failed connect as a text only, from which the reason is read.
 # A server whose lc_messages is not English leaves the reason at OTHER.
 TEXTS: tuple[tuple[re.Pattern[str], FailureReason], ...] = tuple(
@@ -86,6 +87,8 @@ TEXTS: tuple[tuple[re.Pattern[str], FailureReason], ...] = tuple(
         (r"too many (clients|connections)", FailureReason.TOO_MANY_CONNECTIONS),
         (r"connection slots are reserved", FailureReason.TOO_MANY_CONNECTIONS),
         (r"database system is", FailureReason.NOT_READY),
+        # None of the servers is the one that is wanted: asyncpg's words, and libpq's.
+        (r"match the target attribute|in hot standby mode|session is read-only", _NOT_READY),
         (r"\bSSL\b|certificate", FailureReason.TLS),
         (r"refused|resolve host|unreachable|no route", FailureReason.UNREACHABLE),
         (r"no such file|closed the connection", FailureReason.UNREACHABLE),

@@ -30,6 +30,8 @@ class PoolPolicy:
         ping_timeout: Time for the server to answer a ping.
         connect_timeout: Time for each attempt to connect.
         connects_at_once: Connections opened in parallel at most.
+        connect_retry: Time for which a failed connect is tried again for a waiting caller, within
+            ``pool_timeout``; None for as long as that.
         leak_after: Time after which a lease is reported as a possible leak.
         reclaim_leaks: Whether the connection of a reported lease is closed under its holder.
         nested_checkout: What happens to a task that would wait for itself: ``refuse``, ``warn``
@@ -49,6 +51,7 @@ class PoolPolicy:
     ping_timeout: float = 2.0
     connect_timeout: float = 60.0
     connects_at_once: int = 4
+    connect_retry: float | None = None
     leak_after: float | None = None
     reclaim_leaks: bool = False
     nested_checkout: NestedCheckoutPolicy = NestedCheckoutPolicy.WARN
@@ -176,7 +179,7 @@ _BY_TEXT = {
     **dict.fromkeys(("true", "yes", "on", "1"), True),
     **dict.fromkeys(("false", "no", "off", "0"), False),
 }
-_OPTIONAL = ("max_waiting", "codel_target", "leak_after")
+_OPTIONAL = ("max_waiting", "codel_target", "connect_retry", "leak_after")
 _WHOLE = ("min_idle", "max_waiting", "connects_at_once")
 _LEAST = {
     "min_idle": 0,
@@ -184,6 +187,7 @@ _LEAST = {
     "keepalive": 0,
     "idle_before_ping": 0,
     "connects_at_once": 1,
+    "connect_retry": 0,
 }
 _POSITIVE = (
     "codel_target",

@@ -56,6 +56,8 @@ class PenstockPool(LoopBoundPool):
         ping_timeout: Time for the server to answer a ping.
         connect_timeout: Time for each attempt to connect.
         connects_at_once: Connections opened in parallel at most.
+        connect_retry: Seconds for which a failed connect is tried again for a caller that waits;
+            None for as long as it waits.
         leak_after: Time after which a lease is reported as a possible leak; None for never.
         reclaim_leaks: Whether the connection of a reported lease is closed under its holder.
         nested_checkout: What happens to a task that would wait for itself: ``refuse``, ``warn``
@@ -83,6 +85,7 @@ class PenstockPool(LoopBoundPool):
         ping_timeout: float = 2.0,
         connect_timeout: float = 60.0,
         connects_at_once: int = 4,
+        connect_retry: float | None = None,
         leak_after: float | None = None,
         reclaim_leaks: bool = False,
         nested_checkout: str = "warn",
@@ -102,6 +105,7 @@ class PenstockPool(LoopBoundPool):
             "ping_timeout": ping_timeout,
             "connect_timeout": connect_timeout,
             "connects_at_once": connects_at_once,
+            "connect_retry": connect_retry,
             "leak_after": leak_after,
             "reclaim_leaks": reclaim_leaks,
         }
@@ -178,9 +182,13 @@ class PenstockPool(LoopBoundPool):
         """
         return self._do_get(_unawaited, records_checkout, asked_at)
 
-    def evict_all(self) -> None:
-        """Evict every connection that is open now, as the server is ending them."""
-        self._bound_runtime.evict_older_than(time())
+    def evict_all(self, *, opened_before: float | None = None) -> None:
+        """Evict every connection that is open now, as the server is ending them.
+
+        Args:
+            opened_before: Seconds since the epoch, to evict the older ones only; None for all.
+        """
+        self._bound_runtime.evict_older_than(time() if opened_before is None else opened_before)
 
     @property
     def in_flight(self) -> int:

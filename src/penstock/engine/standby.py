@@ -1,0 +1,48 @@
+"""A server that was demoted: its connections are left once it refuses to write."""
+
+from time import time
+from typing import Any
+
+from sqlalchemy import Engine, ExceptionContext, event
+
+from penstock.drivers.capabilities import driver_of
+from penstock.pool import PenstockPool
+
+_READ_ONLY = "25006"
+_YOUNG = 5.0
+"""Seconds; where a connection of that age leads to a standby, another would, too."""
+
+
+def leave_standby(engine: Engine, adapter: Any, error: BaseException | None) -> None:
+    """Evict the pool's connections if a server has refused to write that is a standby.
+
+    A demoted primary goes on answering, so that no ping finds out. The next connections are opened
+    to wherever the address leads then, or to the host that writes, of several.
+
+    Args:
+        engine: Whose pool the connection is of.
+        adapter: SQLAlchemy's, around the driver's connection.
+        error: The driver's.
+    """
+    pool = engine.pool
+    if getattr(error, "sqlstate", None) != _READ_ONLY or not isinstance(pool, PenstockPool):
+        return
+    if adapter is not None and driver_of(engine.dialect).is_standby(adapter):
+        pool.evict_all(opened_before=time() - _YOUNG)
+
+
+def watch_for_standby(engine: Engine) -> None:
+    """Have the statements of an engine's sessions looked at.
+
+    Args:
+        engine: On PostgreSQL.
+    """
+
+    def look(context: ExceptionContext) -> None:
+        error: Any = context.original_exception
+        below = None if context.connection is None else context.connection
+        if below is None or below.closed or below.invalidated:
+            return
+        leave_standby(engine, below.connection.dbapi_connection, error)
+
+    event.listen(engine.dialect, "handle_error", look)
