@@ -3,16 +3,18 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
+from math import inf
 from typing import Any
 
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, bindparam, insert, select, text, update
 from tests.clusters.streaming import StreamingCluster
 from tests.eventually import eventually
+from tests.servers.proxy import proxy_before
 
 from penstock import Database, query
-from penstock.cluster import ReadPolicy
+from penstock.cluster import Position, ReadPolicy
 from penstock.cluster.position import Reads, current_reads
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
@@ -111,6 +113,42 @@ async def test_a_read_after_a_write_is_one_statement_on_the_server_that_reads(
 
     assert await database.reader.scalar(number_of, number_id=1) == 7
     assert len(statements) == 1
+
+
+async def test_a_read_that_has_to_see_a_write_is_one_round_trip(cluster: StreamingCluster) -> None:
+    ports = [node.server.port for node in cluster.nodes]
+    async with AsyncExitStack() as stack:
+        proxies = [await stack.enter_async_context(proxy_before("127.0.0.1", p)) for p in ports]
+        urls = [proxy.url(node.url) for proxy, node in zip(proxies, cluster.nodes, strict=True)]
+        database = await stack.enter_async_context(
+            Database.from_url(
+                urls[0], environment="testing", replicas=urls[1:], replica_check_interval=60
+            )
+        )
+        await database.writer.execute(text("CREATE TABLE IF NOT EXISTS ones AS SELECT 1 AS n"))
+        position = await database.position()
+        assert database.cluster
+        await asyncio.to_thread(cluster.wait_for_replay)
+        for member in database.cluster.replicas.values():
+            member.wanted()
+        await eventually(lambda: all_have(database, position))
+        current_reads.set(database.cluster.reads(position, None))
+        one = query(select(text("n FROM ones")))
+        for _ in range(4):  # each connection prepares it once
+            await database.reader.scalar(one)
+
+        before = [proxy.round_trips for proxy in proxies]
+        for _ in range(10):
+            assert await database.reader.scalar(one) == 1
+        after = [proxy.round_trips for proxy in proxies]
+
+        assert after[0] == before[0]
+        assert sum(after) - sum(before) == 10
+
+
+def all_have(database: Database, position: Position) -> bool:
+    assert database.cluster
+    return all(each.has(position, 0.0, inf) for each in database.cluster.replicas.values())
 
 
 class Counting:

@@ -55,6 +55,10 @@ class Proxy:
         """Return the URL of the same database through the proxy."""
         return make_url(url).set(host="127.0.0.1", port=self.port).render_as_string(False)
 
+    def lead_to(self, host: str, port: int) -> None:
+        """Have new connections arrive at another server, as where a name gets another address."""
+        self._address = host, port
+
     def silence(self, *, newcomers: bool = False) -> None:
         """Pass nothing on any more and leave all sockets open, as a firewall that forgot them.
 

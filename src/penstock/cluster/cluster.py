@@ -194,7 +194,7 @@ class Cluster:
             self.evict_primary()
         primary = self.primary.look
         is_same = primary is not None and not primary.is_replica and primary.timeline == timeline
-        return "" if is_same else "it was promoted, and is not known to be the primary"
+        return "it is the primary" if is_same else "it was promoted, and is not known as primary"
 
     def _replayed(self, member: Member, lsn: int | None) -> None:
         look = member.look
