@@ -240,8 +240,9 @@ async def ports_of(database: Database, policy: ReadPolicy) -> set[Any]:
     return found
 
 
+@pytest.mark.parametrize("by_session", [False, True], ids=["express lane", "sessions"])
 async def test_a_killed_replica_fails_no_read(
-    database: Database, cluster: StreamingCluster
+    database: Database, cluster: StreamingCluster, by_session: bool
 ) -> None:
     failed: list[BaseException] = []
     counts: Counter[str] = Counter()
@@ -250,7 +251,11 @@ async def test_a_killed_replica_fails_no_read(
     async def client(number_id: int) -> None:
         while not over.is_set():
             try:
-                await database.reader.scalar(number_of, number_id=number_id)
+                if by_session:
+                    async with database.read() as session:
+                        await session.scalar(select(NUMBERS.c.n))
+                else:
+                    await database.reader.scalar(number_of, number_id=number_id)
                 counts["reads"] += 1
             except Exception as error:  # noqa: BLE001 - counted
                 failed.append(error)

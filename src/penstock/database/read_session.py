@@ -1,6 +1,7 @@
 """Reading only: the type that has no way to write, and the server's refusal behind it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import (
@@ -35,9 +36,10 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.orm import SessionTransaction
 
 from penstock.base_error import PenstockError
-from penstock.cluster import Cluster
+from penstock.cluster import Cluster, ReadPolicy
+from penstock.cluster.member import Member
 from penstock.cluster.position import Reads, current_reads
-from penstock.cluster.routed_lane import on_one
+from penstock.cluster.routed_lane import is_conflict, is_left, on_one
 from penstock.context import ContextSource
 from penstock.database.session import ConnectionLock, SessionSource, UnitSession, UnitSyncSession
 from penstock.database.write_session import WritingSession
@@ -205,12 +207,24 @@ class Route:
         self._cluster = cluster
         self._reads = reads
         self._chosen = AsyncExitStack()
+        self._member: Member | None = None
 
     async def source(self) -> AsyncEngine:
         """Choose the server, and return its engine for what only reads."""
         reads = self._reads or current_reads.get()
-        member = await self._chosen.enter_async_context(on_one(self._cluster, reads))
-        return reading_engine(member.engine)
+        self._member = await self._chosen.enter_async_context(on_one(self._cluster, reads))
+        return reading_engine(self._member.engine)
+
+    def other(self, error: Exception) -> "Route | None":
+        """Return the way to another server; None where this one is not left for an error."""
+        member, reads = self._member, self._reads
+        if member is None or member is self._cluster.primary or not is_left(error):
+            return None
+        if is_conflict(error):
+            reads = self._cluster.reads(None, ReadPolicy(primary=True))
+        else:
+            self._cluster.unfit(member, error)
+        return Route(self._cluster, reads)
 
     async def end(self) -> None:
         """Give back what the choice holds."""
@@ -300,6 +314,17 @@ class ReadingSession(UnitSession):
         if source is not self._bound:  # to ask or to set SQLAlchemy's own costs more
             self.bind = self._bound = source
             self.sync_session.is_guest = source is not self._source  # type: ignore[attr-defined]  # of that kind
+
+    async def _go_elsewhere(self, error: Exception) -> bool:
+        """Begin anew on another server, where the first statement has met none that answers."""
+        taken = self._taken
+        other = None if taken is None else taken.other(error)
+        if taken is None or other is None:
+            return False
+        await AsyncSession.rollback(self)
+        await taken.end()
+        self._taken, self.route, self._failed = None, other, False
+        return True
 
     async def after_operation(self, *, failed: bool) -> None:
         """Release the connection once the unit writes."""
@@ -407,6 +432,29 @@ def _ends_without_wait(connection: Connection) -> bool:
         return False
     ends_without_wait = getattr(connection.connection.dbapi_connection, "ends_without_wait", None)
     return ends_without_wait is not None and bool(ends_without_wait())
+
+
+def _on_any_server(method: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Any]:
+    """Repeat what a session does first on another server, where the chosen one does not answer."""
+
+    async def begun(self: ReadingSession, *args: Any, **kwargs: Any) -> Any:
+        while True:
+            try:
+                return await method(self, *args, **kwargs)
+            except Exception as error:
+                if not await self._go_elsewhere(error):
+                    raise
+
+    @functools.wraps(method)
+    def chosen(self: ReadingSession, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+        is_first = self.route is not None and not self.in_transaction()
+        return begun(self, *args, **kwargs) if is_first else method(self, *args, **kwargs)
+
+    return chosen
+
+
+for _name in ("connection", "execute", "get", "get_one", "run_sync", "scalar", "stream"):
+    setattr(ReadingSession, _name, _on_any_server(getattr(ReadingSession, _name)))
 
 
 def _refuse_write(*_: object, **__: object) -> NoReturn:

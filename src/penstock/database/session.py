@@ -352,9 +352,6 @@ class UnitSession(AsyncSession):
         """Whether its transaction holds a connection, or what is in progress may take one."""
         return self.connection_lock.is_held or self.open_connection() is not None
 
-    def note_commit(self) -> None:
-        """Take down that a COMMIT was sent; a hook for the session that writes."""
-
     async def before_operation(self) -> ConnectionLock:
         """Prepare one operation, and acquire its lock, which the caller releases."""
         await self.connection_lock.acquire(self)

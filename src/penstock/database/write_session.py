@@ -158,7 +158,7 @@ class WritingTransaction(AsyncSessionTransaction):
 
     __slots__ = ()
 
-    session: UnitSession
+    session: "WritingSession"
 
     async def start(self, is_ctxmanager: bool = False) -> Self:
         """Begin."""
