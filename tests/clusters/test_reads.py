@@ -316,3 +316,63 @@ async def test_without_any_replica_reads_take_a_share_of_the_primary(
     await database.writer.execute(update(NUMBERS).values(n=1))
     assert sum(read.done() for read in reads) < len(reads) - half
     await asyncio.gather(*reads)
+
+
+@pytest.mark.parametrize("function", ["pg_control_system()", "pg_last_wal_replay_lsn()"])
+async def test_a_server_that_keeps_its_position_to_itself_is_used_by_time(
+    cluster: StreamingCluster, caplog: pytest.LogCaptureFixture, function: str
+) -> None:
+    cluster.primary.execute(f"REVOKE EXECUTE ON FUNCTION {function} FROM PUBLIC")
+    cluster.wait_for_replay()
+    try:
+        async with Database.from_url(
+            cluster.primary.url,
+            environment="testing",
+            replicas=cluster.replicas[0].url,
+            replica_max_lag=1,
+            position_lifetime=2,
+        ) as made:
+            assert made.cluster
+            (replica,) = made.cluster.replicas.values()
+            await eventually(lambda: replica.look is not None)
+            port = select(text("inet_server_port()"))
+            assert await made.reader.scalar(port) == cluster.replicas[0].server.port
+
+            await made.writer.execute(text("CREATE TABLE IF NOT EXISTS ones AS SELECT 1 AS n"))
+            assert await made.reader.scalar(port) == cluster.primary.server.port
+            await asyncio.sleep(1.2)
+            assert await made.reader.scalar(port) == cluster.replicas[0].server.port
+    finally:
+        cluster.primary.execute(f"GRANT EXECUTE ON FUNCTION {function} TO PUBLIC")
+    assert "reports no position" in caplog.text
+
+
+async def test_a_name_has_its_addresses_looked_up(cluster: StreamingCluster) -> None:
+    server = cluster.replicas[0].server
+    async with Database.from_url(
+        cluster.primary.url,
+        environment="testing",
+        replicas=f"dns:localhost:{server.port}",
+        replica_check_interval=0.2,
+    ) as made:
+        assert made.cluster
+        replica = made.cluster.replicas[f"127.0.0.1:{server.port}"]
+        await eventually(lambda: not replica.trouble)
+        assert await made.reader.scalar(select(text("inet_server_port()"))) == server.port
+
+
+async def test_what_is_no_replica_of_this_primary_reads_nothing(
+    cluster: StreamingCluster, own_cluster: StreamingCluster
+) -> None:
+    foreign = own_cluster.replicas[0].url
+    async with Database.from_url(
+        cluster.primary.url, environment="testing", replicas=foreign, replica_check_interval=0.2
+    ) as made:
+        assert made.cluster
+        (replica,) = made.cluster.replicas.values()
+        await eventually(
+            lambda: replica.trouble == "it belongs to another cluster than the primary"
+        )
+        assert await made.reader.scalar(select(text("inet_server_port()"))) == (
+            cluster.primary.server.port
+        )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from time import monotonic, time
 
 from penstock.cluster.member import Endpoint, History, Look, Member
-from penstock.cluster.monitor import FAILURES, Monitor, Probe, why
+from penstock.cluster.monitor import Monitor, Probe, why
 from penstock.cluster.position import ANY, UNKNOWN, Position, ReadPolicy, Reads, current_reads
 from penstock.pool import PenstockPool, PoolTimeout
 
@@ -135,7 +135,7 @@ class Cluster:
     async def _find(self) -> None:
         try:
             endpoints = await self._discover()
-        except FAILURES as error:
+        except Exception as error:  # noqa: BLE001 - the next time may find them
             _logger.warning("The replicas could not be found, those known stay: %s", why(error))
             return
         found = {endpoint.name: endpoint for endpoint in endpoints}
@@ -370,7 +370,7 @@ class Cluster:
         """
         try:
             position = await self.position()
-        except FAILURES as error:
+        except Exception as error:  # noqa: BLE001 - the write is saved, and is to be answered so
             _logger.warning("A write's position is not known, its reads go there: %s", why(error))
             position = UNKNOWN
         reads.unresolved.discard(self)

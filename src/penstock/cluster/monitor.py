@@ -7,7 +7,7 @@ from contextlib import suppress
 from importlib.resources import files
 from typing import Any
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from penstock.base_error import PenstockError
@@ -17,6 +17,10 @@ _logger = logging.getLogger("penstock.cluster")
 
 _LOOK = files("penstock.cluster").joinpath("look.sql").read_text()
 _REPLAYED = "SELECT CASE WHEN pg_is_in_recovery() THEN (pg_last_wal_replay_lsn() - '0/0')::int8 END"
+_ROLE = "SELECT pg_is_in_recovery()"
+_NOT_FOR_US = ("0A", "42", "55")
+"""SQLSTATEs of a function that is not supported, not permitted, or not to be used here: clouds keep
+some to themselves."""
 _FLUSHED = "SELECT (pg_current_wal_flush_lsn() - '0/0')::int8"
 FAILURES = (OSError, TimeoutError, SQLAlchemyError, PenstockError)
 ANSWER_WITHIN = 2.0
@@ -38,12 +42,18 @@ class Probe:
         self._connection: AsyncConnection | None = None
 
     async def look(self) -> Look:
-        """Ask for everything.
+        """Ask for everything; where the server keeps that to itself, for its role alone.
 
         Raises:
             OSError, TimeoutError, SQLAlchemyError, PenstockError: There was no answer.
         """
-        return Look(*await self._row(_LOOK))
+        try:
+            return Look(*await self._row(_LOOK))
+        except DBAPIError as error:
+            sqlstate = getattr(error.orig, "sqlstate", None) or ""
+            if not sqlstate.startswith(_NOT_FOR_US):
+                raise
+        return Look((await self._row(_ROLE))[0], None, None, None)
 
     async def replayed(self) -> int | None:
         """Ask a replica how far it is; None where it is none any more, or does not say."""
@@ -144,13 +154,13 @@ class Monitor:
     async def _look(self) -> None:
         try:
             self._seen(await self._probe.look())
-        except FAILURES as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next look is tried
             self._failed(why(error))
 
     async def _ask(self) -> bool:
         try:
             self._replayed(await self._probe.replayed())
-        except FAILURES as error:
+        except Exception as error:  # noqa: BLE001 - as above
             self._failed(why(error))
             return False
         return True
