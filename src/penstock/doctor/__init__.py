@@ -1,0 +1,27 @@
+"""What is wrong with a PostgreSQL or a PgBouncer: checks, each a query and a rule, and a report."""
+
+from penstock.doctor.checklist import CHECKS, GROUPS, chosen
+from penstock.doctor.declared import DeclaredPools, declared_checks
+from penstock.doctor.examination import Examination, Result, doctor_settings, examine
+from penstock.doctor.idle import IdleConnections, end_idle, find_idle, seconds_of
+from penstock.doctor.pgbouncer import examine_pgbouncer
+from penstock.doctor.report import draw, write_json
+
+__all__ = [
+    "CHECKS",
+    "GROUPS",
+    "DeclaredPools",
+    "Examination",
+    "IdleConnections",
+    "Result",
+    "chosen",
+    "declared_checks",
+    "doctor_settings",
+    "draw",
+    "end_idle",
+    "examine",
+    "examine_pgbouncer",
+    "find_idle",
+    "seconds_of",
+    "write_json",
+]
