@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from penstock.cli.demo import demo
+from penstock.cli.doctor import doctor
 from penstock.cli.watch import watch
 
 app = typer.Typer(
@@ -16,6 +17,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.command()(demo)
+app.command()(doctor)
 app.command()(watch)
 
 

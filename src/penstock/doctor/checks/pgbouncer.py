@@ -74,6 +74,22 @@ def _paused(rows: Rows) -> Observation | None:
     )
 
 
+def _stopped(rows: Rows) -> Observation | None:
+    found = [
+        str(row["key"])
+        for row in rows
+        if row["key"] in ("paused", "suspended") and row["value"] == "yes"
+    ]
+    if not found:
+        return None
+    return Observation(
+        Severity.CRITICAL,
+        f"All of PgBouncer is {listed(found)}: no client is served.",
+        "It stays so until somebody resumes it.",
+        ("RESUME;",),
+    )
+
+
 def _nearly_full(rows: Rows) -> Observation | None:
     found = [
         row
@@ -144,6 +160,13 @@ CHECKS = (
         "warning for any that is paused or disabled",
         DATABASES,
         _paused,
+    ),
+    Check(
+        "pgbouncer-stopped",
+        "A PgBouncer that is paused or suspended",
+        "critical while all of it is",
+        Query("SHOW STATE", of_pgbouncer=True),
+        _stopped,
     ),
     Check(
         "pgbouncer-database-limit",

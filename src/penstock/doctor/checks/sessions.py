@@ -8,6 +8,7 @@ from penstock.doctor.check import (
     Query,
     Row,
     Rows,
+    identifier,
     listed,
     literal,
     number_of,
@@ -66,7 +67,8 @@ def _own_limits(rows: Rows) -> Observation | None:
         f"A connection limit is nearly used up: {listed(used)}.",
         "Raise the limit to what the pools of all workers may open, or make the pools smaller.",
         tuple(
-            f"ALTER {row['kind'].upper()} {row['name']} CONNECTION LIMIT {row['accepted'] * 2};"
+            f"ALTER {row['kind'].upper()} {identifier(row['name'])} "
+            f"CONNECTION LIMIT {row['accepted'] * 2};"
             for row in near
             if row["accepted"]
         ),
