@@ -1,5 +1,6 @@
 """What is wrong with a PostgreSQL or a PgBouncer: checks, each a query and a rule, and a report."""
 
+from penstock.doctor.check import Check
 from penstock.doctor.checklist import CHECKS, GROUPS, chosen
 from penstock.doctor.declared import DeclaredPools, declared_checks
 from penstock.doctor.examination import Examination, Result, doctor_settings, examine
@@ -10,6 +11,7 @@ from penstock.doctor.report import draw, write_json
 __all__ = [
     "CHECKS",
     "GROUPS",
+    "Check",
     "DeclaredPools",
     "Examination",
     "IdleConnections",

@@ -1,6 +1,6 @@
 """Every check by its id."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 
 from penstock.base_error import PenstockError
@@ -35,21 +35,23 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
 )
 
 
-def chosen(only: Collection[str], skip: Collection[str]) -> list[Check]:
+def chosen(
+    only: Collection[str], skip: Collection[str], further: Sequence[Check] = ()
+) -> list[Check]:
     """Return the checks to run.
 
     Args:
         only: Ids of those alone; empty for all.
         skip: Ids of those that are not run.
+        further: Checks beside those that are always there.
 
     Raises:
         PenstockError: There is no check of such an id.
     """
+    known = {**CHECKS, **{check.id: check for check in further}}
     for name in [*only, *skip]:
-        if name not in CHECKS:
+        if name not in known:
             raise PenstockError(f"There is no check {name}; docs/doctor.md has all of them.")
     return [
-        check
-        for check in CHECKS.values()
-        if (not only or check.id in only) and check.id not in skip
+        check for check in known.values() if (not only or check.id in only) and check.id not in skip
     ]
