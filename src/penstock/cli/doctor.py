@@ -11,7 +11,7 @@ from penstock.base_error import PenstockError
 from penstock.cli.extras import needs_extra
 
 if TYPE_CHECKING:
-    from penstock.doctor import Examination
+    from penstock.doctor import Check, Examination
     from penstock.settings import DatabaseSettings
 
 NOT_EXAMINED = 3
@@ -82,14 +82,12 @@ def doctor(
     try:
         with needs_extra("cli"):
             from penstock.doctor import doctor_settings  # noqa: PLC0415 - rich is an extra
-        service = _service(url)
-        settings = doctor_settings(service)
+        settings = doctor_settings(_service(url))
         if end_idle is not None:
             _end_idle(settings, end_idle, application, is_confirmed=yes)
             return
-        examination = asyncio.run(
-            _examine(service, only or [], skip or [], pgbouncer, declared=declared)
-        )
+        checks = _checks(only or [], skip or [], declared=declared)
+        examination = asyncio.run(_examine(settings, checks, pgbouncer))
     except PenstockError as error:
         typer.echo(f"penstock: {error}", err=True)
         raise typer.Exit(NOT_EXAMINED) from error
@@ -98,39 +96,37 @@ def doctor(
 
 
 def _service(url: str | None) -> "DatabaseSettings":
-    from penstock.settings import DatabaseSettings, settings_from_environment  # noqa: PLC0415 - slow
+    from penstock.settings import (  # noqa: PLC0415 - it takes a moment
+        DatabaseSettings,
+        settings_from_environment,
+    )
 
-    if url is None:
-        return settings_from_environment()
-    return DatabaseSettings.accept({"url": url}, {"url": "URL"})
+    return settings_from_environment() if url is None else DatabaseSettings.of(url)
 
 
-async def _examine(
-    service: "DatabaseSettings",
-    only: list[str],
-    skip: list[str],
-    pgbouncer: str | None,
-    *,
-    declared: bool,
-) -> "Examination":
+def _checks(only: list[str], skip: list[str], *, declared: bool) -> "list[Check]":
     from penstock.doctor import (  # noqa: PLC0415 - rich is an extra
         DeclaredPools,
         chosen,
         declared_checks,
-        doctor_settings,
-        examine,
-        examine_pgbouncer,
     )
 
-    checks = chosen(only, skip)
-    of_server = [check for check in checks if not check.query.of_pgbouncer]
-    if declared:
-        of_server += declared_checks(DeclaredPools.of(service))
-    examination = await examine(doctor_settings(service), of_server)
+    pools = declared_checks(DeclaredPools.of(_service(None))) if declared else ()
+    return chosen(only, skip, pools)
+
+
+async def _examine(
+    settings: "DatabaseSettings", checks: "list[Check]", pgbouncer: str | None
+) -> "Examination":
+    from penstock.doctor import examine, examine_pgbouncer  # noqa: PLC0415 - rich is an extra
+
+    of_pgbouncer = [check for check in checks if check.query.of_pgbouncer]
+    if pgbouncer is None and len(of_pgbouncer) == len(checks):
+        raise PenstockError("These checks are PgBouncer's: --pgbouncer names its console.")
+    examination = await examine(settings, [each for each in checks if each not in of_pgbouncer])
     if pgbouncer is None:
         return examination
     with needs_extra("psycopg"):
-        of_pgbouncer = [check for check in checks if check.query.of_pgbouncer]
         found = await examine_pgbouncer(pgbouncer, of_pgbouncer)
     return replace(examination, results=examination.results + found)
 
