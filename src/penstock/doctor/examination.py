@@ -14,6 +14,7 @@ from penstock.base_error import PenstockError
 from penstock.doctor.check import Check, NotKnown, Observation, Query, Row, Rows
 from penstock.engine import build_engine
 from penstock.findings import Finding, Severity
+from penstock.pool import ConnectFailed
 from penstock.settings import DatabaseSettings
 
 LONGEST_QUERY = 0.5
@@ -24,6 +25,10 @@ LONGEST_LOCK_WAIT = 0.1
 
 LONGEST = 1.5
 """Seconds after which no further query is begun, so that all is over within two."""
+
+LONGEST_SILENCE = 1.0
+"""Seconds without an answer after which the server counts as lost: its own limit ends a query
+sooner."""
 
 APPLICATION = "penstock doctor"
 SERVER = Query("server")
@@ -106,6 +111,7 @@ def doctor_settings(settings: DatabaseSettings) -> DatabaseSettings:
         "environment": "serverless",
         "proxy": "pgbouncer",
         "application_name": APPLICATION,
+        "command_timeout": LONGEST_SILENCE,
         **{name: value for name in _TLS if (value := getattr(settings, name)) is not None},
     }
     return DatabaseSettings.accept(given, {})
@@ -152,8 +158,10 @@ async def examine(settings: DatabaseSettings, checks: Sequence[Check]) -> Examin
                 query: await questions.answer(query, server)
                 for query in dict.fromkeys(check.query for check in checks)
             }
+    except ConnectFailed:
+        raise
     except (SQLAlchemyError, asyncpg.PostgresError, OSError, TimeoutError) as error:
-        raise PenstockError(f"The server could not be examined: {_line(error)}") from error
+        raise PenstockError(f"The server could not be examined: {_said(error)}") from error
     results = evaluate(checks, answers, server)
     name = f"PostgreSQL {server['version_text']}, database {server['database']}"
     return Examination(name, time.monotonic() - began, results)
@@ -213,9 +221,9 @@ class _Questions:
         except asyncpg.QueryCanceledError:
             reason = f"the query took longer than {LONGEST_QUERY:g} s"
         except asyncpg.PostgresError as error:
-            reason = _line(error)
+            reason = _said(error)
         except (TimeoutError, OSError, asyncpg.InterfaceError) as error:
-            self._lost = f"the server did not answer: {_line(error) or type(error).__name__}"
+            self._lost = f"the server did not answer: {_said(error)}"
             self._connection.terminate()
             return self._lost
         self._is_open = False
@@ -228,8 +236,7 @@ class _Questions:
         return [dict(row) for row in await self._run(self._connection.fetch(query.sql))]
 
     async def _run(self, answer: Any) -> Any:
-        # The server's own limit is the one that ends a query; this is for a server that is silent.
-        async with asyncio.timeout(LONGEST_QUERY * 2):
+        async with asyncio.timeout(LONGEST_SILENCE):
             return await answer
 
 
@@ -241,5 +248,5 @@ def _unfit(query: Query, server: Row) -> str:
     return ""
 
 
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+def _said(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

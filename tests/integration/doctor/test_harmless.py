@@ -1,5 +1,6 @@
 """What the doctor may not do to a server, whatever its queries are."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -7,8 +8,11 @@ import psycopg
 import pytest
 from tests.eventually import eventually
 from tests.integration.doctor.examined import examined
+from tests.servers.pgbouncer import Era, pgbouncer_of, pgbouncer_server
 from tests.servers.postgres import PostgresServer
+from tests.servers.proxy import proxy_before
 
+from penstock.base_error import PenstockError
 from penstock.doctor import check as checks
 from penstock.doctor import examination as examinations
 from penstock.doctor.checklist import CHECKS
@@ -96,3 +100,52 @@ async def test_one_connection_is_opened_and_none_is_left(
 
     assert opened == 1
     await eventually(lambda: tuned.execute(OURS) == [(0,)])
+
+
+async def test_a_server_that_falls_silent_is_not_waited_for(tuned: PostgresServer) -> None:
+    async with proxy_before(tuned.host, tuned.port) as proxy:
+
+        def silence(data: bytes, _is_answer: bool) -> tuple[bytes, bool]:
+            if b"pg_stat_database_conflicts" in data or b"pg_stat_subscription_stats" in data:
+                proxy.silence()
+                return b"", True
+            return data, True
+
+        proxy.alter = silence
+        async with asyncio.timeout(10):
+            results = (await examined(proxy.url(tuned.url()))).results
+        proxy.heal()
+
+    lost = [result for result in results if "did not answer" in result.skipped]
+    assert len(lost) > 50
+    assert sum(result.status == "ok" for result in results) > 10
+
+
+async def test_a_server_that_answers_nothing_is_an_error(tuned: PostgresServer) -> None:
+    async with proxy_before(tuned.host, tuned.port) as proxy:
+
+        def silence(data: bytes, _is_answer: bool) -> tuple[bytes, bool]:
+            if b"BEGIN READ ONLY" in data:
+                proxy.silence()
+                return b"", True
+            return data, True
+
+        proxy.alter = silence
+        async with asyncio.timeout(10):
+            with pytest.raises(PenstockError, match="could not be examined: TimeoutError"):
+                await examined(proxy.url(tuned.url()))
+        proxy.heal()
+
+
+@pytest.mark.parametrize("era", list(Era))
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+async def test_a_server_is_examined_through_a_pooler(
+    tuned: PostgresServer, era: Era, mode: str
+) -> None:
+    with pgbouncer_server(tuned, binary=pgbouncer_of(era), pool_mode=mode) as pooler:
+        through = (await examined(pooler.url(tuned.url()))).results
+    directly = (await examined(tuned.url())).results
+
+    assert {(each.check.id, each.status) for each in through} == {
+        (each.check.id, each.status) for each in directly
+    }

@@ -8,7 +8,7 @@ import pytest
 from tests.clusters.node import APPLICATION
 from tests.clusters.streaming import StreamingCluster, StreamingNode, streaming_cluster
 from tests.eventually import eventually
-from tests.integration.doctor.examined import found
+from tests.integration.doctor.examined import examined, found
 from tests.servers.postgres import PostgresServer
 
 from penstock.doctor.checks import replication
@@ -43,6 +43,23 @@ async def test_a_replica_in_step_is_fine(cluster: StreamingCluster) -> None:
         assert (await evidence(cluster.primary, check))[1] == "only a replica can tell"
     for check in ("replication-lag", "inactive-slot"):
         assert await evidence(cluster.primary, check) == ("ok", "")
+
+
+async def test_every_other_query_runs_on_a_replica(cluster: StreamingCluster) -> None:
+    (replica,) = cluster.replicas
+    results = (await examined(replica.superuser_url)).results
+    reasons = {each.check.id: each.skipped for each in results if each.skipped}
+
+    assert reasons.pop("synchronous-standby") == "only a primary can tell"
+    assert reasons == {"forgotten-statements": 'relation "pg_stat_statements_info" does not exist'}
+
+
+async def test_a_plain_role_on_a_replica_sees_its_replay(cluster: StreamingCluster) -> None:
+    (replica,) = cluster.replicas
+    results = {each.check.id: each for each in (await examined(replica.url)).results}
+
+    assert results["replay-paused"].status == results["replay-lag"].status == "ok"
+    assert results["wal-receiver"].skipped == "this role sees no primary_conninfo"
 
 
 async def test_a_replica_that_lags_is_named_on_both_sides(

@@ -2,6 +2,7 @@
 
 from penstock.doctor.check import (
     Check,
+    NotKnown,
     Observation,
     Query,
     Rows,
@@ -122,6 +123,8 @@ def _behind(rows: Rows) -> Observation | None:
 
 
 def _receiver(rows: Rows) -> Observation | None:
+    if rows[0]["is_streaming"] is None:
+        raise NotKnown("this role sees no primary_conninfo")
     if not rows[0]["is_streaming"] or rows[0]["receivers"]:
         return None
     return Observation(
