@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from penstock.doctor import CHECKS, GROUPS, DeclaredPools, declared_checks
+from penstock.doctor import CHECKS, GROUPS, SLOW_ROUTES, DeclaredPools, declared_checks
 
 PAGE = Path(__file__).parents[2] / "docs" / "doctor.md"
 BEGIN = "<!-- checks: tests/docs/test_doctor.py writes and checks them -->\n"
@@ -12,7 +12,7 @@ DECLARED = declared_checks(DeclaredPools("app", 1, 1, 5, 10))
 
 
 def tables() -> str:
-    groups = {**GROUPS, "Declared pools": DECLARED}
+    groups = {**GROUPS, "A service": (*DECLARED, SLOW_ROUTES)}
     return (
         "\n"
         + "\n".join(
@@ -47,6 +47,6 @@ def test_each_query_says_what_it_is_and_is_asked() -> None:
     named = {check.query.name for check in CHECKS.values() if not check.query.of_pgbouncer}
     files = {path.stem for path in folder.glob("*.sql")}
 
-    assert files == named | {"server", "idle", "end_idle"}
+    assert files == named | {"server", "idle", "end_idle", SLOW_ROUTES.query.name}
     for path in folder.glob("*.sql"):
         assert path.read_text(encoding="utf-8").startswith(f"-- {path.stem}: ")

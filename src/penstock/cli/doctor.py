@@ -1,6 +1,7 @@
 """``penstock doctor``."""
 
 import asyncio
+import os
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
@@ -11,8 +12,11 @@ from penstock.base_error import PenstockError
 from penstock.cli.extras import needs_extra
 
 if TYPE_CHECKING:
-    from penstock.doctor import Check, Examination
+    from penstock.doctor import Check, Examination, SlowUse
     from penstock.settings import DatabaseSettings
+
+HEADER_VARIABLE = "PENSTOCK_WATCH_HEADER"
+"""Headers for a service, one a line, as ``penstock watch`` has them."""
 
 NOT_EXAMINED = 3
 """Exit status where the server could not be examined; 1 and 2 tell of what was found."""
@@ -50,6 +54,15 @@ def doctor(
         bool,
         typer.Option("--declared", help="Hold the pools of DATABASE_... against the server."),
     ] = False,
+    service: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Join a running service's slow statements with the server's: "
+            "http://127.0.0.1:8000.",
+            show_default=False,
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Write JSON, with all SQL.")] = False,
     end_idle: Annotated[
         str | None,
@@ -86,8 +99,9 @@ def doctor(
         if end_idle is not None:
             _end_idle(settings, end_idle, application, is_confirmed=yes)
             return
-        checks = _checks(only or [], skip or [], declared=declared)
-        examination = asyncio.run(_examine(settings, checks, pgbouncer))
+        uses = _uses(service) if service else None
+        checks = _checks(only or [], skip or [], declared=declared, has_service=uses is not None)
+        examination = asyncio.run(_examine(settings, checks, pgbouncer, uses or []))
     except PenstockError as error:
         typer.echo(f"penstock: {error}", err=True)
         raise typer.Exit(NOT_EXAMINED) from error
@@ -104,26 +118,49 @@ def _service(url: str | None) -> "DatabaseSettings":
     return settings_from_environment() if url is None else DatabaseSettings.of(url)
 
 
-def _checks(only: list[str], skip: list[str], *, declared: bool) -> "list[Check]":
+def _uses(url: str) -> "list[SlowUse]":
+    from penstock.doctor import SlowUse  # noqa: PLC0415 - rich is an extra
+    from penstock.watch import Client, headers_from, service_url  # noqa: PLC0415 - httpx is another
+
+    headers = headers_from(os.environ.get(HEADER_VARIABLE, "").splitlines())
+    with Client(service_url(url), headers, timeout=10.0) as client:
+        databases = client.document().databases
+    return [
+        SlowUse(
+            use.text("route"), use.text("statement"), use.count("calls"), use.number("seconds") or 0
+        )
+        for database in databases
+        for use in database.parts("statements")
+    ]
+
+
+def _checks(
+    only: list[str], skip: list[str], *, declared: bool, has_service: bool
+) -> "list[Check]":
     from penstock.doctor import (  # noqa: PLC0415 - rich is an extra
+        SLOW_ROUTES,
         DeclaredPools,
         chosen,
         declared_checks,
     )
 
     pools = declared_checks(DeclaredPools.of(_service(None))) if declared else ()
-    return chosen(only, skip, pools)
+    return chosen(only, skip, [*pools, *([SLOW_ROUTES] if has_service else [])])
 
 
 async def _examine(
-    settings: "DatabaseSettings", checks: "list[Check]", pgbouncer: str | None
+    settings: "DatabaseSettings",
+    checks: "list[Check]",
+    pgbouncer: str | None,
+    uses: "list[SlowUse]",
 ) -> "Examination":
     from penstock.doctor import examine, examine_pgbouncer  # noqa: PLC0415 - rich is an extra
 
     of_pgbouncer = [check for check in checks if check.query.of_pgbouncer]
     if pgbouncer is None and len(of_pgbouncer) == len(checks):
         raise PenstockError("These checks are PgBouncer's: --pgbouncer names its console.")
-    examination = await examine(settings, [each for each in checks if each not in of_pgbouncer])
+    of_server = [check for check in checks if not check.query.of_pgbouncer]
+    examination = await examine(settings, of_server, uses)
     if pgbouncer is None:
         return examination
     with needs_extra("psycopg"):

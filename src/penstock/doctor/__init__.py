@@ -7,15 +7,19 @@ from penstock.doctor.examination import Examination, Result, doctor_settings, ex
 from penstock.doctor.idle import IdleConnections, end_idle, find_idle, seconds_of
 from penstock.doctor.pgbouncer import examine_pgbouncer
 from penstock.doctor.report import draw, write_json
+from penstock.doctor.slow_routes import CHECK as SLOW_ROUTES
+from penstock.doctor.slow_routes import SlowUse
 
 __all__ = [
     "CHECKS",
     "GROUPS",
+    "SLOW_ROUTES",
     "Check",
     "DeclaredPools",
     "Examination",
     "IdleConnections",
     "Result",
+    "SlowUse",
     "chosen",
     "declared_checks",
     "doctor_settings",

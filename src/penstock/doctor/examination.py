@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from penstock.base_error import PenstockError
 from penstock.doctor.check import Check, NotKnown, Observation, Query, Row, Rows
+from penstock.doctor.slow_routes import LARGE_TABLE, STATEMENTS, SlowUse, matched, scans
 from penstock.engine import build_engine
 from penstock.findings import Finding, Severity
 from penstock.pool import ConnectFailed
@@ -32,6 +33,11 @@ sooner."""
 
 APPLICATION = "penstock doctor"
 SERVER = Query("server")
+_ROWS = "SELECT coalesce(max(reltuples), 0) FROM pg_class WHERE oid = to_regclass($1)"
+_PREPARED = "penstock_doctor"
+_PARAMETERS = "SELECT cardinality(parameter_types) FROM pg_prepared_statements WHERE name = $1"
+_BEFORE_PLAN = "SAVEPOINT plan; SET LOCAL plan_cache_mode = force_generic_plan"
+_AFTER_PLAN = f"ROLLBACK TO plan; DEALLOCATE {_PREPARED}"
 _TLS = ("tls", "tls_ca_file", "tls_cert_file", "tls_key_file")
 _BEGIN = (
     "BEGIN READ ONLY; "
@@ -135,12 +141,15 @@ async def connected(settings: DatabaseSettings) -> AsyncIterator[asyncpg.Connect
         await engine.dispose()
 
 
-async def examine(settings: DatabaseSettings, checks: Sequence[Check]) -> Examination:
+async def examine(
+    settings: DatabaseSettings, checks: Sequence[Check], uses: Sequence[SlowUse] = ()
+) -> Examination:
     """Run checks on a server.
 
     Args:
         settings: As :func:`doctor_settings` returns them.
         checks: Those that PostgreSQL can answer.
+        uses: The slow statements of a service, for its check.
 
     Returns:
         A result for each. A check that could not run is skipped with the reason.
@@ -158,6 +167,8 @@ async def examine(settings: DatabaseSettings, checks: Sequence[Check]) -> Examin
                 query: await questions.answer(query, server)
                 for query in dict.fromkeys(check.query for check in checks)
             }
+            if STATEMENTS in answers:
+                answers[STATEMENTS] = await questions.slow_routes(uses, answers[STATEMENTS])
     except ConnectFailed:
         raise
     except (SQLAlchemyError, asyncpg.PostgresError, OSError, TimeoutError) as error:
@@ -229,11 +240,62 @@ class _Questions:
         self._is_open = False
         return reason
 
+    async def slow_routes(self, uses: Sequence[SlowUse], statements: Rows | str) -> Rows | str:
+        """Return the slow statements of a service, each with the indexes that its plan lacks."""
+        if isinstance(statements, str):
+            return statements
+        return [
+            {
+                "route": use.route,
+                "statement": use.statement,
+                "calls": use.calls,
+                "seconds": use.seconds,
+                "server_calls": row["calls"],
+                "server_mean": row["mean_seconds"],
+                "indexes": await self._missing_indexes(row["query"]),
+            }
+            for use, row in matched(uses, statements)
+        ]
+
+    async def _missing_indexes(self, statement: str) -> list[str]:
+        if self._lost or time.monotonic() > self._until:
+            return []
+        try:
+            await self._begin()
+            await self._run(self._connection.fetch(f"PREPARE {_PREPARED} AS {statement}"))
+            plan = await self._generic_plan()
+            return [
+                f"{relation} ({', '.join(columns)})"
+                for relation, columns in scans(plan)
+                if await self._run(self._connection.fetchval(_ROWS, relation)) >= LARGE_TABLE
+            ]
+        except (asyncpg.PostgresError, TimeoutError):
+            # No right on its tables, or a text that was cut: nothing is said of its plan.
+            self._is_open = False
+            return []
+
+    async def _generic_plan(self) -> Mapping[str, Any]:
+        """Return the plan for any values, which EXECUTE takes with NULLs as well; nothing runs."""
+        await self._run(self._connection.execute(_BEFORE_PLAN))
+        try:
+            count = await self._run(self._connection.fetchval(_PARAMETERS, _PREPARED))
+            values = f"({', '.join(['NULL'] * count)})" if count else ""
+            explain = f"EXPLAIN (VERBOSE, FORMAT JSON) EXECUTE {_PREPARED}{values}"
+            (said,) = await self._run(self._connection.fetchval(explain))
+        finally:
+            # The statement outlives the transaction, and behind a pooler the connection.
+            await self._run(self._connection.execute(_AFTER_PLAN))
+        plan: Mapping[str, Any] = said["Plan"]
+        return plan
+
     async def _rows(self, query: Query) -> Rows:
+        await self._begin()
+        return [dict(row) for row in await self._run(self._connection.fetch(query.sql))]
+
+    async def _begin(self) -> None:
         if not self._is_open:
             await self._run(self._connection.execute(f"ROLLBACK; {_BEGIN}"))
             self._is_open = True
-        return [dict(row) for row in await self._run(self._connection.fetch(query.sql))]
 
     async def _run(self, answer: Any) -> Any:
         async with asyncio.timeout(LONGEST_SILENCE):
