@@ -107,7 +107,7 @@ def doctor_settings(settings: DatabaseSettings) -> DatabaseSettings:
         settings: Of the service, whose URL and TLS are used.
 
     Raises:
-        SettingsError: The database is no PostgreSQL.
+        PenstockError: The database is no PostgreSQL.
     """
     scheme, _, rest = settings.url.get_secret_value().partition("://")
     if not scheme.startswith("postgresql"):
