@@ -27,9 +27,9 @@ LONGEST_LOCK_WAIT = 0.1
 LONGEST = 1.5
 """Seconds after which no further query is begun, so that all is over within two."""
 
-LONGEST_SILENCE = 1.0
-"""Seconds without an answer after which the server counts as lost: its own limit ends a query
-sooner."""
+LONGEST_SILENCE = 3.0
+"""Seconds without an answer after which the server counts as lost. Its own limit ends a query much
+sooner; a busy machine of ours may take a moment to read that."""
 
 APPLICATION = "penstock doctor"
 SERVER = Query("server")
