@@ -32,8 +32,8 @@ async def test_a_provoked_state_is_found(
 ) -> None:
     for limit, value in provocation.limits.items():
         monkeypatch.setattr(f"penstock.doctor.checks.{limit}", value)
-    with provoked.database() as url, superuser(provoked, url) as own:
-        database = own.rpartition("/")[2]
+    with provoked.database() as url:
+        database = url.rpartition("/")[2]
         needs = max(provocation.since, CHECKS[provocation.check].query.since)
         if int(str(provoked.execute("SHOW server_version_num")[0][0])) < needs * 10000:
             pytest.skip(f"only PostgreSQL {needs} tells")
@@ -43,7 +43,7 @@ async def test_a_provoked_state_is_found(
                     await eventually(
                         lambda: provoked.execute(provocation.until, database) == [(True,)]
                     )
-                result = await found(own, provocation.check)
+                result = await found(provoked.url(database), provocation.check)
         finally:
             run(provoked, provocation.undo, database)
 
@@ -51,12 +51,6 @@ async def test_a_provoked_state_is_found(
     assert result.observation is not None
     assert provocation.evidence in result.observation.evidence
     assert result.observation.remedy.endswith((".", ")"))
-
-
-@contextmanager
-def superuser(server: PostgresServer, url: str) -> Iterator[str]:
-    """The URL of a test's database, as the superuser."""
-    yield server.url(url.rpartition("/")[2])
 
 
 @contextmanager
