@@ -1,4 +1,4 @@
-"""The commands under ``penstock``: ``demo`` and ``watch``."""
+"""The commands under ``penstock``, but for the doctor's, which has a file of its own."""
 
 import os
 import signal
@@ -12,6 +12,7 @@ from typing import Annotated, Never
 import typer
 
 from penstock.base_error import PenstockError
+from penstock.cli.doctor import HEADERS, doctor
 from penstock.cli.extras import needs_extra
 
 
@@ -96,9 +97,6 @@ def demo(
     raise typer.Exit(uvloop.run(Demo(options, Terminal()).run()))
 
 
-_VARIABLE = "PENSTOCK_WATCH_HEADER"
-
-
 def watch(
     url: Annotated[
         str,
@@ -119,7 +117,7 @@ def watch(
         list[str] | None,
         typer.Option(
             metavar="'NAME: VALUE'",
-            help=f"Send this header, once or several times. {_VARIABLE} in the environment, with "
+            help=f"Send this header, once or several times. {HEADERS} in the environment, with "
             "one header a line, does the same and is seen in no process list.",
             show_default=False,
         ),
@@ -159,7 +157,7 @@ def watch(
 
     A service that does not answer is asked again; Ctrl-C ends it, with the status 130.
     """
-    given = [*os.environ.get(_VARIABLE, "").splitlines(), *(header or [])]
+    given = [*os.environ.get(HEADERS, "").splitlines(), *(header or [])]
     signal.signal(signal.SIGTERM, _end)
     try:
         _show(url, given, once=once, json=json, database=database, timeout=timeout)
@@ -207,6 +205,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.command()(demo)
+app.command()(doctor)
 app.command()(watch)
 
 

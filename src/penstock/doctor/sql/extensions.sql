@@ -1,0 +1,4 @@
+-- extensions: installed ones, and what the server has of them.
+SELECT name::text AS extension, installed_version AS installed, default_version AS available
+FROM pg_available_extensions
+WHERE installed_version IS NOT NULL
