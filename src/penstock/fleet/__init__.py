@@ -1,0 +1,5 @@
+"""The fleet: processes that share a server divide its connections among themselves."""
+
+from penstock.fleet.share import FleetSnapshot
+
+__all__ = ["FleetSnapshot"]
