@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from penstock.fleet.division import FLOOR, divide
@@ -12,6 +12,8 @@ from penstock.fleet.view import View
 CLAIM_WINDOW = 3.0
 """Seconds for which a connection that another member had, or was due, counts as taken: more than
 twice as long as a member takes to look again, and to shrink."""
+FORGOTTEN_AFTER = 600.0
+"""Seconds after which a member that was not seen is new when it comes back."""
 OUTSIDE_WINDOW = 30.0
 """Seconds for which connections of other clients count after they are closed, so that shares do not
 change with each of them."""
@@ -43,9 +45,9 @@ class FleetSnapshot:
 class Share:
     """Decides on one member's share, without I/O and without a clock.
 
-    It falls at once to what the division says. It rises only into what no other member has, or was
-    due, in the last ``CLAIM_WINDOW``: the others shrink first. So a member that joins is at its
-    floor until it has seen the fleet for so long, even if it seems to be the only one.
+    It falls at once to what the division says. It rises only into what no other member has had, or
+    may have taken, in the last ``CLAIM_WINDOW``: the others shrink first. So a member that joins is
+    at its floor until it has seen the fleet for so long, even if it seems to be the only one.
 
     Args:
         member: Whose.
@@ -58,17 +60,21 @@ class Share:
         self._reserve = reserve
         self._surge = surge
         self._claims: deque[tuple[float, dict[str, int]]] = deque()
-        """What the others had or were due, at each moment of the window."""
+        """What the others had or may have taken, at each moment of the window."""
         self._outside: deque[tuple[float, int]] = deque()
         self._watching_since = math.inf
         """When the first view came, of those that have come without a long gap."""
+        self._last_look = -math.inf
+        """When the last view was asked for; no member that it lacks had joined by then."""
+        self._others: dict[str, _Sighting] = {}
         self.snapshot = FleetSnapshot(FLOOR, 1, FLOOR, 0)
 
-    def update(self, view: View, now: float) -> None:
+    def update(self, view: View, asked_at: float, now: float) -> None:
         """Decide anew.
 
         Args:
             view: The fleet as it is now, with or without this member.
+            asked_at: When the view was asked for.
             now: The time.
         """
         outside = self._outside_of(view, now)
@@ -76,8 +82,12 @@ class Share:
         budget = max(0, math.floor(allowed * (1 - self._surge)))
         members = {self.member, *view.connections}
         due = divide(budget, members)
-        self._remember(_by_id(view.connections), due, now)
-        target = due[self.member.id]
+        target = due.pop(self.member.id)
+        if not self._claims or now - self._claims[-1][0] > CLAIM_WINDOW:
+            self._watching_since, self._last_look = now, -math.inf
+        self._record_sightings(due, now)
+        self._claim(view, due, now)
+        self._last_look = asked_at
         share = self.snapshot.share
         if target > share and now - self._watching_since >= CLAIM_WINDOW:
             share = max(share, min(target, budget - self._claimed()))
@@ -89,14 +99,24 @@ class Share:
             self._outside.popleft()
         return max(count for _, count in self._outside)
 
-    def _remember(self, connections: Mapping[str, int], due: Mapping[str, int], now: float) -> None:
-        claims = self._claims
-        if not claims or now - claims[-1][0] > CLAIM_WINDOW:
-            self._watching_since = now
-        others = due.keys() - {self.member.id}
-        claims.append((now, {each: max(due[each], connections.get(each, 0)) for each in others}))
-        while claims[0][0] < now - CLAIM_WINDOW:
-            claims.popleft()
+    def _record_sightings(self, others: Iterable[str], now: float) -> None:
+        for name in others:
+            known = self._others.get(name)
+            joined_after = self._last_look if known is None else known.joined_after
+            self._others[name] = _Sighting(joined_after, now)
+        for name, sighting in list(self._others.items()):
+            if sighting.seen_at < now - FORGOTTEN_AFTER:
+                del self._others[name]
+
+    def _claim(self, view: View, due: Mapping[str, int], now: float) -> None:
+        claims = {member.id: count for member, count in view.connections.items()}
+        claims.pop(self.member.id, None)
+        for name, share in due.items():
+            is_new = now - self._others[name].joined_after < CLAIM_WINDOW  # and so at its floor
+            claims[name] = max(claims[name], FLOOR if is_new else share)
+        self._claims.append((now, claims))
+        while self._claims[0][0] < now - CLAIM_WINDOW:
+            self._claims.popleft()
 
     def _claimed(self) -> int:
         most: dict[str, int] = {}
@@ -106,5 +126,14 @@ class Share:
         return sum(most.values())
 
 
-def _by_id(connections: Mapping[Member, int]) -> dict[str, int]:
-    return {member.id: count for member, count in connections.items()}
+@dataclass(frozen=True, slots=True)
+class _Sighting:
+    """What is known of another member.
+
+    Args:
+        joined_after: A time at which it had not joined yet.
+        seen_at: When it was seen last.
+    """
+
+    joined_after: float
+    seen_at: float

@@ -118,19 +118,20 @@ class Server:
         if not process.is_alive:
             return
         # The server answers at some moment between the question and the arrival of the answer.
+        asked_at = self.now
         wait = self.random.uniform(0, LONGEST_ANSWER)
 
         def answer() -> None:
             view = self.view()
             rest = self.random.uniform(0, LONGEST_ANSWER - wait)
-            self.later(rest, lambda: self._apply(process, view))
+            self.later(rest, lambda: self._apply(process, view, asked_at))
 
         self.later(wait, answer)
 
-    def _apply(self, process: Process, view: View) -> None:
+    def _apply(self, process: Process, view: View, asked_at: float) -> None:
         if not process.is_alive:
             return
-        process.share.update(view, self.now)
+        process.share.update(view, asked_at, self.now)
         if process.open < process.limit:
             process.open = process.limit
         else:

@@ -100,7 +100,7 @@ def shares(share: Share, *views: tuple[float, View]) -> list[int]:
     """The share after each view, which comes at its time."""
     found = []
     for now, view in views:
-        share.update(view, now)
+        share.update(view, now, now)
         found.append(share.snapshot.share)
     return found
 
@@ -117,6 +117,19 @@ def test_a_member_that_joins_is_at_its_floor_until_it_has_seen_the_others_shrink
     # At 3 and 4 it still counts what the other had 3 s ago.
     assert shares(my_share(), *views) == [1, 1, 1, 1, 1, 12]
     assert CLAIM_WINDOW == 3
+
+
+def test_members_that_have_just_joined_do_not_keep_the_others_at_their_floor() -> None:
+    third = Member("0000000c", 1, 50)
+    views = [
+        (0, seen(1)),
+        (1, seen(1, 1)),
+        (2, View(LIMITS, {ME: 1, OTHER: 1, third: 1}, 0)),
+        (3, View(LIMITS, {ME: 1, OTHER: 1, third: 1}, 0)),
+    ]
+
+    # The one of second 1 may have taken its share of 8 by now, the third has its floor.
+    assert shares(my_share(), *views)[-1] == 8
 
 
 def test_what_another_holds_beyond_its_share_is_not_taken_from_it() -> None:
