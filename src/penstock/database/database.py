@@ -40,6 +40,7 @@ from penstock.engine import (
 )
 from penstock.express import DriverLane, Lane, Reader, SqlalchemyLane, Writer
 from penstock.findings import Finding
+from penstock.fleet import Fleet
 from penstock.pool import PenstockPool, PoolTimeout
 from penstock.settings import (
     DatabaseSettings,
@@ -93,6 +94,8 @@ class Database:
         self._engine = build_engine(settings, self._engine_options)
         record_failures(self._engine.sync_engine)
         self._read_only_connections = ReadOnlyConnections(self._engine, settings)
+        self.fleet = Fleet(self._engine, settings) if settings.fleet else None
+        """What divides the server's connections among processes; None where ``fleet`` is off."""
         self._lifecycle = Lifecycle(self._start, self._stop)
         self.telemetry = Telemetry(identity_of(settings), settings.telemetry_dir)
         """What is counted, of all workers of this machine."""
@@ -246,10 +249,14 @@ class Database:
         try:
             if self.settings.telemetry:
                 self.telemetry.start(lambda: self.pool)
+            if self.fleet is not None:
+                await self.fleet.join()
             await self._connect()
             await self.pool.prefill()
         except BaseException:
             self.telemetry.stop()
+            if self.fleet is not None:
+                self.fleet.leave()
             if not found:  # else they are in use by sessions of before
                 await finish(self._engine.dispose())
             raise
@@ -268,11 +275,14 @@ class Database:
             await pool.drain(timeout)
         finally:
             self.telemetry.stop()
+            if self.fleet is not None:
+                self.fleet.leave()
             await finish(self._engine.dispose())
 
     async def _connect(self) -> None:
         async with self._engine.connect() as connection:
-            await check_budget(connection, self.settings)
+            if self.fleet is None or not self.fleet.is_joined:
+                await check_budget(connection, self.settings)
 
     async def _bound_pool(self) -> PenstockPool:
         """Return the pool on the running event loop, without what belonged to one that has ended.
