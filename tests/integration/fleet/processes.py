@@ -128,16 +128,9 @@ class Workers:
         """Return what has reached a request of any."""
         return [error for each in self.all for error in (each.reports() or [_NONE])[-1]["errors"]]
 
-    def throughput(self, seconds: float) -> float:
-        """Return the requests per second of those that live, in the seconds from now on."""
-        before = [worker.reports()[-1] for worker in self.alive]
-        time.sleep(seconds)
-        after = [worker.reports()[-1] for worker in self.alive]
-        rates: list[float] = [
-            (end["done"] - begin["done"]) / (end["at"] - begin["at"])
-            for begin, end in zip(before, after, strict=True)
-        ]
-        return sum(rates)
+    def done(self) -> list[tuple[float, float]]:
+        """Return for each that lives how many requests it had served, and when."""
+        return [(each["done"], each["at"]) for each in (w.reports()[-1] for w in self.alive)]
 
     def shares(self) -> list[str]:
         """Return what each that lives has said last of its share."""
