@@ -191,7 +191,7 @@ class Fleet:
         if share.snapshot.share != self._pool.ledger.limit:
             self._resize(share.snapshot.share)
         if share.snapshot != before:
-            _logger.info("This member's share of the fleet's budget: %s", share.snapshot)
+            _report(share.snapshot)
 
     async def _look(self) -> tuple[list[Row], int | None]:
         """Return the rows of ``look.sql``, and which process of the server the driver talks to.
@@ -223,6 +223,18 @@ class Fleet:
         named["application_name"] = self._share.member.name(base) if self._share else base
         if named is not options:
             options["server_settings"] = named
+
+
+def _report(snapshot: FleetSnapshot) -> None:
+    _logger.info("This member's share of the fleet's budget: %s", snapshot)
+    if snapshot.members > snapshot.budget:
+        _logger.warning(
+            "The fleet has %d members and a budget of %d connections, which is exceeded: each "
+            "member has one. Raise max_connections, lower connection_reserve, or run fewer "
+            "processes.",
+            snapshot.members,
+            snapshot.budget,
+        )
 
 
 _POOLS = "hands the server's connections around, so that they cannot be told apart."

@@ -200,6 +200,70 @@ async def test_each_change_is_told_to_the_log(
     ]
 
 
+async def test_more_members_than_connections_have_one_each_and_are_told_to_the_log(
+    small_server: PostgresServer, small_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with AsyncExitStack() as members:
+        for _ in range(3):
+            # Of 37, a tenth is left, and less than two of them are divided.
+            database = member(small_url, connection_reserve=0.9, fleet_surge=0.5)
+            await members.enter_async_context(database)
+            assert limit(database) == 1
+        assert database.fleet is not None
+        await asyncio.sleep(0.6)
+        assert database.fleet.snapshot() == FleetSnapshot(1, 3, 1, 0)
+
+    assert warnings(caplog)[0] == (
+        "The fleet has 2 members and a budget of 1 connections, which is exceeded: each member has "
+        "one. Raise max_connections, lower connection_reserve, or run fewer processes."
+    )
+
+
+SLOW_LOOK = "SELECT pg_sleep(30), 0, 0, '', 0"
+
+
+async def test_a_look_that_is_not_answered_in_time_leaves_the_share_and_no_connection(
+    small_server: PostgresServer, small_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with member(small_url) as one:
+        await eventually(limits_are({one: DIVIDED}))
+        monkeypatch.setattr("penstock.fleet.fleet.LOOK_TIMEOUT", 0.1)
+        monkeypatch.setattr("penstock.fleet.fleet._LOOK", SLOW_LOOK)
+        closed = one.pool.snapshot().closed_total
+        await eventually(lambda: one.pool.snapshot().closed_total >= closed + 3)
+        assert limit(one) == DIVIDED
+        await use_all(one, DIVIDED - 3)
+        await eventually(lambda: running(small_server, "pg_sleep") <= 1)
+
+
+async def test_an_open_that_is_cancelled_in_its_first_look_leaves_nothing(
+    small_server: PostgresServer, small_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = member(small_url)
+    with monkeypatch.context() as patch:
+        patch.setattr("penstock.fleet.fleet._LOOK", SLOW_LOOK)
+        opening = asyncio.create_task(one.open())
+        await eventually(lambda: running(small_server, "pg_sleep") == 1)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+    assert one.fleet is not None
+    assert (one.fleet.is_joined, limit(one)) == (False, 50)
+    await eventually(lambda: running(small_server, "") == 0)
+    async with one:
+        await eventually(limits_are({one: DIVIDED}))
+
+
+def running(server: PostgresServer, statement: str) -> int:
+    """Return how many connections of tests run a statement with these words, or have."""
+    [(count,)] = server.execute(
+        "SELECT count(*) FROM pg_stat_activity "
+        f"WHERE datname LIKE 'test_%' AND query LIKE '%{statement}%'"
+    )
+    assert isinstance(count, int)
+    return count
+
+
 # Where it does not work.
 
 
