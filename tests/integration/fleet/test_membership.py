@@ -363,6 +363,22 @@ async def test_a_server_that_is_full_at_the_start_is_waited_for(
             await one.close()
 
 
+async def test_members_that_find_the_server_full_of_the_fleet_itself_join_one_after_the_other(
+    small_url: str,
+) -> None:
+    async with member(small_url, connection_reserve=0) as one, AsyncExitStack() as members:
+        await eventually(limits_are({one: 35}))
+        await use_all(one, 35)
+        others = [member(small_url, connection_reserve=0) for _ in range(8)]
+        for other in others:
+            members.push_async_callback(other.close)
+        # Two connections of the server are left.
+        await asyncio.gather(*(other.open() for other in others))
+        assert any(other.pool.snapshot().open_failures_total for other in others)
+        await eventually(lambda: limit(one) == 4)
+        await eventually(lambda: sum(map(limit, [one, *others])) == 35)
+
+
 async def test_a_server_that_stays_full_is_told_after_the_pool_timeout(
     small_server: PostgresServer, small_url: str
 ) -> None:
