@@ -117,7 +117,7 @@ class Workers:
             time.sleep(0.02)
         return most
 
-    def wait_for_reports(self, seconds: float = 30.0) -> None:
+    def wait_for_reports(self, seconds: float = 60.0) -> None:
         """Wait until each that lives has reported."""
         ends_at = time.monotonic() + seconds
         while not all(worker.reports() for worker in self.alive):

@@ -28,6 +28,13 @@ def workers(tmp_path: Path) -> Iterator[Workers]:
         yield workers
 
 
+def join(workers: Workers, count: int) -> None:
+    for _ in range(count):
+        workers.start(0.02, fleet=True)
+        time.sleep(0.5)
+    workers.wait_for_reports()
+
+
 def settled(workers: Workers) -> None:
     time.sleep(SETTLED_AFTER)
     most = workers.most_open(3.0)
@@ -39,8 +46,9 @@ def shares(workers: Workers) -> list[int]:
 
 
 def wait_for_shares(workers: Workers, expected: list[int]) -> None:
+    """Wait until each has its share, and has as many connections open as that."""
     ends_at = time.monotonic() + 30
-    while shares(workers) != expected:
+    while shares(workers) != expected or workers.open() != sum(expected):
         assert time.monotonic() < ends_at, workers.shares()
         time.sleep(0.1)
 
@@ -48,10 +56,10 @@ def wait_for_shares(workers: Workers, expected: list[int]) -> None:
 def test_workers_that_join_under_load_and_are_killed_stay_within_the_budget(
     workers: Workers,
 ) -> None:
-    for _ in range(6):
-        workers.start(0.02, fleet=True)
-        time.sleep(0.5)
-    workers.wait_for_reports()
+    join(workers, 2)
+    wait_for_shares(workers, [5, 5])
+
+    join(workers, 4)
     settled(workers)
     wait_for_shares(workers, [1, 1, 2, 2, 2, 2])
 
