@@ -57,7 +57,6 @@ class Fleet:
         """Whether a look has succeeded since the member has joined."""
         self._is_blind = False
         """Whether the last look has failed."""
-        self._base_name: str | None = None
         event.listen(engine.sync_engine, "do_connect", self._name_connection)
 
     @property
@@ -216,11 +215,11 @@ class Fleet:
     def _name_connection(
         self, _dialect: Any, _entry: Any, _arguments: Any, options: dict[str, Any]
     ) -> None:
-        # The driver's arguments are the same ones at each connect. A later listener may change
-        # others of them, such as the password.
-        named = dict(options.get("server_settings") or {}) or options
-        base = self._base_name = self._base_name or named.get("application_name", "")
-        named["application_name"] = self._share.member.name(base) if self._share else base
+        # A copy of the driver's arguments, for this connect alone; asyncpg has the name further in.
+        if self._share is None:
+            return
+        named = dict(options["server_settings"]) if "server_settings" in options else options
+        named["application_name"] = self._share.member.name(named.get("application_name", ""))
         if named is not options:
             options["server_settings"] = named
 
