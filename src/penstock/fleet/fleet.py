@@ -180,11 +180,10 @@ class Fleet:
             self._refuse(f"a pooler stands between this service and PostgreSQL, which {_POOLS}")
             return
         view = View.of_rows(rows)
-        if self._task is None and share.member not in view.connections:
-            self._refuse(
-                "the server does not show its connections by the name that they are given."
-            )
+        if not self._has_seen and share.member not in view.connections:
+            self._refuse("the server does not show connections by the name that they are given.")
             return
+        self._has_seen = True
         before = share.snapshot
         share.update(view, asked_at, monotonic())
         if share.snapshot.share != self._pool.ledger.limit:

@@ -309,7 +309,7 @@ async def test_connections_that_do_not_get_the_name_are_no_members(
         assert not one.fleet.is_joined
 
     assert len(warnings(caplog)) == 1
-    assert "does not show its connections by the name" in warnings(caplog)[0]
+    assert "does not show connections by the name" in warnings(caplog)[0]
 
 
 async def test_the_static_check_is_for_databases_without_a_fleet(small_url: str) -> None:
