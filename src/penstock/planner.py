@@ -19,6 +19,14 @@ class ServerLimits:
     max_connections: int
     reserved: int = 0
 
+    def allowed(self, reserve: float) -> int:
+        """Return the connections that a fleet may have when a share of them is kept in reserve.
+
+        Args:
+            reserve: The share, 0.0 to 1.0.
+        """
+        return math.floor((self.max_connections - self.reserved) * (1 - reserve))
+
 
 @dataclass(frozen=True, slots=True)
 class ConnectionBudget:
@@ -46,7 +54,7 @@ class ConnectionBudget:
 
     def allowed(self, server: ServerLimits) -> int:
         """Connections that the fleet may have on ``server`` when the reserve is kept."""
-        return math.floor((server.max_connections - server.reserved) * (1 - self.reserve))
+        return server.allowed(self.reserve)
 
     def check(self, server: ServerLimits) -> Finding | None:
         """Return a finding when the fleet may ask for more than it is allowed, else None."""

@@ -43,6 +43,7 @@ from penstock.engine import (
 )
 from penstock.express import Lane, Reader, Writer
 from penstock.findings import Finding
+from penstock.fleet import Fleet
 from penstock.pool import PenstockPool
 from penstock.settings import (
     DatabaseSettings,
@@ -91,6 +92,8 @@ class Database:
         self._engine = self._members.engine()
         record_failures(self._engine.sync_engine)
         self._read_only_connections = ReadOnlyConnections(self._engine, settings)
+        self.fleet = Fleet(self._engine, settings) if settings.fleet else None
+        """What divides the server's connections among processes; None where ``fleet`` is off."""
         self._lifecycle = Lifecycle(self._start, self._stop)
         self._units = self._members.units(self._engine)
         if isinstance(self._engine.pool, PenstockPool):
@@ -245,6 +248,8 @@ class Database:
         try:
             if self.settings.telemetry:
                 self.telemetry.start(lambda: self.pool)
+            if self.fleet is not None:
+                await self.fleet.join()
             await self._connect()
             await self.pool.prefill()
             if self.cluster is not None:
@@ -253,6 +258,8 @@ class Database:
             self.telemetry.stop()
             if self.cluster is not None:
                 await finish(self.cluster.stop(0))
+            if self.fleet is not None:
+                self.fleet.leave()
             if not found:  # else they are in use by sessions of before
                 await finish(self._engine.dispose())
             raise
@@ -265,11 +272,14 @@ class Database:
             await pool.drain(timeout)
         finally:
             self.telemetry.stop()
+            if self.fleet is not None:
+                self.fleet.leave()
             await finish(self._engine.dispose())
 
     async def _connect(self) -> None:
         async with self._engine.connect() as connection:
-            await check_budget(connection, self.settings)
+            if self.fleet is None or not self.fleet.is_joined:
+                await check_budget(connection, self.settings)
 
     async def _bound_pool(self) -> PenstockPool:
         """Return the pool on the running event loop, without what belonged to one that has ended.

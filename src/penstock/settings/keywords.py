@@ -66,6 +66,9 @@ class SettingsKeywords(TypedDict, total=False):
     instances: int
     connection_reserve: float
     budget: BudgetPolicy | Literal["warn", "refuse", "off"]
+    fleet: bool
+    fleet_weight: int
+    fleet_surge: float
     utilisation_warning: float
     slow_query: float | Literal["off"] | None
     telemetry: bool

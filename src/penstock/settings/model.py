@@ -204,6 +204,19 @@ class DatabaseSettings(BaseModel):
     budget: BudgetPolicy = Field(
         BudgetPolicy.WARN, description="What happens at start when the connections do not fit."
     )
+    fleet: bool = Field(
+        default=False,
+        description="Whether the processes that share the server divide its connections.",
+    )
+    fleet_weight: Whole = Field(
+        1, ge=1, le=1000, description="Each process's share, in proportion to the others' weights."
+    )
+    fleet_surge: Real = Field(
+        0.03,
+        ge=0,
+        le=0.5,
+        description="The share of the fleet's connections left to those that join.",
+    )
     utilisation_warning: Real = Field(
         0.8, ge=0, le=1, description="The share of the pool in use at which a warning is logged."
     )
@@ -324,13 +337,19 @@ class DatabaseSettings(BaseModel):
         "server_settings",
         "requires_context",
         "replicas",
+        "fleet",
     )
     @classmethod
     def _check_database(cls, value: object, info: ValidationInfo) -> object:
         database = _database(info)
         if value and database == "sqlite":
             raise ValueError("SQLite has no server to connect to: leave it out")
-        is_postgresqls = info.field_name in {"server_settings", "requires_context", "replicas"}
+        is_postgresqls = info.field_name in {
+            "server_settings",
+            "requires_context",
+            "replicas",
+            "fleet",
+        }
         if value and is_postgresqls and database == "mysql":
             raise ValueError("it is understood for PostgreSQL only")
         return value
@@ -353,6 +372,13 @@ class DatabaseSettings(BaseModel):
                 f"a replica may be behind for replica_max_lag={longest:g}: more than that is "
                 "accepted, or a write is forgotten before each replica has it"
             )
+        return value
+
+    @field_validator("fleet")
+    @classmethod
+    def _check_fleet(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("environment") is Environment.SERVERLESS:
+            raise ValueError("serverless keeps no connections that could be divided")
         return value
 
     @field_validator("pool_size")

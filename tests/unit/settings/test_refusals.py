@@ -38,6 +38,13 @@ def refusal(url: str = URL, **overrides: Any) -> str:
             {"connection_reserve": 0.95},
             "connection_reserve=0.95: a number from 0 to 0.9 is accepted",
         ),
+        ({"fleet": "perhaps"}, "fleet='perhaps': true or false is accepted"),
+        ({"fleet_weight": 0}, "fleet_weight=0: a whole number from 1 to 1000 is accepted"),
+        ({"fleet_surge": 0.6}, "fleet_surge=0.6: a number from 0 to 0.5 is accepted"),
+        (
+            {"fleet": True, "environment": "serverless"},
+            "fleet=True: serverless keeps no connections that could be divided",
+        ),
         (
             {"statement_cache_size": 501},
             "statement_cache_size=501: a whole number of statements from 0 to 500 is accepted",
@@ -243,6 +250,7 @@ def test_a_tls_ca_file_that_would_not_be_used_is_refused(tmp_path: Path, tls: st
         ({"proxy": "pgbouncer"}, "proxy='pgbouncer': "),
         ({"server_settings": {"timezone": "UTC"}}, "server_settings: "),
         ({"requires_context": ("app.tenant",)}, "requires_context (a tuple): "),
+        ({"fleet": True}, "fleet=True: "),
     ],
 )
 def test_sqlite_refuses_what_needs_a_server(setting: dict[str, Any], line: str) -> None:
@@ -254,6 +262,12 @@ def test_sqlite_refuses_what_needs_a_server(setting: dict[str, Any], line: str) 
 def test_mysql_refuses_server_settings() -> None:
     assert refusal("mysql+asyncmy://localhost/app", server_settings={"timezone": "UTC"}) == (
         "server_settings: it is understood for PostgreSQL only"
+    )
+
+
+def test_mysql_refuses_a_fleet() -> None:
+    assert refusal("mysql+asyncmy://localhost/app", fleet="true") == (
+        "fleet='true': it is understood for PostgreSQL only"
     )
 
 
