@@ -6,15 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from penstock.base_error import PenstockError
 from penstock.credentials.provider import Credentials
 
 _Version = tuple[int, int, int, int]
 _LARGEST = 65536
-
-
-class CredentialsFileError(PenstockError):
-    """A file of credentials cannot be read, or holds none."""
 
 
 class FileCredentials:
@@ -46,7 +41,8 @@ class FileCredentials:
         """Read the file.
 
         Raises:
-            CredentialsFileError: It cannot be read, or holds no credentials.
+            OSError: It cannot be read.
+            ValueError: It holds no credentials.
         """
         text, version = await asyncio.to_thread(self._read)
         user, password = self._parsed(text)
@@ -55,26 +51,25 @@ class FileCredentials:
         return credentials
 
     def _read(self) -> tuple[str, _Version]:
+        with self.path.open("rb") as file:
+            version = _version(os.fstat(file.fileno()))
+            content = file.read(_LARGEST)
         try:
-            with self.path.open("rb") as file:
-                version = _version(os.fstat(file.fileno()))
-                return file.read(_LARGEST).decode(), version
-        except OSError as error:
-            raise CredentialsFileError(f"{self.path} cannot be read: {error.strerror}") from error
-        except UnicodeDecodeError:
-            raise CredentialsFileError(f"{self.path} is no UTF-8") from None
+            return content.decode(), version
+        except UnicodeDecodeError:  # which has the content
+            raise ValueError(f"{self.path} is no UTF-8") from None
 
     def _parsed(self, text: str) -> tuple[str | None, str]:
         if not text.lstrip().startswith("{"):
             password = text.rstrip("\r\n")
             if not password:
-                raise CredentialsFileError(f"{self.path} is empty")
+                raise ValueError(f"{self.path} is empty")
             return None, password
         found = _json_object(text)
         user, secret = found.get("username"), found.get("password")
         if isinstance(secret, str) and secret and isinstance(user, str | None):
             return user, secret
-        raise CredentialsFileError(
+        raise ValueError(
             f'{self.path}: a password, or JSON as {{"username": ..., "password": ...}}, is accepted'
         )
 

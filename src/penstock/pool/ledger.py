@@ -270,12 +270,15 @@ class Ledger:
         if self.backoff.failures:
             self.backoff.succeeded()
         slot.opened_at = now
-        longest = self.age_limit()
-        if self.recycle >= 0:
-            longest = min(longest, self.recycle)
-        slot.expires_at = slot.retire_at = now + longest
-        if longest < math.inf:
-            slot.retire_at -= JITTER * longest * self._random.random()
+        lifetime = self.lifetime()
+        slot.expires_at = slot.retire_at = now + lifetime
+        if lifetime < math.inf:
+            slot.retire_at -= JITTER * lifetime * self._random.random()
+
+    def lifetime(self) -> float:
+        """Return the seconds that a connection which is opened now is used at most."""
+        limit = self.age_limit()
+        return limit if self.recycle < 0 else min(limit, self.recycle)
 
     def failed(
         self,

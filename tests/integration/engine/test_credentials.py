@@ -248,6 +248,8 @@ async def test_a_connection_is_replaced_at_the_age_of_its_credentials(database_u
         first = await scalar(db.engine, "SELECT pg_backend_pid()")
         assert await scalar(db.engine, "SELECT pg_backend_pid()") == first
         await eventually(lambda: first not in pids(db))
+        await db.engine.dispose()
+        assert db.pool.age_limit() == 0.2  # the pool that took the place, too
         assert await scalar(db.engine, "SELECT pg_backend_pid()") != first
 
 
