@@ -151,6 +151,23 @@ async def test_a_slow_provider_is_named_and_bounded(network_url: str) -> None:
     assert "no answer within 0.2 s" in str(failed)
 
 
+async def test_a_provider_that_fails_for_a_moment_is_waited_for(database_url: str) -> None:
+    _, password = account(database_url)
+    vault = Vault(password)
+    vault.options = {"expires_in": 0.05}
+    async with database(without_password(database_url), vault) as db:
+        vault.error = LookupError("the vault is sealed")
+        await asyncio.sleep(0.06)
+        db.pool.evict_all()
+        waiting = asyncio.create_task(one(db))
+        await eventually(lambda: db.pool.snapshot().open_failures_total > 0)
+        assert "the vault is sealed" in str(db.pool.snapshot().last_open_error)
+
+        vault.error = None
+
+        assert await waiting == 1
+
+
 async def test_what_is_no_credentials_is_named_and_not_shown(database_url: str) -> None:
     async def provider() -> Any:
         return "never-shown-4711"
