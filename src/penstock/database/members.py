@@ -1,5 +1,7 @@
 """The servers of a database: for each an engine, and the express lane on it."""
 
+from dataclasses import replace
+
 from pydantic import SecretStr
 from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -11,7 +13,13 @@ from penstock.cluster.member import Endpoint, Member
 from penstock.cluster.monitor import Probe
 from penstock.database.unit import SessionKinds, UnitFactory, reading_within
 from penstock.drivers.capabilities import runs_express
-from penstock.engine import EngineOptions, ReadOnlyConnections, build_engine, watch_for_standby
+from penstock.engine import (
+    EngineOptions,
+    ReadOnlyConnections,
+    build_engine,
+    credential_source,
+    watch_for_standby,
+)
 from penstock.express import DriverLane, Lane, SqlalchemyLane
 from penstock.pool import PenstockPool
 from penstock.settings import DatabaseSettings, Environment, IsolationLevel
@@ -44,7 +52,7 @@ class Members:
         telemetry: Telemetry,
     ) -> None:
         self.settings = _of_primary(settings)
-        self._options = options
+        self._options = replace(options, credentials=credential_source(settings, options))
         self._kinds = kinds
         self._telemetry = telemetry
         self._watch: StatementWatch | None = None
@@ -144,7 +152,8 @@ class Members:
 
     def _probe(self, endpoint: Endpoint) -> Probe:
         unpooled = {"url": endpoint.url, "environment": Environment.SERVERLESS, "echo": False}
-        return Probe(build_engine(self.settings.model_copy(update=unpooled)))
+        options = EngineOptions(credentials=self._options.credentials)
+        return Probe(build_engine(self.settings.model_copy(update=unpooled), options))
 
 
 def _of_primary(settings: DatabaseSettings) -> DatabaseSettings:

@@ -1,6 +1,12 @@
 """The SQLAlchemy engine: its pool, its drivers' settings, and what a failed connect says."""
 
-from penstock.engine.build import EngineKeywords, EngineOptions, build_engine, pool_snapshot
+from penstock.engine.build import (
+    EngineKeywords,
+    EngineOptions,
+    build_engine,
+    credential_source,
+    pool_snapshot,
+)
 from penstock.engine.connector import ReadOnlyConnections, identity_of
 from penstock.engine.standby import leave_standby, watch_for_standby
 from penstock.engine.timeouts import (
@@ -19,6 +25,7 @@ __all__ = [
     "Timeouts",
     "TransactionTimeout",
     "build_engine",
+    "credential_source",
     "identity_of",
     "leave_standby",
     "pool_snapshot",

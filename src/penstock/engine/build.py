@@ -11,10 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool, QueuePool
 
 from penstock.base_error import SettingsError
+from penstock.credentials import CredentialsProvider, ServerCredentials, file_credentials
+from penstock.credentials.cache import CredentialCache, CredentialSource
 from penstock.drivers.capabilities import driver_of
 from penstock.drivers.sqlalchemy_internals import max_overflow
 from penstock.engine.connect_arguments import connect_arguments
-from penstock.engine.connector import is_one_connection, prepare_sqlite
+from penstock.engine.connector import is_one_connection, prepare_sqlite, server_of
 from penstock.engine.timeouts import explain_timeouts
 from penstock.pool import PenstockPool, PoolSnapshot
 from penstock.pool.errors import clear_traceback
@@ -41,6 +43,7 @@ class EngineKeywords(TypedDict, total=False):
     connect_args: Mapping[str, Any]
     execution_options: Mapping[str, Any]
     async_creator: Callable[[], Awaitable[Any]] | None
+    credentials: CredentialsProvider | ServerCredentials | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +59,7 @@ class EngineOptions:
             express lane runs by sessions.
         async_creator: Opens a connection of the driver, in the place of its ``connect``, without
             arguments: neither the URL nor the settings of the connection reach it.
+        credentials: Brings user and password of new connections, in the place of the URL's.
 
     Raises:
         SettingsError: An argument is something else, or has a setting.
@@ -66,12 +70,16 @@ class EngineOptions:
     connect_args: Mapping[str, Any] = field(default_factory=dict, repr=False)
     execution_options: Mapping[str, Any] = field(default_factory=dict)
     async_creator: Callable[[], Awaitable[Any]] | None = None
+    credentials: CredentialsProvider | ServerCredentials | CredentialSource | None = field(
+        default=None, repr=False
+    )
 
     def __post_init__(self) -> None:
         for name in ("json_serializer", "json_deserializer", "async_creator"):
             value = getattr(self, name)
             if value is not None and not callable(value):
                 raise SettingsError(f"{name}: a function is accepted, not {_kind(value)}")
+        self._check_credentials()
         for name in ("connect_args", "execution_options"):
             value = getattr(self, name)
             if not isinstance(value, Mapping):
@@ -83,6 +91,14 @@ class EngineOptions:
                 )
         if "isolation_level" in self.execution_options:
             raise SettingsError("execution_options: its isolation_level is a setting")
+
+    def _check_credentials(self) -> None:
+        given = self.credentials
+        if given is not None and self.async_creator is not None:
+            raise SettingsError("credentials: an async_creator logs in by itself")
+        is_provider = callable(given) or isinstance(given, ServerCredentials | CredentialSource)
+        if given is not None and not is_provider:
+            raise SettingsError(f"credentials: a function is accepted, not {_kind(given)}")
 
     @classmethod
     def among(cls, given: Mapping[str, Any]) -> tuple[Self, dict[str, Any]]:
@@ -173,7 +189,9 @@ def build_engine(settings: DatabaseSettings, options: EngineOptions = _NO_OPTION
     Raises:
         SettingsError: The driver is not installed, or cannot do what a setting asks for.
     """
-    arguments = options.of_connect(connect_arguments(settings, options.async_creator))
+    source = credential_source(settings, options)
+    credentials = None if source is None else source.cache_of(server_of(settings))
+    arguments = options.of_connect(connect_arguments(settings, options.async_creator, credentials))
     url = make_url(settings.url.get_secret_value())
     engine = create_async_engine(
         url,
@@ -189,9 +207,42 @@ def build_engine(settings: DatabaseSettings, options: EngineOptions = _NO_OPTION
     explain_timeouts(engine.sync_engine, settings)
     if settings.driver == "aiosqlite":
         prepare_sqlite(engine.sync_engine, settings)
-    if settings.leak_after is not None and isinstance(engine.pool, PenstockPool):
-        record_statements(engine.sync_engine)
+    if isinstance(engine.pool, PenstockPool):
+        if settings.leak_after is not None:
+            record_statements(engine.sync_engine)
+        if credentials is not None:
+            engine.pool.limit_age(_age_limit(credentials))
     return engine
+
+
+def credential_source(
+    settings: DatabaseSettings, options: EngineOptions
+) -> CredentialSource | None:
+    """Return where a database's credentials come from, for all of its engines; None for the URL.
+
+    Args:
+        settings: With a ``credentials_file``, or not.
+        options: With ``credentials``, or not.
+
+    Raises:
+        SettingsError: There are both, or it is SQLite.
+    """
+    if isinstance(options.credentials, CredentialSource):
+        return options.credentials
+    provider, path = options.credentials, settings.credentials_file
+    if provider is not None and path is not None:
+        raise SettingsError("credentials, credentials_file: one of them is accepted")
+    if path is not None:
+        provider = file_credentials(path)
+    if provider is None:
+        return None
+    if settings.driver == "aiosqlite":
+        raise SettingsError("credentials: SQLite has no server to log in to: leave it out")
+    return CredentialSource(provider, settings.connect_timeout / 2)
+
+
+def _age_limit(credentials: CredentialCache) -> Callable[[], float]:
+    return lambda: credentials.max_age
 
 
 def _adapt_connections(engine: AsyncEngine) -> None:

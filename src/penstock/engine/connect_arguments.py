@@ -11,9 +11,11 @@ from typing import Any
 from sqlalchemy import make_url
 
 from penstock.base_error import SettingsError
+from penstock.credentials.cache import CredentialCache
 from penstock.engine.connector import (
     POOLERS,
     Connector,
+    as_mysql_sends,
     equip_aiomysql,
     equip_psycopg,
     equip_transport,
@@ -82,9 +84,7 @@ def mysql_arguments(settings: DatabaseSettings) -> dict[str, Any]:
         arguments["connect_timeout"] = settings.connect_timeout + 1
     password = make_url(settings.url.get_secret_value()).password
     if password is not None:
-        # Both drivers encode it as Latin-1, the server compares UTF-8; and a character beyond
-        # Latin-1 would end up in the text of a UnicodeEncodeError.
-        arguments["password"] = password.encode().decode("latin-1")
+        arguments["password"] = as_mysql_sends(password)
     if settings.tls is not None and settings.tls is not TlsMode.DISABLE:
         arguments["ssl"] = _context(settings)
     return arguments
@@ -269,13 +269,16 @@ EXTRAS: dict[Driver, str] = {
 
 
 def connect_arguments(
-    settings: DatabaseSettings, creator: Callable[[], Awaitable[Any]] | None = None
+    settings: DatabaseSettings,
+    creator: Callable[[], Awaitable[Any]] | None = None,
+    credentials: CredentialCache | None = None,
 ) -> dict[str, Any]:
     """Return what SQLAlchemy passes to the dialect for each new connection.
 
     Args:
         settings: Of any database.
         creator: Opens a connection in the place of the driver; None for the driver itself.
+        credentials: Whose user and password each connection has; None for the URL's.
 
     Raises:
         SettingsError: The driver is not installed, or cannot do what a setting asks for.
@@ -290,6 +293,7 @@ def connect_arguments(
                 equip=equip_transport,
                 discard=lambda connection: connection.terminate(),
                 simplify=without_client_check,
+                credentials=credentials,
             )
             return {**asyncpg_arguments(settings), "async_creator_fn": opened}
         case "psycopg":
@@ -299,6 +303,7 @@ def connect_arguments(
                 equip=equip_psycopg,
                 discard=lambda connection: connection.pgconn.finish(),
                 simplify=without_client_check,
+                credentials=credentials,
             )
             return {**psycopg_arguments(settings), "async_creator_fn": opened}
         case "asyncmy" | "aiomysql":
@@ -307,6 +312,7 @@ def connect_arguments(
                 connect=create or module.connect,
                 equip=equip_transport if settings.driver == "asyncmy" else equip_aiomysql,
                 discard=lambda connection: connection.close(),
+                credentials=credentials,
             )
             return {**mysql_arguments(settings), "async_creator_fn": opened}
         case "aiosqlite":

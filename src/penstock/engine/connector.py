@@ -17,6 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import await_
 
+from penstock.credentials.cache import CredentialCache
+from penstock.credentials.provider import Credentials, CredentialsFailed, Server
 from penstock.drivers.capabilities import driver_of, transport_of
 from penstock.pool import PenstockPool
 from penstock.pool.errors import ConnectFailed, FailureReason, clear_traceback, reason_of
@@ -64,6 +66,21 @@ def hosts_of(url: URL) -> list[tuple[str, int | None]]:
     return [_split(host, port) for host, port in zip(hosts, cycle(ports), strict=False)]
 
 
+def server_of(settings: DatabaseSettings) -> Server:
+    """Return a database's server as a provider of credentials is told of it.
+
+    Args:
+        settings: Whose URL is looked at.
+    """
+    url = make_url(settings.url.get_secret_value())
+    return Server(
+        hosts=tuple(hosts_of(url)),
+        user=url.username,
+        is_encrypted=settings.tls not in {None, TlsMode.DISABLE, TlsMode.PREFER},
+        is_postgresql=url.get_backend_name() == "postgresql",
+    )
+
+
 def _each(named: str | tuple[str, ...]) -> list[str]:
     return named.split(",") if isinstance(named, str) else list(named)
 
@@ -96,6 +113,7 @@ class Connector:
         discard: Closes a connection that could not be equipped, without waiting.
         simplify: Given the arguments and the error of a connect that failed, returns other ones
             which the server may understand; None where it cannot help.
+        credentials: Whose user and password each connection has; None for the URL's.
     """
 
     def __init__(
@@ -106,12 +124,14 @@ class Connector:
         equip: Callable[[Any, DatabaseSettings], None],
         discard: Callable[[Any], None],
         simplify: Callable[[dict[str, Any], Exception], dict[str, Any] | None] = _as_it_is,
+        credentials: CredentialCache | None = None,
     ) -> None:
         self._settings = settings
         self._connect = connect
         self._equip = equip
         self._discard = discard
         self._simplify = simplify
+        self._credentials = credentials
 
     async def __call__(self, *args: Any, **arguments: Any) -> Any:
         """Open one connection with the driver's arguments.
@@ -125,13 +145,40 @@ class Connector:
         limit = asyncio.timeout(self._settings.connect_timeout)
         try:
             async with limit:
-                return self._equipped(await self._connected(args, arguments))
+                return self._equipped(await self._logged_in(args, arguments, limit))
+        except CredentialsFailed as error:
+            clear_traceback(error)
+            raise without_credentials(self._settings, error) from error.__cause__
         except Exception as error:
             clear_traceback(error)
             raise connect_failed(self._settings, error, timed_out=limit.expired()) from error
         except BaseException as error:
             clear_traceback(error)
             raise
+
+    async def _logged_in(
+        self, args: tuple[Any, ...], arguments: dict[str, Any], limit: asyncio.Timeout
+    ) -> Any:
+        if self._credentials is None:
+            return await self._connected(args, arguments)
+        used = await self._credentials.get(_half_of(limit))
+        try:
+            return await self._connected(args, self._with(arguments, used))
+        except Exception as error:
+            if reason_of(error) is not FailureReason.AUTHENTICATION:
+                raise
+            renewed = await self._credentials.renew(used, _half_of(limit))
+            if renewed is None:
+                raise
+            clear_traceback(error)
+        return await self._connected(args, self._with(arguments, renewed))
+
+    def _with(self, arguments: dict[str, Any], credentials: Credentials) -> dict[str, Any]:
+        password = credentials.password.get_secret_value()
+        if self._settings.driver in {"aiomysql", "asyncmy"}:
+            password = as_mysql_sends(password)
+        user = {} if credentials.user is None else {"user": credentials.user}
+        return {**arguments, **user, "password": password}
 
     async def _connected(self, args: tuple[Any, ...], arguments: dict[str, Any]) -> Any:
         try:
@@ -150,6 +197,36 @@ class Connector:
             self._discard(connection)
             raise
         return connection
+
+
+def _half_of(limit: asyncio.Timeout) -> float:
+    """Return how long to wait for credentials: as long again is left to connect."""
+    end = limit.when()
+    assert end is not None  # noqa: S101 - connect_timeout is a number
+    return (end - asyncio.get_running_loop().time()) / 2
+
+
+def as_mysql_sends(password: str) -> str:
+    """Return a password as MySQL's drivers are given it.
+
+    Both encode it as Latin-1, the server compares UTF-8; and a character beyond Latin-1 would end
+    up in the text of a UnicodeEncodeError.
+
+    Args:
+        password: As it was chosen.
+    """
+    return password.encode().decode("latin-1")
+
+
+def without_credentials(settings: DatabaseSettings, error: CredentialsFailed) -> ConnectFailed:
+    """Return the error of a connection for which there were no credentials.
+
+    Args:
+        settings: What was to be connected to.
+        error: Names the provider, and says why.
+    """
+    attempt = f"{settings.driver} opened no connection to {address_of(settings)}"
+    return ConnectFailed(f"{attempt}: {error}", FailureReason.CREDENTIALS)
 
 
 def connect_failed(

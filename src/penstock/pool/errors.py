@@ -26,6 +26,7 @@ class FailureReason(StrEnum):
     UNKNOWN_DATABASE = "unknown-database"
     TOO_MANY_CONNECTIONS = "too-many-connections"
     NOT_READY = "not-ready"
+    CREDENTIALS = "credentials"
     OTHER = "other"
 
 
@@ -102,6 +103,7 @@ _CONNECTING = (
     "asyncio.",
     "asyncmy.",
     "asyncpg.",
+    "penstock.credentials.",
     "penstock.engine.connector.",
     "psycopg.",
     "pymysql.",
@@ -185,6 +187,7 @@ def is_transient(error: BaseException) -> bool:
         FailureReason.UNREACHABLE,
         FailureReason.TOO_MANY_CONNECTIONS,
         FailureReason.NOT_READY,
+        FailureReason.CREDENTIALS,
     )
 
 

@@ -67,10 +67,10 @@ class Housekeeper:
 
         They are short enough to replace connections of one age one by one before they expire.
         """
-        ledger, recycle = self.ledger, self.ledger.recycle
-        if recycle <= 0 or not ledger.open:
+        ledger, lifetime = self.ledger, self.ledger.lifetime()
+        if not 0 < lifetime < math.inf or not ledger.open:
             return INTERVAL
-        shortest = SPREAD * recycle / (ledger.open * self._runs_per_replacement())
+        shortest = SPREAD * lifetime / (ledger.open * self._runs_per_replacement())
         return min(INTERVAL, max(SHORTEST_INTERVAL, shortest))
 
     def _runs_per_replacement(self) -> int:

@@ -74,6 +74,11 @@ def limit_of(size: int, overflow: int) -> float:
     return math.inf if size == 0 or overflow < 0 else size + overflow
 
 
+def unlimited() -> float:
+    """Return infinity."""
+    return math.inf
+
+
 class Ledger:
     """The state of one pool, and the decisions on its connections and callers.
 
@@ -86,6 +91,8 @@ class Ledger:
         admission: How the queue is kept short.
         lifo: Whether the connection released last is checked out first.
         connects_at_once: Connections opened in parallel at most.
+        age_limit: Returns how long a connection that is opened now is used at most, besides
+            ``recycle``, in seconds.
     """
 
     def __init__(
@@ -99,12 +106,14 @@ class Ledger:
         admission: AdmissionPolicy | None = None,
         lifo: bool = False,
         connects_at_once: int = 4,
+        age_limit: Callable[[], float] = unlimited,
     ) -> None:
         self.size, self.overflow, self.limit = size, overflow, limit_of(size, overflow)
         self.actions: deque[Action] = deque()
         self.recycle, self._random = recycle, random
         self.backoff = backoff
         self.connects_at_once = connects_at_once
+        self.age_limit = age_limit
         self.tally = Tally()
         self.suspended = self.closed = False
         self.replaced = False
@@ -261,9 +270,15 @@ class Ledger:
         if self.backoff.failures:
             self.backoff.succeeded()
         slot.opened_at = now
-        if self.recycle >= 0:
-            slot.expires_at = now + self.recycle
-            slot.retire_at = slot.expires_at - JITTER * self.recycle * self._random.random()
+        lifetime = self.lifetime()
+        slot.expires_at = slot.retire_at = now + lifetime
+        if lifetime < math.inf:
+            slot.retire_at -= JITTER * lifetime * self._random.random()
+
+    def lifetime(self) -> float:
+        """Return the seconds that a connection which is opened now is used at most."""
+        limit = self.age_limit()
+        return limit if self.recycle < 0 else min(limit, self.recycle)
 
     def failed(
         self,

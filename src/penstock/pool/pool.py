@@ -190,6 +190,15 @@ class PenstockPool(LoopBoundPool):
         """
         self._bound_runtime.evict_older_than(time() if opened_before is None else opened_before)
 
+    def limit_age(self, limit: Callable[[], float]) -> None:
+        """Limit the age of connections besides ``pool_recycle``.
+
+        Args:
+            limit: Asked for each new connection how long it is used at most, in seconds; ``inf``
+                for no limit.
+        """
+        self.age_limit = self.ledger.age_limit = limit
+
     @property
     def in_flight(self) -> int:
         """Connections in use, and callers in line for one."""
@@ -320,6 +329,7 @@ class PenstockPool(LoopBoundPool):
             **arguments,
         )
         pool.listeners = self.listeners
+        pool.limit_age(self.age_limit)
         if self._is_disposed:
             pool._replace(self)
         return pool

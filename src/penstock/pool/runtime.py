@@ -23,7 +23,7 @@ from penstock.pool.errors import LeaseReclaimed, PoolInAnotherLoop, name_of
 from penstock.pool.events import Listeners, PoolSnapshot
 from penstock.pool.housekeeper import INTERVAL, Housekeeper, HousekeeperPolicy
 from penstock.pool.leak import LeakDetector
-from penstock.pool.ledger import Ledger
+from penstock.pool.ledger import Ledger, unlimited
 from penstock.pool.policy import PoolPolicy
 from penstock.pool.queue import Rejection, RejectReason
 from penstock.pool.record import ConnectionRegistry, Lease, Record
@@ -323,6 +323,7 @@ class LoopBoundPool(AsyncAdaptedQueuePool):
 
     def _set_up(self, pool_size: int, max_overflow: int) -> None:
         self.listeners = Listeners()
+        self.age_limit: Callable[[], float] = unlimited
         self._new_ledger(pool_size, max_overflow)
         self._runtime: PoolRuntime | None = None
         """None until the pool is bound to an event loop."""
@@ -366,6 +367,7 @@ class LoopBoundPool(AsyncAdaptedQueuePool):
             admission=self.policy.admission,
             lifo=self.uses_lifo,
             connects_at_once=self.policy.connects_at_once,
+            age_limit=self.age_limit,
         )
         # Looked up once: each lease needs them.
         self._acquire, self._release = self.ledger.acquire, self.ledger.release

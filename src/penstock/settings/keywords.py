@@ -21,6 +21,7 @@ class SettingsKeywords(TypedDict, total=False):
     ``docs/settings.md`` has the meaning, the default and the range of each.
     """
 
+    credentials_file: str | Path | None
     environment: Environment | str
     preset: SizePreset | Literal["development", "small", "medium", "high", "container"] | None
     proxy: Proxy | str | None

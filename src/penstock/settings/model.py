@@ -75,6 +75,9 @@ class DatabaseSettings(BaseModel):
     url: Annotated[SecretStr, Accepted(f"a URL whose scheme is one of {', '.join(SCHEMES)}")] = (
         Field(description="Where the database is and who connects.")
     )
+    credentials_file: Annotated[Path | None, Accepted("the path of a readable file")] = Field(
+        None, description="A file with the password, read again when it changes."
+    )
     environment: Environment = Field(
         Environment.DEVELOPMENT, description="Whose profile of pool settings applies."
     )
@@ -328,6 +331,7 @@ class DatabaseSettings(BaseModel):
         return SecretStr(url.text())
 
     @field_validator(
+        "credentials_file",
         "proxy",
         "isolation_level",
         "tls",
@@ -422,6 +426,13 @@ class DatabaseSettings(BaseModel):
                 f"a whole number of seconds from 1 to {limit.idle_timeout - 1} is accepted, "
                 f"{limit.pool_recycle} is the default"
             )
+        return value
+
+    @field_validator("credentials_file")
+    @classmethod
+    def _check_credentials_file(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            check_readable(value)
         return value
 
     @field_validator("tls_cert_file", "tls_key_file")

@@ -57,6 +57,20 @@ def test_with_recycle_minus_1_connections_live_for_ever() -> None:
     assert slot.expires_at == math.inf
 
 
+@pytest.mark.parametrize(
+    ("recycle", "limit", "lifetime"), [(-1, 60, 60), (30, 60, 30), (90, 60, 60)]
+)
+def test_the_shorter_of_two_limits_counts(recycle: float, limit: float, lifetime: float) -> None:
+    ledger = new_ledger(1, recycle=recycle)
+    ledger.age_limit = lambda: limit
+    assert ledger.add_connection(500.0)
+    dispatch(ledger, 500.0)
+    [slot] = ledger
+
+    assert slot.expires_at == 500.0 + lifetime
+    assert 0.9 * lifetime < slot.retire_at - 500.0 <= lifetime
+
+
 def test_with_recycle_0_connections_have_expired_when_they_are_opened() -> None:
     [slot] = opened(0)
 

@@ -11,7 +11,7 @@ from penstock.pool.policy import PoolPolicy, nested_checkout_policy
 from penstock.pool.queue import AdmissionPolicy
 from penstock.settings import NestedCheckoutPolicy
 
-AT_LEAST_0 = ("min_idle", "max_waiting", "keepalive", "idle_before_ping")
+AT_LEAST_0 = ("min_idle", "max_waiting", "keepalive", "idle_before_ping", "connect_retry")
 POSITIVE = (
     "codel_target",
     "codel_interval",
@@ -20,7 +20,7 @@ POSITIVE = (
     "connect_timeout",
     "leak_after",
 )
-OPTIONAL = ("max_waiting", "codel_target", "leak_after")
+OPTIONAL = ("max_waiting", "codel_target", "connect_retry", "leak_after")
 WHOLE = ("min_idle", "max_waiting", "connects_at_once")
 NUMBERS = (*AT_LEAST_0, "connects_at_once", *POSITIVE)
 NO_NUMBERS: tuple[object, ...] = (math.nan, "5", True, [], b"5")

@@ -22,6 +22,7 @@ TEXTS: dict[str, tuple[str, object]] = {
     "ping_timeout": ("1.5", 1.5),
     "connect_timeout": (" 7 ", 7.0),
     "connects_at_once": ("2", 2),
+    "connect_retry": ("3", 3.0),
     "leak_after": ("60", 60.0),
     "reclaim_leaks": ("true", True),
     "nested_checkout": ("refuse", "refuse"),
@@ -55,7 +56,7 @@ def test_a_text_is_read_as_the_argument_s_own_type(name: str) -> None:
     assert getattr(pool.recreate().policy, name) == value
 
 
-@pytest.mark.parametrize("name", ["max_waiting", "codel_target", "leak_after"])
+@pytest.mark.parametrize("name", ["max_waiting", "codel_target", "connect_retry", "leak_after"])
 @pytest.mark.parametrize("text", ["", "none", "None"])
 def test_an_optional_argument_is_switched_off_by_a_text(name: str, text: str) -> None:
     assert getattr(pool_from(**{name: text}).policy, name) is None

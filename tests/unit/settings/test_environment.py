@@ -13,6 +13,7 @@ from penstock.settings.validation import EXAMPLE_URL
 URL = "postgresql://user:password@localhost/app"
 EVERY_VARIABLE = {
     "DATABASE_URL": "postgresql+psycopg://user:password@localhost/app",
+    "DATABASE_CREDENTIALS_FILE": "credentials.json",
     "ENVIRONMENT": "production",
     "DATABASE_PRESET": "medium",
     "DATABASE_PROXY": "aws-rds-proxy",
@@ -86,7 +87,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_every_setting_has_a_variable_that_says_the_same_as_python(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name in ("ca.pem", "client.pem", "client.key"):
+    for name in ("credentials.json", "ca.pem", "client.pem", "client.key"):
         Path(name).touch()
     set_all(monkeypatch, EVERY_VARIABLE)
     in_python = {field: EVERY_VARIABLE[variable(field)] for field in DatabaseSettings.model_fields}

@@ -29,6 +29,7 @@ def test_a_url_is_all_that_is_needed() -> None:
         "environment": Environment.DEVELOPMENT,
         "preset": None,
         "proxy": None,
+        "credentials_file": None,
         "pool_size": 5,
         "max_overflow": 10,
         "pool_timeout": 30.0,
