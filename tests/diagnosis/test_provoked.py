@@ -95,7 +95,9 @@ def test_a_server_that_refuses_the_user_from_one_moment_on(provoked: Findings) -
 
 def test_others_that_take_most_of_the_servers_connections(provoked: Findings) -> None:
     assert provoked["crowded"].keys() == {"server-connections"}
-    assert int(numbers(provoked["crowded"]["server-connections"]["remedy"])[0]) > 0
+    # Of others, so that the pools are not to be smaller.
+    remedy = provoked["crowded"]["server-connections"]["remedy"]
+    assert advised(remedy).keys() == {"max_connections"}
 
 
 def test_a_pool_that_may_grow_beyond_the_server(provoked: Findings) -> None:
@@ -123,4 +125,4 @@ def test_a_worker_of_which_nothing_is_heard(provoked: Findings) -> None:
     assert provoked["frozen"].keys() == {"event-loop-blocked"}
     found = provoked["frozen"]["event-loop-blocked"]
     assert found["severity"] == "critical"
-    assert {"1", "2"} <= set(numbers(found["evidence"]))
+    assert numbers(found["evidence"])[:2] == ["1", "2"]

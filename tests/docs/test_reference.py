@@ -146,6 +146,7 @@ def test_no_entry_refers_to_another_one_for_what_it_takes(package: Loaded) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_the_pages_are_built_with_every_entry(tmp_path: Path) -> None:
     for name in ("docs", "src", ".ci"):
         shutil.copytree(ROOT / name, tmp_path / name)
