@@ -82,7 +82,7 @@ class Deadline:
 
         Args:
             what: What happened; the limit and what to do follow.
-            outcome_unknown: As for the error.
+            outcome_unknown: Whether a write or a COMMIT had been sent and was not answered.
         """
         remedy = (
             "the caller sets that limit" if self.is_callers else "raise timeout, or do less in it"

@@ -2,6 +2,7 @@
 
 import pytest
 from tests.diagnosis.workers import Findings
+from tests.told import advised, numbers
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -12,8 +13,8 @@ pytestmark = pytest.mark.timeout(300)
 def test_connections_that_are_all_lent_while_others_wait(provoked: Findings) -> None:
     assert provoked["exhausted"].keys() == {"pool-exhausted"}
     remedy = provoked["exhausted"]["pool-exhausted"]["remedy"]
-    assert "(now 0." in remedy
-    assert "raise pool_size from 2 to" in remedy
+    assert any(number.startswith("0.") for number in numbers(remedy))
+    assert int(advised(remedy)["pool_size"]) > 2
 
 
 def test_waits_of_seconds_for_two_minutes(provoked: Findings) -> None:
@@ -25,8 +26,8 @@ def test_askers_that_are_turned_away(provoked: Findings) -> None:
     assert provoked["overrun"].keys() == {"shedding"}
     assert provoked["overrun"]["shedding"]["severity"] == "critical"
     remedy = provoked["overrun"]["shedding"]["remedy"]
-    assert "(now 0." in remedy
-    assert "raise pool_size from 2 to" in remedy
+    assert any(number.startswith("0.") for number in numbers(remedy))
+    assert int(advised(remedy)["pool_size"]) > 2
 
 
 def test_a_slow_statement_for_which_nobody_has_to_wait(provoked: Findings) -> None:
@@ -40,8 +41,9 @@ def test_a_slow_statement_for_which_nobody_has_to_wait(provoked: Findings) -> No
 def test_sessions_that_are_never_closed(provoked: Findings) -> None:
     assert provoked["leaking"].keys() == {"connection-leak", "idle-in-transaction"}
     evidence = provoked["leaking"]["connection-leak"]["evidence"]
-    assert "3 of 3 checked-out connections exceeded leak_after" in evidence
-    assert "GET /leaking/keep now holds 3 of 3 connections" in evidence
+    assert numbers(evidence)[:4] == ["3", "3", "3", "3"]
+    assert "leak_after" in evidence
+    assert "GET /leaking/keep" in evidence
 
 
 def test_a_transaction_that_waits_for_something_else(provoked: Findings) -> None:
@@ -53,7 +55,7 @@ def test_a_statement_that_one_request_runs_in_a_loop(provoked: Findings, lane: s
     found = provoked[f"looping-{lane}"]
 
     assert found.keys() == {"n-plus-one"}
-    assert "ran the same statement 12 times" in found["n-plus-one"]["evidence"]
+    assert "12" in numbers(found["n-plus-one"]["evidence"])
     assert f"GET /looping-{lane}/" in found["n-plus-one"]["evidence"]
 
 
@@ -76,7 +78,7 @@ def test_a_pool_that_loses_all_of_its_connections_again_and_again(provoked: Find
 def test_bursts_above_what_the_pool_keeps(provoked: Findings) -> None:
     assert provoked["bursting"].keys() == {"short-lived-connections"}
     remedy = provoked["bursting"]["short-lived-connections"]["remedy"]
-    assert remedy.startswith("Raise pool_size from 10 to 14")
+    assert advised(remedy)["pool_size"].startswith("14")
 
 
 def test_connections_that_are_replaced_every_second(provoked: Findings) -> None:
@@ -93,9 +95,9 @@ def test_a_server_that_refuses_the_user_from_one_moment_on(provoked: Findings) -
 
 def test_others_that_take_most_of_the_servers_connections(provoked: Findings) -> None:
     assert provoked["crowded"].keys() == {"server-connections"}
-    assert (
-        "connections belong to other clients" in provoked["crowded"]["server-connections"]["remedy"]
-    )
+    # Of others, so that the pools are not to be smaller.
+    remedy = provoked["crowded"]["server-connections"]["remedy"]
+    assert advised(remedy).keys() == {"max_connections"}
 
 
 def test_a_pool_that_may_grow_beyond_the_server(provoked: Findings) -> None:
@@ -104,7 +106,7 @@ def test_a_pool_that_may_grow_beyond_the_server(provoked: Findings) -> None:
 
 def test_a_replica_that_replays_nothing(provoked: Findings) -> None:
     assert provoked["lagging"].keys() == {"replica-lag"}
-    assert "lagged by 24." in provoked["lagging"]["replica-lag"]["evidence"]
+    assert numbers(provoked["lagging"]["replica-lag"]["evidence"])[0].startswith("24.")
 
 
 # Workers that have all of the requests, or cannot answer any.
@@ -123,4 +125,4 @@ def test_a_worker_of_which_nothing_is_heard(provoked: Findings) -> None:
     assert provoked["frozen"].keys() == {"event-loop-blocked"}
     found = provoked["frozen"]["event-loop-blocked"]
     assert found["severity"] == "critical"
-    assert "of 1 of 2 workers" in found["evidence"]
+    assert numbers(found["evidence"])[:2] == ["1", "2"]

@@ -1,5 +1,7 @@
 """The documentation says what the code does."""
 
+import ast
+import pkgutil
 import re
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from penstock.fastapi.routes import OperationsRoute
 from penstock.telemetry.rules import RULES
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -42,6 +44,61 @@ def test_python_in_the_documentation_is_python(page: Path) -> None:
 
 
 _TOP_LEVEL_AWAIT = 0x2000
+
+
+def loggers() -> set[str]:
+    """The names under which the library logs."""
+    return {
+        name
+        for module in (ROOT / "src").rglob("*.py")
+        for name in re.findall(r'getLogger\("([\w.]+)"\)', module.read_text(encoding="utf-8"))
+    }
+
+
+def is_there(name: str) -> bool:
+    """Return whether a dotted name is of a module, or of something in one."""
+    try:
+        pkgutil.resolve_name(name)
+    except (ImportError, AttributeError):
+        return False
+    return True
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: page.name)
+def test_every_name_of_the_library_is_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    names = set(re.findall(r"(?<![\w/.-])penstock(?:\.[A-Za-z_]\w*)+", text)) - FILES
+
+    assert not {name for name in names - loggers() if not is_there(name)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_import_from_the_library_is_possible(page: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    names = {
+        f"{statement.module}.{name.name}"
+        for block in blocks
+        for statement in ast.walk(ast.parse(block))
+        if isinstance(statement, ast.ImportFrom)
+        and (statement.module or "").partition(".")[0] == "penstock"
+        for name in statement.names
+    }
+
+    assert not {name for name in names if not is_there(name)}
+
+
+FILES = {"penstock.json"}
+"""Names of files, of which a page speaks."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_that_is_named_is_there(page: Path) -> None:
+    rooms = [path.name for path in (ROOT / "src/penstock").iterdir() if path.is_dir()]
+    folders = "|".join(["src/penstock", "tests", "benchmarks", "examples", "docs", *rooms])
+    text = page.read_text(encoding="utf-8")
+
+    for file in re.findall(rf"`((?:{folders})/[\w/]+\.(?:py|sql|txt|md))`", text):
+        assert any((base / file).exists() for base in (ROOT, ROOT / "src/penstock")), file
 
 
 def test_every_page_is_in_the_navigation() -> None:

@@ -95,7 +95,7 @@ class PositionTokens:
 
         Args:
             token: Whatever a client has sent.
-            now: As for :meth:`write`.
+            now: Seconds since the epoch; None for the clock's.
         """
         if len(token) > _LONGEST_TOKEN or not token.isascii():
             return None

@@ -85,6 +85,7 @@ class Database:
         engine_options: EngineOptions | None = None,
     ) -> None:
         self.settings = settings = _no_url(settings)
+        """What it connects to and how."""
         self.telemetry = Telemetry(identity_of(settings), settings.telemetry_dir)
         """What is counted, of all workers of this machine."""
         kinds = SessionKinds.of(session_class, autoflush=settings.autoflush)
@@ -123,7 +124,7 @@ class Database:
                 a ``SecretStr``, or a URL object of SQLAlchemy's or Pydantic's.
             **keywords: Settings by their Python names, such as ``pool_size=10``; the arguments of
                 :class:`penstock.engine.EngineOptions`, such as ``json_serializer=dumps``; and
-                ``session_class``, as for the class.
+                ``session_class``, a subclass of ``AsyncSession`` that the sessions are.
 
         Raises:
             SettingsError: A value is wrong; the message names it and what is accepted.

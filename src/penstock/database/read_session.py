@@ -115,21 +115,45 @@ class ReadOnlySession(Protocol):
     async def get(
         self, entity: type[_T], ident: Any, *, options: Sequence[Any] | None = None
     ) -> _T | None:
-        """Return the object with this primary key, or None."""
+        """Return the object with this primary key, or None.
+
+        Args:
+            entity: The mapped class.
+            ident: The primary key; a tuple of its columns' values where there are several.
+            options: Loader options, such as ``selectinload()``.
+        """
         ...
 
     async def get_one(
         self, entity: type[_T], ident: Any, *, options: Sequence[Any] | None = None
     ) -> _T:
-        """Return the object with this primary key, or raise ``NoResultFound``."""
+        """Return the object with this primary key.
+
+        Args:
+            entity: The mapped class.
+            ident: The primary key; a tuple of its columns' values where there are several.
+            options: Loader options, such as ``selectinload()``.
+
+        Raises:
+            NoResultFound: There is none.
+        """
         ...
 
     async def refresh(self, instance: object, attribute_names: Iterable[str] | None = None) -> None:
-        """Load the object's attributes anew."""
+        """Load the object's attributes anew.
+
+        Args:
+            instance: An object of this session.
+            attribute_names: Which of them; None for all.
+        """
         ...
 
     def expunge(self, instance: object) -> None:
-        """Detach the object, so that it may be changed for the caller's own purposes."""
+        """Detach the object, so that it may be changed for the caller's own purposes.
+
+        Args:
+            instance: An object of this session.
+        """
         ...
 
 

@@ -273,6 +273,9 @@ class Query(Generic[_T_co]):
     def spread(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return a call's values, those of an open statement each for one column.
 
+        Args:
+            values: Those of the call, by name.
+
         Raises:
             ParameterError: Some are missing or unknown, or a value is none of its attribute's.
         """
@@ -283,6 +286,9 @@ class Query(Generic[_T_co]):
 
     def check(self, values: Mapping[str, Any]) -> None:
         """Hold the names of some values against the statement's parameters.
+
+        Args:
+            values: Those of the call, by name.
 
         Raises:
             ParameterError: Some are missing or unknown; the message names them.

@@ -199,6 +199,11 @@ class Executor(Generic[_L]):
     ) -> Coroutine[Any, Any, Any]:
         """Return the only result.
 
+        Args:
+            statement: A prepared query, or a statement of SQLAlchemy's.
+            values: Of its named parameters, as a mapping.
+            **named: The same as keywords; they take precedence.
+
         Raises:
             NoResultFound: There is none.
             MultipleResultsFound: There is more than one.
@@ -219,6 +224,11 @@ class Executor(Generic[_L]):
     ) -> Coroutine[Any, Any, Any]:
         """Return the only result, or None.
 
+        Args:
+            statement: A prepared query, or a statement of SQLAlchemy's.
+            values: Of its named parameters, as a mapping.
+            **named: The same as keywords; they take precedence.
+
         Raises:
             MultipleResultsFound: There is more than one.
         """
@@ -236,7 +246,13 @@ class Executor(Generic[_L]):
     def first(
         self, statement: Any, values: Values = None, /, **named: Any
     ) -> Coroutine[Any, Any, Any]:
-        """Return the first result, or None. The server sends them all: use ``limit(1)``."""
+        """Return the first result, or None. The server sends them all: use ``limit(1)``.
+
+        Args:
+            statement: A prepared query, or a statement of SQLAlchemy's.
+            values: Of its named parameters, as a mapping.
+            **named: The same as keywords; they take precedence.
+        """
         return self._ask(statement, values, named, first)
 
     @overload
@@ -259,7 +275,13 @@ class Executor(Generic[_L]):
     def scalar(
         self, statement: Any, values: Values = None, /, **named: Any
     ) -> Coroutine[Any, Any, Any]:
-        """Return the first column of the first result, or None."""
+        """Return the first column of the first result, or None.
+
+        Args:
+            statement: A prepared query, or a statement of SQLAlchemy's.
+            values: Of its named parameters, as a mapping.
+            **named: The same as keywords; they take precedence.
+        """
         return self._ask(statement, values, named, scalar)
 
     @overload
@@ -274,7 +296,14 @@ class Executor(Generic[_L]):
     def all(
         self, statement: Any, values: Values = None, /, **named: Any
     ) -> Coroutine[Any, Any, Any]:
-        """Return all results."""
+        """Return all results.
+
+        Args:
+            statement: A prepared query, or a statement of SQLAlchemy's.
+            values: Of its named parameters, as a mapping; for a writer's INSERT also those of
+                several rows.
+            **named: The same as keywords; they take precedence.
+        """
         return self._ask(statement, values, named, all_)
 
 
@@ -381,7 +410,13 @@ class Reader(Executor[ReadingLane]):
         /,
         **named: Any,
     ) -> bool:
-        """Return whether a ``select()`` has a result; the server stops at the first."""
+        """Return whether a ``select()`` has a result; the server stops at the first.
+
+        Args:
+            statement: A prepared query, or a statement of SQLAlchemy's.
+            values: Of its named parameters, as a mapping.
+            **named: The same as keywords; they take precedence.
+        """
         found: Any
         found = statement.existence() if isinstance(statement, Query) else existence_of(statement)
         return bool(await self.scalar(found, values, **named))
@@ -406,7 +441,7 @@ class Reader(Executor[ReadingLane]):
         Args:
             statement: A prepared query, or a statement of SQLAlchemy's.
             values: Of its named parameters, as a mapping.
-            **named: As ``values``.
+            **named: The same as keywords; they take precedence.
 
         Returns:
             The results, 500 rows at a time, or as many as ``stream(...).yield_per(50)`` says.

@@ -262,6 +262,11 @@ class Writer(Executor[Lane]):
         """Run a statement and return how many rows it wrote.
 
         An ``insert(User)`` or ``update(User)`` without values sets the attributes that are named.
+
+        Args:
+            statement: A prepared query, or a statement of SQLAlchemy's.
+            values: Of its named parameters, as a mapping.
+            **named: The same as keywords; they take precedence.
         """
         call = self._call(statement, values, named)
         if call.rows is not None:

@@ -231,7 +231,12 @@ def writer(name: str = "default") -> Callable[[HTTPConnection], Awaitable[expres
 _SCOPE: Any = {"scope": "request"} if "scope" in signature(Depends).parameters else {}
 
 WriteSession = Annotated[AsyncSession, Depends(write_session(), **_SCOPE)]
+"""The request's writing session, of the database ``default``; see :func:`write_session`."""
 ReadSession = Annotated[ReadOnlyAsyncSession, Depends(read_session(), **_SCOPE)]
+"""The request's read-only session, of the database ``default``."""
 CurrentDatabase = Annotated[Database, Depends(current_database(), **_SCOPE)]
+"""The database ``default`` itself, for streams, tasks and WebSockets."""
 Reader = Annotated[express.Reader, Depends(reader(), **_SCOPE)]
+"""The express lane for what only reads, of the database ``default``; see :func:`reader`."""
 Writer = Annotated[express.Writer, Depends(writer(), **_SCOPE)]
+"""The express lane for what writes, of the database ``default``; see :func:`writer`."""

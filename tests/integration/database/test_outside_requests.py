@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Column, Integer, MetaData, String, Table, func, insert, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidRequestError
+from tests.told import advised, numbers
 
 from penstock import Database
 from penstock.errors import BudgetExceeded, ConnectFailed, SessionClosed, SettingsError
@@ -41,9 +42,8 @@ def test_a_url_in_the_place_of_settings_is_told_where_it_belongs() -> None:
     with pytest.raises(SettingsError) as refused:
         Database("postgresql://user:secret@localhost/app")  # type: ignore[arg-type]  # the point
 
-    assert str(refused.value) == (
-        "Database(settings) takes DatabaseSettings, not str: a URL is for Database.from_url(url)"
-    )
+    assert "Database.from_url(" in str(refused.value)
+    assert "secret" not in str(refused.value)
 
 
 async def write_and_fail(database: Database) -> None:
@@ -111,7 +111,7 @@ async def test_a_session_that_outlived_its_block_says_so(database: Database) -> 
     async with database.write() as session:
         pass
 
-    with pytest.raises(SessionClosed, match="its async with block was left") as closed:
+    with pytest.raises(SessionClosed) as closed:
         await session.execute(text("SELECT 1"))
     assert isinstance(closed.value, InvalidRequestError)
     with pytest.raises(SessionClosed):
@@ -149,8 +149,10 @@ async def test_a_budget_that_cannot_be_kept_is_refused_with_the_way_out(
         database_url, workers=50, pool_size=20, max_overflow=10, budget="refuse"
     )
 
-    with pytest.raises(BudgetExceeded, match=r"50 worker\(s\).*Set pool_size \+ max_overflow to"):
+    with pytest.raises(BudgetExceeded) as refused:
         await database.open()
+    assert numbers(str(refused.value))[1:5] == ["50", "20", "10", "1500"]
+    assert advised(str(refused.value)).keys() >= {"pool_size", "max_overflow", "max_connections"}
     await database.close()
 
 

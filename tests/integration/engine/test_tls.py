@@ -223,7 +223,7 @@ async def test_it_may_be_named_in_the_url_as_libpq_has_it(
 def test_a_clients_certificate_that_would_not_be_used_is_refused(
     certificates: Certificates, tls: str | None
 ) -> None:
-    with pytest.raises(SettingsError, match=r"tls_cert_file=.*takes effect with tls require"):
+    with pytest.raises(SettingsError, match=r"^tls_cert_file=.*\btls\b.*require"):
         DatabaseSettings.of("postgresql://host/app", tls=tls, tls_cert_file=certificates.client)
 
 
@@ -231,9 +231,9 @@ def test_a_certificate_without_its_key_is_refused(certificates: Certificates) ->
     settings = DatabaseSettings.of(
         "postgresql://host/app", tls="require", tls_cert_file=certificates.client
     )
-    with pytest.raises(SettingsError, match="PEM files of a certificate and its key"):
+    with pytest.raises(SettingsError, match=r"^tls_cert_file.*PEM"):
         build_engine(settings)
-    with pytest.raises(SettingsError, match="takes effect with tls_cert_file only"):
+    with pytest.raises(SettingsError, match=r"^tls_key_file.*tls_cert_file"):
         DatabaseSettings.of(
             "postgresql://host/app", tls="require", tls_key_file=certificates.client_key
         )

@@ -155,7 +155,7 @@ async def test_a_composite_of_another_class_is_refused(emptied: Database) -> Non
             lambda v: emptied.writer.execute_many(insert(Offer), [{"name": "a", "price": v}]),
             lambda v: emptied.writer.copy_in(Offer, [{"name": "a", "price": v}]),
         ):
-            with pytest.raises(ParameterError, match=r"price: \w+ is no Price"):
+            with pytest.raises(ParameterError, match=r"\bprice\b.*\bPrice\b"):
                 await write(wrong)
     assert await written(emptied) == []
 

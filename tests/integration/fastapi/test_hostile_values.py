@@ -152,8 +152,9 @@ async def test_a_session_that_a_route_closes_is_told_to_the_log(
     caplog.set_level(logging.WARNING)
     async with client_of(app) as client:
         assert (await client.post("/read")).status_code == 200
-        assert "was closed before" not in caplog.text
+        assert not caplog.records
         assert (await client.post("/closed")).status_code == 200
 
-    assert "A WriteSession was closed before its unit of work could commit" in caplog.text
+    (warning,) = (r.getMessage() for r in caplog.records if r.levelno == logging.WARNING)
+    assert "WriteSession" in warning
     assert await database.reader.scalar(select(func.count()).select_from(THINGS)) == 0

@@ -18,7 +18,7 @@ async def test_a_second_database_needs_another_name(app: FastAPI, tables: str) -
 
 @pytest.mark.parametrize("other", [APIRouter(), Starlette(), Database.from_url("sqlite://")])
 async def test_what_is_no_application_is_told_so(other: Any, database: Database) -> None:
-    with pytest.raises(PenstockError, match=f"a FastAPI application, not {type(other).__name__};"):
+    with pytest.raises(PenstockError, match=rf"FastAPI.*\b{type(other).__name__}\b"):
         install(other, database)
 
 
@@ -27,7 +27,7 @@ async def test_what_is_no_database_is_told_so_and_leaves_the_application_alone(
     other: Any, database: Database
 ) -> None:
     app = FastAPI()
-    with pytest.raises(PenstockError, match=r"a Database, not \w+: Database\.from_environment"):
+    with pytest.raises(PenstockError, match=r"Database\.from_environment"):
         install(app, other)
 
     install(app, database)

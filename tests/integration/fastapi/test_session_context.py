@@ -294,7 +294,7 @@ async def test_it_does_not_wait_for_itself(lone: Database) -> None:
         request.state.session = session
         await session.scalar(TENANT)
 
-    with pytest.raises(ContextError, match="waits for what it returns"):
+    with pytest.raises(ContextError, match="session_context"):
         await fail(app, "/")
 
 

@@ -16,7 +16,7 @@ def test_another_loop_is_refused_with_the_remedy(database_url: str) -> None:
     engine = create_async_engine(database_url, poolclass=PenstockPool)
     with asyncio.Runner() as first, asyncio.Runner() as second:
         first.run(backend(engine))
-        with pytest.raises(PoolInAnotherLoop, match=r"another event loop: await engine\.dispose"):
+        with pytest.raises(PoolInAnotherLoop, match=r"await engine\.dispose\(\)"):
             second.run(backend(engine))
         first.run(engine.dispose())
 

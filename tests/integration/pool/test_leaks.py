@@ -55,7 +55,7 @@ async def test_a_leak_is_reported_once_with_both_places(
     assert "await done.wait()" in report.holder_at
     assert "sqlalchemy" not in report.acquired_at
     assert not report.reclaimed
-    assert len([r for r in caplog.records if "has been checked out for" in r.message]) == 1
+    assert len([r for r in caplog.records if "check_out_for_too_long" in r.getMessage()]) == 1
 
 
 async def test_the_report_names_the_last_statement_without_its_values(database_url: str) -> None:

@@ -254,7 +254,7 @@ async def test_a_directory_that_cannot_be_used_is_reported_and_the_database_work
     async with database:
         assert (await database.reader.one(ONE)).one == 1
 
-    assert "Set telemetry_dir to a directory" in caplog.text
+    assert "telemetry_dir" in caplog.text
     assert database.telemetry.read().workers == ()
 
 
@@ -329,4 +329,4 @@ async def test_a_directory_that_another_user_can_write_to_is_refused(
     async with Database.from_url(database_url, environment="testing") as database:
         assert (await database.reader.one(ONE)).one == 1
 
-    assert "must belong to this user" in caplog.text
+    assert str(open_to_all) in caplog.text

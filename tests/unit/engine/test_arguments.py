@@ -88,7 +88,7 @@ def test_psycopg_says_when_a_pooler_keeps_command_timeout_from_being_in_force(
 ) -> None:
     with caplog.at_level(logging.WARNING, "penstock.engine"):
         psycopg(proxy=proxy)
-    assert "command_timeout=60 is not in force" in caplog.text
+    assert "command_timeout=60" in caplog.text
     assert proxy in caplog.text
 
 
@@ -121,7 +121,7 @@ def test_psycopg_verifies_with_the_system_s_authorities() -> None:
 
 
 def test_psycopg_refuses_verify_ca_without_an_authority() -> None:
-    with pytest.raises(SettingsError, match="tls='verify-ca': psycopg needs a tls_ca_file"):
+    with pytest.raises(SettingsError, match=r"^tls='verify-ca': .*tls_ca_file"):
         psycopg(tls="verify-ca")
 
 

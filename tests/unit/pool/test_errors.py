@@ -3,6 +3,7 @@
 import pytest
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeoutError
+from tests.told import numbers
 
 from penstock.errors import PenstockError
 from penstock.pool.errors import (
@@ -21,17 +22,16 @@ from penstock.pool.queue import RejectReason
 SNAPSHOT = PoolSnapshot(
     size=5, limit=7, checked_in=0, checked_out=6, overflow=2, opening=1, invalid=0, waiting=12
 )
-NUMBERS = (
-    "6 of 7 connections checked out, 0 idle, 1 opening, 0 being closed or recovered, 12 waiting"
-)
-WORDS = {
-    RejectReason.WAITING: (PoolTimeout, "every connection stayed checked out"),
-    RejectReason.CONNECTING: (PoolTimeout, "no new connection was ready in time"),
-    RejectReason.SHED: (PoolTimeout, "codel_target"),
-    RejectReason.DEADLINE_UNREACHABLE: (PoolTimeout, "its turn would come after its deadline"),
-    RejectReason.FULL: (PoolFull, "max_waiting"),
-    RejectReason.SUSPENDED: (PoolSuspended, "checkout is suspended"),
+KINDS = {
+    RejectReason.WAITING: PoolTimeout,
+    RejectReason.CONNECTING: PoolTimeout,
+    RejectReason.SHED: PoolTimeout,
+    RejectReason.DEADLINE_UNREACHABLE: PoolTimeout,
+    RejectReason.FULL: PoolFull,
+    RejectReason.SUSPENDED: PoolSuspended,
 }
+SETTINGS = {RejectReason.SHED: "codel_target", RejectReason.FULL: "max_waiting"}
+"""What had the caller rejected, where it is a setting."""
 ELSEWHERE = {RejectReason.CLOSED, RejectReason.FAILED, RejectReason.NESTED}
 """What has an error without numbers, the driver's error, and one that shows both stacks."""
 
@@ -55,33 +55,39 @@ def test_a_misuse_is_one_of_sqlalchemys_invalid_requests(kind: type[Exception]) 
 
 
 def test_every_phase_is_accounted_for() -> None:
-    assert set(WORDS) | ELSEWHERE == set(RejectReason)
+    assert set(KINDS) | ELSEWHERE == set(RejectReason)
 
 
-@pytest.mark.parametrize("why", WORDS)
-def test_each_phase_has_its_class_and_its_words(why: RejectReason) -> None:
-    kind, words = WORDS[why]
-
+@pytest.mark.parametrize("why", KINDS)
+def test_each_phase_has_its_class_and_the_setting_that_it_comes_from(why: RejectReason) -> None:
     error = error_of(why)
 
-    assert type(error) is kind
+    assert type(error) is KINDS[why]
     assert isinstance(error, PoolTimeout)
     assert error.phase is why
     assert error.snapshot is SNAPSHOT
-    assert words in str(error)
+    assert {name for name in SETTINGS.values() if name in str(error)} == {
+        name for reason, name in SETTINGS.items() if reason is why
+    }
 
 
-@pytest.mark.parametrize("why", WORDS)
+@pytest.mark.parametrize("why", KINDS)
 def test_each_message_names_the_pool_the_time_and_the_numbers(why: RejectReason) -> None:
     message = str(error_of(why))
 
-    assert message.startswith("No connection from orders after 1.234 s (pool_timeout=30 s): ")
-    assert f"; {NUMBERS} (Background on this error at: " in message
+    assert "orders" in message
+    assert "1.234 s" in message
+    assert "pool_timeout=30 s" in message
+    assert str(SNAPSHOT) in message
     assert message.endswith("/3o7r)")
 
 
+def test_the_numbers_of_a_pool_are_in_its_text() -> None:
+    assert numbers(str(SNAPSHOT)) == ["6", "7", "0", "1", "0", "12"]
+
+
 def test_no_two_phases_have_the_same_words() -> None:
-    assert len({str(error_of(why)) for why in WORDS}) == len(WORDS)
+    assert len({str(error_of(why)) for why in KINDS}) == len(KINDS)
 
 
 def test_a_pool_without_timeout_says_so() -> None:
@@ -92,7 +98,8 @@ def test_a_drained_pool_is_closed_not_late() -> None:
     error = error_of(RejectReason.CLOSED)
 
     assert type(error) is PoolClosed
-    assert str(error) == ("No connection from orders: the pool was drained and is closed")
+    assert "orders" in str(error)
+    assert "1.234" not in str(error)
 
 
 def test_a_failing_connect_is_named_among_the_numbers() -> None:
@@ -101,7 +108,7 @@ def test_a_failing_connect_is_named_among_the_numbers() -> None:
         RejectReason.CONNECTING, pool="orders", timeout=0.5, waited=0.5, snapshot=snapshot
     )
 
-    assert "; the last attempt to connect failed: OSError: no route to host (" in str(error)
+    assert "OSError: no route to host" in str(error)
 
 
 def test_a_timeout_of_no_known_phase_was_waiting() -> None:

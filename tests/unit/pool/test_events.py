@@ -40,7 +40,7 @@ def test_a_listener_that_fails_is_logged_and_harms_nobody(
     assert before == after == [OUT]
     [record] = caplog.records
     assert record.name == "penstock.pool"
-    assert record.getMessage() == "A pool listener failed on CheckedOut"
+    assert "CheckedOut" in record.getMessage()
     assert record.exc_info is not None
     assert str(record.exc_info[1]) == "the exporter is broken"
 

@@ -67,7 +67,7 @@ def test_a_slot_that_was_returned_cannot_be_returned_again() -> None:
     ledger = new_ledger(1)
     [slot] = idle(ledger, 1)
 
-    with pytest.raises(LedgerError, match="a slot that is idle was released"):
+    with pytest.raises(LedgerError, match="idle"):
         ledger.release(slot, NOW)
 
 

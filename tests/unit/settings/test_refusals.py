@@ -198,9 +198,7 @@ def test_a_server_setting_with_a_setting_of_its_own_is_refused(
     [{"work_mem": 4}, {4: "x"}, {"": "x"}, {"a\0": "x"}, {"a": "\0"}, "[]", "{", "null", 3],
 )
 def test_server_settings_that_are_no_names_and_texts_are_refused(server_settings: Any) -> None:
-    assert refusal(server_settings=server_settings) == (
-        'server_settings: names and their values as text, such as {"timezone": "UTC"}, is accepted'
-    )
+    assert refusal(server_settings=server_settings).startswith("server_settings: ")
 
 
 def test_server_settings_may_be_given_as_json() -> None:
@@ -212,15 +210,14 @@ def test_server_settings_may_be_given_as_json() -> None:
 @pytest.mark.parametrize("tls", ["verify-ca", "verify-full"])
 def test_a_tls_ca_file_must_exist(tmp_path: Path, tls: str) -> None:
     authority = tmp_path / "ca.pem"
-    missing = f"tls_ca_file='{authority}': there is no such file, or it cannot be read"
 
-    assert refusal(tls=tls, tls_ca_file=authority) == missing
+    assert refusal(tls=tls, tls_ca_file=authority).startswith(f"tls_ca_file='{authority}': ")
     authority.touch()
     assert DatabaseSettings.of(URL, tls=tls, tls_ca_file=authority).tls_ca_file == authority
 
 
 def test_a_folder_is_no_tls_ca_file(tmp_path: Path) -> None:
-    assert "there is no such file" in refusal(tls="verify-ca", tls_ca_file=tmp_path)
+    assert refusal(tls="verify-ca", tls_ca_file=tmp_path).startswith(f"tls_ca_file='{tmp_path}': ")
 
 
 def test_a_telemetry_dir_is_a_folder_or_does_not_exist_yet(tmp_path: Path) -> None:
@@ -237,9 +234,11 @@ def test_a_tls_ca_file_that_would_not_be_used_is_refused(tmp_path: Path, tls: st
     authority = tmp_path / "ca.pem"
     authority.touch()
 
-    assert refusal(tls=tls, tls_ca_file=authority) == (
-        f"tls_ca_file='{authority}': it takes effect with tls verify-ca or verify-full only"
-    )
+    line = refusal(tls=tls, tls_ca_file=authority)
+
+    assert line.startswith(f"tls_ca_file='{authority}': ")
+    assert "verify-ca" in line
+    assert "verify-full" in line
 
 
 @pytest.mark.parametrize(
@@ -254,15 +253,17 @@ def test_a_tls_ca_file_that_would_not_be_used_is_refused(tmp_path: Path, tls: st
     ],
 )
 def test_sqlite_refuses_what_needs_a_server(setting: dict[str, Any], line: str) -> None:
-    assert refusal("sqlite:///app.db", **setting) == (
-        f"{line}SQLite has no server to connect to: leave it out"
-    )
+    told = refusal("sqlite:///app.db", **setting)
+
+    assert told.startswith(line)
+    assert "SQLite" in told
 
 
 def test_mysql_refuses_server_settings() -> None:
-    assert refusal("mysql+asyncmy://localhost/app", server_settings={"timezone": "UTC"}) == (
-        "server_settings: it is understood for PostgreSQL only"
-    )
+    line = refusal("mysql+asyncmy://localhost/app", server_settings={"timezone": "UTC"})
+
+    assert line.startswith("server_settings: ")
+    assert "PostgreSQL" in line
 
 
 def test_mysql_refuses_a_fleet() -> None:
@@ -272,18 +273,19 @@ def test_mysql_refuses_a_fleet() -> None:
 
 
 def test_mysql_refuses_required_settings() -> None:
-    assert refusal("mysql+asyncmy://localhost/app", requires_context="app.tenant") == (
-        "requires_context='app.tenant': it is understood for PostgreSQL only"
-    )
+    line = refusal("mysql+asyncmy://localhost/app", requires_context="app.tenant")
+
+    assert line.startswith("requires_context='app.tenant': ")
+    assert "PostgreSQL" in line
 
 
 @pytest.mark.parametrize("names", ["", "app.tenant,", "app tenant", "app.tenant;", "9.x", "a..b"])
 def test_a_required_setting_that_none_can_be_is_refused_by_its_name(names: str) -> None:
     wrong = names.rsplit(",", maxsplit=1)[-1]
-    assert refusal(requires_context=names) == (
-        f"requires_context={names!r}: the name {wrong!r} is refused: letters, digits, _ and $ are "
-        "accepted, with dots between, such as app.tenant"
-    )
+    line = refusal(requires_context=names)
+
+    assert line.startswith(f"requires_context={names!r}: ")
+    assert f" {wrong!r} " in line
 
 
 @pytest.mark.parametrize("names", [4, None, [4], {"app.tenant": "7"}])

@@ -89,7 +89,7 @@ def test_what_is_no_text_is_refused(value: object) -> None:
 
 
 def test_a_short_key_is_refused_without_being_shown() -> None:
-    with pytest.raises(SettingsError, match=r"^position_key: a secret of 16 bytes") as refused:
+    with pytest.raises(SettingsError, match=r"^position_key: .*\b16\b") as refused:
         DatabaseSettings.of(URL, position_key="hunter2")
 
     assert "hunter2" not in str(refused.value)

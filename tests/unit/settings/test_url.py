@@ -1,5 +1,6 @@
 """URLs: what is accepted is stored as SQLAlchemy reads it, what is wrong is named, not shown."""
 
+import re
 from typing import Any
 
 import pytest
@@ -99,7 +100,7 @@ def test_sslmode_beside_the_tls_setting_is_refused(name: str) -> None:
     with pytest.raises(SettingsError) as refused:
         DatabaseSettings.of(f"{LOGIN}host/app?{name}=require", tls="verify-full")
 
-    assert str(refused.value) == f"url: its {name} repeats tls: keep one of them"
+    assert re.match(rf"url: .*\b{name}\b.*\btls\b", str(refused.value))
 
 
 @pytest.mark.parametrize(
@@ -125,16 +126,18 @@ def test_a_parameter_that_has_another_place_is_refused_with_that_place(
 
 @pytest.mark.parametrize("name", ["channel_binding", "pgbouncer", "schema", "search_path", "foo"])
 def test_a_parameter_that_asyncpg_has_not_is_refused_with_the_way_out(name: str) -> None:
-    assert refusal(f"{LOGIN}host/app?{name}=public") == (
-        f"url: asyncpg has no parameter {name}: leave it out; what PostgreSQL itself is to be "
-        "told goes into server_settings"
+    assert re.match(
+        rf"url: asyncpg\b.*\b{name}\b.*\bserver_settings\b",
+        refusal(f"{LOGIN}host/app?{name}=public"),
     )
 
 
 def test_the_rest_of_a_password_is_no_parameter_and_not_shown() -> None:
-    assert refusal("postgresql://user:p@ss?word@host/app") == (
-        "url: an @ in the user name or password is written %40"
-    )
+    line = refusal("postgresql://user:p@ss?word@host/app")
+
+    assert line.startswith("url: ")
+    assert "%40" in line
+    assert "word@" not in line
 
 
 def test_a_login_among_the_parameters_of_mysql_is_refused() -> None:

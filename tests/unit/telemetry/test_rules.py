@@ -63,11 +63,6 @@ def finding(given: Reading, name: str) -> Finding:
     return found
 
 
-def numbers(text: str) -> list[str]:
-    """The numbers in a finding's text, those of seconds with their unit."""
-    return re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?: s\b)?", text)
-
-
 def busy(pid: int, seconds: int = 900) -> WorkerReading:
     """A worker at 300 checkouts a second, with what happens to a healthy service, too."""
     chance = random.Random(pid)

@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 import pytest
-from tests.unit.telemetry.test_rules import NOW, Stretch, finding, numbers, reading, said, worker
+from tests.told import advised, numbers
+from tests.unit.telemetry.test_rules import NOW, Stretch, finding, reading, said, worker
 
 from penstock.findings import Severity
 from penstock.telemetry.reading import WorkerReading
@@ -19,7 +20,7 @@ def test_connections_found_dead_again_and_again_are_found() -> None:
 
     assert found.severity is Severity.WARNING
     assert numbers(found.evidence) == ["3", "3", "5", "62 s", "20", "2000 s"]
-    assert "Set pool_recycle to 1500 and keepalive to 120" in found.remedy
+    assert advised(found.remedy) == {"pool_recycle": "1500", "keepalive": "120"}
 
 
 def test_connections_that_die_soon_are_replaced_soon() -> None:
@@ -31,7 +32,7 @@ def test_connections_that_die_soon_are_replaced_soon() -> None:
     found = finding(reading(worker(*dying * 30)), "stale-connections")
 
     # Thirty of some four in 300 s: one of them lives for 42 s.
-    assert "Set pool_recycle to 32 and keepalive to 16" in found.remedy
+    assert advised(found.remedy) == {"pool_recycle": "32", "keepalive": "16"}
 
 
 @pytest.mark.parametrize(
@@ -54,7 +55,7 @@ def test_a_storm_of_short_lived_connections_is_found() -> None:
 
     assert found.severity is Severity.WARNING
     assert numbers(found.evidence) == ["24", "20", "30"]
-    assert "Raise pool_size from 20 to 30, or set overflow_idle to 60" in found.remedy
+    assert advised(found.remedy) == {"pool_size": "30", "overflow_idle": "60"}
 
 
 def test_a_pool_that_is_large_enough_is_not_to_be_larger() -> None:
@@ -62,7 +63,7 @@ def test_a_pool_that_is_large_enough_is_not_to_be_larger() -> None:
 
     found = finding(reading(worker((50, {}), brief)), "short-lived-connections")
 
-    assert "Set overflow_idle and pool_recycle to 60 or more" in found.remedy
+    assert advised(found.remedy) == {"overflow_idle": "60", "pool_recycle": "60"}
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,7 @@ def test_opening_more_than_the_pool_keeps_is_found() -> None:
 
     assert found.severity is Severity.WARNING
     assert numbers(found.evidence) == ["21", "10 s", "20"]
-    assert "set overflow_idle to 60 or more" in found.remedy
+    assert advised(found.remedy) == {"overflow_idle": "60", "pool_recycle": "600"}
 
 
 def test_a_storm_of_more_than_pool_size_asks_for_a_larger_one() -> None:
@@ -93,7 +94,7 @@ def test_a_storm_of_more_than_pool_size_asks_for_a_larger_one() -> None:
 
     found = finding(reading(worker((1, {}), (9, busy), (1, busy))), "connect-storm")
 
-    assert "raise pool_size from 20 to 31" in found.remedy
+    assert advised(found.remedy)["pool_size"] == "31"
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,12 @@
 from dataclasses import replace
 
 import pytest
+from tests.told import numbers
 from tests.unit.telemetry.test_rules import (
     NOW,
     Stretch,
     finding,
     history,
-    numbers,
     reading,
     said,
     worker,
