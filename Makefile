@@ -7,14 +7,15 @@ ALONE := tests/diagnosis/test_healthy_run.py
 
 # What answers in a minute: no server, no browser, nothing that starts the interpreter many times.
 FAST ?= tests/unit tests/contract tests/docs tests/typing
+REPLICAS ?= 0
 FAST_PYTHON ?= $(BIN)/python
 COVERED ?= tests/unit tests/contract tests/integration
 
 .PHONY: setup demo test test-fast coverage check bench docs lock format
 setup: .venv/ready            ## make .venv with everything the project uses
 
-demo: setup                   ## PostgreSQL, the users service, a load run; Ctrl-C ends it
-	$(BIN)/penstock demo
+demo: setup                   ## PostgreSQL, the users service, a load run; Ctrl-C ends it; REPLICAS=2 adds replicas
+	$(BIN)/penstock demo --replicas $(REPLICAS)
 
 test: setup                   ## every test that this machine can run
 	$(BIN)/python -m tests.run -n 2 --dist loadfile --ignore=$(ALONE)

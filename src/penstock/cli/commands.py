@@ -35,6 +35,14 @@ def demo(
             help="Processes that serve; each has a pool of its own, of 5 to 15 connections.",
         ),
     ] = 2,
+    replicas: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=4,
+            help="Replicas of the demo's own PostgreSQL, which serve the reads.",
+        ),
+    ] = 0,
     users: Annotated[
         int, typer.Option(min=1, max=1_000_000, help="Users that are there at the beginning.")
     ] = 10_000,
@@ -88,6 +96,7 @@ def demo(
     options = DemoOptions(
         port=port,
         workers=workers,
+        replicas=replicas,
         users=users,
         requests=requests,
         clients=clients,

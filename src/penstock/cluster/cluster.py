@@ -5,12 +5,15 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from operator import attrgetter
 from time import monotonic, time
 
-from penstock.cluster.member import Endpoint, History, Look, Member
+from penstock.cluster.member import IS_PRIMARY, Endpoint, History, Look, Member
 from penstock.cluster.monitor import Monitor, Probe, why
 from penstock.cluster.position import ANY, UNKNOWN, Position, ReadPolicy, Reads, current_reads
+from penstock.cluster.snapshot import ClusterSnapshot, MemberSnapshot
 from penstock.pool import PenstockPool, PoolTimeout
+from penstock.telemetry.recorder import ReplicaNumbers
 
 _logger = logging.getLogger("penstock.cluster")
 
@@ -73,6 +76,9 @@ class Cluster:
         """The latest history that a primary was seen in."""
         self.position_waits = 0
         """Reads that have waited for a replica to reach their position."""
+        self.fallbacks = 0
+        """Reads that went to the primary for want of a replica."""
+        self._departed_reads = 0
         self._system: int | None = None
         self._history = History()
         self._make = make
@@ -104,6 +110,7 @@ class Cluster:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         self._tasks.clear()
         replicas, self.replicas = list(self.replicas.values()), {}
+        self._departed_reads += sum(member.served for member in replicas)
         async with AsyncExitStack() as closing:
             closing.push_async_callback(self._probe.dispose)
             for member in replicas:
@@ -140,7 +147,9 @@ class Cluster:
             return
         found = {endpoint.name: endpoint for endpoint in endpoints}
         for name in self.replicas.keys() - found.keys():
-            await self._leave(self.replicas.pop(name))
+            member = self.replicas.pop(name)
+            self._departed_reads += member.served
+            await self._leave(member)
         new = [found[name] for name in found.keys() - self.replicas.keys()]
         await asyncio.gather(*map(self._join, new))
 
@@ -154,6 +163,34 @@ class Cluster:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await _closed(member, self.policy.pool_timeout)
+
+    def snapshot(self) -> ClusterSnapshot:
+        """Return what this worker knows of the servers now."""
+        replicas = list(self.replicas.values())
+        reads = sum(member.served for member in (self.primary, *replicas))
+
+        def of(member: Member) -> MemberSnapshot:
+            return MemberSnapshot.of(member, self.policy.max_lag, reads)
+
+        return ClusterSnapshot(
+            primary=of(self.primary),
+            replicas=tuple(sorted(map(of, replicas), key=attrgetter("name"))),
+            timeline=self.timeline,
+            replica_reads=self._departed_reads + sum(member.served for member in replicas),
+            replica_fallbacks=self.fallbacks,
+            position_waits=self.position_waits,
+        )
+
+    def numbers(self) -> ReplicaNumbers:
+        """Return what telemetry has of the replicas; called once a second."""
+        seen = self.snapshot()
+        return ReplicaNumbers(
+            replicas=len(seen.replicas),
+            replicas_out=seen.replicas_out,
+            replica_reads=seen.replica_reads,
+            replica_fallbacks=seen.replica_fallbacks,
+            position_waits=seen.position_waits,
+        )
 
     # What was seen.
 
@@ -194,7 +231,7 @@ class Cluster:
             self.evict_primary()
         primary = self.primary.look
         is_same = primary is not None and not primary.is_replica and primary.timeline == timeline
-        return "it is the primary" if is_same else "it was promoted, and is not known as primary"
+        return IS_PRIMARY if is_same else "it was promoted, and is not known as primary"
 
     def _replayed(self, member: Member, lsn: int | None) -> None:
         look = member.look
@@ -323,6 +360,7 @@ class Cluster:
         Raises:
             PoolTimeout: The share was in use for as long as a read waits for a connection.
         """
+        self.fallbacks += 1
         if self._share is None:
             pool = self.primary.engine.pool
             limit = pool.snapshot().limit if isinstance(pool, PenstockPool) else 1

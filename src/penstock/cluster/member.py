@@ -16,6 +16,9 @@ from penstock.cluster.position import Position
 from penstock.express import Lane
 from penstock.pool import PenstockPool
 
+IS_PRIMARY = "it is the primary"
+"""The trouble of a replica that was promoted, and is followed: it serves no reads as a replica."""
+
 
 class Look(NamedTuple):
     """What a server says of itself.

@@ -108,6 +108,7 @@ class Database:
         """The primary and its replicas; None where no setting tells of any."""
         if self.cluster is not None:
             self.lane = RoutedLane(self.cluster)
+            self.telemetry.replicas = self.cluster.numbers
         self.context = ContextSource(self, settings.requires_context, self._engine.dialect.name)
         """Where the role and the settings of transactions come from, and which are required."""
         self.reader = Reader(self.lane, self.context)

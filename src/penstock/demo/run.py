@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any, Self
@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from sqlalchemy import insert
 
-from penstock.base_error import PenstockError
+from penstock.base_error import PenstockError, SettingsError
 from penstock.database import Database
 from penstock.demo.embedded_postgres import EmbeddedPostgres, PostgresUnavailable
 from penstock.demo.report import DemoFigures, report, watch_pool
@@ -75,7 +75,7 @@ class Interruption:
 
 
 async def open_storage(
-    stack: AsyncExitStack, directory: Path, say: Callable[[str], None]
+    stack: AsyncExitStack, directory: Path, say: Callable[[str], None], replicas: int = 0
 ) -> Storage:
     """Open a schema on the server of ``DATABASE_URL``, or else an own PostgreSQL, or else SQLite.
 
@@ -83,12 +83,18 @@ async def open_storage(
         stack: Puts the database away when it closes; also if this fails or is cancelled.
         directory: Where an SQLite file may go.
         say: Tells a person which database it is, and why.
+        replicas: How many the own PostgreSQL has.
 
     Raises:
-        SettingsError: ``DATABASE_URL`` or a variable beside it is of no use.
+        SettingsError: ``DATABASE_URL`` or a variable beside it is of no use, or forbids replicas.
         PenstockError: The server of ``DATABASE_URL`` cannot be reached or refuses.
     """
     if any(name.upper() == "DATABASE_URL" for name in os.environ):
+        if replicas:
+            raise SettingsError(
+                f"--replicas {replicas}: only a PostgreSQL of the demo's own gets replicas; unset "
+                "DATABASE_URL, or name those of its server in DATABASE_REPLICAS"
+            )
         schema = OwnSchema()
         say("DATABASE_URL is set: using its server, in a schema of its own, dropped at the end")
         stack.push_async_callback(schema.stop)
@@ -97,11 +103,28 @@ async def open_storage(
     server = EmbeddedPostgres()
     stack.push_async_callback(server.stop)
     try:
-        return await server.start()
+        storage = await server.start()
+        return await _with_replicas(stack, server, storage, replicas) if replicas else storage
     except PostgresUnavailable as reason:
         say(f"The embedded PostgreSQL does not run on this machine. {reason}")
         say("Using SQLite in a temporary file instead: its figures say nothing about PostgreSQL")
         return sqlite_file(directory)
+
+
+async def _with_replicas(
+    stack: AsyncExitStack, primary: EmbeddedPostgres, storage: Storage, count: int
+) -> Storage:
+    servers = [EmbeddedPostgres(primary) for _ in range(count)]
+    for server in servers:
+        stack.push_async_callback(server.stop)
+    started = [await server.start() for server in servers]
+    variables = {
+        **storage.variables,
+        "DATABASE_REPLICAS": " ".join(each.variables["DATABASE_URL"] for each in started),
+        "DATABASE_POSITION_KEY": secrets.token_hex(16),
+    }
+    kind = f"{storage.kind} with {count} replica{'' if count == 1 else 's'}"
+    return replace(storage, kind=kind, variables=variables)
 
 
 _ROWS_AT_ONCE = 1000
@@ -180,6 +203,7 @@ class DemoOptions:
     Args:
         port: Where to serve on the loopback interface; None for 8000 or any free port.
         workers: Processes that serve.
+        replicas: Servers that the demo's own PostgreSQL is copied to, and reads go to.
         users: Users at the beginning; at least 1.
         requests: Requests of the load run.
         clients: Requests under way at once.
@@ -189,6 +213,7 @@ class DemoOptions:
 
     port: int | None = None
     workers: int = 2
+    replicas: int = 0
     users: int = 10_000
     requests: int = 8_000
     clients: int = 16
@@ -234,7 +259,7 @@ class Demo:
         listener = stack.enter_context(listen(options.port))
         directory = Path(tempfile.mkdtemp(prefix="penstock-demo-"))
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
-        storage = await open_storage(stack, directory, self._say)
+        storage = await open_storage(stack, directory, self._say, options.replicas)
         server_version = await self._fill(storage)
         service = UsersService(listener, directory)
         stack.push_async_callback(service.stop)

@@ -17,6 +17,8 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
+from penstock.cluster import ClusterSnapshot
+from penstock.cluster.member import IS_PRIMARY
 from penstock.telemetry.reading import Reading, WorkerReading
 from penstock.telemetry.rules import RULES
 from penstock.telemetry.schema import (
@@ -54,6 +56,7 @@ class PoolCollector(Collector):
         read: Returns one reading of each database; called at each scrape.
         min_idle: Connections that each worker keeps ready, by the database's name.
         clock: Returns Unix time.
+        clusters: Returns what this process knows of the replicas, by the database's name.
     """
 
     def __init__(
@@ -61,18 +64,22 @@ class PoolCollector(Collector):
         read: Callable[[], Iterable[Reading]],
         min_idle: Mapping[str, int] | None = None,
         clock: Callable[[], float] = time.time,
+        clusters: Callable[[], Mapping[str, ClusterSnapshot]] = dict,
     ) -> None:
         self._read = read
         self._min_idle = min_idle or {}
         self._clock = clock
+        self._clusters = clusters
 
     def describe(self) -> Iterable[Metric]:
         """Return the metrics without values, without a reading."""
-        return _metrics([], self._min_idle, 0.0)
+        yield from _metrics([], self._min_idle, 0.0)
+        yield from _replicas({})
 
     def collect(self) -> Iterable[Metric]:
         """Return the metrics with their values in a new reading."""
-        return _metrics(list(self._read()), self._min_idle, self._clock())
+        yield from _metrics(list(self._read()), self._min_idle, self._clock())
+        yield from _replicas(self._clusters())
 
 
 def exposition(collector: Collector, accept: str) -> tuple[bytes, str]:
@@ -229,6 +236,30 @@ def _named(workers: Sequence[WorkerReading]) -> Iterator[tuple[str, WorkerReadin
         seen[worker.pid] += 1
         again = seen[worker.pid]
         yield (f"{worker.pid}" if again == 1 else f"{worker.pid}-{again}"), worker
+
+
+def _replicas(clusters: Mapping[str, ClusterSnapshot]) -> Iterator[Metric]:
+    labels = [POOL_LABEL, "server"]
+    up = GaugeMetricFamily(
+        "penstock_replica_up",
+        "1 for a replica that may serve reads, 0 for one that is left out, by server.",
+        labels=labels,
+    )
+    lag = GaugeMetricFamily(
+        "penstock_replica_measured_lag_seconds",
+        "Time for which the primary has been past the replica's position, by server.",
+        labels=labels,
+        unit="seconds",
+    )
+    for pool, cluster in clusters.items():
+        for replica in cluster.replicas:
+            if replica.trouble == IS_PRIMARY:
+                continue
+            up.add_metric([pool, replica.name], 0 if replica.trouble else 1)
+            if replica.lag is not None:
+                lag.add_metric([pool, replica.name], replica.lag)
+    yield up
+    yield lag
 
 
 def _findings(readings: list[Reading]) -> Metric:

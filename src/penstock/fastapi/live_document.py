@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,6 +11,7 @@ from hashlib import blake2b
 from threading import Lock
 from typing import Any
 
+from penstock.cluster import ClusterSnapshot
 from penstock.database import Database
 from penstock.fastapi.routes import Access
 from penstock.findings import Finding
@@ -43,6 +45,7 @@ def database_document(
     recent: Mapping[str, Any],
     *,
     since: int = 0,
+    cluster: ClusterSnapshot | None = None,
 ) -> dict[str, Any]:
     """Return all that is shown of one database.
 
@@ -52,6 +55,7 @@ def database_document(
         findings: What the rules found in it.
         recent: The times of about the last minute, as :class:`RecentTimes` gives them.
         since: Unix time of the last whole second that the history leaves out; 0 for none.
+        cluster: What this worker knows of the servers; None where there is only one.
 
     Returns:
         Strings, numbers, lists and dicts; durations in seconds, moments in Unix time. Numbers
@@ -69,6 +73,7 @@ def database_document(
             for worker in reading.workers
         ],
         "counters": asdict(reading.counters),
+        "cluster": None if cluster is None else _cluster(cluster),
         "times": _times(reading.histogram),
         "recent": recent,
         "routes": [
@@ -104,6 +109,11 @@ def time_document(histogram: Histogram) -> dict[str, float]:
     count = histogram.count
     percentiles = {name: histogram.quantile(share) for name, share in _SHARES.items()}
     return {"count": count, "mean": histogram.seconds / count if count else 0.0, **percentiles}
+
+
+def _cluster(cluster: ClusterSnapshot) -> dict[str, Any]:
+    servers = [asdict(member) for member in cluster.members]
+    return {"pid": os.getpid(), "timeline": cluster.timeline, "servers": servers}
 
 
 def _growth(reading: Reading) -> list[dict[str, Any]]:
@@ -222,9 +232,12 @@ class _Shown:
     reading: Reading
     findings: list[Finding]
     recent: Mapping[str, Any]
+    cluster: ClusterSnapshot | None
 
     def document(self, since: int) -> dict[str, Any]:
-        return database_document(self.name, self.reading, self.findings, self.recent, since=since)
+        return database_document(
+            self.name, self.reading, self.findings, self.recent, since=since, cluster=self.cluster
+        )
 
 
 class LiveDocument:
@@ -302,7 +315,8 @@ class LiveDocument:
         reading = database.telemetry.read()
         recent = self._recent.setdefault(name, RecentTimes())
         times = recent.look(self._clock(), reading)
-        return _Shown(name, reading, self._findings(name, reading), times)
+        cluster = None if database.cluster is None else database.cluster.snapshot()
+        return _Shown(name, reading, self._findings(name, reading), times, cluster)
 
     def _findings(self, name: str, reading: Reading) -> list[Finding]:
         at, found = self._found.get(name, (-math.inf, []))

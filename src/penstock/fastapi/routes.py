@@ -206,7 +206,7 @@ def add_pool_routes(app: FastAPI, databases: Mapping[str, Database], access: Acc
         access: Who may look, and what they see.
     """
 
-    async def pool_stats(response: Response) -> dict[str, dict[str, bool | int | float]]:
+    async def pool_stats(response: Response) -> dict[str, dict[str, Any]]:
         response.headers.update(_NO_STORE)
         return {
             name: _stats(database) for name, database in databases.items() if access.shows(database)
@@ -221,11 +221,12 @@ def add_pool_routes(app: FastAPI, databases: Mapping[str, Database], access: Acc
     )
 
 
-def _stats(database: Database) -> dict[str, bool | int | float]:
+def _stats(database: Database) -> dict[str, Any]:
     pool = pool_snapshot(database.engine)
     numbers = asdict(pool)
     del numbers["last_open_error"]  # it names addresses: that is for the log
-    return {**numbers, "utilisation": round(pool.utilisation, 4)}
+    cluster = {} if database.cluster is None else {"cluster": asdict(database.cluster.snapshot())}
+    return {**numbers, "utilisation": round(pool.utilisation, 4), **cluster}
 
 
 _MISSING = (
@@ -266,7 +267,9 @@ def _answer(shown: Mapping[str, Database], accept: str) -> Response:
     read = [replace(database.telemetry.read(), name=name) for name, database in shown.items()]
     readings = [reading for reading in read if reading.workers]
     min_idle = {name: database.settings.min_idle for name, database in shown.items()}
-    body, content_type = exposition(PoolCollector(lambda: readings, min_idle), accept)
+    clusters = {name: db.cluster.snapshot() for name, db in shown.items() if db.cluster}
+    collector = PoolCollector(lambda: readings, min_idle, clusters=lambda: clusters)
+    body, content_type = exposition(collector, accept)
     return Response(body, 200, {**_NO_STORE, "Content-Type": content_type})
 
 

@@ -3,7 +3,7 @@
 import time
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from math import nan
 
 from penstock.pool.errors import ConnectFailed, FailureReason, reason_of
@@ -65,6 +65,28 @@ the replica furthest behind in bytes and in seconds; NaN for each that is not kn
 NOT_KNOWN: ServerNumbers = (nan, nan, nan, nan)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaNumbers:
+    """What a worker has counted of its replicas, and how many there are.
+
+    Args:
+        replicas: Those that reads may go to.
+        replicas_out: Those of them that serve none.
+        replica_reads: Reads that they served.
+        replica_fallbacks: Reads that the primary served because none of them could.
+        position_waits: Reads that waited for one to show what was written before.
+    """
+
+    replicas: int
+    replicas_out: int
+    replica_reads: int
+    replica_fallbacks: int
+    position_waits: int
+
+
+_OF_REPLICAS = ("replica_reads", "replica_fallbacks", "position_waits")
+
+
 class Recorder:
     """Records the events of one pool, and everything else that is counted about a database.
 
@@ -81,6 +103,8 @@ class Recorder:
         self._sums_before = (0.0, 0.0)
         self._wait_longest = 0.0
         self._checkpoint = int(time.time()) // CHECKPOINT_SECONDS
+        self._replicas = {"replicas": 0.0, "replicas_out": 0.0}
+        self._replicas_before: dict[str, int] = {}
         self.server = NOT_KNOWN
         self.is_cut_off = False
         """Whether a connection has died since the last one was opened."""
@@ -230,6 +254,7 @@ class Recorder:
         # Checkouts that did not wait are counted here, which keeps them off the hot path.
         numbers[_WAIT] = max(numbers[_WAIT], numbers[_CHECKOUTS] - numbers[_WAITS])
         values = {name: float(getattr(pool, name)) for name in _OF_POOL}
+        values |= self._replicas
         values |= {"at": now, "idle_in_transaction": float(idle_in_transaction), "loop_late": late}
         values |= self._growth()
         values["wait_longest"] = max(self._wait_longest, oldest_wait)
@@ -259,6 +284,19 @@ class Recorder:
                 numbers[place + column : kept : 2] = numbers[table + column : end : width]
             place = kept
         numbers[begin] = float(checkpoint * CHECKPOINT_SECONDS)
+
+    def replicas(self, counted: ReplicaNumbers) -> None:
+        """Take over what was counted of the replicas, for the next sample.
+
+        Args:
+            counted: Since the worker's start. What was counted before this file began is in the
+                one before it.
+        """
+        for name in _OF_REPLICAS:
+            count = getattr(counted, name)
+            self._numbers[_COUNTER[name]] += count - self._replicas_before.get(name, count)
+            self._replicas_before[name] = count
+        self._replicas = {name: float(getattr(counted, name)) for name in self._replicas}
 
     def leases(self, leases: Sequence[LeaseSample]) -> None:
         """Write the leases of this moment in place of the previous ones.

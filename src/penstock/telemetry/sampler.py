@@ -13,7 +13,7 @@ from penstock.pool.record import STATEMENT_KEY, Lease
 from penstock.pool.slot import CHECKED_OUT, Slot
 from penstock.telemetry.layout import LEASES
 from penstock.telemetry.reading import NO_ROUTE, STATES, LeaseSample
-from penstock.telemetry.recorder import Recorder
+from penstock.telemetry.recorder import Recorder, ReplicaNumbers
 from penstock.telemetry.statement_watch import IDLE_IN_TRANSACTION_KEY
 
 if TYPE_CHECKING:
@@ -132,10 +132,17 @@ class Sampler:
     Args:
         pool: Returns the current pool, which ``engine.dispose()`` replaces.
         recorder: Writes the samples.
+        replicas: Returns what was counted of the replicas; None where there are none.
     """
 
-    def __init__(self, pool: "Callable[[], PenstockPool]", recorder: Recorder) -> None:
+    def __init__(
+        self,
+        pool: "Callable[[], PenstockPool]",
+        recorder: Recorder,
+        replicas: Callable[[], ReplicaNumbers] | None = None,
+    ) -> None:
         self._pool = pool
+        self._replicas = replicas
         self._recorder = recorder
         self._loop = asyncio.get_running_loop()
         dialect = getattr(pool()._dialect, "name", "")  # noqa: SLF001 - the base class's
@@ -182,7 +189,13 @@ class Sampler:
         waited = 0.0 if oldest is None else monotonic - oldest.arrived
         delay, self._longest_delay = self._longest_delay, 0.0
         with contextlib.suppress(ValueError):  # the database, and with it the file, is closed
+            if self._replicas is not None:
+                self._recorder.replicas(self._replicas())
             self._recorder.sample(
-                pool.snapshot(), count_idle_in_transaction(ledger, monotonic), waited, delay, now
+                pool.snapshot(),
+                count_idle_in_transaction(ledger, monotonic),
+                waited,
+                delay,
+                now,
             )
             self._recorder.leases(self._leases.sample(ledger, monotonic, now, LEASES))

@@ -324,6 +324,22 @@ class _Counts:
         "{statement}",
         "Statements slower than slow_query.",
     )
+    replica_reads: int = _counter(
+        "reads by replicas", "penstock_replica_reads", "{read}", "Reads that replicas served."
+    )
+    replica_fallbacks: int = _counter(
+        "reads without a replica",
+        "penstock_replica_fallbacks",
+        "{read}",
+        "Reads that the primary served because no replica could.",
+        is_trouble=True,
+    )
+    position_waits: int = _counter(
+        "waits for a position",
+        "penstock_position_waits",
+        "{read}",
+        "Reads that waited for a replica to show what was written before.",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -376,6 +392,15 @@ class Sample(_Counts):
         "penstock_connections_idle_in_transaction",
         "{connection}",
         "Connections that have been idle in transaction for 5 seconds or more.",
+    )
+    replicas: int = _gauge(
+        "penstock_replicas", "{server}", "Replicas that reads may go to.", aggregation=max
+    )
+    replicas_out: int = _gauge(
+        "penstock_replicas_out",
+        "{server}",
+        "Replicas that serve no reads, in the worker that leaves out the most.",
+        aggregation=max,
     )
     wait_seconds: float = declare(
         0.0, Field(Kind.GAUGE, "Total duration of the waits that ended within the second.", "s")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penstock.telemetry.reading import Reading
-from penstock.telemetry.recorder import NOT_KNOWN, Recorder, ServerNumbers
+from penstock.telemetry.recorder import NOT_KNOWN, Recorder, ReplicaNumbers, ServerNumbers
 from penstock.telemetry.sampler import Sampler
 from penstock.telemetry.worker_file import IS_POSSIBLE, WorkerFile
 from penstock.telemetry.workers import Workers, group_directory, remove_group
@@ -47,6 +47,7 @@ class Telemetry:
         ask_server: Queries the server for its own numbers; None when that is not possible.
         probe: Opens a connection; None when the pool keeps none. Without traffic nothing else
             finds out that a server that has closed every connection is back.
+        replicas: Returns what was counted of the replicas; None where there are none.
     """
 
     def __init__(self, identity: str, directory: Path | None = None) -> None:
@@ -54,6 +55,7 @@ class Telemetry:
         self.name = "default"
         self.ask_server: Callable[[], Awaitable[ServerNumbers | None]] | None = None
         self.probe: Callable[[], Awaitable[object]] | None = None
+        self.replicas: Callable[[], ReplicaNumbers] | None = None
         self._identity = identity
         self._chosen = directory
         self._file: WorkerFile | None = None
@@ -116,7 +118,7 @@ class Telemetry:
         _COUNTING.add(self)
         pool().listeners.measure_by(self.recorder)  # they move on to the pool that replaces it
         self._pool = pool
-        self._sampler = Sampler(pool, self.recorder)
+        self._sampler = Sampler(pool, self.recorder, self.replicas)
         self._sampler.sample(time.time())
         queries = self._query_server(self.recorder, self._workers, self._file.path)
         self._server_task = asyncio.get_running_loop().create_task(queries, name="penstock: server")

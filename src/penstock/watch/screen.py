@@ -286,6 +286,7 @@ def _sections(database: Part, console: Console, width: int) -> list[_Section]:
     statements = _statement_columns(with_route=width >= _WIDE)
     found = [
         _findings(database.parts("findings"), console, width),
+        _list("SERVERS", _SERVERS, database.part("cluster").parts("servers")),
         _list("ROUTES by hold time", _ROUTES, database.parts("routes")),
         _list("SLOW STATEMENTS", statements, database.parts("statements")),
         _list("WORKERS", _WORKERS, database.parts("workers")),
@@ -320,6 +321,24 @@ _ROUTES = (
     _Column("in all", lambda use: duration(use.number("seconds"))),
     _Column("mean", lambda use: duration(use.number("mean"))),
     _Column("longest", lambda use: duration(use.number("longest"))),
+)
+
+
+def _server_state(server: Part) -> str:
+    trouble = server.text("trouble")
+    return f"{server.text('name')}{f': {trouble}' if trouble else ''}"
+
+
+def _lag(server: Part) -> str:
+    return duration(None if server.text("role") == "primary" else server.number("lag"))
+
+
+_SERVERS = (
+    _Column("server", _server_state, is_text=True),
+    _Column("role", lambda server: server.text("role")),
+    _Column("lag", _lag),
+    _Column("reads", lambda server: count(server.number("reads"))),
+    _Column("share", lambda server: f"{server.number('share') or 0.0:.0%}"),
 )
 
 _WORKERS = (

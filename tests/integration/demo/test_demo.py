@@ -1,12 +1,14 @@
 """``penstock demo --once`` from the outside."""
 
 import json
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from tests.integration.demo.demo_process import Machine
 from tests.servers.postgres import PostgresServer
@@ -50,6 +52,49 @@ def test_it_brings_everything_up_measures_it_and_leaves_nothing(
     assert (content["workers"], content["users"], content["clients"]) == (2, 50, 4)
     assert (content["pool"]["size"], content["pool"]["limit"]) == (5, 15)
     assert content["pool"]["samples"] > 0
+
+
+def test_with_replicas_they_serve_the_reads(machine: Machine) -> None:
+    with machine.demo("--replicas", "2", "--requests", "200") as demo:
+        demo.until("Open until Ctrl-C")
+        (database,) = httpx.get(f"{demo.url()}/pool/state", trust_env=False).json()["databases"]
+        created = httpx.post(
+            f"{demo.url()}/users/",
+            json={"email": "a@example.com", "username": "a", "password": "a password"},
+            trust_env=False,
+        )
+        user = f"{demo.url()}/users/{created.json()['id']}"
+        assert created.cookies
+        assert httpx.get(user, cookies=created.cookies, trust_env=False).status_code == 200
+        demo.signal(signal.SIGINT)
+        assert demo.exit_status() == 0, demo.output
+
+    servers = database["cluster"]["servers"]
+    assert [each["role"] for each in servers] == ["primary", "replica", "replica"]
+    assert [each["trouble"] for each in servers] == ["", "", ""]
+    assert all(each["reads"] > 0 for each in servers[1:])
+    assert sum(each["share"] for each in servers[1:]) > 0.9
+    assert "embedded PostgreSQL with 2 replicas" in demo.output
+    assert machine.is_clean()
+
+
+def test_a_killed_demo_leaves_no_replica(machine: Machine) -> None:
+    with machine.demo("--replicas", "2") as demo:
+        demo.until("Serving on")
+        demo.signal(signal.SIGKILL)
+    assert machine.becomes_clean(), machine.processes()
+
+
+def test_replicas_of_a_server_that_is_not_its_own_are_refused(
+    machine: Machine, database_url: str
+) -> None:
+    with machine.demo(
+        "--once", "--replicas", "1", variables={"DATABASE_URL": database_url}
+    ) as demo:
+        assert demo.exit_status() == 1
+
+    assert "only a PostgreSQL of the demo's own gets replicas" in demo.output
+    assert machine.is_clean()
 
 
 def test_two_run_side_by_side(machine: Machine, tmp_path: Path) -> None:

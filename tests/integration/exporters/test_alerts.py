@@ -40,6 +40,9 @@ HEALTHY = {
     "penstock_server_connections": "80x70",
     "penstock_server_connections_max": "100x70",
     "penstock_replica_lag_seconds": "2x70",
+    "penstock_replica_up": "1 1 0 1x70",
+    "penstock_replica_reads_total": "0+900x70",
+    "penstock_replica_fallbacks_total": "0+90x70",
     "penstock_slow_statements_total": "0+30x70",
     'penstock_finding{id="slow-statements", severity="warning"}': "1x70",
 }
@@ -78,6 +81,8 @@ TROUBLE: dict[str, tuple[dict[str, str], int, set[str]]] = {
     "PenstockServiceDown": ({"penstock_workers": "2 2 stale", "up": "1 1 0x70"}, 5, set()),
     "PenstockServerNearlyFull": ({"penstock_server_connections": "95x70"}, 3, set()),
     "PenstockReplicaLags": ({"penstock_replica_lag_seconds": "40x70"}, 3, set()),
+    "PenstockReplicaLeftOut": ({"penstock_replica_up": "1 1 0x70"}, 8, set()),
+    "PenstockReadsOnPrimary": ({"penstock_replica_fallbacks_total": "0+1000x70"}, 12, set()),
     "PenstockStatementsSlow": ({"penstock_slow_statements_total": "0+90x70"}, 12, set()),
     "PenstockFinding": (
         {'penstock_finding{id="pool-exhausted", severity="critical"}': "1x70"},

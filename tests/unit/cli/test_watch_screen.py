@@ -204,3 +204,33 @@ def test_a_terminal_without_unicode_gets_ascii() -> None:
 
     assert all(line.isascii() for line in lines[:8])
     assert any("########............  6 of 15" in line for line in lines)
+
+
+def test_servers_are_listed_with_role_lag_and_share() -> None:
+    servers = [
+        {"name": "primary", "role": "primary", "lag": 0.0, "reads": 10, "share": 0.1},
+        {"name": "db-2:5432", "role": "replica", "lag": 0.004, "reads": 90, "share": 0.9},
+        {
+            "name": "db-3:5432",
+            "role": "unknown",
+            "lag": None,
+            "trouble": "it does not answer",
+            "reads": 0,
+            "share": 0.0,
+        },
+    ]
+    one = {**database(), "cluster": {"pid": 1, "timeline": 1, "servers": servers}}
+    lines = [words(line) for line in lines_of(document(one), height=None)]
+
+    begin = lines.index("SERVERS (3) role lag reads share")
+    assert lines[begin + 1 : begin + 4] == [
+        "primary primary - 10 10%",
+        "db-2:5432 replica 4.00 ms 90 90%",
+        "db-3:5432: it does not answer unknown - 0 0%",
+    ]
+
+
+def test_without_a_cluster_no_servers_are_listed() -> None:
+    one = {**database(), "cluster": None}
+
+    assert not any("SERVERS" in line for line in lines_of(document(one), height=None))

@@ -11,6 +11,8 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from penstock.cluster import ClusterSnapshot, MemberSnapshot
+from penstock.cluster.member import IS_PRIMARY
 from penstock.exporters.prometheus import BUCKETS, TOP_ROUTES, PoolCollector, exposition
 from penstock.telemetry.reading import Reading, RouteUse, WorkerReading
 from penstock.telemetry.schema import (
@@ -303,3 +305,40 @@ def test_the_documentation_lists_every_metric_with_its_kind_and_help() -> None:
 def help_of(family: Metric) -> str:
     assert family.documentation.endswith("."), family.name
     return family.documentation
+
+
+def server(name: str, lag: float | None = 0.0, trouble: str = "") -> MemberSnapshot:
+    return MemberSnapshot(
+        name=name, role="replica", lag=lag, trouble=trouble, load=0.0, reads=0, share=0.0
+    )
+
+
+def test_each_replica_is_up_or_not_and_late_where_that_is_known() -> None:
+    servers = [
+        server("a:1", 0.25),
+        server("b:2", None, "it does not answer"),
+        server("c:3", 40.0, "it is behind for longer than replica_max_lag (10 s)"),
+        server("d:4", 0.0, IS_PRIMARY),
+    ]
+    cluster = ClusterSnapshot(
+        primary=server("primary"),
+        replicas=servers,
+        timeline=1,
+        replica_reads=0,
+        replica_fallbacks=0,
+        position_waits=0,
+    )
+    made = PoolCollector(list, clusters=lambda: {"default": cluster})
+    found = {
+        (sample.name, sample.labels["server"]): sample.value
+        for family in made.collect()
+        for sample in family.samples
+    }
+
+    assert found == {
+        ("penstock_replica_up", "a:1"): 1.0,
+        ("penstock_replica_up", "b:2"): 0.0,
+        ("penstock_replica_up", "c:3"): 0.0,
+        ("penstock_replica_measured_lag_seconds", "a:1"): 0.25,
+        ("penstock_replica_measured_lag_seconds", "c:3"): 40.0,
+    }

@@ -9,6 +9,7 @@ from tests.unit.telemetry.test_rules import Stretch, finding, reading, said, wor
 from penstock.findings import Severity
 
 MIB = 2.0**20
+LEFT_OUT = "replicas-left-out"
 
 
 def server(used: float, limit: float = 100.0) -> dict[str, float]:
@@ -125,6 +126,52 @@ def test_workers_that_replace_others_do_not_count_twice() -> None:
     old, new = worker((9, server(40))), worker((9, server(40)), pid=2, age=59.0)
 
     assert said(reading(old, new), "pool-exceeds-server") is None
+
+
+def replicas(out: int = 0, *, reads: int = 0, fallbacks: int = 0, known: int = 2) -> dict[str, int]:
+    return {
+        "replicas": known,
+        "replicas_out": out,
+        "replica_reads": reads,
+        "replica_fallbacks": fallbacks,
+    }
+
+
+@pytest.mark.parametrize(
+    ("out", "severity", "evidence"),
+    [
+        (1, Severity.WARNING, "1 of 2 replicas has served no reads for 60 s."),
+        (2, Severity.CRITICAL, "2 of 2 replicas have served no reads for 60 s."),
+    ],
+)
+def test_replicas_that_are_left_out_are_found(out: int, severity: Severity, evidence: str) -> None:
+    found = finding(reading(worker((60, replicas(out))), worker((60, replicas()), pid=2)), LEFT_OUT)
+
+    assert (found.severity, found.evidence) == (severity, evidence)
+
+
+def test_reads_that_fall_to_the_primary_are_found() -> None:
+    given = replicas(reads=1, fallbacks=2)
+    found = finding(reading(worker((60, given)), worker((60, given), pid=2)), LEFT_OUT)
+
+    assert found.severity is Severity.WARNING
+    assert found.evidence.startswith("The primary served 240 of 360 reads of the last minute")
+
+
+@pytest.mark.parametrize(
+    "stretches",
+    [
+        pytest.param([(60, {})], id="no cluster"),
+        pytest.param([(60, replicas(reads=9))], id="all serve"),
+        pytest.param([(59, replicas(1)), (1, replicas())], id="it is back"),
+        pytest.param([(1, replicas()), (59, replicas(1))], id="not long enough"),
+        pytest.param([(44, replicas(1))], id="known for a moment"),
+        pytest.param([(60, replicas(reads=5, fallbacks=4))], id="less than half"),
+        pytest.param([(1, replicas()), (59, replicas(fallbacks=1))], id="hardly any reads"),
+    ],
+)
+def test_replicas_that_serve_are_not(stretches: list[Stretch]) -> None:
+    assert said(reading(worker(*stretches)), LEFT_OUT) is None
 
 
 def lag(size: float, seconds: float = nan) -> dict[str, float]:

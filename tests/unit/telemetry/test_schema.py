@@ -74,10 +74,14 @@ def test_every_number_has_a_unit_and_a_description(table: dict[str, Field]) -> N
     assert all(each.unit and each.description.endswith(".") for each in table.values())
 
 
+OF_ALL = {"at", "replicas", "replicas_out", *OPTIONAL}
+"""What every worker says of the same server or cluster."""
+
+
 def test_counters_and_gauges_add_up_and_peaks_do_not() -> None:
     for name, each in {**COUNTERS, **SAMPLE}.items():
         adds_up = each.aggregation([1, 2]) == 3
-        assert adds_up == (each.kind is not Kind.PEAK and name not in {"at", *OPTIONAL}), name
+        assert adds_up == (each.kind is not Kind.PEAK and name not in OF_ALL), name
 
 
 def test_what_only_some_workers_know_is_what_they_know() -> None:

@@ -120,6 +120,7 @@ function show() {
   showTimes(database);
   showWorkers(database);
   showServer(database);
+  showServers(database);
 }
 
 function showTabs(current) {
@@ -324,7 +325,9 @@ function showTimes({ times, recent }) {
   ], "");
 }
 
-function showWorkers({ name: database, workers, counters }) {
+const OF_REPLICAS = ["replica_reads", "replica_fallbacks", "position_waits"];
+
+function showWorkers({ name: database, workers, counters, cluster }) {
   setText(at("workers-line"), `${workers.length} worker${workers.length === 1 ? "" : "s"}`);
   fillTable(at("workers"), workers, ({ pid, started, now }) => [
     String(pid), format.span(newestAt - started),
@@ -336,7 +339,8 @@ function showWorkers({ name: database, workers, counters }) {
     { text: format.duration(now.loop_late), tone: now.loop_late > 0.1 ? "warn" : "" },
   ], "No worker.");
   setText(at("counters-range"), `(in the last ${format.span(shownSeconds)})`);
-  fillTerms(at("counters"), Object.entries(counters).map(([name, number]) => {
+  const counted = Object.entries(counters).filter(([name]) => cluster || !OF_REPLICAS.includes(name));
+  fillTerms(at("counters"), counted.map(([name, number]) => {
     const more = lately(database, name);
     const total = format.count(number);
     return [labels[name] ?? name, more ? `${total} (+${format.count(more)})` : total,
@@ -357,6 +361,24 @@ function showServer({ now }) {
   }
   setText(at("server-facts"), facts.join(", "));
 }
+
+/** The primary and its replicas, as the worker sees them that has answered; without any, nothing. */
+function showServers({ cluster }) {
+  at("servers-part").hidden = !cluster;
+  if (!cluster) return;
+  setText(at("servers-facts"), `as worker ${cluster.pid} sees them, since its start`);
+  fillTable(at("servers"), cluster.servers, (server) => [
+    { text: server.name, code: true },
+    server.role,
+    server.role === "primary" ? "–" : format.duration(server.lag),
+    { text: server.trouble || "serves reads", tone: isOut(server) ? "bad" : "" },
+    format.count(server.reads),
+    { text: format.percent(server.share), share: server.share },
+  ], "");
+}
+
+// A replica that was promoted is the primary, by a name of its own.
+const isOut = ({ trouble }) => trouble && trouble !== "it is the primary";
 
 function showStatus(state, text) {
   at("status").dataset.state = state;

@@ -29,6 +29,14 @@ although nothing is missing."""
 LAG_SUSTAINED = 40
 """Seconds for which the lag must last, with half as many samples: a large transaction takes a
 moment. The server is queried every 15 seconds, so these are two or three answers."""
+LEFT_OUT_WINDOW = 60
+"""Seconds for which a replica must be left out; one that restarts is back sooner."""
+LEFT_OUT_SAMPLES = 45
+"""Samples that a worker must have within these seconds."""
+FALLBACK_READS = 60
+"""Least number of reads on the primary within these seconds that count: one per second."""
+FALLBACKS = 0.5
+"""Share of the reads on the primary above which the replicas relieve it of less than half."""
 _MIB = 1024 * 1024
 # Largest max_connections that PostgreSQL accepts.
 _MOST_CONNECTIONS = 262_143
@@ -136,6 +144,48 @@ def replica_lag(reading: Reading) -> Finding | None:
             "use a replication slot, so that the replica can catch up."
         ),
     )
+
+
+def replicas_left_out(reading: Reading) -> Finding | None:
+    """Return a finding if a replica is left out for a while, or most reads fall to the primary."""
+    windows = [reading.recent(worker, LEFT_OUT_WINDOW) for worker in reading.workers]
+    windows = [window for window in windows if window and window[-1].replicas]
+    samples = list(chain.from_iterable(windows))
+    fallbacks = sum(sample.replica_fallbacks for sample in samples)
+    reads = fallbacks + sum(sample.replica_reads for sample in samples)
+    are_many = fallbacks >= FALLBACK_READS and fallbacks > FALLBACKS * reads
+    out = max((_left_out(window) for window in windows), default=0)
+    if not (out or are_many):
+        return None
+    known = reading.now.replicas
+    evidence = []
+    if out:
+        verb = "has" if out == 1 else "have"
+        evidence.append(
+            f"{out} of {number_of(known, 'replica')} {verb} served no reads for {LEFT_OUT_WINDOW} s"
+        )
+    if fallbacks:
+        evidence.append(
+            f"the primary served {fallbacks} of {reads} reads of the last minute for want of a "
+            "replica"
+        )
+    text = "; ".join(evidence)
+    return Finding(
+        id="replicas-left-out",
+        severity=Severity.CRITICAL if out == known else Severity.WARNING,
+        evidence=f"{text[0].upper()}{text[1:]}.",
+        remedy=(
+            "The table of servers on the live page and the log say why each is left out: one that "
+            "does not answer must be started or removed from replicas; for one that is late, see "
+            "replica-lag, or raise replica_max_lag. Where none is left out, the reads have to see "
+            "writes that the replicas show too late: raise replica_wait."
+        ),
+    )
+
+
+def _left_out(window: Sequence[Sample]) -> int:
+    is_long = len(window) >= LEFT_OUT_SAMPLES
+    return min(sample.replicas_out for sample in window) if is_long else 0
 
 
 def _share(sample: Sample) -> float | None:
