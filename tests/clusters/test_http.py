@@ -146,6 +146,19 @@ async def test_a_request_sees_its_own_commit(
     assert (await client.post("/committed/10")).json() == 10
 
 
+async def test_a_client_sees_a_write_that_its_request_has_read_itself(
+    client: httpx.AsyncClient, cluster: StreamingCluster
+) -> None:
+    for node in cluster.replicas:
+        node.pause_replay()
+    written = await client.post("/committed/13")
+
+    seen = await client.get("/lane")
+
+    assert "penstock-position" in written.headers
+    assert (seen.json(), server(seen)) == (13, "primary")
+
+
 async def test_what_saves_nothing_gives_no_token(client: httpx.AsyncClient) -> None:
     failed = await client.post("/refused/11")
     read = await client.get("/lane")

@@ -153,19 +153,22 @@ class Reads:
         after: The position by database that they have to have reached; ``UNKNOWN`` for the primary.
         unresolved: The databases that were written to, and have not been asked for their position.
         served_by: The member that served the last read, by database.
+        wrote: The databases that were written to, whether or not they have been asked since.
     """
 
-    __slots__ = ("after", "policy", "served_by", "unresolved")
+    __slots__ = ("after", "policy", "served_by", "unresolved", "wrote")
 
     def __init__(self, policy: ReadPolicy = ANY) -> None:
         self.policy = policy
         self.after: dict[Any, Position] = {}
         self.unresolved: set[Any] = set()
         self.served_by: dict[Any, Any] = {}
+        self.wrote: set[Any] = set()
 
     def written(self, database: Any) -> None:
         """Have what comes read what was just committed."""
         self.unresolved.add(database)
+        self.wrote.add(database)
 
     def reached(self, database: Any, position: Position) -> None:
         """Have what comes read from a position on, unless it does from a later one."""

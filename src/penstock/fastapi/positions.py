@@ -93,7 +93,7 @@ class Positions:
 
         async def telling_send(message: Message) -> None:
             if message["type"] == "http.response.start":
-                if reads.unresolved:
+                if reads.wrote:
                     await self._tell(message, reads, scope)
                 self._say_server(message, reads)
             await send(message)
@@ -108,8 +108,9 @@ class Positions:
         headers = list(message.get("headers", ()))
         for name, tokens in self._tokens.items():
             cluster = self._databases[name].cluster
-            if cluster is not None and cluster in reads.unresolved:
-                await cluster.resolve(reads)
+            if cluster is not None and cluster in reads.wrote:
+                if cluster in reads.unresolved:  # no read after the write has asked already
+                    await cluster.resolve(reads)
                 token = tokens.write(reads.after[cluster])
                 headers += _headers(name, token, tokens.lifetime, scope)
         message["headers"] = headers
