@@ -198,6 +198,47 @@ async def test_a_promoted_replica_is_followed(own_cluster: StreamingCluster) -> 
         assert len(load.acknowledged) > 50
 
 
+async def test_the_old_primary_is_not_gone_back_to_when_it_returns(
+    own_cluster: StreamingCluster,
+) -> None:
+    old, new, _ = own_cluster.nodes
+    async with opened(own_cluster.url, [node.url for node in own_cluster.replicas]) as database:
+        await asyncio.to_thread(old.kill)
+        await asyncio.to_thread(own_cluster.promote, new)
+        cluster = database.cluster
+        assert cluster
+        await eventually(lambda: cluster.timeline == 2 and not cluster.primary.trouble)
+        await asyncio.to_thread(old.start)  # as a primary, first among the hosts
+
+        for number in range(5):
+            database.pool.evict_all()
+            await database.writer.execute(insert(WRITES).values(id=str(number), n=1))
+
+        assert old.role() == "primary"
+        assert new.execute("SELECT count(*) FROM writes") == [(5,)]
+        assert old.execute("SELECT count(*) FROM writes") == [(0,)]
+
+
+async def test_a_replica_that_hangs_fails_no_read_of_the_lane(
+    own_cluster: StreamingCluster,
+) -> None:
+    hung = own_cluster.replicas[0]
+    async with opened(own_cluster.url, [node.url for node in own_cluster.replicas]) as database:
+        load = Load(database)
+        load.start("read", tasks=8)
+        await asyncio.sleep(0.3)
+        hung.freeze()
+        try:
+            await eventually(lambda: bool(member(database, hung).trouble), 20)
+            before = load.done["read"]
+            await eventually(lambda: load.done["read"] > before + 100)
+            await load.stop()
+        finally:
+            hung.thaw()
+
+        assert load.failed == []
+
+
 def member(database: Database, node: Any) -> Any:
     assert database.cluster
     return database.cluster.replicas[f"127.0.0.1:{node.server.port}"]

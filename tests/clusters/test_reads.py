@@ -16,6 +16,8 @@ from tests.servers.proxy import proxy_before
 from penstock import Database, query
 from penstock.cluster import Position, ReadPolicy
 from penstock.cluster.position import Reads, current_reads
+from penstock.deadlines import Limits, current_limits
+from penstock.errors import PenstockError, PoolTimeout
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -376,3 +378,60 @@ async def test_what_is_no_replica_of_this_primary_reads_nothing(
         assert await made.reader.scalar(select(text("inet_server_port()"))) == (
             cluster.primary.server.port
         )
+
+
+async def test_a_wait_for_the_share_of_the_primary_ends_with_the_statement_s_time(
+    database: Database, cluster: StreamingCluster
+) -> None:
+    for node in cluster.replicas:
+        await asyncio.to_thread(node.kill)
+    assert database.cluster
+    replicas = database.cluster.replicas.values()
+    await eventually(lambda: all(each.trouble for each in replicas))
+    sleeping = select(text("pg_sleep(1.5)"))
+    half = database.pool.snapshot().limit // 2
+    held = [asyncio.create_task(database.reader.scalar(sleeping)) for _ in range(half)]
+    await eventually(lambda: database.pool.snapshot().checked_out == half)
+
+    token = current_limits.set(Limits(0.2))
+    try:
+        with pytest.raises(PoolTimeout, match=r"statement_timeout=0\.2"):
+            await database.reader.scalar(number_of, number_id=1)
+    finally:
+        current_limits.reset(token)
+    assert not any(task.done() for task in held)
+    await asyncio.gather(*held)
+
+
+async def test_a_position_that_is_given_adds_to_what_the_task_has_written(
+    database: Database, cluster: StreamingCluster
+) -> None:
+    for node in cluster.replicas:
+        node.pause_replay()
+    before = await database.position()
+    await database.writer.execute(update(NUMBERS).values(n=31))
+
+    async with database.read(after=before) as session:
+        assert await session.scalar(select(NUMBERS.c.n)) == 31
+    with pytest.raises(PenstockError, match="after=5"):
+        async with database.read(after=5):  # type: ignore[arg-type]  # what is refused
+            pass
+
+
+def test_it_is_opened_again_in_a_loop_after_one_that_has_ended(cluster: StreamingCluster) -> None:
+    made = Database.from_url(
+        cluster.primary.url, environment="testing", replicas=cluster.replicas[0].url
+    )
+
+    async def left_open() -> None:
+        await made.open()
+
+    async def used() -> Any:
+        async with made:
+            return await made.reader.scalar(select(text("1")))
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(left_open())
+    loop.close()
+
+    assert asyncio.run(used()) == 1

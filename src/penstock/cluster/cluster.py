@@ -7,11 +7,14 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from operator import attrgetter
 from time import monotonic, time
+from typing import Any
 
+from penstock.base_error import PenstockError
 from penstock.cluster.member import IS_PRIMARY, Endpoint, History, Look, Member
-from penstock.cluster.monitor import Monitor, Probe, why
+from penstock.cluster.monitor import Monitor, Probe, look_at, why
 from penstock.cluster.position import ANY, UNKNOWN, Position, ReadPolicy, Reads, current_reads
 from penstock.cluster.snapshot import ClusterSnapshot, MemberSnapshot
+from penstock.deadlines import current_limits
 from penstock.pool import PenstockPool, PoolTimeout
 from penstock.telemetry.recorder import ReplicaNumbers
 
@@ -85,6 +88,7 @@ class Cluster:
         self._make_probe = probe
         self._discover = discover
         self._probe = probe(primary.endpoint)
+        self._hosts = frozenset(primary.endpoint.hosts)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._pass = 0.0
         self._asking: asyncio.Task[Position] | None = None
@@ -95,9 +99,17 @@ class Cluster:
 
     async def start(self) -> None:
         """Look at every server, and go on looking."""
+        self._forget_other_loop()
         await self._watch(self.primary, self._probe, self._primary_seen)
         await self._find()
         self._tasks[" discovery"] = asyncio.create_task(self._keep_finding())
+
+    def _forget_other_loop(self) -> None:
+        """Leave what an event loop has that ended without a stop."""
+        self._tasks.clear()
+        self.replicas = {}
+        self._asking = self._to_ask = self._share = None
+        self._probe = self._make_probe(self.primary.endpoint)
 
     async def stop(self, seconds: float) -> None:
         """Look no longer, and close the replicas' connections.
@@ -114,7 +126,7 @@ class Cluster:
         async with AsyncExitStack() as closing:
             closing.push_async_callback(self._probe.dispose)
             for member in replicas:
-                closing.push_async_callback(_closed, member, seconds)
+                closing.push_async_callback(member.close, seconds)
         self._share = None
 
     async def _watch(
@@ -129,7 +141,7 @@ class Cluster:
             replayed=lambda lsn: self._replayed(member, lsn),
         )
         member.wanted = monitor.wanted
-        self._tasks[member.name] = asyncio.create_task(_run(monitor, probe))
+        self._tasks[member.name] = asyncio.create_task(monitor.run())
         with suppress(TimeoutError):
             async with asyncio.timeout(2 * self.policy.interval):
                 await asyncio.shield(monitor.first_look)
@@ -162,7 +174,7 @@ class Cluster:
         task = self._tasks.pop(member.name)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        await _closed(member, self.policy.pool_timeout)
+        await member.close(self.policy.pool_timeout)
 
     def snapshot(self) -> ClusterSnapshot:
         """Return what this worker knows of the servers now."""
@@ -200,16 +212,15 @@ class Cluster:
         elif (look.timeline or 0) < self.timeline:
             self._left(member, look, f"it goes on with timeline {look.timeline}, after a promotion")
         else:
-            if look.timeline != self.timeline:
-                self._history.clear()
-            self.timeline, self._system = look.timeline or 0, look.system
+            self._follow(look)
+            self._system = look.system
             self._wrote(look.lsn or 0)
             self._change(member, look, 0.0, "")
 
     def _left(self, member: Member, look: Look, trouble: str) -> None:
         """Leave a server that is the primary no more: its connections, and that of the look."""
         if member.trouble != trouble:
-            _evict(member)
+            member.evict()
         self._change(member, look, 0.0, trouble)
         self._later(self._probe.close())
 
@@ -217,18 +228,44 @@ class Cluster:
         trouble = ""
         if look.system is not None and self._system not in (None, look.system):
             trouble = "it belongs to another cluster than the primary"
-        elif not look.is_replica:
-            trouble = self._promoted(look)
+        else:
+            if look.is_replica or member.name in self._hosts:
+                self._leave_earlier(look)
+            if not look.is_replica:
+                trouble = self._promoted(look)
         lag = 0.0 if look.lsn is None else self._history.lag(look.lsn, monotonic())
         self._change(member, look, lag, trouble)
 
-    def _promoted(self, look: Look) -> str:
-        """Return why a server reads nothing that is a primary, and leave the one before it."""
+    def _follow(self, look: Look) -> None:
         timeline = look.timeline or 0
-        if timeline > self.timeline:
+        if timeline != self.timeline:
+            self._history.clear()
             self.timeline = timeline
+
+    def _leave_earlier(self, look: Look) -> None:
+        """Leave the primary where another host of the URL has begun a later timeline.
+
+        With one host only, there is no other to go to: what was promoted elsewhere is none of its.
+        """
+        if len(self._hosts) > 1 and 0 < self.timeline < (look.timeline or 0):
+            self._follow(look)
             self._later(self._probe.close())
             self.evict_primary()
+
+    async def accepts(self, connection: Any) -> bool:
+        """Return whether a new connection leads to no earlier timeline than was seen.
+
+        Args:
+            connection: asyncpg's.
+        """
+        if self.timeline == 0:
+            return True
+        look = await look_at(connection)
+        return look.is_replica or look.timeline is None or look.timeline >= self.timeline
+
+    def _promoted(self, look: Look) -> str:
+        """Return why a server reads nothing that is a primary."""
+        timeline = look.timeline or 0
         primary = self.primary.look
         is_same = primary is not None and not primary.is_replica and primary.timeline == timeline
         return IS_PRIMARY if is_same else "it was promoted, and is not known as primary"
@@ -243,6 +280,7 @@ class Cluster:
         if member.trouble != reason:
             _logger.warning("%s does not answer: %s", member.name, reason)
         member.failed(reason)
+        member.move_readers()
 
     def _change(self, member: Member, look: Look, lag: float, trouble: str) -> None:
         if member.look is None and look.lsn is None:
@@ -271,7 +309,7 @@ class Cluster:
 
     def evict_primary(self) -> None:
         """Leave the primary's connections, which its server is about to end."""
-        _evict(self.primary)
+        self.primary.evict()
         self.primary.wanted()
 
     def unfit(self, member: Member, error: BaseException) -> None:
@@ -329,7 +367,7 @@ class Cluster:
         Args:
             reads: As for :meth:`choose`.
         """
-        if reads is not None and self in reads.unresolved:
+        while reads is not None and self in reads.unresolved:
             await self.resolve(reads)
         member = self.choose(reads)
         if member is not None or reads is None:
@@ -346,9 +384,8 @@ class Cluster:
                 waiters.append(loop.create_future())
                 member.wait_for(after.lsn, waiters[-1])
         try:
-            await asyncio.wait(
-                waiters, timeout=self.policy.wait, return_when=asyncio.FIRST_COMPLETED
-            )
+            seconds, _ = _within_limits(self.policy.wait)
+            await asyncio.wait(waiters, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for waiter in waiters:
                 waiter.cancel()
@@ -363,17 +400,18 @@ class Cluster:
         self.fallbacks += 1
         if self._share is None:
             pool = self.primary.engine.pool
-            limit = pool.snapshot().limit if isinstance(pool, PenstockPool) else 1
-            self._share = asyncio.Semaphore(max(1, int(limit * self.policy.primary_share)))
+            most = pool.snapshot().limit if isinstance(pool, PenstockPool) else 1
+            self._share = asyncio.Semaphore(max(1, int(most * self.policy.primary_share)))
         share = self._share
+        seconds, limit = _within_limits(self.policy.pool_timeout)
         try:
-            async with asyncio.timeout(self.policy.pool_timeout):
+            async with asyncio.timeout(seconds):
                 await share.acquire()
         except TimeoutError:
             raise PoolTimeout(
                 "no replica can serve the read, and the share of the primary's connections that "
                 f"such reads may take (replica_primary_share={self.policy.primary_share:g}) was "
-                f"in use for {self.policy.pool_timeout:g} s"
+                f"in use for {seconds:.3g} s{limit and f', of {limit}'}"
             ) from None
         try:
             yield
@@ -397,6 +435,8 @@ class Cluster:
         if before is not None:
             await asyncio.wait([before])
         self._asking, self._to_ask = self._to_ask, None
+        if self.timeline == 0:
+            self._primary_seen(self.primary, await self._probe.look())
         lsn = await self._probe.flushed()
         self._wrote(lsn)
         return Position(self.timeline, lsn)
@@ -406,13 +446,13 @@ class Cluster:
 
         Where the primary does not answer, they go there.
         """
+        writes = reads.unresolved.get(self)
         try:
             position = await self.position()
         except Exception as error:  # noqa: BLE001 - the write is saved, and is to be answered so
             _logger.warning("A write's position is not known, its reads go there: %s", why(error))
             position = UNKNOWN
-        reads.unresolved.discard(self)
-        reads.reached(self, position)
+        reads.resolved(self, position, writes)
 
     def reads(self, after: Position | str | None, policy: ReadPolicy | None) -> Reads:
         """Return what reads have to see by which more is said than by the request.
@@ -426,10 +466,12 @@ class Cluster:
         """
         own = current_reads.get()
         reads = Reads(policy or (ANY if own is None else own.policy))
+        if own is not None:
+            reads.after, reads.unresolved = dict(own.after), dict(own.unresolved)
         if after is not None:
+            if not isinstance(after, str | Position):
+                raise PenstockError(f"after={after!r}: a Position is accepted, or its text.")
             reads.reached(self, Position.parse(after) if isinstance(after, str) else after)
-        elif own is not None:
-            reads.after, reads.unresolved = own.after, own.unresolved
         return reads
 
     def written(self) -> None:
@@ -441,23 +483,10 @@ class Cluster:
         reads.written(self)
 
 
-def _evict(member: Member) -> None:
-    pool = member.engine.pool
-    if isinstance(pool, PenstockPool) and not pool.has_outlived_its_loop():
-        pool.evict_all()
-
-
-async def _run(monitor: Monitor, probe: Probe) -> None:
-    try:
-        await monitor.run()
-    finally:
-        await probe.dispose()
-
-
-async def _closed(member: Member, seconds: float) -> None:
-    pool = member.engine.pool
-    try:
-        if isinstance(pool, PenstockPool):
-            await pool.drain(seconds)
-    finally:
-        await member.engine.dispose()
+def _within_limits(seconds: float) -> tuple[float, str]:
+    """Return how long a wait may take that the running call bounds too, and by which limit."""
+    if not (limits := current_limits.get()):
+        return seconds, ""
+    now = monotonic()
+    until, limit, _ = limits.of_wait(now)
+    return (seconds, "") if now + seconds <= until else (max(0.0, until - now), limit)

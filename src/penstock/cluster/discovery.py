@@ -5,8 +5,8 @@ import json
 import socket
 from collections.abc import Sequence
 from dataclasses import replace
+from http.client import HTTPException
 from typing import Any
-from urllib.error import URLError
 from urllib.request import urlopen
 
 from pydantic import SecretStr
@@ -58,7 +58,7 @@ async def _endpoints(source: ReplicaSource) -> list[Endpoint]:
 
 def _endpoint(source: ReplicaSource, url: DatabaseUrl) -> Endpoint:
     text = url.text()
-    hosts = (_with_port(host, port) for host, port in hosts_of(make_url(text)))
+    hosts = map(address, hosts_of(make_url(text)))
     return Endpoint(",".join(hosts), SecretStr(text), source.weight, source.reports_position)
 
 
@@ -69,6 +69,11 @@ async def _addresses(url: DatabaseUrl) -> list[DatabaseUrl]:
     )
     addresses = dict.fromkeys(str(address[0]) for *_, address in found)
     return [replace(url, host=_with_port(address, parsed.port)) for address in addresses]
+
+
+def address(host: tuple[str, int | None]) -> str:
+    """Return a host and its port as one text."""
+    return _with_port(*host)
 
 
 def _with_port(host: str, port: int | None) -> str:
@@ -82,7 +87,7 @@ def _patroni_replicas(api: Sequence[str]) -> list[str]:
     for address in api:
         try:
             return _running_replicas(_cluster(address))
-        except (URLError, OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
             failure = OSError(f"Patroni's REST API at {address} does not answer: {error}")
     raise failure
 
@@ -98,5 +103,6 @@ def _running_replicas(cluster: Any) -> list[str]:
         for member in cluster["members"]
         if member["role"] in _REPLICAS
         and member["state"] in _RUNNING
-        and not member.get("tags", {}).get("noloadbalance")
+        and not (member.get("tags") or {}).get("noloadbalance")
+        and int(member["port"])
     ]

@@ -1,5 +1,6 @@
 """One server of a cluster: its pool, and what is known of it."""
 
+import asyncio
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
@@ -76,12 +77,14 @@ class Endpoint:
         weight: Its share of the reads, against that of others.
         reports_position: Whether what it says of its position holds for all of its connections: not
             where one address stands for several servers.
+        hosts: Each host and port that the URL names.
     """
 
     name: str
     url: SecretStr
     weight: float = 1.0
     reports_position: bool = True
+    hosts: tuple[str, ...] = ()
 
 
 class Member:
@@ -114,6 +117,10 @@ class Member:
         """Grows by ``1 / weight`` with each read: of those with equal load the lowest is next."""
         self.served = 0
         self.wanted: Callable[[], None] = lambda: None
+        self.readers: set[asyncio.Task[Any]] = set()
+        """Tasks of which each waits for one answer of it, which another may give."""
+        self.moved: set[asyncio.Task[Any]] = set()
+        """Those of them that were cancelled because it does not answer."""
         self._waiters: list[tuple[int, int, Any]] = []
         self._numbers = count()
 
@@ -175,6 +182,38 @@ class Member:
             if not waiter.done():
                 waiter.set_result(None)
         self.wanted()
+
+    def move_readers(self) -> None:
+        """Have those who wait for an answer of it ask another."""
+        for task in self.readers - self.moved:
+            self.moved.add(task)
+            task.cancel()
+
+    def was_moved(self, task: "asyncio.Task[Any]") -> bool:
+        """Return whether a task was cancelled for that, and for nothing else."""
+        if task not in self.moved:
+            return False
+        self.moved.discard(task)
+        return task.uncancel() == 0
+
+    def evict(self) -> None:
+        """Have each of its connections replaced."""
+        pool = self.engine.pool
+        if isinstance(pool, PenstockPool) and not pool.has_outlived_its_loop():
+            pool.evict_all()
+
+    async def close(self, seconds: float) -> None:
+        """Close its connections.
+
+        Args:
+            seconds: To wait for what is checked out.
+        """
+        pool = self.engine.pool
+        try:
+            if isinstance(pool, PenstockPool):
+                await pool.drain(seconds)
+        finally:
+            await self.engine.dispose()
 
     def wait_for(self, lsn: int, waiter: Any) -> None:
         """Have a future set once a position is reached, or the server is in trouble.

@@ -30,6 +30,15 @@ PAUSE = 0.002
 median; the slowest of a hundred after 10 ms)."""
 
 
+async def look_at(connection: Any) -> Look:
+    """Return what a server says of itself.
+
+    Args:
+        connection: asyncpg's, which is no pool's yet.
+    """
+    return Look(*await connection.fetchrow(_LOOK))
+
+
 class Probe:
     """A connection to one server, for questions about its position.
 
@@ -40,6 +49,8 @@ class Probe:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._connection: AsyncConnection | None = None
+        self._turn = asyncio.Lock()
+        """A connection answers one question at a time."""
 
     async def look(self) -> Look:
         """Ask for everything; where the server keeps that to itself, for its role alone.
@@ -68,26 +79,35 @@ class Probe:
         return (await self._row(_FLUSHED))[0]  # type: ignore[no-any-return]  # as above
 
     async def _row(self, sql: str) -> Any:
-        try:
-            async with asyncio.timeout(ANSWER_WITHIN):
-                if self._connection is None:
-                    connection = await self._engine.connect()
-                    self._connection = await connection.execution_options(
-                        isolation_level="AUTOCOMMIT"
-                    )
-                result = await self._connection.exec_driver_sql(sql)
-                return result.one()
-        except BaseException:
-            await self.close()
-            raise
+        async with self._turn:
+            try:
+                async with asyncio.timeout(ANSWER_WITHIN):
+                    if self._connection is None:
+                        connection = await self._engine.connect()
+                        self._connection = await connection.execution_options(
+                            isolation_level="AUTOCOMMIT"
+                        )
+                    result = await self._connection.exec_driver_sql(sql)
+                    return result.one()
+            except BaseException:
+                await self._close()
+                raise
 
     async def close(self) -> None:
         """Close the connection; the next question opens another."""
+        async with self._turn:
+            await self._close()
+
+    async def _close(self) -> None:
         connection, self._connection = self._connection, None
-        if connection is not None:
-            with suppress(*FAILURES):
-                await connection.invalidate()
-                await connection.close()
+        if connection is None:
+            return
+        with suppress(*FAILURES):
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            if hasattr(driver, "terminate"):  # at once, where nothing answers any more
+                driver.terminate()
+            await connection.invalidate()
+            await connection.close()
 
     async def dispose(self) -> None:
         """Close the connection for good."""
@@ -131,7 +151,13 @@ class Monitor:
         self._wake.set()
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Look until cancelled, and close the connection."""
+        try:
+            await self._run()
+        finally:
+            await self._probe.dispose()
+
+    async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + self._interval

@@ -51,7 +51,7 @@ class Position:
             position = cls(int(timeline), int(high, 16) << 32 | int(low, 16))
         except ValueError:
             position = cls(0, -1)
-        if not (position.timeline > 0 and 0 <= position.lsn <= LARGEST_LSN):
+        if not (position.timeline >= 0 and 0 <= position.lsn <= LARGEST_LSN):
             raise PenstockError(
                 f"{text[:40]!r} is no position: such as '1:0/3000148' is accepted, as "
                 "str(await database.position()) has it."
@@ -151,7 +151,8 @@ class Reads:
     Attributes:
         policy: Where they may go.
         after: The position by database that they have to have reached; ``UNKNOWN`` for the primary.
-        unresolved: The databases that were written to, and have not been asked for their position.
+        unresolved: The databases that were written to and have not been asked for their position
+            since, each with how often.
         served_by: The member that served the last read, by database.
         wrote: The databases that were written to, whether or not they have been asked since.
     """
@@ -161,14 +162,28 @@ class Reads:
     def __init__(self, policy: ReadPolicy = ANY) -> None:
         self.policy = policy
         self.after: dict[Any, Position] = {}
-        self.unresolved: set[Any] = set()
+        self.unresolved: dict[Any, int] = {}
         self.served_by: dict[Any, Any] = {}
         self.wrote: set[Any] = set()
 
     def written(self, database: Any) -> None:
         """Have what comes read what was just committed."""
-        self.unresolved.add(database)
+        self.unresolved[database] = self.unresolved.get(database, 0) + 1
         self.wrote.add(database)
+
+    def resolved(self, database: Any, position: Position, writes: int | None) -> None:
+        """Have what comes read from where a database was asked to be, after some writes.
+
+        Args:
+            database: Which.
+            position: What it has answered, which is later than any before; ``UNKNOWN`` for nothing.
+            writes: How many there were when it was asked; one more needs another question.
+        """
+        if self.unresolved.get(database) == writes:
+            self.unresolved.pop(database, None)
+        if self.after.get(database) == UNKNOWN:
+            del self.after[database]
+        self.reached(database, position)
 
     def reached(self, database: Any, position: Position) -> None:
         """Have what comes read from a position on, unless it does from a later one."""

@@ -16,7 +16,7 @@ from penstock.context import Settings
 from penstock.express import CommitOutcomeUnknown, Lane, Query
 from penstock.express.lane import Batches, Copy, Extract, OpenLane
 from penstock.express.query import Call
-from penstock.pool import ConnectFailed
+from penstock.pool import ConnectFailed, PoolTimeout
 from penstock.pool.errors import chain_of
 
 _T = TypeVar("_T")
@@ -90,8 +90,14 @@ class RoutedLane:
             if member is self._cluster.primary or member in tried:
                 break
             _served(reads, self._cluster, member)
+            task: Any = asyncio.current_task()
+            member.readers.add(task)
             try:
                 return await member.lane.read(call, extract)
+            except asyncio.CancelledError:
+                if not member.was_moved(task):
+                    raise
+                tried.add(member)
             except Exception as error:
                 if not is_left(error):
                     raise
@@ -99,6 +105,9 @@ class RoutedLane:
                     break
                 self._cluster.unfit(member, error)
                 tried.add(member)
+            finally:
+                member.readers.discard(task)
+                member.moved.discard(task)
         _served(reads, self._cluster, self._cluster.primary)
         if not self._is_fallback(reads):
             return await self._primary.read(call, extract)
@@ -162,14 +171,19 @@ class RoutedLane:
     async def _written(self, method: Callable[..., Coroutine[Any, Any, _T]], *arguments: Any) -> _T:
         until = monotonic() + self._cluster.policy.hold_writes
         while True:
+            is_sent = True
             try:
                 return await method(*arguments)
+            except (ConnectFailed, PoolTimeout):
+                is_sent = False
+                raise
             except CommitOutcomeUnknown as error:
                 may_repeat = was_refused(error) and self._cluster.is_direct()
                 if not may_repeat or monotonic() > until:
                     raise
             finally:  # also where its outcome is not known
-                self._cluster.written()
+                if is_sent:
+                    self._cluster.written()
             self._cluster.evict_primary()
             await asyncio.sleep(_PAUSE)
 

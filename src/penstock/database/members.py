@@ -1,6 +1,7 @@
 """The servers of a database: for each an engine, and the express lane on it."""
 
 from dataclasses import replace
+from typing import Any
 
 from pydantic import SecretStr
 from sqlalchemy import make_url
@@ -8,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from penstock.cluster import Cluster
 from penstock.cluster.cluster import ClusterPolicy
-from penstock.cluster.discovery import Discovery
+from penstock.cluster.discovery import Discovery, address
 from penstock.cluster.member import Endpoint, Member
 from penstock.cluster.monitor import Probe
 from penstock.database.unit import SessionKinds, UnitFactory, reading_within
@@ -20,6 +21,7 @@ from penstock.engine import (
     credential_source,
     watch_for_standby,
 )
+from penstock.engine.connector import hosts_of
 from penstock.express import DriverLane, Lane, SqlalchemyLane
 from penstock.pool import PenstockPool
 from penstock.settings import DatabaseSettings, Environment, IsolationLevel
@@ -27,6 +29,7 @@ from penstock.telemetry import StatementWatch, Telemetry
 from penstock.telemetry.statement_watch import watch_statements
 
 TARGET = "target_session_attrs"
+_PRIMARY = "primary"
 _SNAPSHOTS = frozenset({IsolationLevel.REPEATABLE_READ.value, IsolationLevel.SERIALIZABLE.value})
 """Levels at which all statements of a transaction see the database at one moment."""
 
@@ -55,13 +58,15 @@ class Members:
         self._options = replace(options, credentials=credential_source(settings, options))
         self._kinds = kinds
         self._telemetry = telemetry
+        self._cluster: Cluster | None = None
         self._watch: StatementWatch | None = None
         if settings.telemetry or settings.slow_query is not None:
             self._watch = StatementWatch(settings.slow_query, telemetry)
 
     def engine(self) -> AsyncEngine:
         """Return the engine that writes."""
-        engine = build_engine(self.settings, self._options)
+        accepts = self._accepts if self.settings.is_clustered else None
+        engine = build_engine(self.settings, self._options, accepts=accepts)
         watch_for_standby(engine.sync_engine)
         return engine
 
@@ -127,8 +132,10 @@ class Members:
         settings = self.settings
         if not settings.is_clustered and settings.position_key is None:
             return None
-        return Cluster(
-            Member(Endpoint("primary", settings.url), primary, lane),
+        hosts = hosts_of(make_url(settings.url.get_secret_value()))
+        endpoint = Endpoint(_PRIMARY, settings.url, hosts=tuple(map(address, hosts)))
+        self._cluster = Cluster(
+            Member(endpoint, primary, lane),
             ClusterPolicy(
                 max_lag=settings.replica_max_lag,
                 wait=settings.replica_wait,
@@ -142,6 +149,10 @@ class Members:
             probe=self._probe,
             discover=Discovery(settings),
         )
+        return self._cluster
+
+    async def _accepts(self, connection: Any) -> bool:
+        return self._cluster is None or await self._cluster.accepts(connection)
 
     def _replica(self, endpoint: Endpoint) -> Member:
         # Another server can read at once: nobody waits until a dead one is back.
@@ -153,7 +164,9 @@ class Members:
     def _probe(self, endpoint: Endpoint) -> Probe:
         unpooled = {"url": endpoint.url, "environment": Environment.SERVERLESS, "echo": False}
         options = EngineOptions(credentials=self._options.credentials)
-        return Probe(build_engine(self.settings.model_copy(update=unpooled), options))
+        settings = self.settings.model_copy(update=unpooled)
+        accepts = self._accepts if endpoint.name == _PRIMARY and settings.is_clustered else None
+        return Probe(build_engine(settings, options, accepts=accepts))
 
 
 def _of_primary(settings: DatabaseSettings) -> DatabaseSettings:

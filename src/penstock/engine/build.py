@@ -17,6 +17,7 @@ from penstock.drivers.capabilities import driver_of
 from penstock.drivers.sqlalchemy_internals import max_overflow
 from penstock.engine.connect_arguments import connect_arguments
 from penstock.engine.connector import is_one_connection, prepare_sqlite, server_of
+from penstock.engine.standby import Accepts
 from penstock.engine.timeouts import explain_timeouts
 from penstock.pool import PenstockPool, PoolSnapshot
 from penstock.pool.errors import clear_traceback
@@ -176,12 +177,18 @@ class _Unpooled(NullPool):
             raise
 
 
-def build_engine(settings: DatabaseSettings, options: EngineOptions = _NO_OPTIONS) -> AsyncEngine:
+def build_engine(
+    settings: DatabaseSettings,
+    options: EngineOptions = _NO_OPTIONS,
+    *,
+    accepts: Accepts | None = None,
+) -> AsyncEngine:
     """Make the engine that the settings describe; nothing is connected yet.
 
     Args:
         settings: Of one database. ``docs/engine.md`` says what each becomes for each driver.
         options: What is given in Python alone.
+        accepts: Looks at each connection of asyncpg's to the server that writes; None for any.
 
     Returns:
         An engine whose failures to connect are ``ConnectFailed``.
@@ -191,7 +198,9 @@ def build_engine(settings: DatabaseSettings, options: EngineOptions = _NO_OPTION
     """
     source = credential_source(settings, options)
     credentials = None if source is None else source.cache_of(server_of(settings))
-    arguments = options.of_connect(connect_arguments(settings, options.async_creator, credentials))
+    arguments = options.of_connect(
+        connect_arguments(settings, options.async_creator, credentials, accepts)
+    )
     url = make_url(settings.url.get_secret_value())
     engine = create_async_engine(
         url,

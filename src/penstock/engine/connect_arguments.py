@@ -21,6 +21,7 @@ from penstock.engine.connector import (
     equip_transport,
     libpq_keepalive,
 )
+from penstock.engine.standby import Accepts, to_accepted
 from penstock.settings import DatabaseSettings, Driver, TlsMode
 
 _logger = logging.getLogger("penstock.engine")
@@ -272,6 +273,7 @@ def connect_arguments(
     settings: DatabaseSettings,
     creator: Callable[[], Awaitable[Any]] | None = None,
     credentials: CredentialCache | None = None,
+    accepts: Accepts | None = None,
 ) -> dict[str, Any]:
     """Return what SQLAlchemy passes to the dialect for each new connection.
 
@@ -279,6 +281,7 @@ def connect_arguments(
         settings: Of any database.
         creator: Opens a connection in the place of the driver; None for the driver itself.
         credentials: Whose user and password each connection has; None for the URL's.
+        accepts: Looks at asyncpg's connections to the server that writes; None for any.
 
     Raises:
         SettingsError: The driver is not installed, or cannot do what a setting asks for.
@@ -287,9 +290,12 @@ def connect_arguments(
     create = None if creator is None else _without_arguments(creator)
     match settings.driver:
         case "asyncpg":
+            connect = create or module.connect
+            if accepts is not None:
+                connect = to_accepted(connect, accepts, settings.connect_timeout)
             opened = Connector(
                 settings,
-                connect=create or module.connect,
+                connect=connect,
                 equip=equip_transport,
                 discard=lambda connection: connection.terminate(),
                 simplify=without_client_check,

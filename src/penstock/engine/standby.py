@@ -1,5 +1,7 @@
-"""A server that was demoted: its connections are left once it refuses to write."""
+"""A server that was demoted: its connections are left once it refuses to write, and not opened."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from time import time
 from typing import Any
 
@@ -46,3 +48,46 @@ def watch_for_standby(engine: Engine) -> None:
         leave_standby(engine, below.connection.dbapi_connection, error)
 
     event.listen(engine.dialect, "handle_error", look)
+
+
+Accepts = Callable[[Any], Awaitable[bool]]
+"""Returns whether a new connection of the driver's leads to a server that is to be used."""
+
+
+def to_accepted(
+    connect: Callable[..., Awaitable[Any]], accepts: Accepts, seconds: float
+) -> Callable[..., Awaitable[Any]]:
+    """Return asyncpg's connect, which goes on to the next host where a server is not accepted.
+
+    Args:
+        connect: asyncpg's.
+        accepts: Looks at the connection.
+        seconds: For all hosts together; each has its part, so that a dead one leaves time.
+    """
+
+    async def connect_to_any(*args: Any, **arguments: Any) -> Any:
+        failure: Exception = ConnectionError("there is no host to connect to")
+        hosts = _each_host(arguments)
+        for host in hosts:
+            try:
+                async with asyncio.timeout(seconds / len(hosts)):
+                    connection = await connect(*args, **{**arguments, **host})
+                    if await accepts(connection):
+                        return connection
+            except Exception as error:  # noqa: BLE001 - raised where no host is better
+                failure = error
+            else:
+                connection.terminate()
+                failure = ConnectionError(
+                    "the server goes on with an earlier timeline, though another was promoted"
+                )
+        raise failure
+
+    return connect_to_any
+
+
+def _each_host(arguments: dict[str, Any]) -> list[dict[str, Any]]:
+    hosts, ports = arguments.get("host"), arguments.get("port")
+    if not isinstance(hosts, list) or not isinstance(ports, list) or len(hosts) != len(ports):
+        return [{}]
+    return [{"host": host, "port": port} for host, port in zip(hosts, ports, strict=True)]

@@ -339,6 +339,8 @@ def _look_at_routes(app: FastAPI, codes: frozenset[str]) -> None:
     let_others_first(app)
     for mounted in _mounted_applications(app.routes):
         handle_database_errors(mounted, codes)
+        if (positions := getattr(mounted.state, "penstock_positions", None)) is not None:
+            app.state.penstock_positions.include(positions)
 
 
 def _open_with_lifespan(app: FastAPI, database: Database) -> None:

@@ -37,6 +37,7 @@ class Positions:
     """
 
     def __init__(self, databases: Mapping[str, Database], *, shows_server: bool) -> None:
+        self._mounted: list[Positions] = []
         self._databases = databases
         self.shows_server = shows_server
         self._tokens: dict[str, PositionTokens] = {}
@@ -65,20 +66,32 @@ class Positions:
         url = make_url(settings.url.get_secret_value())
         self._tokens[name] = PositionTokens(secret, url.database or "", settings.position_lifetime)
 
+    def include(self, mounted: "Positions") -> None:
+        """Have the tokens of a mounted application's databases read and written as well."""
+        if mounted is not self and mounted not in self._mounted:
+            self._mounted.append(mounted)
+
+    def _all(self) -> Iterator[tuple[str, Cluster, PositionTokens]]:
+        for name, tokens in self._tokens.items():
+            cluster = self._databases[name].cluster
+            if cluster is not None:
+                yield name, cluster, tokens
+        for mounted in self._mounted:
+            yield from mounted._all()  # noqa: SLF001 - of the same class
+
     def _reads_of(self, scope: Scope) -> Reads:
         reads = Reads()
         headers = scope["headers"] = list(scope["headers"])  # which may be read only once
-        for name, tokens in self._tokens.items():
-            cluster = self._databases[name].cluster
+        for name, cluster, tokens in self._all():
             for token in _sent(headers, name):
                 position = tokens.read(token)
-                if position is not None and cluster is not None:
+                if position is not None:
                     reads.reached(cluster, position)
         return reads
 
     def __bool__(self) -> bool:
         """Return whether any database has tokens."""
-        return bool(self._tokens)
+        return bool(self._tokens) or any(self._mounted)
 
     async def serve(self, scope: Scope, receive: Receive, send: Send, app: ASGIApp) -> None:
         """Serve a request, whose reads see what its client has written.
@@ -106,9 +119,8 @@ class Positions:
 
     async def _tell(self, message: Message, reads: Reads, scope: Scope) -> None:
         headers = list(message.get("headers", ()))
-        for name, tokens in self._tokens.items():
-            cluster = self._databases[name].cluster
-            if cluster is not None and cluster in reads.wrote:
+        for name, cluster, tokens in self._all():
+            if cluster in reads.wrote:
                 if cluster in reads.unresolved:  # no read after the write has asked already
                     await cluster.resolve(reads)
                 token = tokens.write(reads.after[cluster])

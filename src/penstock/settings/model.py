@@ -363,6 +363,8 @@ class DatabaseSettings(BaseModel):
     def _check_replicas(
         cls, value: tuple[SecretStr, ...], info: ValidationInfo
     ) -> tuple[SecretStr, ...]:
+        if value and info.data.get("environment") is Environment.SERVERLESS:
+            raise ValueError("serverless keeps no connections by which replicas could be looked at")
         if value and (url := info.data.get("url")) is not None:
             sources(value, url.get_secret_value())
         return value

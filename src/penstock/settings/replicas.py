@@ -59,6 +59,10 @@ class ReplicaSource:
         if "://" not in text:
             return cls("server", at_host(primary, text))
         url = DatabaseUrl.parse(text)
+        if any(name in ("host", "port") for name, _ in url.parameters):
+            raise ValueError("a replica is one server: name each by an entry of its own")
+        if url.database != primary.database:
+            raise ValueError("a replica has the database of the primary, by the same name")
         if url.scheme != primary.scheme:
             raise ValueError(f"a replica has the driver of the primary, {primary.driver}")
         weight = _weight(url.parameter("weight"))
@@ -115,7 +119,8 @@ def _weight(text: str | None) -> float:
 
 def _checked_api(text: str) -> str:
     parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/"):
+    is_plain = "@" not in parts.netloc and not parts.path.strip("/")
+    if not (is_plain and parts.scheme in ("http", "https") and parts.hostname):
         raise ValueError("the REST API of Patroni is patroni:http://host:8008")
     return f"{parts.scheme}://{parts.netloc}"
 

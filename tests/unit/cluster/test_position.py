@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.cluster import Position, PositionTokens, ReadPolicy
-from penstock.cluster.position import LARGEST_LSN, UNKNOWN
+from penstock.cluster.position import LARGEST_LSN, UNKNOWN, Reads
 from penstock.errors import PenstockError
 
 NOW = 1_790_000_000.0
@@ -30,7 +30,7 @@ def test_a_position_is_what_its_text_says(position: Position) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "1", "1:", "0:0/1", "-1:0/1", "1:0/-1", "1:x/1", "1:1/FFFFFFFFFFFFFFFFF", "a" * 999],
+    ["", "1", "1:", "-1:0/1", "1:0/-1", "1:x/1", "1:1/FFFFFFFFFFFFFFFFF", "a" * 999],
 )
 def test_what_is_no_position_is_refused(text: str) -> None:
     with pytest.raises(PenstockError, match="position"):
@@ -104,3 +104,33 @@ def test_whatever_is_sent_is_no_token(text: str) -> None:
 def test_a_policy_that_means_nothing_is_refused(arguments: dict[str, object]) -> None:
     with pytest.raises(PenstockError):
         ReadPolicy(**arguments)  # type: ignore[arg-type]  # as they are wrong
+
+
+def test_a_position_takes_the_place_of_one_that_was_not_known() -> None:
+    reads = Reads()
+    reads.written("db")
+    reads.resolved("db", UNKNOWN, 1)
+    reads.written("db")
+    reads.resolved("db", Position(1, 5), 1)
+
+    assert reads.after == {"db": Position(1, 5)}
+    assert not reads.unresolved
+
+
+def test_a_write_while_an_answer_travels_is_asked_for_again() -> None:
+    reads = Reads()
+    reads.written("db")
+    asked = reads.unresolved["db"]
+    reads.written("db")
+    reads.resolved("db", Position(1, 5), asked)
+
+    assert reads.after == {"db": Position(1, 5)}
+    assert "db" in reads.unresolved
+
+
+def test_of_two_tokens_the_unknown_one_counts() -> None:
+    reads = Reads()
+    for position in (UNKNOWN, Position(1, 5)):
+        reads.reached("db", position)
+
+    assert reads.after == {"db": UNKNOWN}

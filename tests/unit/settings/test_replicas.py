@@ -13,9 +13,9 @@ FORMS = {
     "[::1]:5433": ("server", "postgresql+asyncpg://app:secret@[::1]:5433/app", 1.0, True),
     "[::1]": ("server", "postgresql+asyncpg://app:secret@[::1]:5432/app", 1.0, True),
     "dns:replicas": ("dns", "postgresql+asyncpg://app:secret@replicas:5432/app", 1.0, True),
-    "postgres://me:mine@db-2/other": (
+    "postgres://me:mine@db-2/app": (
         "server",
-        "postgresql+asyncpg://me:mine@db-2/other",
+        "postgresql+asyncpg://me:mine@db-2/app",
         1.0,
         True,
     ),
@@ -73,6 +73,9 @@ def test_patroni_has_several_addresses() -> None:
         "patroni:db-1:8008",
         "patroni:ftp://db-1",
         "patroni:http://db-1/hunter2",
+        "patroni:http://admin:hunter2@db-1:8008",
+        "postgresql://app:hunter2@db-2,db-3/app",
+        "postgresql://app:hunter2@db-2/another",
     ],
 )
 def test_a_wrong_entry_is_refused_without_being_shown(text: str) -> None:
@@ -112,3 +115,8 @@ def test_secrets_of_replicas_are_in_no_text_of_the_settings() -> None:
     )
 
     assert "hunter2" not in f"{settings!r} {settings} {settings.model_dump_json()}"
+
+
+def test_serverless_has_no_replicas() -> None:
+    with pytest.raises(SettingsError, match=r"^replicas.*serverless"):
+        DatabaseSettings.of(URL, replicas="db-2", environment="serverless")
