@@ -34,6 +34,7 @@ from penstock.drivers.pipelining import (
     limit_statement,
     may_pipeline,
 )
+from penstock.drivers.session_state import refuse_session_state
 
 _MAY_END = Effect.CONTROL | Effect.DRIVER
 
@@ -191,8 +192,13 @@ class AsyncpgConnection(TransactionTrace, AsyncAdapt_asyncpg_connection):
 
         Args:
             operation: The statement that is sent next.
+
+        Raises:
+            PenstockError: It leaves on the session what a pooler would give to others.
         """
         effects = (effects_of_short if len(operation) <= SHORT else effects_of)(operation)
+        if self.refuses_state:
+            refuse_session_state(effects, operation)
         if self.reads_within:
             refuse_end(effects, operation, self.dbapi.ProgrammingError)
         if self._transaction is not None and self._opening and self._has_ended():
@@ -470,11 +476,13 @@ class AsyncpgConnection(TransactionTrace, AsyncAdapt_asyncpg_connection):
     def end_unsent(self) -> None:
         """Undo a BEGIN that was sent in front of a statement which the driver could not send.
 
-        The next statement begins anew.
+        The next statement begins anew; on a shared session it goes on in the open transaction.
         """
         if not (may_pipeline(self._connection) and self.pipeline.has_open_batch):
             return
         self.pipeline.end_batch()
+        if self.is_shared:
+            return  # it stays open until the rollback that is waited for: see is_shared
         transaction, driver = self._transaction, self._connection
         is_top = transaction is not None and transaction is driver._top_xact
         if is_top and not driver.is_in_transaction():

@@ -5,9 +5,12 @@ And what is set on a new connection, and learnt of the first.
 
 import asyncio
 import logging
+import re
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from itertools import cycle
 from typing import Any
 
@@ -18,6 +21,8 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import await_
 
 from penstock.drivers.capabilities import driver_of, transport_of
+from penstock.drivers.driver import TransactionTrace
+from penstock.engine.pooler import Pooler, close_at_once, find_pooler, share_server
 from penstock.pool import PenstockPool
 from penstock.pool.errors import ConnectFailed, FailureReason, clear_traceback, reason_of
 from penstock.settings import DatabaseSettings, Proxy, TlsMode
@@ -171,9 +176,28 @@ def connect_failed(
         why = "no answer in time (pool_timeout is another limit, on waiting for the pool)"
         return ConnectFailed(f"{attempt} {limit}: {why}", FailureReason.TIMEOUT)
     cause = " ".join(f"{type(error).__name__}: {error}".split())
-    if "unsupported startup parameter" in cause:  # PgBouncer's words, SQLSTATE 08P01
-        cause += " (a pooler is in between, which the setting proxy should name)"
+    if refused := _UNSUPPORTED.search(cause):
+        cause += f" ({_startup_remedy(settings, refused[1])})"
     return ConnectFailed(f"{attempt}: {cause}", reason_of(error))
+
+
+_UNSUPPORTED = re.compile(r"unsupported startup parameter(?: in options)?: (\w+)")
+"""PgBouncer's words, with SQLSTATE 08P01."""
+
+
+def _startup_remedy(settings: DatabaseSettings, parameter: str) -> str:
+    if settings.proxy not in POOLERS:
+        return "a pooler is in between, which the setting proxy should name"
+    setting = {
+        "jit": "jit",
+        "default_transaction_isolation": "isolation_level",
+        "statement_timeout": "command_timeout",
+    }.get(parameter, "server_settings")
+    if parameter == "options":
+        setting, parameter = "server_settings, isolation_level, jit or command_timeout", "..."
+    elif parameter in settings.server_settings:
+        setting = "server_settings"
+    return f"{setting} asks for it: leave that out, and ALTER ROLE ... SET {parameter}"
 
 
 # Once a connection has been silent for tcp_keepalive, four probes 15 s apart: a server that
@@ -278,8 +302,8 @@ class ReadOnlyConnections:
 
     They may on asyncpg, with a :class:`PenstockPool`, and where each connection has a server
     session to itself: a pooler would give a session that is kept read-only to a client that writes.
-    The first connection shows whether a pooler is in between, which makes up the process that it
-    names.
+    The first connection shows whether a pooler is in between, and the settings are checked against
+    what it is.
 
     Args:
         engine: Not connected yet.
@@ -287,29 +311,81 @@ class ReadOnlyConnections:
 
     Attributes:
         are_possible: Whether they may; False before the first connection is open.
+        pooler: What was found in between; None for nothing, or before the first connection.
     """
 
     def __init__(self, engine: AsyncEngine, settings: DatabaseSettings) -> None:
         self.are_possible = False
-        if settings.driver != "asyncpg" or not isinstance(engine.pool, PenstockPool):
-            return
-        if settings.proxy not in POOLERS:
-            event.listen(engine.sync_engine, "first_connect", self._look)
-        if driver_of(engine.dialect).is_pipelined:
+        self.pooler: Pooler | None = None
+        self._settings = settings
+        self._open_other: Callable[[], Any] | None = None
+        is_pooled = settings.driver == "asyncpg" and isinstance(engine.pool, PenstockPool)
+        self._may_be_possible = is_pooled and settings.proxy not in POOLERS
+        if settings.driver in ("asyncpg", "psycopg"):
+            # Before SQLAlchemy's own questions, which a statement pooler refuses.
+            event.listen(engine.sync_engine, "do_connect", self._keep_arguments, insert=True)
+            event.listen(engine.sync_engine, "first_connect", self._look, insert=True)
             event.listen(engine.sync_engine, "connect", self._mark)
+        self._marks_shared = is_pooled and driver_of(engine.dialect).is_pipelined
+
+    @property
+    def shares_server(self) -> bool:
+        """Whether each transaction is known to get another's server connection, and its state."""
+        # RDS Proxy keeps a client's server connection for it once it has left state there.
+        is_shared = self.pooler is not None and self.pooler.pool_mode == "transaction"
+        return is_shared and self._settings.proxy is not Proxy.AWS_RDS_PROXY
+
+    def _keep_arguments(self, dialect: Dialect, _: Any, args: Any, arguments: Any) -> None:
+        if self._open_other is None:
+            self._open_other = partial(dialect.connect, *args, **arguments)
 
     def _mark(self, connection: Any, _: Any) -> None:
-        connection.is_shared = not self.are_possible
+        if self._marks_shared:
+            connection.is_shared = not self.are_possible
+        if isinstance(connection, TransactionTrace):
+            connection.refuses_state = self.shares_server
 
     def _look(self, connection: Any, _: Any) -> None:
-        driver = connection.driver_connection
-        process = await_(driver.fetchval("SELECT pg_backend_pid()"))
-        self.are_possible = process == driver.get_server_pid()
-        if not self.are_possible:
+        pooler = await_(find_pooler(connection.driver_connection, self._settings))
+        if pooler is not None and pooler.pool_mode is None and self._is_shared(connection):
+            pooler = replace(pooler, pool_mode="transaction")
+        self.pooler, self._open_other = pooler, None
+        self.are_possible = self._may_be_possible and self.pooler is None
+        if pooler is not None:
+            _logger.info("The connections lead through %s.", pooler)
+        if pooler is not None and self._settings.proxy not in POOLERS:
             _logger.warning(
-                "A pooler stands between this service and PostgreSQL, and the setting proxy does "
-                "not say so: set it (proxy='pgbouncer', ...), or prepared statements will fail."
+                "A pooler stands between this service and PostgreSQL (%s), and the setting proxy "
+                "does not say so: set it (proxy='pgbouncer', ...), for the settings that suit it.",
+                pooler,
             )
+
+    def _is_shared(self, connection: Any) -> bool:
+        if self._open_other is None:
+            return False
+        try:
+            other = self._open_other()
+        except Exception as error:  # noqa: BLE001 - there may be room for one connection only
+            _logger.debug("The pool mode is not known: %s", error)
+            return False
+        try:
+            drivers = connection.driver_connection, other.driver_connection
+            return await_(_in_time(share_server(*drivers, self._settings)))
+        finally:
+            close_at_once(other.driver_connection, self._settings)
+
+
+async def _in_time(answer: Awaitable[bool]) -> bool:
+    # In session mode the other one waits where there is a server connection for one client only.
+    try:
+        async with asyncio.timeout(_LONGEST_COMPARISON):
+            return await answer
+    except TimeoutError:
+        return False
+
+
+_LONGEST_COMPARISON = 1.0
+"""Seconds."""
 
 
 # sqlite.org/foreignkeys.html: off unless each connection asks; sqlite.org/wal.html: readers and
