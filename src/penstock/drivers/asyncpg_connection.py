@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 from typing import Any, NoReturn, Self
 
-from asyncpg.exceptions import InterfaceError, InternalClientError
+from asyncpg.exceptions import InterfaceError, InternalClientError, InvalidCachedStatementError
 from asyncpg.transaction import TransactionState
 from sqlalchemy.dialects.postgresql.asyncpg import (
     AsyncAdapt_asyncpg_connection,
@@ -24,6 +24,7 @@ from penstock.drivers.driver import (
     seconds_of,
 )
 from penstock.drivers.effects import AFTER_TRANSACTION, SHORT, Effect, effects_of, effects_of_short
+from penstock.drivers.followed_statements import drop_statements
 from penstock.drivers.pipelining import (
     STAY_READ_ONLY,
     Parameters,
@@ -496,6 +497,8 @@ class AsyncpgConnection(TransactionTrace, AsyncAdapt_asyncpg_connection):
             # The server has said that it ends the connection, which it has not closed yet: as it is
             # the driver neither takes a ROLLBACK nor counts as closed.
             _abort(self._connection)
+        if isinstance(error, InvalidCachedStatementError):
+            drop_statements(self._connection)
         super()._handle_exception(error)
 
 
