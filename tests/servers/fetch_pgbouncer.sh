@@ -3,7 +3,8 @@
 #
 #   TEST_PGBOUNCER_BINS=$(tests/servers/fetch_pgbouncer.sh bookworm trixie)
 #
-# Bookworm has 1.18 and trixie 1.24; since 1.21 PgBouncer follows prepared statements. Nothing is
+# Bookworm has 1.18, trixie 1.24 and sid the newest; since 1.21 PgBouncer follows prepared statements,
+# and since 1.26 it tells at login what it is. Nothing is
 # installed and no root is needed: apt works on a state of its own in .cache/pgbouncer, where the
 # programs end up, too. It takes them from the mirror that this system's own packages come from and
 # checks signatures and checksums as always. Prints the programs' paths, with colons between them.

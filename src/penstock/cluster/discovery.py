@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from sqlalchemy import make_url
 
 from penstock.cluster.member import Endpoint
-from penstock.engine.connector import hosts_of
+from penstock.engine.address import hosts_of
 from penstock.settings import DatabaseSettings
 from penstock.settings.replicas import ReplicaSource, at_host, sources
 from penstock.settings.url import DatabaseUrl

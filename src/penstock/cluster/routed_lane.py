@@ -2,16 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from time import monotonic
 from typing import Any, TypeVar
 
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from penstock.cluster.cluster import Cluster
 from penstock.cluster.member import Member
-from penstock.cluster.position import Reads, current_reads
+from penstock.cluster.position import ReadPolicy, Reads, current_reads
 from penstock.context import Settings
 from penstock.express import CommitOutcomeUnknown, Lane, Query
 from penstock.express.lane import Batches, Copy, Extract, OpenLane
@@ -210,3 +210,39 @@ def _served(reads: Reads | None, cluster: Cluster, member: Member) -> None:
     member.served += 1
     if reads is not None:
         reads.served_by[cluster] = member
+
+
+class Route:
+    """The way of one reading session to the server that it reads from.
+
+    Args:
+        cluster: Chooses the server.
+        reads: What the session has to see; None for what the request or the task has to.
+    """
+
+    def __init__(self, cluster: Cluster, reads: Reads | None) -> None:
+        self._cluster = cluster
+        self._reads = reads
+        self._chosen = AsyncExitStack()
+        self._member: Member | None = None
+
+    async def source(self) -> AsyncEngine:
+        """Choose the server, and return its engine."""
+        reads = self._reads or current_reads.get()
+        self._member = await self._chosen.enter_async_context(on_one(self._cluster, reads))
+        return self._member.engine
+
+    def other(self, error: Exception) -> "Route | None":
+        """Return the way to another server; None where this one is not left for an error."""
+        member, reads = self._member, self._reads
+        if member is None or member is self._cluster.primary or not is_left(error):
+            return None
+        if is_conflict(error):
+            reads = self._cluster.reads(None, ReadPolicy(primary=True))
+        else:
+            self._cluster.unfit(member, error)
+        return Route(self._cluster, reads)
+
+    async def end(self) -> None:
+        """Give back what the choice holds."""
+        await self._chosen.aclose()

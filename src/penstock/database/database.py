@@ -370,8 +370,17 @@ class Database:
             keep_state: Whether the connection is to be held for long and set up as one likes, with
                 LISTEN, session settings or advisory locks: no leak is reported, and the connection
                 is closed at the end. It counts towards the pool's limit.
+
+        Raises:
+            PenstockError: State is to be kept, and a pooler gives the server's session to others.
         """
         async with self._engine.connect() as connection:
+            if keep_state and self._read_only_connections.shares_server:
+                raise PenstockError(
+                    "keep_state=True: the pooler in between (pool_mode=transaction) gives the "
+                    "server connection to other clients after each transaction; use a database "
+                    "of its own whose URL leads past the pooler"
+                )
             if keep_state and isinstance(self._engine.pool, PenstockPool):
                 raw: Any = await connection.get_raw_connection()
                 record_of(raw).keep_state()

@@ -21,7 +21,7 @@ from penstock.engine import (
     credential_source,
     watch_for_standby,
 )
-from penstock.engine.connector import hosts_of
+from penstock.engine.address import hosts_of
 from penstock.express import DriverLane, Lane, SqlalchemyLane
 from penstock.pool import PenstockPool
 from penstock.settings import DatabaseSettings, Environment, IsolationLevel

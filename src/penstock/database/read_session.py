@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import (
     TYPE_CHECKING,
@@ -36,10 +35,7 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.orm import SessionTransaction
 
 from penstock.base_error import PenstockError
-from penstock.cluster import Cluster, ReadPolicy
-from penstock.cluster.member import Member
-from penstock.cluster.position import Reads, current_reads
-from penstock.cluster.routed_lane import is_conflict, is_left, on_one
+from penstock.cluster.routed_lane import Route
 from penstock.context import ContextSource
 from penstock.database.session import ConnectionLock, SessionSource, UnitSession, UnitSyncSession
 from penstock.database.write_session import WritingSession
@@ -219,42 +215,6 @@ def _end_within(session: ReadOnlySyncSession, transaction: SessionTransaction) -
         session.within = None
 
 
-class Route:
-    """The way of one reading session to the server that it reads from.
-
-    Args:
-        cluster: Chooses the server.
-        reads: What the session has to see; None for what the request or the task has to.
-    """
-
-    def __init__(self, cluster: Cluster, reads: Reads | None) -> None:
-        self._cluster = cluster
-        self._reads = reads
-        self._chosen = AsyncExitStack()
-        self._member: Member | None = None
-
-    async def source(self) -> AsyncEngine:
-        """Choose the server, and return its engine for what only reads."""
-        reads = self._reads or current_reads.get()
-        self._member = await self._chosen.enter_async_context(on_one(self._cluster, reads))
-        return reading_engine(self._member.engine)
-
-    def other(self, error: Exception) -> "Route | None":
-        """Return the way to another server; None where this one is not left for an error."""
-        member, reads = self._member, self._reads
-        if member is None or member is self._cluster.primary or not is_left(error):
-            return None
-        if is_conflict(error):
-            reads = self._cluster.reads(None, ReadPolicy(primary=True))
-        else:
-            self._cluster.unfit(member, error)
-        return Route(self._cluster, reads)
-
-    async def end(self) -> None:
-        """Give back what the choice holds."""
-        await self._chosen.aclose()
-
-
 class ReadingSession(UnitSession):
     """The session that reads, in transactions that the server keeps read-only.
 
@@ -315,7 +275,7 @@ class ReadingSession(UnitSession):
 
     async def _take(self, route: Route, lock: ConnectionLock) -> None:
         try:
-            self._source = await route.source()
+            self._source = reading_engine(await route.source())
         except BaseException:
             lock.release()
             raise

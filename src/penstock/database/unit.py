@@ -13,9 +13,10 @@ from sqlalchemy.orm import Session
 from penstock.base_error import PenstockError
 from penstock.cluster import Cluster
 from penstock.cluster.position import Reads
+from penstock.cluster.routed_lane import Route
 from penstock.context import ContextSource
 from penstock.database.nesting import NestedLock, SessionBusy
-from penstock.database.read_session import ReadingSession, ReadOnlySession, Route, reading_engine
+from penstock.database.read_session import ReadingSession, ReadOnlySession, reading_engine
 from penstock.database.session import SessionSource, UnitSession, operation
 from penstock.database.write_session import WritingSession, doubt
 from penstock.drivers.driver import NO_OPTIONS, BeginOptions

@@ -13,6 +13,7 @@ from typing_extensions import override
 from penstock.drivers.asyncpg_connection import AsyncpgConnection
 from penstock.drivers.driver import LASTING, Driver, Prepared, never
 from penstock.drivers.effects import Effect
+from penstock.drivers.followed_statements import text_on
 from penstock.drivers.pipelining import Pipeline
 
 SET_READ_ONLY = "SET default_transaction_read_only = on"
@@ -146,10 +147,13 @@ class Asyncpg(Driver):
         """Return those of sessions, and those that the driver has prepared by itself."""
         is_ours = isinstance(connection, AsyncpgConnection)
         texts = connection.recently_prepared() if is_ours else []
-        own = reversed(list(connection._connection._stmt_cache.iter_statements()))
+        driver = connection._connection
+        own = reversed(list(driver._stmt_cache.iter_statements()))
+        suffix = text_on(driver, "")
+        queries = [state.query.removesuffix(suffix) for state in islice(own, STATEMENTS)]
         return [
             *(Prepared(text, for_sessions=True) for text in texts[:STATEMENTS]),
-            *(Prepared(state.query, for_sessions=False) for state in islice(own, STATEMENTS)),
+            *(Prepared(query, for_sessions=False) for query in queries),
         ]
 
     @override
@@ -222,7 +226,9 @@ def prepared_of(driver: Any, sql: str) -> Any:
     """
     if driver._query_loggers or driver._top_xact is not None:
         return None
-    return driver._stmt_cache.get((sql, driver._protocol.get_record_class(), False))
+    return driver._stmt_cache.get(
+        (text_on(driver, sql), driver._protocol.get_record_class(), False)
+    )
 
 
 def fetch(driver: Any, sql: str, arguments: Sequence[Any]) -> Coroutine[Any, Any, Any]:
@@ -236,7 +242,7 @@ def fetch(driver: Any, sql: str, arguments: Sequence[Any]) -> Coroutine[Any, Any
         arguments: Its values.
     """
     protocol = driver._protocol
-    prepared = driver._stmt_cache.get((sql, protocol.get_record_class(), False))
+    prepared = driver._stmt_cache.get((text_on(driver, sql), protocol.get_record_class(), False))
     if prepared is None or driver._query_loggers:
         return driver._execute(sql, arguments, 0, None)  # type: ignore[no-any-return]  # untyped
     return protocol.bind_execute(prepared, arguments, "", 0, False, None)  # type: ignore[no-any-return]  # untyped

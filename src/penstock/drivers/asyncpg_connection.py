@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 from typing import Any, NoReturn, Self
 
-from asyncpg.exceptions import InterfaceError, InternalClientError
+from asyncpg.exceptions import InterfaceError, InternalClientError, InvalidCachedStatementError
 from asyncpg.transaction import TransactionState
 from sqlalchemy.dialects.postgresql.asyncpg import (
     AsyncAdapt_asyncpg_connection,
@@ -24,6 +24,7 @@ from penstock.drivers.driver import (
     seconds_of,
 )
 from penstock.drivers.effects import AFTER_TRANSACTION, SHORT, Effect, effects_of, effects_of_short
+from penstock.drivers.followed_statements import StatementsOnPath, drop_statements
 from penstock.drivers.pipelining import (
     STAY_READ_ONLY,
     Parameters,
@@ -34,6 +35,7 @@ from penstock.drivers.pipelining import (
     limit_statement,
     may_pipeline,
 )
+from penstock.drivers.session_state import refuse_session_state
 
 _MAY_END = Effect.CONTROL | Effect.DRIVER
 
@@ -86,25 +88,6 @@ class _LockedCursor:
             return await self._cursor.fetch(count)
 
 
-class _StatementsOnPath:
-    """SQLAlchemy's cache of prepared statements, under a search_path that says what they mean."""
-
-    __slots__ = ("_cache", "_path")
-
-    def __init__(self, cache: Any, path: str) -> None:
-        self._cache = cache
-        self._path = path
-
-    def __contains__(self, operation: str) -> bool:
-        return (operation, self._path) in self._cache
-
-    def __getitem__(self, operation: str) -> Any:
-        return self._cache[operation, self._path]
-
-    def __setitem__(self, operation: str, prepared: Any) -> None:
-        self._cache[operation, self._path] = prepared
-
-
 class AsyncpgConnection(TransactionTrace, AsyncAdapt_asyncpg_connection):
     """SQLAlchemy's adapter, whose BEGIN travels with the first statement of a transaction.
 
@@ -155,7 +138,7 @@ class AsyncpgConnection(TransactionTrace, AsyncAdapt_asyncpg_connection):
         options, cache = self._options, self._statements
         path = options.search_path if options is not None and options.settings else None
         if path is not None and cache is not None:
-            cache = _StatementsOnPath(cache, path)
+            cache = StatementsOnPath(cache, path)
         self._prepared_statement_cache = cache
         return await super()._prepare(operation, invalidate_timestamp)
 
@@ -191,8 +174,13 @@ class AsyncpgConnection(TransactionTrace, AsyncAdapt_asyncpg_connection):
 
         Args:
             operation: The statement that is sent next.
+
+        Raises:
+            PenstockError: It leaves on the session what a pooler would give to others.
         """
         effects = (effects_of_short if len(operation) <= SHORT else effects_of)(operation)
+        if self.refuses_state:
+            refuse_session_state(effects, operation)
         if self.reads_within:
             refuse_end(effects, operation, self.dbapi.ProgrammingError)
         if self._transaction is not None and self._opening and self._has_ended():
@@ -470,11 +458,13 @@ class AsyncpgConnection(TransactionTrace, AsyncAdapt_asyncpg_connection):
     def end_unsent(self) -> None:
         """Undo a BEGIN that was sent in front of a statement which the driver could not send.
 
-        The next statement begins anew.
+        The next statement begins anew; on a shared session it goes on in the open transaction.
         """
         if not (may_pipeline(self._connection) and self.pipeline.has_open_batch):
             return
         self.pipeline.end_batch()
+        if self.is_shared:
+            return  # it stays open until the rollback that is waited for: see is_shared
         transaction, driver = self._transaction, self._connection
         is_top = transaction is not None and transaction is driver._top_xact
         if is_top and not driver.is_in_transaction():
@@ -488,6 +478,8 @@ class AsyncpgConnection(TransactionTrace, AsyncAdapt_asyncpg_connection):
             # The server has said that it ends the connection, which it has not closed yet: as it is
             # the driver neither takes a ROLLBACK nor counts as closed.
             _abort(self._connection)
+        if isinstance(error, InvalidCachedStatementError):
+            drop_statements(self._connection)
         super()._handle_exception(error)
 
 

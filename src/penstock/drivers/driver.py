@@ -82,6 +82,8 @@ class TransactionTrace(Trace):
     """Seconds of the configured ``statement_timeout``, 0 for none; None until it was read."""
     reads_within = False
     """Whether a session reads in a savepoint of a transaction that is not its own."""
+    refuses_state = False
+    """Whether others get the server connection after each transaction, with what is left there."""
     _options: BeginOptions | None = None
     """How the open one was to begin, where that was said."""
     _has_lost_settings = False

@@ -29,6 +29,7 @@ from penstock.drivers.driver import (
     without_values,
 )
 from penstock.drivers.effects import AFTER_TRANSACTION, Effect, effects_of
+from penstock.drivers.session_state import refuse_session_state
 
 RESET = (
     "CLOSE ALL",
@@ -91,8 +92,11 @@ class PsycopgConnection(TransactionTrace, AsyncAdapt_psycopg_connection):
 
         Raises:
             psycopg.ProgrammingError: It is several, one of which could end a read-only transaction.
+            PenstockError: It leaves on the session what a pooler would give to others.
         """
         effects = effects_of(operation) if isinstance(operation, str) else Effect.SESSION
+        if self.refuses_state and isinstance(operation, str):
+            refuse_session_state(effects, operation)
         if self.reads_within:
             refuse_end(effects, operation, self.dbapi.ProgrammingError)
         if self._is_idle():

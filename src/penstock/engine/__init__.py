@@ -1,5 +1,6 @@
 """The SQLAlchemy engine: its pool, its drivers' settings, and what a failed connect says."""
 
+from penstock.engine.address import identity_of
 from penstock.engine.build import (
     EngineKeywords,
     EngineOptions,
@@ -7,7 +8,7 @@ from penstock.engine.build import (
     credential_source,
     pool_snapshot,
 )
-from penstock.engine.connector import ReadOnlyConnections, identity_of
+from penstock.engine.connector import ReadOnlyConnections
 from penstock.engine.standby import leave_standby, watch_for_standby
 from penstock.engine.timeouts import (
     LockTimeout,

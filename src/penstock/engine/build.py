@@ -15,8 +15,9 @@ from penstock.credentials import CredentialsProvider, ServerCredentials, file_cr
 from penstock.credentials.cache import CredentialCache, CredentialSource
 from penstock.drivers.capabilities import driver_of
 from penstock.drivers.sqlalchemy_internals import max_overflow
+from penstock.engine.address import server_of
 from penstock.engine.connect_arguments import connect_arguments
-from penstock.engine.connector import is_one_connection, prepare_sqlite, server_of
+from penstock.engine.connector import is_one_connection, prepare_sqlite
 from penstock.engine.standby import Accepts
 from penstock.engine.timeouts import explain_timeouts
 from penstock.pool import PenstockPool, PoolSnapshot

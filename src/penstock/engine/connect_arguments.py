@@ -12,6 +12,7 @@ from sqlalchemy import make_url
 
 from penstock.base_error import SettingsError
 from penstock.credentials.cache import CredentialCache
+from penstock.drivers.followed_statements import followed_connection
 from penstock.engine.connector import (
     POOLERS,
     Connector,
@@ -139,6 +140,8 @@ def asyncpg_arguments(settings: DatabaseSettings) -> dict[str, Any]:
             **_startup_parameters(settings),
         },
     }
+    if settings.proxy in POOLERS and settings.statement_cache_size:
+        arguments["connection_class"] = followed_connection()
     if settings.tls is not None:
         needs_context = settings.tls.verifies or settings.tls_cert_file is not None
         arguments["ssl"] = tls_context(settings) if needs_context else settings.tls.value

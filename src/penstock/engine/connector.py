@@ -5,98 +5,31 @@ And what is set on a new connection, and learnt of the first.
 
 import asyncio
 import logging
+import re
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping
-from itertools import cycle
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import await_
 
 from penstock.credentials.cache import CredentialCache
-from penstock.credentials.provider import Credentials, CredentialsFailed, Server
+from penstock.credentials.provider import Credentials, CredentialsFailed
 from penstock.drivers.capabilities import driver_of, transport_of
+from penstock.drivers.driver import TransactionTrace
+from penstock.engine.address import address_of
+from penstock.engine.pooler import Pooler, close_at_once, find_pooler, share_server
 from penstock.pool import PenstockPool
 from penstock.pool.errors import ConnectFailed, FailureReason, clear_traceback, reason_of
 from penstock.settings import DatabaseSettings, Proxy, TlsMode
 
 _logger = logging.getLogger("penstock.engine")
-
-DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}
-
-
-def address_of(settings: DatabaseSettings) -> str:
-    """Name a database's host, port and name.
-
-    Args:
-        settings: Whose URL is looked at.
-
-    Returns:
-        Such as ``database app at db.internal:5432``, or ``the file app.db`` for SQLite.
-    """
-    url = make_url(settings.url.get_secret_value())
-    if url.get_backend_name() == "sqlite":
-        return f"the file {url.database or ':memory:'}"
-    hosts = ", ".join(_written(host, port) for host, port in hosts_of(url))
-    return f"database {url.database} at {hosts}" if url.database else hosts
-
-
-def identity_of(settings: DatabaseSettings) -> str:
-    """Return what tells one service's database from another's: its name and URL, no password."""
-    url = make_url(settings.url.get_secret_value())
-    return f"{settings.application_name} {url.render_as_string(hide_password=True)}"
-
-
-def hosts_of(url: URL) -> list[tuple[str, int | None]]:
-    """Tell which hosts a network driver tries, in their order.
-
-    Args:
-        url: As the engine has it. Its parameters outrank what stands in front of them.
-
-    Returns:
-        Each host's name and port; of a Unix socket its path and None.
-    """
-    path = url.query.get("unix_socket")
-    hosts = _each(path or url.query.get("host") or url.host or "localhost")
-    ports = _each(url.query.get("port") or str(url.port or DEFAULT_PORTS[url.get_backend_name()]))
-    return [_split(host, port) for host, port in zip(hosts, cycle(ports), strict=False)]
-
-
-def server_of(settings: DatabaseSettings) -> Server:
-    """Return a database's server as a provider of credentials is told of it.
-
-    Args:
-        settings: Whose URL is looked at.
-    """
-    url = make_url(settings.url.get_secret_value())
-    return Server(
-        hosts=tuple(hosts_of(url)),
-        user=url.username,
-        is_encrypted=settings.tls not in {None, TlsMode.DISABLE, TlsMode.PREFER},
-        is_postgresql=url.get_backend_name() == "postgresql",
-    )
-
-
-def _each(named: str | tuple[str, ...]) -> list[str]:
-    return named.split(",") if isinstance(named, str) else list(named)
-
-
-def _split(host: str, port: str) -> tuple[str, int | None]:
-    if host.startswith("/"):
-        return host, None
-    if host.count(":") == 1:  # more are an IPv6 address
-        host, _, port = host.partition(":")
-    return host, int(port) if port.isdecimal() else None
-
-
-def _written(host: str, port: int | None) -> str:
-    if port is None:
-        return host
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _as_it_is(_: dict[str, Any], __: Exception) -> None:
@@ -248,9 +181,28 @@ def connect_failed(
         why = "no answer in time (pool_timeout is another limit, on waiting for the pool)"
         return ConnectFailed(f"{attempt} {limit}: {why}", FailureReason.TIMEOUT)
     cause = " ".join(f"{type(error).__name__}: {error}".split())
-    if "unsupported startup parameter" in cause:  # PgBouncer's words, SQLSTATE 08P01
-        cause += " (a pooler is in between, which the setting proxy should name)"
+    if refused := _UNSUPPORTED.search(cause):
+        cause += f" ({_startup_remedy(settings, refused[1])})"
     return ConnectFailed(f"{attempt}: {cause}", reason_of(error))
+
+
+_UNSUPPORTED = re.compile(r"unsupported startup parameter(?: in options)?: (\w+)")
+"""PgBouncer's words, with SQLSTATE 08P01."""
+
+
+def _startup_remedy(settings: DatabaseSettings, parameter: str) -> str:
+    if settings.proxy not in POOLERS:
+        return "a pooler is in between, which the setting proxy should name"
+    setting = {
+        "jit": "jit",
+        "default_transaction_isolation": "isolation_level",
+        "statement_timeout": "command_timeout",
+    }.get(parameter, "server_settings")
+    if parameter == "options":
+        setting, parameter = "server_settings, isolation_level, jit or command_timeout", "..."
+    elif parameter in settings.server_settings:
+        setting = "server_settings"
+    return f"{setting} asks for it: leave that out, and ALTER ROLE ... SET {parameter}"
 
 
 # Once a connection has been silent for tcp_keepalive, four probes 15 s apart: a server that
@@ -355,8 +307,8 @@ class ReadOnlyConnections:
 
     They may on asyncpg, with a :class:`PenstockPool`, and where each connection has a server
     session to itself: a pooler would give a session that is kept read-only to a client that writes.
-    The first connection shows whether a pooler is in between, which makes up the process that it
-    names.
+    The first connection shows whether a pooler is in between, and the settings are checked against
+    what it is.
 
     Args:
         engine: Not connected yet.
@@ -364,29 +316,81 @@ class ReadOnlyConnections:
 
     Attributes:
         are_possible: Whether they may; False before the first connection is open.
+        pooler: What was found in between; None for nothing, or before the first connection.
     """
 
     def __init__(self, engine: AsyncEngine, settings: DatabaseSettings) -> None:
         self.are_possible = False
-        if settings.driver != "asyncpg" or not isinstance(engine.pool, PenstockPool):
-            return
-        if settings.proxy not in POOLERS:
-            event.listen(engine.sync_engine, "first_connect", self._look)
-        if driver_of(engine.dialect).is_pipelined:
+        self.pooler: Pooler | None = None
+        self._settings = settings
+        self._open_other: Callable[[], Any] | None = None
+        is_pooled = settings.driver == "asyncpg" and isinstance(engine.pool, PenstockPool)
+        self._may_be_possible = is_pooled and settings.proxy not in POOLERS
+        if settings.driver in ("asyncpg", "psycopg"):
+            # Before SQLAlchemy's own questions, which a statement pooler refuses.
+            event.listen(engine.sync_engine, "do_connect", self._keep_arguments, insert=True)
+            event.listen(engine.sync_engine, "first_connect", self._look, insert=True)
             event.listen(engine.sync_engine, "connect", self._mark)
+        self._marks_shared = is_pooled and driver_of(engine.dialect).is_pipelined
+
+    @property
+    def shares_server(self) -> bool:
+        """Whether each transaction is known to get another's server connection, and its state."""
+        # RDS Proxy keeps a client's server connection for it once it has left state there.
+        is_shared = self.pooler is not None and self.pooler.pool_mode == "transaction"
+        return is_shared and self._settings.proxy is not Proxy.AWS_RDS_PROXY
+
+    def _keep_arguments(self, dialect: Dialect, _: Any, args: Any, arguments: Any) -> None:
+        if self._open_other is None:
+            self._open_other = partial(dialect.connect, *args, **arguments)
 
     def _mark(self, connection: Any, _: Any) -> None:
-        connection.is_shared = not self.are_possible
+        if self._marks_shared:
+            connection.is_shared = not self.are_possible
+        if isinstance(connection, TransactionTrace):
+            connection.refuses_state = self.shares_server
 
     def _look(self, connection: Any, _: Any) -> None:
-        driver = connection.driver_connection
-        process = await_(driver.fetchval("SELECT pg_backend_pid()"))
-        self.are_possible = process == driver.get_server_pid()
-        if not self.are_possible:
+        pooler = await_(find_pooler(connection.driver_connection, self._settings))
+        if pooler is not None and pooler.pool_mode is None and self._is_shared(connection):
+            pooler = replace(pooler, pool_mode="transaction")
+        self.pooler, self._open_other = pooler, None
+        self.are_possible = self._may_be_possible and self.pooler is None
+        if pooler is not None:
+            _logger.info("The connections lead through %s.", pooler)
+        if pooler is not None and self._settings.proxy not in POOLERS:
             _logger.warning(
-                "A pooler stands between this service and PostgreSQL, and the setting proxy does "
-                "not say so: set it (proxy='pgbouncer', ...), or prepared statements will fail."
+                "A pooler stands between this service and PostgreSQL (%s), and the setting proxy "
+                "does not say so: set it (proxy='pgbouncer', ...), for the settings that suit it.",
+                pooler,
             )
+
+    def _is_shared(self, connection: Any) -> bool:
+        if self._open_other is None:
+            return False
+        try:
+            other = self._open_other()
+        except Exception as error:  # noqa: BLE001 - there may be room for one connection only
+            _logger.debug("The pool mode is not known: %s", error)
+            return False
+        try:
+            drivers = connection.driver_connection, other.driver_connection
+            return await_(_in_time(share_server(*drivers, self._settings)))
+        finally:
+            close_at_once(other.driver_connection, self._settings)
+
+
+async def _in_time(answer: Awaitable[bool]) -> bool:
+    # In session mode the other one waits where there is a server connection for one client only.
+    try:
+        async with asyncio.timeout(_LONGEST_COMPARISON):
+            return await answer
+    except TimeoutError:
+        return False
+
+
+_LONGEST_COMPARISON = 1.0
+"""Seconds."""
 
 
 # sqlite.org/foreignkeys.html: off unless each connection asks; sqlite.org/wal.html: readers and

@@ -33,7 +33,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from penstock.database import Database
-from penstock.engine.connector import DEFAULT_PORTS, hosts_of
+from penstock.engine.address import DEFAULT_PORTS, hosts_of
 from penstock.exporters.opentelemetry_spans import (
     NAMESPACE,
     SERVER_ADDRESS,

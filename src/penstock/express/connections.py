@@ -18,6 +18,7 @@ from penstock.context import Settings
 from penstock.deadlines import current_limits, within_limits
 from penstock.drivers.asyncpg import is_read_only, lift_command_timeout, set_configuration
 from penstock.drivers.driver import BeginOptions
+from penstock.drivers.session_state import refuse_session_state
 from penstock.engine import ReadOnlyConnections, TransactionTimeout, leave_standby
 from penstock.express.errors import ErrorTranslator, LaneEnded, is_lost
 from penstock.express.execution import (
@@ -157,6 +158,8 @@ class Connections:
             ConnectionLost: The connection ended before the server had answered.
             sqlalchemy.exc.DBAPIError: As a session would raise it.
         """
+        if plan.effects and self._read_only.shares_server:
+            refuse_session_state(plan.effects, sql)
         pool: PenstockPool = self._engine.pool  # type: ignore[assignment]  # as Database has looked
         command_timeout, observer = self._command_timeout, self.observer
         watch = observer.watch

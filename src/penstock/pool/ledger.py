@@ -18,12 +18,15 @@ from penstock.pool.slot import (
     CHECKING,
     CLOSING,
     IDLE,
+    JITTER,
     OPENING,
     RECOVERING,
     Backoff,
     CloseReason,
     Slot,
     SlotState,
+    Tally,
+    limit_of,
 )
 
 
@@ -54,24 +57,6 @@ Action = Open | Close | Ping
 
 class LedgerError(Exception):
     """The ledger's caller reported what cannot have happened, such as a second release."""
-
-
-@dataclass(slots=True)
-class Tally:
-    """Counts of connections; ``opened`` is the sum of ``closed`` and the open ones."""
-
-    opened: int = 0
-    closed: int = 0
-    open_failures: int = 0
-
-
-JITTER = 0.1
-"""Share of ``recycle`` over which the replacements of connections of one age are spread."""
-
-
-def limit_of(size: int, overflow: int) -> float:
-    """Return how many connections may be open at once."""
-    return math.inf if size == 0 or overflow < 0 else size + overflow
 
 
 def unlimited() -> float:

@@ -159,3 +159,21 @@ class Backoff:
         self.until = -math.inf
         self.failing_since = math.inf
         self.last_error = None
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of connections; ``opened`` is the sum of ``closed`` and the open ones."""
+
+    opened: int = 0
+    closed: int = 0
+    open_failures: int = 0
+
+
+JITTER = 0.1
+"""Share of ``recycle`` over which the replacements of connections of one age are spread."""
+
+
+def limit_of(size: int, overflow: int) -> float:
+    """Return how many connections may be open at once."""
+    return math.inf if size == 0 or overflow < 0 else size + overflow

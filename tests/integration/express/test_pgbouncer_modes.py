@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 from sqlalchemy import func, select
-from sqlalchemy.exc import DBAPIError
 from tests.integration.express.leftovers import CLEAN, SERVERS, leftovers
 from tests.integration.express.pooled_service import (
     HITS,
@@ -44,17 +43,6 @@ async def test_every_client_may_have_a_server_connection_for_as_long_as_its_sess
         async with behind_pgbouncer(url, pool_size=SERVERS) as database:
             assert await completed_work(database)
         assert await leftovers(url) == CLEAN
-
-
-@pytest.mark.parametrize("era", Era)
-async def test_statement_mode_is_refused_at_the_start_in_the_words_of_pgbouncer(
-    era: Era, postgres: PostgresServer, filled_url: str
-) -> None:
-    with pgbouncer_server(postgres, binary=pgbouncer_of(era), pool_mode="statement") as pooler:
-        database = behind_pgbouncer(pooler.url(filled_url), pool_size=SERVERS)
-        with pytest.raises(DBAPIError, match="not allowed in statement pooling mode"):
-            await database.open()
-        await database.close()
 
 
 async def test_prepared_statements_may_be_kept_where_pgbouncer_follows_them(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from penstock.engine.connector import address_of
+from penstock.engine.address import address_of
 from penstock.settings import DatabaseSettings
 
 

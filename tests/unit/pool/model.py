@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 from tests.unit.pool.callers import NOW, Caller
 
-from penstock.pool.ledger import Action, Close, Ledger, Open, Ping, Tally
+from penstock.pool.ledger import Action, Close, Ledger, Open, Ping
 from penstock.pool.queue import Rejection, RejectReason, WaitersTally
-from penstock.pool.slot import CHECKED_OUT, CHECKING, CLOSING, IDLE, OPENING, Slot, SlotState
+from penstock.pool.slot import CHECKED_OUT, CHECKING, CLOSING, IDLE, OPENING, Slot, SlotState, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,9 +4,9 @@ import math
 
 from tests.unit.pool.callers import NOW, actions, ask, checkout, dispatch, idle, new_ledger
 
-from penstock.pool.ledger import Close, Tally
+from penstock.pool.ledger import Close
 from penstock.pool.queue import PACE_SAMPLES, AdmissionPolicy
-from penstock.pool.slot import CHECKED_OUT, CLOSING, IDLE, CloseReason
+from penstock.pool.slot import CHECKED_OUT, CLOSING, IDLE, CloseReason, Tally
 
 # Resizing.
 

@@ -7,7 +7,7 @@ import pytest
 from pydantic import AnyUrl, PostgresDsn, TypeAdapter
 from sqlalchemy import URL, make_url
 
-from penstock.engine.connector import hosts_of
+from penstock.engine.address import hosts_of
 from penstock.errors import SettingsError
 from penstock.settings import DatabaseSettings, TlsMode
 
