@@ -1,19 +1,17 @@
 """Looking at the servers of a cluster, each by a connection of its own."""
 
 import asyncio
-import logging
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.resources import files
 from typing import Any
 
+from asyncpg import PostgresError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from penstock.base_error import PenstockError
 from penstock.cluster.member import Look
-
-_logger = logging.getLogger("penstock.cluster")
 
 _LOOK = files("penstock.cluster").joinpath("look.sql").read_text()
 _REPLAYED = "SELECT CASE WHEN pg_is_in_recovery() THEN (pg_last_wal_replay_lsn() - '0/0')::int8 END"
@@ -36,7 +34,12 @@ async def look_at(connection: Any) -> Look:
     Args:
         connection: asyncpg's, which is no pool's yet.
     """
-    return Look(*await connection.fetchrow(_LOOK))
+    try:
+        return Look(*await connection.fetchrow(_LOOK))
+    except PostgresError as error:
+        if not (error.sqlstate or "").startswith(_NOT_FOR_US):
+            raise
+    return Look(await connection.fetchval(_ROLE), None, None, None)
 
 
 class Probe:
