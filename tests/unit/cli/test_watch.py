@@ -90,6 +90,7 @@ def test_json_is_printable_whatever_it_says() -> None:
     assert json.loads(told.stdout)["databases"][0]["name"] == "\x9b31m\x7f\ud800ü"
 
 
+@pytest.mark.real_time
 def test_json_goes_on_line_by_line_and_over_a_failure() -> None:
     service = LiveService([FIRST, NEXT, 503, FIRST, NEXT])
     with serving(service), watching(service.url, "--json") as process:
@@ -108,6 +109,7 @@ def test_json_goes_on_line_by_line_and_over_a_failure() -> None:
     assert process.returncode == 130
 
 
+@pytest.mark.real_time
 def test_a_reader_that_goes_away_ends_it_quietly() -> None:
     with serving() as service, watching(service.url, "--json") as process:
         assert process.stdout is not None
@@ -118,6 +120,7 @@ def test_a_reader_that_goes_away_ends_it_quietly() -> None:
         assert process.wait(30) == 1
 
 
+@pytest.mark.real_time
 def test_without_a_terminal_frames_follow_each_other() -> None:
     service = LiveService([FIRST, NEXT])
     with serving(service), watching(service.url) as process:
