@@ -13,7 +13,8 @@ import pytest
 from tests.unit.cli.live_service import LiveService, database, document, serving
 from tests.unit.cli.pseudo_terminal import PseudoTerminal
 
-pytestmark = pytest.mark.slow
+# Each starts a process and waits for what it says.
+pytestmark = [pytest.mark.slow, pytest.mark.real_time]
 
 SECRET = "Authorization: Bearer hunter2"
 FIRST = json.dumps(document())
@@ -90,7 +91,6 @@ def test_json_is_printable_whatever_it_says() -> None:
     assert json.loads(told.stdout)["databases"][0]["name"] == "\x9b31m\x7f\ud800ü"
 
 
-@pytest.mark.real_time
 def test_json_goes_on_line_by_line_and_over_a_failure() -> None:
     service = LiveService([FIRST, NEXT, 503, FIRST, NEXT])
     with serving(service), watching(service.url, "--json") as process:
@@ -109,7 +109,6 @@ def test_json_goes_on_line_by_line_and_over_a_failure() -> None:
     assert process.returncode == 130
 
 
-@pytest.mark.real_time
 def test_a_reader_that_goes_away_ends_it_quietly() -> None:
     with serving() as service, watching(service.url, "--json") as process:
         assert process.stdout is not None
@@ -120,7 +119,6 @@ def test_a_reader_that_goes_away_ends_it_quietly() -> None:
         assert process.wait(30) == 1
 
 
-@pytest.mark.real_time
 def test_without_a_terminal_frames_follow_each_other() -> None:
     service = LiveService([FIRST, NEXT])
     with serving(service), watching(service.url) as process:
