@@ -125,8 +125,6 @@ def main() -> None:
         http="httptools",
         access_log=False,
         timeout_graceful_shutdown=_GRACEFUL_SECONDS,
-        # A busy machine takes longer to import the service than the usual 5 seconds.
-        timeout_worker_healthcheck=int(_START_SECONDS),
     )
     supervisor = Multiprocess(config, sockets=[listener])
     abandoned = threading.Event()

@@ -59,7 +59,8 @@ class ReplicaSource:
         if "://" not in text:
             return cls("server", at_host(primary, text))
         url = DatabaseUrl.parse(text)
-        if any(name in ("host", "port") for name, _ in url.parameters):
+        named = [value for name, value in url.parameters if name == "host"]
+        if len(named) > 1 or "," in "".join(named):
             raise ValueError("a replica is one server: name each by an entry of its own")
         if url.database != primary.database:
             raise ValueError("a replica has the database of the primary, by the same name")
