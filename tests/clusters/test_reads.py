@@ -15,6 +15,7 @@ from tests.servers.proxy import proxy_before
 
 from penstock import Database, query
 from penstock.cluster import Position, ReadPolicy
+from penstock.cluster.monitor import Probe
 from penstock.cluster.position import Reads, current_reads
 from penstock.deadlines import Limits, current_limits
 from penstock.errors import PenstockError, PoolTimeout
@@ -435,3 +436,24 @@ def test_it_is_opened_again_in_a_loop_after_one_that_has_ended(cluster: Streamin
     loop.close()
 
     assert asyncio.run(used()) == 1
+
+
+async def test_a_dead_replica_is_asked_at_intervals_and_no_more(
+    database: Database, cluster: StreamingCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+    look = Probe.look
+
+    async def counted(self: Probe) -> Any:
+        nonlocal looks
+        looks += 1
+        return await look(self)
+
+    await asyncio.to_thread(cluster.replicas[0].kill)
+    assert database.cluster
+    dead = database.cluster.replicas[f"127.0.0.1:{cluster.replicas[0].server.port}"]
+    await eventually(lambda: bool(dead.trouble))
+    monkeypatch.setattr(Probe, "look", counted)
+    await asyncio.sleep(1)
+
+    assert looks <= 3 * 6  # three servers, every 0.2 s

@@ -181,7 +181,6 @@ class Member:
         for _, _, waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
-        self.wanted()
 
     def move_readers(self) -> None:
         """Have those who wait for an answer of it ask another."""

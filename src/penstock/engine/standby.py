@@ -72,18 +72,27 @@ def to_accepted(
             try:
                 async with asyncio.timeout(seconds / len(hosts)):
                     connection = await connect(*args, **{**arguments, **host})
-                    if await accepts(connection):
+                    if await _is_accepted(connection, accepts):
                         return connection
-            except Exception as error:  # noqa: BLE001 - raised where no host is better
-                failure = error
-            else:
-                connection.terminate()
                 failure = ConnectionError(
                     "the server goes on with an earlier timeline, though another was promoted"
                 )
+            except Exception as error:  # noqa: BLE001 - raised where no host is better
+                failure = error
         raise failure
 
     return connect_to_any
+
+
+async def _is_accepted(connection: Any, accepts: Accepts) -> bool:
+    """Return whether a connection is accepted, which is closed at once where it is not."""
+    is_accepted = False
+    try:
+        is_accepted = await accepts(connection)
+    finally:
+        if not is_accepted:  # also where this was cancelled, or the server does not answer
+            connection.terminate()
+    return is_accepted
 
 
 def _each_host(arguments: dict[str, Any]) -> list[dict[str, Any]]:
