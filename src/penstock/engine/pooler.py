@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from penstock.base_error import SettingsError
-from penstock.settings import DatabaseSettings, Proxy
+from penstock.settings import DatabaseSettings
 
 _logger = logging.getLogger("penstock.engine")
 
@@ -238,13 +238,12 @@ async def _follows_statements(session: _Session) -> bool:
 
 def _keeps_sessions(pooler: Pooler, settings: DatabaseSettings) -> bool:
     """Return whether a client that has prepared something keeps its server connection."""
-    # Amazon RDS User Guide, "Avoiding pinning an RDS Proxy".
-    return pooler.pool_mode == "session" or settings.proxy is Proxy.AWS_RDS_PROXY
+    return pooler.pool_mode == "session" or settings.keeps_server_sessions
 
 
 def _check_statements(pooler: Pooler, settings: DatabaseSettings) -> None:
     given = f"statement_cache_size={settings.statement_cache_size}"
-    default = "" if settings.proxy else ", which is the default with proxy='pgbouncer'"
+    default = "" if settings.poolers else ", which is the default with proxy='pgbouncer'"
     remedy = f"set statement_cache_size=0{default}"
     if not pooler.follows_statements:
         raise SettingsError(
