@@ -24,7 +24,8 @@ from penstock.credentials.provider import Credentials, CredentialsFailed
 from penstock.drivers.capabilities import driver_of, transport_of
 from penstock.drivers.driver import TransactionTrace
 from penstock.engine.address import address_of
-from penstock.engine.pooler import Pooler, close_at_once, find_pooler, share_server
+from penstock.engine.pooler import Pooler, close_at_once, find_pooler, pooler_finding, share_server
+from penstock.findings import Finding
 from penstock.pool import PenstockPool
 from penstock.pool.errors import ConnectFailed, FailureReason, clear_traceback, reason_of
 from penstock.settings import DatabaseSettings, TlsMode
@@ -327,6 +328,11 @@ class ReadOnlyConnections:
         self._marks_shared = is_pooled and driver_of(engine.dialect).is_pipelined
 
     @property
+    def finding(self) -> Finding | None:
+        """What does not suit the pooler in between; None where all does, or there is none."""
+        return pooler_finding(self.pooler, self._settings)
+
+    @property
     def shares_server(self) -> bool:
         """Whether each transaction is known to get another's server connection, and its state."""
         is_shared = self.pooler is not None and self.pooler.pool_mode == "transaction"
@@ -350,12 +356,8 @@ class ReadOnlyConnections:
         self.are_possible = self._may_be_possible and self.pooler is None
         if pooler is not None:
             _logger.info("The connections lead through %s.", pooler)
-        if pooler is not None and not self._settings.poolers:
-            _logger.warning(
-                "A pooler stands between this service and PostgreSQL (%s), and the setting proxy "
-                "does not say so: set it (proxy='pgbouncer', ...), for the settings that suit it.",
-                pooler,
-            )
+        if (finding := self.finding) is not None:
+            _logger.warning("%s", finding)
 
     def _is_shared(self, connection: Any) -> bool:
         if self._open_other is None:
