@@ -200,7 +200,7 @@ class Database:
             that is off; and whether the pool suits the pooler in between. ``docs/findings.md``
             explains each.
         """
-        return [*find(self.telemetry.read()), *self.pooler_findings]
+        return find(self.telemetry.read(), self.pooler_findings)
 
     @property
     def pooler_findings(self) -> list[Finding]:

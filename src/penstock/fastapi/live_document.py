@@ -321,6 +321,6 @@ class LiveDocument:
     def _findings(self, name: str, database: Database, reading: Reading) -> list[Finding]:
         at, found = self._found.get(name, (-math.inf, []))
         if self._clock() - at >= _FINDINGS_PERIOD:
-            found = [*rules.find(reading), *database.pooler_findings]
+            found = rules.find(reading, database.pooler_findings)
             self._found[name] = self._clock(), found
         return found
