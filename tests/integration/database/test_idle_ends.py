@@ -12,11 +12,13 @@ from typing import Any, TypeVar
 
 import pytest
 from sqlalchemy import Column, MetaData, Table, Text, literal, select
+from tests.eventually import eventually
 from tests.servers.postgres import PostgresServer
 from tests.servers.proxy import IdleEnd, Proxy, proxy_before
 
 from penstock import Database, DatabaseSettings
 from penstock.pool.events import Pinged, PoolEvent
+from penstock.pool.slot import CHECKING
 
 T = TypeVar("T")
 MakeProxy = Callable[[IdleEnd, float], Any]
@@ -160,10 +162,6 @@ async def test_each_guard_is_for_something_and_together_no_request_notices(
             await asyncio.gather(*(each.burst() for each in services.values()))
             await asyncio.sleep(pause)
         await asyncio.gather(*(each.burst() for each in services.values()))
-        dead_pings = {case: each.dead_pings for case, each in services.items()}
-        time.sleep(1.5 * LIMIT)  # noqa: ASYNC251 - the process is stopped: nothing is looked after
-        await asyncio.gather(*(each.burst() for each in services.values()))
-
         async with first.read() as session:
             written = Counter(await session.scalars(select(WRITTEN.c.by)))
     for (off, end, driver), each in services.items():
@@ -171,11 +169,34 @@ async def test_each_guard_is_for_something_and_together_no_request_notices(
             assert {*each.errors} & {"StatementTimeout", "CommitOutcomeUnknown"}
         else:
             assert (off, end, driver, each.errors) == (off, end, driver, [])
-            assert written[each.name] == 2 * (len(PAUSES) + 2)
+            assert written[each.name] == 2 * (len(PAUSES) + 1)
         if end is not IdleEnd.SILENCE or off == ALL_ON:
-            assert dead_pings[off, end, driver] == 0
+            assert each.dead_pings == 0
         elif off == PING_ALONE:
-            assert dead_pings[off, end, driver] > 0
+            assert each.dead_pings > 0
+
+
+async def test_no_request_notices_that_the_process_was_stopped(
+    make_proxy: MakeProxy, database_url: str
+) -> None:
+    async with AsyncExitStack() as stack:
+        services = []
+        for off in SUBSETS:
+            if {"pool_recycle", "idle_before_ping"}.issubset(off):
+                continue
+            guards = {**GUARDS, **{name: OFF[name] for name in off}}
+            made = service(make_proxy(IdleEnd.SILENCE, LIMIT), database_url, "asyncpg", guards)
+            services.append(await stack.enter_async_context(made))
+        async with services[0].database.write() as session:
+            await (await session.connection()).run_sync(WRITTEN.metadata.create_all)
+        await asyncio.gather(*(each.burst() for each in services))
+        ledgers = [each.database.pool.ledger for each in services]
+        # What the server has answered before counts as fresh when the process goes on.
+        await eventually(lambda: not any(each.opening or each.count(CHECKING) for each in ledgers))
+        time.sleep(1.5 * LIMIT)  # noqa: ASYNC251 - nothing is looked after meanwhile
+        await asyncio.gather(*(each.burst() for each in services))
+
+        assert [each.errors for each in services] == [[]] * len(services)
 
 
 async def hold_session(database: Database, seconds: float) -> None:
