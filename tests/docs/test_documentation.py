@@ -168,4 +168,6 @@ def test_the_readmes_ten_settings_exist_with_their_defaults() -> None:
 
 
 def _plain(default: object) -> str:
+    if default == ():
+        return "none"
     return f"{default:g}" if isinstance(default, float) else str(default)

@@ -13,10 +13,9 @@ from penstock.settings.profiles import (
     OVERFLOW_SHARE,
     PRESETS,
     PROFILES,
-    PROXIES,
-    TCP_KEEPALIVE,
     Profile,
 )
+from penstock.settings.proxies import TCP_KEEPALIVE
 from penstock.settings.validation import OFF, accepted
 
 PAGE = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
@@ -129,20 +128,6 @@ def test_the_table_of_presets_is_the_data() -> None:
         )
 
     assert table("Size presets") == expected
-
-
-def test_the_table_of_proxies_is_the_data() -> None:
-    expected = [
-        {
-            "proxy": name.value,
-            "idle timeout": str(limit.idle_timeout or "none"),
-            "pool_recycle": str(limit.pool_recycle or "the profile's"),
-            "source": limit.source,
-        }
-        for name, limit in PROXIES.items()
-    ]
-
-    assert table("Proxies") == expected
 
 
 def test_the_refusal_that_is_shown_is_the_one_that_comes(monkeypatch: pytest.MonkeyPatch) -> None:

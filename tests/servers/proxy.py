@@ -1,11 +1,13 @@
 """A TCP proxy before a server: it counts what passes, and fails on demand as a network does."""
 
 import asyncio
+import math
 import socket
 import struct
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from enum import Enum
 
 from sqlalchemy import make_url
 
@@ -24,6 +26,17 @@ RESET = struct.pack("ii", 1, 0)
 def unaltered(data: bytes, _is_answer: bool) -> tuple[bytes, bool]:
     """Return what arrived."""
     return data, True
+
+
+class IdleEnd(Enum):
+    """What becomes of a connection on which nothing passes for too long."""
+
+    SILENCE = "silence"
+    """Nothing passes any more, and all sockets stay open, as by a firewall that forgot it."""
+    CLOSE = "close"
+    """The client is told by a FIN, as by a pooler."""
+    RESET = "reset"
+    """Both sides are told by an RST, as by a load balancer."""
 
 
 class Proxy:
@@ -50,6 +63,11 @@ class Proxy:
         """Whether new connections are reset at once."""
         self.alter: Alter = unaltered
         """Makes what passes on of what arrives."""
+        self.idle_limit = math.inf
+        """Seconds for which nothing passes on a connection before it is ended."""
+        self.idle_end = IdleEnd.SILENCE
+        self.idle_ends = 0
+        """Connections that were ended for that."""
 
     def url(self, url: str) -> str:
         """Return the URL of the same database through the proxy."""
@@ -135,15 +153,35 @@ class _Link:
     def __init__(self, proxy: Proxy, to_client: StreamWriter) -> None:
         self.proxy = proxy
         self.writers = [to_client]
-        self.has_asked = self.may_not_wait = False
+        self.has_asked = self.may_not_wait = self.is_ending = False
         self.spoke = asyncio.Event()
         self.audible = asyncio.Event()
         self.audible.set()
+        self.idle_timer: asyncio.TimerHandle | None = None
+
+    def wait_for_idleness(self) -> None:
+        """Count the time without a packet from now on."""
+        if self.idle_timer is not None:
+            self.idle_timer.cancel()
+        if self.audible.is_set() and not self.is_ending and self.proxy.idle_limit < math.inf:
+            loop = asyncio.get_running_loop()
+            self.idle_timer = loop.call_later(self.proxy.idle_limit, self._end_idle)
+
+    def _end_idle(self) -> None:
+        self.proxy.idle_ends += 1
+        if self.proxy.idle_end is IdleEnd.SILENCE:
+            self.audible.clear()
+        elif self.proxy.idle_end is IdleEnd.CLOSE:
+            self.writers[0].close()
+        else:
+            self.cut()
 
     async def pass_on(self, source: StreamReader, sink: StreamWriter, *, is_answer: bool) -> None:
         with suppress(OSError):
+            self.wait_for_idleness()
             while data := await source.read(65536):
                 await self.audible.wait()
+                self.wait_for_idleness()
                 if is_answer:
                     await self._count_answer()
                 else:
@@ -158,6 +196,8 @@ class _Link:
                 await sink.drain()
         await self.audible.wait()
         sink.close()
+        self.is_ending = True
+        self.wait_for_idleness()
 
     async def _count_answer(self) -> None:
         if self.may_not_wait:
@@ -170,6 +210,8 @@ class _Link:
         self.has_asked = False
 
     def cut(self) -> None:
+        self.is_ending = True
+        self.wait_for_idleness()
         self.audible.set()
         for writer in self.writers:
             connected: socket.socket = writer.get_extra_info("socket")

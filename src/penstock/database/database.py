@@ -196,10 +196,17 @@ class Database:
         """Return what is wrong with the database's connections, the most severe first.
 
         Returns:
-            What each rule finds in the telemetry of all workers of this machine; empty where all
-            is well, or telemetry is off. ``docs/findings.md`` explains each.
+            What each rule finds in the telemetry of all workers of this machine, nothing where
+            that is off; and whether the pool suits the pooler in between. ``docs/findings.md``
+            explains each.
         """
-        return find(self.telemetry.read())
+        return find(self.telemetry.read(), self.pooler_findings)
+
+    @property
+    def pooler_findings(self) -> list[Finding]:
+        """Whether the pool suits the pooler in between: one finding where it does not."""
+        finding = self._read_only_connections.finding
+        return [] if finding is None else [finding]
 
     async def open(self) -> None:
         """Connect, check the connection budget against the server's limit, and fill ``min_idle``.

@@ -14,7 +14,6 @@ from penstock.base_error import SettingsError
 from penstock.credentials.cache import CredentialCache
 from penstock.drivers.followed_statements import followed_connection
 from penstock.engine.connector import (
-    POOLERS,
     Connector,
     as_mysql_sends,
     equip_aiomysql,
@@ -140,7 +139,7 @@ def asyncpg_arguments(settings: DatabaseSettings) -> dict[str, Any]:
             **_startup_parameters(settings),
         },
     }
-    if settings.proxy in POOLERS and settings.statement_cache_size:
+    if settings.poolers and settings.statement_cache_size:
         arguments["connection_class"] = followed_connection()
     if settings.tls is not None:
         needs_context = settings.tls.verifies or settings.tls_cert_file is not None
@@ -177,7 +176,7 @@ def _startup_parameters(settings: DatabaseSettings) -> dict[str, str]:
         parameters["default_transaction_isolation"] = settings.isolation_level.value.lower()
     if _is_sent(settings, "jit"):
         parameters["jit"] = "on" if settings.jit else "off"
-    if settings.proxy not in POOLERS:
+    if not settings.poolers:
         parameters.setdefault(CLIENT_CHECK, CLIENT_CHECK_INTERVAL)
     return parameters
 
@@ -215,13 +214,13 @@ def _statement_timeout(settings: DatabaseSettings) -> dict[str, str]:
         "command_timeout=%g is not in force: with psycopg it is PostgreSQL's statement_timeout, "
         "which %s does not let a connection start with; ALTER ROLE ... SET statement_timeout",
         settings.command_timeout,
-        settings.proxy,
+        ", ".join(settings.poolers),
     )
     return {}
 
 
 def _is_sent(settings: DatabaseSettings, name: str) -> bool:
-    return settings.proxy not in POOLERS or name in settings.model_fields_set
+    return not settings.poolers or name in settings.model_fields_set
 
 
 def _psycopg_tls(settings: DatabaseSettings) -> dict[str, str]:

@@ -24,10 +24,11 @@ from penstock.credentials.provider import Credentials, CredentialsFailed
 from penstock.drivers.capabilities import driver_of, transport_of
 from penstock.drivers.driver import TransactionTrace
 from penstock.engine.address import address_of
-from penstock.engine.pooler import Pooler, close_at_once, find_pooler, share_server
+from penstock.engine.pooler import Pooler, close_at_once, find_pooler, pooler_finding, share_server
+from penstock.findings import Finding
 from penstock.pool import PenstockPool
 from penstock.pool.errors import ConnectFailed, FailureReason, clear_traceback, reason_of
-from penstock.settings import DatabaseSettings, Proxy, TlsMode
+from penstock.settings import DatabaseSettings, TlsMode
 
 _logger = logging.getLogger("penstock.engine")
 
@@ -191,7 +192,7 @@ _UNSUPPORTED = re.compile(r"unsupported startup parameter(?: in options)?: (\w+)
 
 
 def _startup_remedy(settings: DatabaseSettings, parameter: str) -> str:
-    if settings.proxy not in POOLERS:
+    if not settings.poolers:
         return "a pooler is in between, which the setting proxy should name"
     setting = {
         "jit": "jit",
@@ -295,13 +296,6 @@ def equip_aiomysql(connection: Any, settings: DatabaseSettings) -> None:
     keep_alive(transport.get_extra_info("socket"), settings.tcp_keepalive)
 
 
-# They share server connections among clients, and refuse startup parameters that they do not
-# follow (PgBouncer, config.md, ignore_startup_parameters). Every other proxy passes all on.
-POOLERS = frozenset(
-    {Proxy.AWS_RDS_PROXY, Proxy.AZURE_PGBOUNCER, Proxy.NEON, Proxy.PGBOUNCER, Proxy.SUPAVISOR}
-)
-
-
 class ReadOnlyConnections:
     """Whether connections may be kept read-only by a setting of their server session.
 
@@ -325,7 +319,7 @@ class ReadOnlyConnections:
         self._settings = settings
         self._open_other: Callable[[], Any] | None = None
         is_pooled = settings.driver == "asyncpg" and isinstance(engine.pool, PenstockPool)
-        self._may_be_possible = is_pooled and settings.proxy not in POOLERS
+        self._may_be_possible = is_pooled and not settings.poolers
         if settings.driver in ("asyncpg", "psycopg"):
             # Before SQLAlchemy's own questions, which a statement pooler refuses.
             event.listen(engine.sync_engine, "do_connect", self._keep_arguments, insert=True)
@@ -334,11 +328,15 @@ class ReadOnlyConnections:
         self._marks_shared = is_pooled and driver_of(engine.dialect).is_pipelined
 
     @property
+    def finding(self) -> Finding | None:
+        """What does not suit the pooler in between; None where all does, or there is none."""
+        return pooler_finding(self.pooler, self._settings)
+
+    @property
     def shares_server(self) -> bool:
         """Whether each transaction is known to get another's server connection, and its state."""
-        # RDS Proxy keeps a client's server connection for it once it has left state there.
         is_shared = self.pooler is not None and self.pooler.pool_mode == "transaction"
-        return is_shared and self._settings.proxy is not Proxy.AWS_RDS_PROXY
+        return is_shared and not self._settings.keeps_server_sessions
 
     def _keep_arguments(self, dialect: Dialect, _: Any, args: Any, arguments: Any) -> None:
         if self._open_other is None:
@@ -358,12 +356,8 @@ class ReadOnlyConnections:
         self.are_possible = self._may_be_possible and self.pooler is None
         if pooler is not None:
             _logger.info("The connections lead through %s.", pooler)
-        if pooler is not None and self._settings.proxy not in POOLERS:
-            _logger.warning(
-                "A pooler stands between this service and PostgreSQL (%s), and the setting proxy "
-                "does not say so: set it (proxy='pgbouncer', ...), for the settings that suit it.",
-                pooler,
-            )
+        if (finding := self.finding) is not None:
+            _logger.warning("%s", finding)
 
     def _is_shared(self, connection: Any) -> bool:
         if self._open_other is None:

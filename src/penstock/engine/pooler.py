@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from penstock.base_error import SettingsError
-from penstock.settings import DatabaseSettings, Proxy
+from penstock.findings import Finding, Severity
+from penstock.settings import DatabaseSettings
 
 _logger = logging.getLogger("penstock.engine")
 
@@ -59,6 +60,40 @@ async def find_pooler(connection: Any, settings: DatabaseSettings) -> Pooler | N
             _check_statements(pooler, settings)
         await _check_parameters(session, pooler, settings)
     return pooler
+
+
+def pooler_finding(pooler: Pooler | None, settings: DatabaseSettings) -> Finding | None:
+    """Return a finding where the settings of the pool do not suit a pooler.
+
+    Args:
+        pooler: What the first connection leads through; None for nothing, or before it.
+        settings: The ``proxy`` in them may name what is not found.
+    """
+    most = f"pool_size={settings.pool_size} and max_overflow={settings.max_overflow}"
+    if pooler is not None and not settings.poolers:
+        return Finding(
+            id="unnamed-pooler",
+            severity=Severity.WARNING,
+            evidence=(
+                f"A pooler stands between this service and PostgreSQL ({pooler}), and the setting "
+                f"proxy does not say so; each worker has {most}."
+            ),
+            remedy=(
+                "Set proxy (proxy='pgbouncer', ...), for the settings that suit it: a small pool "
+                "and max_overflow=0 among them."
+            ),
+        )
+    if settings.poolers and settings.max_overflow and settings.keeps_connections:
+        return Finding(
+            id="overflow-behind-pooler",
+            severity=Severity.WARNING,
+            evidence=f"Behind {', '.join(settings.poolers)}, each worker has {most}.",
+            remedy=(
+                "Set max_overflow=0: the pooler absorbs the bursts, and connections that come and "
+                "go with them cost it a login each."
+            ),
+        )
+    return None
 
 
 async def share_server(connection: Any, other: Any, settings: DatabaseSettings) -> bool:
@@ -238,13 +273,12 @@ async def _follows_statements(session: _Session) -> bool:
 
 def _keeps_sessions(pooler: Pooler, settings: DatabaseSettings) -> bool:
     """Return whether a client that has prepared something keeps its server connection."""
-    # Amazon RDS User Guide, "Avoiding pinning an RDS Proxy".
-    return pooler.pool_mode == "session" or settings.proxy is Proxy.AWS_RDS_PROXY
+    return pooler.pool_mode == "session" or settings.keeps_server_sessions
 
 
 def _check_statements(pooler: Pooler, settings: DatabaseSettings) -> None:
     given = f"statement_cache_size={settings.statement_cache_size}"
-    default = "" if settings.proxy else ", which is the default with proxy='pgbouncer'"
+    default = "" if settings.poolers else ", which is the default with proxy='pgbouncer'"
     remedy = f"set statement_cache_size=0{default}"
     if not pooler.follows_statements:
         raise SettingsError(

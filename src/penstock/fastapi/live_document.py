@@ -316,11 +316,11 @@ class LiveDocument:
         recent = self._recent.setdefault(name, RecentTimes())
         times = recent.look(self._clock(), reading)
         cluster = None if database.cluster is None else database.cluster.snapshot()
-        return _Shown(name, reading, self._findings(name, reading), times, cluster)
+        return _Shown(name, reading, self._findings(name, database, reading), times, cluster)
 
-    def _findings(self, name: str, reading: Reading) -> list[Finding]:
+    def _findings(self, name: str, database: Database, reading: Reading) -> list[Finding]:
         at, found = self._found.get(name, (-math.inf, []))
         if self._clock() - at >= _FINDINGS_PERIOD:
-            found = rules.find(reading)
+            found = rules.find(reading, database.pooler_findings)
             self._found[name] = self._clock(), found
         return found

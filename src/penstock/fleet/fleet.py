@@ -14,7 +14,6 @@ from sqlalchemy.util import greenlet_spawn
 
 from penstock.base_error import PenstockError
 from penstock.drivers.capabilities import driver_of
-from penstock.engine.connector import POOLERS
 from penstock.fleet.division import FLOOR
 from penstock.fleet.member import Member
 from penstock.fleet.share import FleetSnapshot, Share
@@ -81,8 +80,8 @@ class Fleet:
             PoolTimeout: The pool had no connection for the look.
             PoolClosed: The pool is closed.
         """
-        if self._settings.proxy in POOLERS:
-            self._refuse(f"proxy={self._settings.proxy.value!r} {_POOLS}")
+        if self._settings.poolers:
+            self._refuse(f"proxy={', '.join(self._settings.poolers)!r} {_POOLS}")
             return
         self._share = Share(
             Member.new(self._settings.fleet_weight, self._configured),

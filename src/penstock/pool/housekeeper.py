@@ -93,7 +93,9 @@ class Housekeeper:
     def replace(self, now: float) -> None:
         """Replace connections that are due: the new one is opened before the old one is closed.
 
-        Where more are due soon than can be replaced one by one, the first is replaced now.
+        Where more are due soon than can be replaced one by one, the first is replaced now. What was
+        not needed for ``overflow_idle`` is closed without replacement in a pool that neither keeps
+        connections ready nor pings them: its database may sleep when it is not used.
 
         Args:
             now: The time.
@@ -105,7 +107,7 @@ class Housekeeper:
         due = self._due(now, replaced)
         staying = self._staying()
         for slot in due[: REPLACEMENTS_AT_ONCE - len(replaced)]:
-            if ledger.size and staying > ledger.size:
+            if (ledger.size and staying > ledger.size) or self._is_unneeded(slot, now):
                 ledger.evict(slot)
                 staying -= 1
             elif ledger.open < ledger.limit:
@@ -176,6 +178,11 @@ class Housekeeper:
                 return
             wanted -= 1
             self._missing_replacements = max(0, self._missing_replacements - 1)
+
+    def _is_unneeded(self, slot: Slot, now: float) -> bool:
+        if self.policy.min_idle or self.policy.keepalive:
+            return False
+        return slot.state is IDLE and now - slot.since >= self.policy.overflow_idle
 
     def _makes_room(self) -> bool:
         """Return whether an action under way makes room.

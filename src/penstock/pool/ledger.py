@@ -182,11 +182,12 @@ class Ledger:
         """Release a checked-out slot: to the oldest waiter, or as idle."""
         if slot.state is not CHECKED_OUT:
             raise LedgerError(f"a slot that is {slot.state.value} was released")
+        # Its holder may have sent nothing for long: what lies in between may have dropped it.
+        slot.since = slot.checked_out_at
         if self._queue or self._alert or slot.eviction:
             self._place(slot, now)
         else:
             slot.state = IDLE
-            slot.since = now
             self.idle_slots.append(slot)
 
     # Waiting.
@@ -243,6 +244,7 @@ class Ledger:
         old, slot.replaces = slot.replaces, None
         if old is not None and old in self.slots:
             self.evict(old)
+        slot.since = now
         self._place(slot, now, is_new=True)
         self.open_for_waiters(now)
 
@@ -333,6 +335,7 @@ class Ledger:
     def restore(self, slot: Slot, now: float) -> None:
         """Report that a connection was recovered or has answered a ping."""
         self._expect(slot, RECOVERING, CHECKING)
+        slot.since = now
         self._place(slot, now)
 
     def close_connection(self, slot: Slot, why: CloseReason) -> None:
@@ -447,7 +450,6 @@ class Ledger:
     # The steps of every decision.
 
     def _place(self, slot: Slot, now: float, *, is_new: bool = False) -> None:
-        slot.since = now
         why = None
         if not is_new:
             why = slot.eviction or (CloseReason.LIFETIME if now >= slot.expires_at else None)

@@ -50,7 +50,7 @@ class Slot:
     All times are in seconds, on the clock of the ledger's caller.
 
     Args:
-        since: When its connection last worked: was opened, released, recovered or pinged.
+        since: When its connection last worked: was opened, checked out, recovered or pinged.
         for_housekeeping: Whether the connection is opened for no waiter.
         replaces: The slot that is evicted once this one's connection is open.
     """

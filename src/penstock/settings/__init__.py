@@ -8,10 +8,10 @@ from penstock.settings.profiles import (
     Environment,
     IsolationLevel,
     NestedCheckoutPolicy,
-    Proxy,
     SizePreset,
     TlsMode,
 )
+from penstock.settings.proxies import Proxy
 from penstock.settings.url import Driver
 
 __all__ = [

@@ -9,10 +9,10 @@ from penstock.settings.profiles import (
     Environment,
     IsolationLevel,
     NestedCheckoutPolicy,
-    Proxy,
     SizePreset,
     TlsMode,
 )
+from penstock.settings.proxies import Proxy
 
 
 class SettingsKeywords(TypedDict, total=False):
@@ -24,7 +24,7 @@ class SettingsKeywords(TypedDict, total=False):
     credentials_file: str | Path | None
     environment: Environment | str
     preset: SizePreset | Literal["development", "small", "medium", "high", "container"] | None
-    proxy: Proxy | str | None
+    proxy: Proxy | str | Sequence[Proxy | str] | None
     pool_size: int
     max_overflow: int
     pool_timeout: float

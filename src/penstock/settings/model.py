@@ -19,15 +19,21 @@ from pydantic_core import PydanticCustomError
 
 from penstock.settings.profiles import (
     PRESETS,
-    PROXIES,
     BudgetPolicy,
     Environment,
     IsolationLevel,
     NestedCheckoutPolicy,
-    Proxy,
     SizePreset,
     TlsMode,
     filled_in,
+)
+from penstock.settings.proxies import (
+    PROXIES,
+    RECYCLE_SHARE,
+    PoolMode,
+    Proxy,
+    least_patient,
+    poolers_among,
 )
 from penstock.settings.replicas import PositionKey, Replicas, sources
 from penstock.settings.url import (
@@ -44,6 +50,7 @@ from penstock.settings.validation import (
     Accepted,
     ApplicationName,
     Folder,
+    Proxies,
     Real,
     RealOrOff,
     RequiredContext,
@@ -84,9 +91,7 @@ class DatabaseSettings(BaseModel):
     preset: SizePreset | None = Field(
         None, description="A pool size by name, in place of the profile's."
     )
-    proxy: Proxy | None = Field(
-        None, description="What stands between the service and the database."
-    )
+    proxy: Proxies = Field((), description="What stands between the service and the database.")
     pool_size: Whole = Field(ge=1, le=1000, description="Connections that the pool keeps.")
     max_overflow: Whole = Field(
         ge=0, le=1000, description="Connections that it opens above them in a burst."
@@ -303,6 +308,17 @@ class DatabaseSettings(BaseModel):
         )
 
     @property
+    def poolers(self) -> tuple[Proxy, ...]:
+        """What ``proxy`` names that shares server connections among clients."""
+        return poolers_among(self.proxy)
+
+    @property
+    def keeps_server_sessions(self) -> bool:
+        """Whether each pooler leaves a client that has state on the server its connection."""
+        modes = {PROXIES[pooler].pool_mode for pooler in self.poolers}
+        return bool(modes) and PoolMode.TRANSACTION not in modes
+
+    @property
     def names_environment(self) -> bool:
         """Whether the environment was chosen; else it is development's, with care."""
         return "environment" in self.model_fields_set
@@ -418,15 +434,25 @@ class DatabaseSettings(BaseModel):
     def _check_recycle(cls, value: int, info: ValidationInfo) -> int:
         if value == 0:
             raise ValueError(f"{RECYCLE} is accepted")
-        proxy = info.data.get("proxy")
-        if proxy is None:
-            return value
-        limit = PROXIES[proxy]
-        if limit.idle_timeout is not None and not 0 < value < limit.idle_timeout:
+        proxy = least_patient(info.data.get("proxy", ()))
+        limit = PROXIES[proxy].idle_timeout if proxy else None
+        if limit is not None and not 0 < value < limit:
             raise ValueError(
-                f"{proxy} closes a connection that was idle for {limit.idle_timeout} seconds; "
-                f"a whole number of seconds from 1 to {limit.idle_timeout - 1} is accepted, "
-                f"{limit.pool_recycle} is the default"
+                f"{proxy} ends a connection that was idle for {limit} seconds; a whole number of "
+                f"seconds from 1 to {limit - 1} is accepted, {int(limit * RECYCLE_SHARE)} is the "
+                "default"
+            )
+        return value
+
+    @field_validator("tcp_keepalive")
+    @classmethod
+    def _check_tcp_keepalive(cls, value: int, info: ValidationInfo) -> int:
+        proxy = least_patient(info.data.get("proxy", ()))
+        limit = PROXIES[proxy].idle_timeout if proxy else None
+        if limit is not None and value >= limit:
+            raise ValueError(
+                f"{proxy} ends a connection that was idle for {limit} seconds, a long statement's "
+                f"too; a whole number of seconds from 10 to {limit - 1} is accepted"
             )
         return value
 

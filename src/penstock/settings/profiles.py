@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import TypeVar
 
+from penstock.settings.proxies import TCP_KEEPALIVE, named, settings_behind
+
 
 class TlsMode(StrEnum):
     """How a connection is encrypted, by libpq's names for ``sslmode``.
@@ -171,74 +173,6 @@ PRESETS: Mapping[SizePreset, Size] = {
 }
 
 
-class Proxy(StrEnum):
-    """A proxy, pooler or load balancer in front of the database."""
-
-    AWS_NETWORK_LOAD_BALANCER = "aws-network-load-balancer"
-    AWS_RDS_PROXY = "aws-rds-proxy"
-    AZURE_LOAD_BALANCER = "azure-load-balancer"
-    AZURE_PGBOUNCER = "azure-pgbouncer"
-    CLOUD_SQL_AUTH_PROXY = "cloud-sql-auth-proxy"
-    NEON = "neon"
-    PGBOUNCER = "pgbouncer"
-    SUPAVISOR = "supavisor"
-
-
-@dataclass(frozen=True, slots=True)
-class IdleLimit:
-    """How long a proxy keeps a connection on which nothing happens.
-
-    Args:
-        idle_timeout: Seconds, as the proxy is set up by default; None where it sets none.
-        source: Where the number comes from.
-    """
-
-    idle_timeout: int | None
-    source: str
-
-    @property
-    def pool_recycle(self) -> int | None:
-        """Seconds after which a connection is replaced in time; None where there is no limit."""
-        return None if self.idle_timeout is None else int(self.idle_timeout * RECYCLE_SHARE)
-
-
-RECYCLE_SHARE = 0.75
-
-PROXIES: Mapping[Proxy, IdleLimit] = {
-    Proxy.AWS_NETWORK_LOAD_BALANCER: IdleLimit(
-        350, "Elastic Load Balancing, Network Load Balancers, TCP idle timeout"
-    ),
-    Proxy.AWS_RDS_PROXY: IdleLimit(
-        1800, "Amazon RDS User Guide, RDS Proxy connection considerations, IdleClientTimeout"
-    ),
-    Proxy.AZURE_LOAD_BALANCER: IdleLimit(
-        240, "Microsoft Learn, Azure Load Balancer TCP Reset and Idle Timeout"
-    ),
-    Proxy.AZURE_PGBOUNCER: IdleLimit(
-        None, "Microsoft Learn, PgBouncer in Azure Database for PostgreSQL, server parameters"
-    ),
-    # The proxy closes nothing itself; the network under it forgets what is silent.
-    Proxy.CLOUD_SQL_AUTH_PROXY: IdleLimit(
-        600, "Google Cloud, Troubleshooting VMs, connection tracking of VPC networks"
-    ),
-    # Not the pooler's limit but the database's: it is suspended, and its connections end.
-    Proxy.NEON: IdleLimit(300, "Neon documentation, Scale to zero (formerly Autosuspend)"),
-    Proxy.PGBOUNCER: IdleLimit(None, "PgBouncer config.md, client_idle_timeout"),
-    Proxy.SUPAVISOR: IdleLimit(None, "Supavisor lib/supavisor/tenants/tenant.ex"),
-}
-
-# They suspend an idle database, which is of no use if the pool keeps it awake.
-SLEEPING = frozenset({Proxy.NEON})
-
-# They hand out one server connection to many clients in turn, so a statement prepared by one client
-# may be missing for it later, or be another client's. PgBouncer does so before 1.21 and wherever
-# max_prepared_statements is 0, as in Azure's; without a cache it is right on every version.
-SHARING = frozenset({Proxy.AZURE_PGBOUNCER, Proxy.PGBOUNCER, Proxy.SUPAVISOR})
-
-
-# Seconds. 300 to 600 is rare enough to cost nothing and outlasts what most firewalls allow.
-TCP_KEEPALIVE = 300
-
 Choice = TypeVar("Choice", bound=StrEnum)
 
 
@@ -257,7 +191,7 @@ def filled_in(given: Mapping[str, object]) -> dict[str, object]:
     complete = {
         **asdict(profile),
         "tcp_keepalive": TCP_KEEPALIVE,
-        **_by_proxy(_member(Proxy, given.get("proxy"))),
+        **settings_behind(named(given.get("proxy")), profile.pool_size),
         **_by_preset(_member(SizePreset, given.get("preset")), given.get("pool_size")),
         **given,
     }
@@ -268,20 +202,6 @@ def filled_in(given: Mapping[str, object]) -> dict[str, object]:
 
 def _member(choices: type[Choice], value: object) -> Choice | None:
     return choices(value) if isinstance(value, str) and value in set(choices) else None
-
-
-def _by_proxy(proxy: Proxy | None) -> dict[str, object]:
-    if proxy is None:
-        return {}
-    defaults: dict[str, object] = {"pool_pre_ping": True}
-    early = PROXIES[proxy].pool_recycle
-    if early is not None:
-        defaults |= {"pool_recycle": early, "tcp_keepalive": min(TCP_KEEPALIVE, early)}
-    if proxy in SHARING:
-        defaults["statement_cache_size"] = 0
-    if proxy in SLEEPING:
-        defaults |= {"keepalive": 0, "min_idle": 0}
-    return defaults
 
 
 def _by_preset(preset: SizePreset | None, pool_size: object) -> dict[str, object]:

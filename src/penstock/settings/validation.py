@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from penstock.base_error import SettingsError
 from penstock.context import refused_name
+from penstock.settings.proxies import Proxy
 
 OFF = "off"
 """What stands for None where a number is optional."""
@@ -210,6 +211,17 @@ def _context_names(names: tuple[str, ...]) -> tuple[str, ...]:
         if why is not None:
             raise ValueError(f"the name {name!r} is refused: {why}")
     return names
+
+
+def _separated(value: object) -> object:
+    return () if value is None else _from_text(value)
+
+
+Proxies = Annotated[
+    tuple[Proxy, ...],
+    BeforeValidator(_separated),
+    Accepted(f"one of {', '.join(Proxy)}, or several with commas between,"),
+]
 
 
 RequiredContext = Annotated[

@@ -77,5 +77,6 @@ async def test_a_pooler_that_nobody_told_of_is_noticed_and_lends_no_reader_to_a_
         silent: dict[str, Any] = {"environment": "testing", "statement_cache_size": 0}
         async with Database.from_url(url, pool_size=10, max_overflow=0, **silent) as database:
             assert await completed_work(database)
+            assert [finding.id for finding in database.diagnose()] == ["unnamed-pooler"]
         assert await leftovers(url) == CLEAN
-    assert "A pooler stands between" in caplog.text
+    assert "unnamed-pooler: A pooler stands between" in caplog.text

@@ -14,12 +14,22 @@ from penstock.engine.connect_arguments import (
 )
 from penstock.errors import SettingsError
 from penstock.settings import DatabaseSettings, Proxy
+from penstock.settings.proxies import poolers_among
 
 ASYNCPG = "postgresql+asyncpg://app:secret@db.internal/app"
 PSYCOPG = "postgresql+psycopg://app:secret@db.internal/app"
 MYSQL = "mysql+asyncmy://app:secret@db.internal/app"
-POOLERS = ["pgbouncer", "azure-pgbouncer", "supavisor", "neon", "aws-rds-proxy"]
-TUNNELS = ["cloud-sql-auth-proxy", "azure-load-balancer", "aws-network-load-balancer"]
+POOLERS = poolers_among(Proxy)
+TUNNELS = [
+    "alloydb-auth-proxy",
+    "aws-nat-gateway",
+    "aws-nlb",
+    "aws-rds",
+    "azure-load-balancer",
+    "azure-postgresql",
+    "cloud-sql-auth-proxy",
+    "gcp-vpc",
+]
 
 
 def settings(url: str, **overrides: object) -> DatabaseSettings:

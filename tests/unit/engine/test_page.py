@@ -6,9 +6,10 @@ from typing import get_args
 import pytest
 
 from penstock.engine.connect_arguments import EXTRAS
-from penstock.engine.connector import INTERVAL, POOLERS, PRAGMAS, PROBES, USER_TIMEOUT
+from penstock.engine.connector import INTERVAL, PRAGMAS, PROBES, USER_TIMEOUT
 from penstock.pool import FailureReason
 from penstock.settings import Driver, Proxy, TlsMode
+from penstock.settings.proxies import poolers_among
 
 PAGE = (Path(__file__).parents[3] / "docs" / "engine.md").read_text(encoding="utf-8")
 
@@ -32,7 +33,7 @@ def test_every_tls_mode_has_a_line(mode: TlsMode) -> None:
 @pytest.mark.parametrize("proxy", Proxy)
 def test_every_proxy_is_named_with_its_kind(proxy: Proxy) -> None:
     poolers, tunnels = PAGE.split("## Behind a proxy")[1].split("The other proxies")
-    assert f"`{proxy}`" in (poolers if proxy in POOLERS else tunnels)
+    assert f"`{proxy}`" in (poolers if poolers_among([proxy]) else tunnels)
 
 
 def test_the_keepalive_numbers_are_those_in_force() -> None:

@@ -249,3 +249,37 @@ def test_pinging_belongs_to_the_same_run() -> None:
     worker(ledger, keepalive=30.0).run(NOW + 30)
 
     assert actions(ledger) == [Ping(slot)]
+
+
+@pytest.mark.parametrize(
+    ("policy", "replaced"),
+    [
+        (HousekeeperPolicy(keepalive=0), 0),
+        (HousekeeperPolicy(keepalive=120), 3),
+        (HousekeeperPolicy(keepalive=0, min_idle=1), 3),
+    ],
+    ids=["asleep", "keepalive", "min_idle"],
+)
+def test_what_is_not_needed_goes_without_a_replacement_where_the_database_may_sleep(
+    policy: HousekeeperPolicy, replaced: int
+) -> None:
+    ledger = new_ledger(3, 1, recycle=225.0)
+    idle(ledger, 3)
+
+    run(Housekeeper(ledger, policy), ledger, NOW, NOW + 230)
+
+    assert ledger.tally.opened - 3 == replaced
+    assert ledger.open == replaced
+
+
+def test_what_is_needed_is_replaced_also_where_the_database_may_sleep() -> None:
+    ledger = new_ledger(1, 1, recycle=225.0)
+    idle(ledger, 1)
+    housekeeper = Housekeeper(ledger, HousekeeperPolicy(keepalive=0))
+    for second in range(0, 230, 30):
+        run(housekeeper, ledger, NOW + second, NOW + second + 29)
+        slot = ledger.acquire(NOW + second + 29)
+        assert slot is not None
+        ledger.release(slot, NOW + second + 29)
+
+    assert ledger.tally.opened == 2

@@ -129,7 +129,20 @@ def test_a_returned_slot_goes_to_the_oldest_waiter() -> None:
 
     assert first.slot is slot
     assert second.answers == []
-    assert (slot.state, slot.since, slot.checked_out_at) == (CHECKED_OUT, NOW + 1, NOW + 1)
+    assert (slot.state, slot.since, slot.checked_out_at) == (CHECKED_OUT, NOW, NOW + 1)
+
+
+def test_what_was_held_or_suspended_for_long_is_not_known_to_work() -> None:
+    ledger = new_ledger(1)
+    [slot] = checkout(ledger, 1)
+
+    ledger.release(slot, NOW + 600)
+    assert (slot.state, slot.since) == (IDLE, NOW)
+
+    ledger.suspend()
+    waiter = ask(ledger, NOW + 700)
+    ledger.resume(NOW + 900)
+    assert (waiter.slot, slot.since) == (slot, NOW)
 
 
 def test_a_slot_that_every_waiter_has_left_becomes_idle() -> None:

@@ -29,7 +29,7 @@ def test_a_url_is_all_that_is_needed() -> None:
     assert settings.model_dump(exclude={"url"}) == {
         "environment": Environment.DEVELOPMENT,
         "preset": None,
-        "proxy": None,
+        "proxy": (),
         "credentials_file": None,
         "pool_size": 5,
         "max_overflow": 10,
@@ -143,7 +143,7 @@ def test_choices_may_be_given_by_name() -> None:
     )
 
     assert settings.environment is Environment.PRODUCTION
-    assert settings.proxy is Proxy.PGBOUNCER
+    assert settings.proxy == (Proxy.PGBOUNCER,)
     assert settings.tls is TlsMode.REQUIRE
     assert settings.budget is BudgetPolicy.REFUSE
     assert settings.nested_checkout is NestedCheckoutPolicy.ALLOW

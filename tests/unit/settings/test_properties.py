@@ -22,7 +22,8 @@ from penstock.settings import (
     settings_from_environment,
 )
 from penstock.settings.environment import variable
-from penstock.settings.profiles import PRESETS, PROXIES, filled_in
+from penstock.settings.profiles import PRESETS, filled_in
+from penstock.settings.proxies import PROXIES, least_patient
 from penstock.settings.url import SCHEMES
 
 FIELDS = DatabaseSettings.model_fields
@@ -76,7 +77,7 @@ combinations = st.fixed_dictionaries(
         **{name: st.none() | inside(name) for name in OPTIONAL},
         "environment": st.sampled_from(Environment),
         "preset": st.none() | st.sampled_from(SizePreset),
-        "proxy": st.none() | st.sampled_from(Proxy),
+        "proxy": st.lists(st.sampled_from(Proxy), max_size=3).map(tuple),
         "pool_pre_ping": st.booleans(),
         "reclaim_leaks": st.booleans(),
         "nested_checkout": st.sampled_from(NestedCheckoutPolicy),
@@ -98,9 +99,12 @@ def accepted(given: dict[str, Any]) -> dict[str, Any]:
     preset, proxy = given.get("preset"), given.get("proxy")
     if preset and "pool_size" in given and not PRESETS[preset].fits(given["pool_size"]):
         del given["pool_size"]
-    limit = PROXIES[proxy].idle_timeout if proxy else None
+    least = least_patient(proxy or ())
+    limit = PROXIES[least].idle_timeout if least else None
     if limit and not 0 < given.get("pool_recycle", 1) < limit:
         del given["pool_recycle"]
+    if limit and given.get("tcp_keepalive", 1) >= limit:
+        del given["tcp_keepalive"]
     complete: dict[str, Any] = filled_in(given)
     if complete["min_idle"] > complete["pool_size"]:
         del given["min_idle"]

@@ -1,6 +1,6 @@
 """Every rule by the id of its finding, and the findings of all rules."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
 from penstock.findings import Finding, Severity
@@ -60,16 +60,18 @@ RULES: Mapping[str, Rule] = MappingProxyType(
 _ASCENDING = tuple(Severity)
 
 
-def find(reading: Reading) -> list[Finding]:
+def find(reading: Reading, others: Iterable[Finding] = ()) -> list[Finding]:
     """Return the findings about one database.
 
     It depends on the reading alone, without a clock or I/O, and so works on old readings, too.
 
     Args:
         reading: What the workers of the database report.
+        others: Findings that no reading shows.
 
     Returns:
-        At most one finding of each rule, the most severe first.
+        At most one finding of each rule, and the others, the most severe first.
     """
     found = [finding for rule in RULES.values() if (finding := rule(reading))]
+    found += others
     return sorted(found, key=lambda finding: -_ASCENDING.index(finding.severity))
