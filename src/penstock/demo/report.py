@@ -119,28 +119,10 @@ class DemoFigures:
             "clients": self.clients,
             "start_seconds": round(self.start_seconds, _DECIMALS),
             "seconds": round(self.load.seconds, _DECIMALS),
-            **_figures(self.load.total),
-            "kinds": {name: _figures(figures) for name, figures in self.load.kinds.items()},
+            **self.load.total.as_json(),
+            "kinds": {name: figures.as_json() for name, figures in self.load.kinds.items()},
             "pool": asdict(self.pool),
         }
-
-
-def _figures(figures: Figures) -> dict[str, Any]:
-    return {
-        "requests": figures.requests,
-        "successes": figures.successes,
-        "success_rate": figures.success_rate,
-        "errors": dict(figures.errors),
-        "requests_per_second": round(figures.requests_per_second, _DECIMALS),
-        "p50_ms": _rounded(figures.p50_ms),
-        "p90_ms": _rounded(figures.p90_ms),
-        "p99_ms": _rounded(figures.p99_ms),
-        "max_ms": _rounded(figures.max_ms),
-    }
-
-
-def _rounded(milliseconds: float | None) -> float | None:
-    return None if milliseconds is None else round(milliseconds, _DECIMALS)
 
 
 def report(figures: DemoFigures) -> Iterator[Table | str]:
