@@ -1,13 +1,18 @@
 """The HTTP client that sends requests and times them."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
+from urllib.parse import urlsplit
 
 import aiohttp
 
+from penstock.base_error import PenstockError
 from penstock.load.result import Outcome
 from penstock.load.scenario import Request
+
+_JSON = {"Content-Type": "application/json"}
 
 
 class _Unanswered(aiohttp.ClientError):
@@ -80,12 +85,15 @@ class Client:
             since: Monotonic time in seconds from which its latency counts; from now if None.
         """
         begun = self._clock() if since is None else since
+        body: dict[str, Any] = {"json": request.json}
+        if request.body is not None:
+            body = {"data": request.body.encode(), "headers": _JSON}
         try:
             async with self._session.request(
                 request.method,
                 self._base_url + request.path,
-                json=request.json,
                 allow_redirects=False,
+                **body,
             ) as response:
                 await response.read()
         except (aiohttp.ClientError, TimeoutError) as error:
@@ -93,3 +101,30 @@ class Client:
         status, ended = response.status, self._clock()
         refused = str(status) if status >= 400 else None
         return Outcome(error=refused, latency=ended - begun, status=status, ended=ended)
+
+
+async def check_reachable(base_url: str, timeout: float) -> None:  # noqa: ASYNC109 - the caller's
+    """Connect to a server and hang up.
+
+    Args:
+        base_url: Scheme, host and port.
+        timeout: Seconds to wait for the connection.
+
+    Raises:
+        PenstockError: It accepts no connection; the message says why.
+    """
+    url = urlsplit(base_url)
+    try:
+        async with asyncio.timeout(timeout):
+            port = url.port or (443 if url.scheme == "https" else 80)
+            _, writer = await asyncio.open_connection(url.hostname, port)
+    except TimeoutError as error:
+        raise PenstockError(
+            f"{base_url} has not accepted a connection within {timeout:g} s (--timeout)."
+        ) from error
+    except OSError as error:
+        raise PenstockError(
+            f"{base_url} accepts no connections: {error}. Does the service run, and on this host "
+            "and port?"
+        ) from error
+    writer.close()

@@ -28,7 +28,11 @@ class Histogram:
         return self.counts.total()
 
     def record(self, seconds: float) -> None:
-        """Count one latency."""
+        """Count one latency.
+
+        Args:
+            seconds: The latency; below 0 counts as 0.
+        """
         microseconds = max(round(seconds * 1e6), 0)
         shift = max(microseconds.bit_length() - _DIGITS, 0)
         self.counts[microseconds >> shift << shift] += 1
@@ -36,7 +40,11 @@ class Histogram:
         self.longest = max(self.longest, seconds)
 
     def add(self, other: "Histogram") -> None:
-        """Count all latencies of another."""
+        """Count all latencies of another.
+
+        Args:
+            other: It stays as it is.
+        """
         self.counts.update(other.counts)
         self.sum += other.sum
         self.longest = max(self.longest, other.longest)
@@ -76,7 +84,11 @@ class Histogram:
         return [(_middle(bucket) / 1e3, count) for bucket, count in sorted(self.counts.items())]
 
     def count_above(self, milliseconds: float) -> int:
-        """Return how many latencies were longer."""
+        """Return how many latencies were longer.
+
+        Args:
+            milliseconds: Than this.
+        """
         return sum(count for latency, count in self.buckets() if latency > milliseconds)
 
 

@@ -15,11 +15,13 @@ class Request:
         path: Path and query, from the slash on.
         method: HTTP method, in capitals.
         json: Body that is sent as JSON; ``None`` sends no body.
+        body: The text of a JSON body, instead of ``json``.
     """
 
     path: str
     method: str = "GET"
     json: object = None
+    body: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,10 @@ class Scenario:
                 raise SettingsError(f"scenario: {kind.name} weighs {kind.weight}; above 0 accepted")
 
     def draw(self, random: Random) -> tuple[str, Request]:
-        """Return the name and the request that come next; equal seeds give equal sequences."""
+        """Return the name and the request that come next.
+
+        Args:
+            random: Every random choice; equal seeds give equal sequences.
+        """
         (kind,) = random.choices(self.kinds, [kind.weight for kind in self.kinds])
         return kind.name, kind.make(random)
