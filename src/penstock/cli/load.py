@@ -194,13 +194,11 @@ def load(
     200 requests a second, whether others are answered or not (open loop). Latency counts from
     the moment at which a request was due, so a pause of the service is seen in full:
 
-        penstock load http://127.0.0.1:8000 --rate 200 --duration 60
-        --target 'GET /users/{1..10000}=8' --target 'GET /health=2'
+        penstock load URL --rate 200 --target 'GET /users/{1..100}=8' --target 'GET /health=2'
 
     For CI, with a page to look at and a failure if it became slower:
 
-        penstock load http://127.0.0.1:8000 --rate 200 --json now.json --html now.html
-        --compare before.json --fail-if 'p99>+10%' --fail-if 'success<99.9%'
+        penstock load URL --html now.html --json now.json --compare old.json --fail-if 'p99>+10%'
 
     Ctrl-C ends it with the results so far and the status 130. The status is 3 if a --fail-if
     holds.
@@ -382,8 +380,8 @@ def _signals_that_stop() -> tuple[list[int], asyncio.Event]:
 def _run_in_loop(work: Coroutine[Any, Any, _T]) -> _T:
     if sys.platform == "win32":
         return asyncio.run(work)
-    import uvloop  # noqa: PLC0415 - it comes with an extra
-
+    with needs_extra("load"):
+        import uvloop  # noqa: PLC0415 - it comes with an extra
     return uvloop.run(work)
 
 

@@ -12,6 +12,8 @@ from penstock.base_error import PenstockError
 from penstock.load.result import Outcome
 from penstock.load.scenario import Request
 
+_IDLE_AT_MOST = 4.0
+"""Seconds; servers close connections that were idle for longer, uvicorn after five."""
 _JSON = {"Content-Type": "application/json"}
 
 
@@ -59,7 +61,7 @@ class Client:
         self._base_url = base_url.rstrip("/")
         self._clock = clock
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=connections),
+            connector=aiohttp.TCPConnector(limit=connections, keepalive_timeout=_IDLE_AT_MOST),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=headers,
             middlewares=(_send_once,),

@@ -17,6 +17,8 @@ Arrivals = Literal["poisson", "constant"]
 """How requests are spread: as those of many independent users, or at equal distances."""
 LATE_AFTER = 0.01
 """Seconds behind its time from which a start is late; a timer alone is up to 1 ms behind."""
+_GIVE_UP_AFTER = 10.0
+"""Seconds behind from which the generator will not catch up."""
 
 
 async def run_open_loop(
@@ -67,7 +69,8 @@ async def run_open_loop(
         The figures of all requests, together and by kind, and of the generator.
 
     Raises:
-        SettingsError: An argument is out of its range; nothing was sent.
+        SettingsError: An argument is out of its range, and nothing was sent; or the rate is more
+            than this process can send.
     """
     check_positive(rate=rate, connections=connections)
     check_length(requests, seconds, request_timeout, warm_up)
@@ -97,6 +100,8 @@ async def run_open_loop(
                 behind = clock() - due
                 late += behind > LATE_AFTER
                 late_max = max(late_max, behind)
+                if behind > _GIVE_UP_AFTER:
+                    break
                 queued += run.under_way + unrecorded.under_way >= connections
                 group.create_task(run.send(client, name, request, due))
 
@@ -105,6 +110,11 @@ async def run_open_loop(
     )
     async with client:
         await until_stopped(start(client), stop)
+        if late_max > _GIVE_UP_AFTER:
+            raise SettingsError(
+                f"rate: {rate:g} per second is more than this process can send: it was "
+                f"{late_max:.0f} s behind; lower the rate, or load from several machines"
+            )
         return run.result(late, late_max, queued)
 
 

@@ -124,16 +124,27 @@ class _Report(BaseModel):
 
 
 def compared(before: LoadResult, now: LoadResult) -> Iterator[tuple[str, str, str, str]]:
-    """Yield a row for each figure: its name, then before, now, and the change."""
+    """Yield a row for each figure of all requests, and for the p99 of each kind in both runs.
+
+    A row is the figure's name, then before, now, and the change.
+    """
     figures = ("mean", *(f"p{percent:g}" for percent in PERCENTILES), "max")
+    kinds = [name for name in now.kinds if name in before.kinds and len(now.kinds) > 1]
     rows = [
         ("requests per s", before.total.requests_per_second, now.total.requests_per_second),
         ("success in %", 100 * before.total.success_rate, 100 * now.total.success_rate),
-        *((f"{each} in ms", latency(before, each), latency(now, each)) for each in figures),
+        *((f"{each} in ms", *_latencies(before.total, now.total, each)) for each in figures),
+        *((f"p99 of {kind}", *_latencies(before.kinds[kind], now.kinds[kind])) for kind in kinds),
     ]
     for name, then, found in rows:
         changed = change(then, found)
         yield name, _number(then), _number(found), "" if changed is None else f"{changed:+.1f} %"
+
+
+def _latencies(
+    before: Figures, now: Figures, figure: str = "p99"
+) -> tuple[float | None, float | None]:
+    return latency(before, figure), latency(now, figure)
 
 
 def _number(value: float | None) -> str:

@@ -18,10 +18,11 @@ _DECIMALS = 3
 class Figures:
     """The outcome of a group of requests.
 
-    Latencies are in milliseconds, over every request that was answered, whatever its status; a
-    request without an answer has none. They are ``None`` where nothing was answered. A percentile
-    is the smallest latency that the given share of requests did not exceed (nearest rank), to
-    0.1 %.
+    Latencies run from the request's start in a closed loop, and in an open one from when it was
+    due, to the last byte of the answer. They are in milliseconds, over every request that was
+    answered, whatever its status; a request without an answer has none. They are ``None`` where
+    nothing was answered. A percentile is the smallest latency that the given share of requests
+    did not exceed (nearest rank), to 0.1 %.
 
     Args:
         requests: Requests that ended.
@@ -232,11 +233,6 @@ class Recording:
             self._end_second()
             self._at = at
         self._second.add(outcome)
-
-    @property
-    def finished(self) -> int:
-        """Requests that were counted."""
-        return sum(tally.requests for tally in self._tallies.values())
 
     def result(self, seconds: float, generator: Generator | None = None) -> LoadResult:
         """Return the figures of everything counted so far, for a run of this many seconds."""

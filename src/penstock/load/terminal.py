@@ -70,7 +70,7 @@ def _milliseconds(value: float | None) -> str:
 def comparison_table(before: LoadResult, now: LoadResult, title: str) -> Table:
     """Return two runs side by side."""
     table = Table(title=title)
-    table.add_column("figure", no_wrap=True)
+    table.add_column("figure", overflow="fold")
     for heading in ("before", "now", "change"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in compared(before, now):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from penstock.base_error import SettingsError
-from penstock.load.result import LoadResult
+from penstock.load.result import Figures, LoadResult
 
 _CONDITION = re.compile(
     r"(?P<figure>p\d{1,2}(?:\.\d+)?|[a-z]{2,})\s*(?P<sign>[<>]=?)\s*"
@@ -105,12 +105,12 @@ class Threshold:
             return 100 * count / total.requests if total.requests else None
         if self.figure == "rps":
             return total.requests_per_second
-        return latency(result, self.figure)
+        return latency(total, self.figure)
 
 
-def latency(result: LoadResult, figure: str) -> float | None:
-    """Return a figure of all latencies, such as ``p99``, ``mean`` or ``max``, in milliseconds."""
-    latencies = result.total.latencies
+def latency(figures: Figures, figure: str) -> float | None:
+    """Return a figure of the latencies, such as ``p99``, ``mean`` or ``max``, in milliseconds."""
+    latencies = figures.latencies
     match figure:
         case "mean":
             return latencies.mean_ms

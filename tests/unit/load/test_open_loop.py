@@ -144,6 +144,21 @@ async def test_starts_that_the_generator_delays_are_counted_and_are_in_the_laten
     assert result.total.latencies.count_above(200) >= 35
 
 
+async def test_a_rate_that_the_generator_cannot_keep_is_refused(target: Target) -> None:
+    begun = time.perf_counter()
+
+    def clock() -> float:
+        # A second is a minute, so that sending takes sixty times as long as it does.
+        return begun + 60 * (time.perf_counter() - begun)
+
+    with pytest.raises(SettingsError, match="rate: 1000 per second is more"):
+        await run_open_loop(
+            target.url, only("/"), random=Random(1), rate=1000, seconds=600, clock=clock
+        )
+
+    assert 0 < target.paths["/"] < 60_000
+
+
 async def test_a_stopped_open_loop_has_the_results_so_far(target: Target) -> None:
     stop = asyncio.Event()
     paths = iter(["/"] * 10 + ["/slow"] * 10_000)

@@ -122,7 +122,8 @@ def test_the_page_has_its_charts_and_the_comparison() -> None:
         "Errors",
     ]
     assert (alone.tags.count("polyline"), both.tags.count("polyline")) == (6, 7)
-    assert "+100.0 %" in both.texts
+    assert both.texts.count("+100.0 %") == 7
+    assert f"p99 of {NASTY}" in both.texts
     assert "+100.0 %" not in alone.texts
 
 
