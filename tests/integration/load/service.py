@@ -1,7 +1,8 @@
 """``python -m tests.integration.load.service``: a server that knows how slow it is.
 
 It prints its port. ``/slow`` takes the next duration of a fixed sequence, and the server measures
-how long it really took; ``/stall`` blocks the whole process for a second.
+how long it really took, which ``/record`` tells once; ``/stall`` blocks the whole process for a
+second.
 """
 
 import asyncio
@@ -29,7 +30,8 @@ class Service:
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         begun = time.perf_counter()
         if request.path == "/record":
-            return web.json_response({"seconds": self._taken, "counts": self._counts})
+            taken, self._taken = self._taken, []
+            return web.json_response({"seconds": taken, "counts": self._counts})
         self._counts[f"{request.method} {request.path}"] += 1
         if request.path == "/slow":
             await asyncio.sleep(next(self._next))
