@@ -3,10 +3,10 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import ceil
 from typing import Any
-
-from penstock.load.result import nearest_rank
 
 CLIENTS = 32
 PATIENCE = 90.0
@@ -77,8 +77,8 @@ class Driver:
             sent=answer["sent"],
             elapsed=answer["elapsed"],
             requests_per_second=len(milliseconds) / answer["seconds"],
-            p50_ms=nearest_rank(milliseconds, 50),
-            p99_ms=nearest_rank(milliseconds, 99),
+            p50_ms=_nearest_rank(milliseconds, 50),
+            p99_ms=_nearest_rank(milliseconds, 99),
             driver_share=answer["core_share"],
         )
 
@@ -93,3 +93,7 @@ class Driver:
         )
         answer: dict[str, Any] = json.loads(done.stdout)
         return answer
+
+
+def _nearest_rank(ascending: Sequence[float], percent: int) -> float:
+    return ascending[ceil(len(ascending) * percent / 100) - 1]

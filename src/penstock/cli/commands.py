@@ -1,4 +1,4 @@
-"""The commands under ``penstock``, but for the doctor's, which has a file of its own."""
+"""The commands under ``penstock``, but for those that have a file of their own."""
 
 import os
 import signal
@@ -14,6 +14,7 @@ import typer
 from penstock.base_error import PenstockError
 from penstock.cli.doctor import HEADERS, doctor
 from penstock.cli.extras import needs_extra
+from penstock.cli.load import load
 
 
 def demo(
@@ -215,6 +216,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(doctor)
+app.command()(load)
 app.command()(watch)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from penstock.load import Figures, LoadResult
+from penstock.load import LoadResult, figures_table
 
 
 class Terminal(Console):
@@ -119,28 +119,10 @@ class DemoFigures:
             "clients": self.clients,
             "start_seconds": round(self.start_seconds, _DECIMALS),
             "seconds": round(self.load.seconds, _DECIMALS),
-            **_figures(self.load.total),
-            "kinds": {name: _figures(figures) for name, figures in self.load.kinds.items()},
+            **self.load.total.as_json(),
+            "kinds": {name: figures.as_json() for name, figures in self.load.kinds.items()},
             "pool": asdict(self.pool),
         }
-
-
-def _figures(figures: Figures) -> dict[str, Any]:
-    return {
-        "requests": figures.requests,
-        "successes": figures.successes,
-        "success_rate": figures.success_rate,
-        "errors": dict(figures.errors),
-        "requests_per_second": round(figures.requests_per_second, _DECIMALS),
-        "p50_ms": _rounded(figures.p50_ms),
-        "p90_ms": _rounded(figures.p90_ms),
-        "p99_ms": _rounded(figures.p99_ms),
-        "max_ms": _rounded(figures.max_ms),
-    }
-
-
-def _rounded(milliseconds: float | None) -> float | None:
-    return None if milliseconds is None else round(milliseconds, _DECIMALS)
 
 
 def report(figures: DemoFigures) -> Iterator[Table | str]:
@@ -150,26 +132,10 @@ def report(figures: DemoFigures) -> Iterator[Table | str]:
         f"{load.total.requests:,} requests in {load.seconds:.1f} s, {figures.clients} at once; "
         "latencies in ms"
     )
-    table = Table(title=title)
-    table.add_column("request", no_wrap=True)
-    for heading in ("count", "success", "per s", "p50", "p90", "p99", "max"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for name, kind in load.kinds.items():
-        table.add_row(name, *_cells(kind))
-    table.add_section()
-    table.add_row("all", *_cells(load.total), style="bold")
-    yield table
+    yield figures_table(load, title)
     yield from (f"Errors: {error}, {count:,} times" for error, count in load.total.errors.items())
     yield (
         f"Pool of a worker: {pool.size} connections and up to {pool.limit - pool.size} more; "
         f"{pool.checked_out} checked out at once at most ({pool.utilisation:.0%} of {pool.limit}), "
         f"as seen in {pool.samples} looks at /pool-stats"
     )
-
-
-def _cells(figures: Figures) -> Iterator[str]:
-    yield f"{figures.requests:,}"
-    yield f"{figures.success_rate:.2%}"
-    yield f"{figures.requests_per_second:,.0f}"
-    for milliseconds in (figures.p50_ms, figures.p90_ms, figures.p99_ms, figures.max_ms):
-        yield "" if milliseconds is None else f"{milliseconds:.1f}"

@@ -1,7 +1,6 @@
 """The demo from its first line to its last: database, users, service, load run, results."""
 
 import asyncio
-import contextlib
 import json
 import os
 import secrets
@@ -9,7 +8,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,6 @@ from typing import Any, Self
 
 from pydantic import SecretStr
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from sqlalchemy import insert
 
@@ -30,7 +28,7 @@ from penstock.demo.service import UsersService, listen
 from penstock.demo.storage import OwnSchema, Storage, sqlite_file
 from penstock.demo.users import upgrade
 from penstock.demo.users.model import Passwords, User
-from penstock.load import Request, RequestKind, Scenario, run_closed_loop
+from penstock.load import Request, RequestKind, Scenario, progress, run_closed_loop
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -279,7 +277,7 @@ class Demo:
             version = ".".join(str(part) for part in dialect.server_version_info or ())
             self._say(f"{storage.kind} {version} is up; making the table of users by Alembic")
             await upgrade(database)
-            with self._progress("Inserting users", self._options.users) as on_progress:
+            with progress(self._console, "Inserting users", self._options.users) as on_progress:
                 await seed(database, self._options.users, on_progress)
         return version
 
@@ -287,7 +285,7 @@ class Demo:
         self, service: UsersService, storage: Storage, server_version: str, start_seconds: float
     ) -> DemoFigures:
         options = self._options
-        with self._progress("Sending requests", options.requests) as on_progress:
+        with progress(self._console, "Sending requests", options.requests) as on_progress:
             async with watch_pool(service.ask) as pool:
                 load = await run_closed_loop(
                     service.url,
@@ -327,13 +325,6 @@ class Demo:
         self._say("Open until Ctrl-C")
         await service.end()
         raise PenstockError("The users service has ended by itself.")
-
-    @contextlib.contextmanager
-    def _progress(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-        with Progress(*columns, TimeElapsedColumn(), console=self._console) as progress:
-            task = progress.add_task(what, total=total)
-            yield lambda finished: progress.update(task, completed=finished)
 
     def _say(self, what: str | Table) -> None:
         self._console.print(what, markup=False, highlight=False, soft_wrap=isinstance(what, str))

@@ -111,6 +111,7 @@ def test_figures_for_a_directory_that_is_not_there_are_refused_before_the_start(
         ("aiohttp", ("demo",), "demo"),
         ("alembic", ("demo",), "demo"),
         ("fastapi", ("demo",), "demo"),
+        ("aiohttp", ("load", "http://127.0.0.1:1"), "load"),
     ],
 )
 def test_a_missing_extra_is_explained(

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from aiohttp import web
@@ -15,6 +15,7 @@ class Target:
         self.url = ""
         self.paths: Counter[str] = Counter()
         self.bodies: list[object] = []
+        self.headers: list[Mapping[str, str]] = []
         self.peers: set[object] = set()
         self.under_way = 0
         self.most_under_way = 0
@@ -23,6 +24,7 @@ class Target:
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Count one request and answer it."""
         self.paths[request.path] += 1
+        self.headers.append(request.headers)
         self.peers.add(request.get_extra_info("peername"))
         await self._count(1)
         try:

@@ -1,36 +1,12 @@
 from dataclasses import FrozenInstanceError
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from penstock.load.result import Outcome, Recording, nearest_rank
+from penstock.load.result import Outcome, Recording
 
 
 def answered(milliseconds: float, error: str | None = None) -> Outcome:
     return Outcome(error=error, latency=milliseconds / 1000)
-
-
-@pytest.mark.parametrize(
-    ("percent", "expected"), [(1, 1), (50, 50), (90, 90), (99, 99), (100, 100)]
-)
-def test_a_percentile_of_1_to_100_is_its_own_number(percent: int, expected: int) -> None:
-    assert nearest_rank(range(1, 101), percent) == expected
-
-
-def test_the_only_value_is_every_percentile() -> None:
-    assert [nearest_rank([4.2], percent) for percent in (1, 50, 99, 100)] == [4.2] * 4
-
-
-@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=300).map(sorted), st.integers(1, 100))
-def test_a_percentile_is_the_smallest_value_that_enough_values_do_not_exceed(
-    values: list[float], percent: int
-) -> None:
-    found = nearest_rank(values, percent)
-
-    assert found in values
-    assert 100 * sum(value <= found for value in values) >= percent * len(values)
-    assert 100 * sum(value < found for value in values) < percent * len(values)
 
 
 def test_the_figures_of_a_kind_are_those_of_its_own_requests() -> None:
@@ -49,7 +25,9 @@ def test_the_figures_of_a_kind_are_those_of_its_own_requests() -> None:
         {},
     )
     assert read.requests_per_second == 50
-    assert [read.p50_ms, read.p90_ms, read.p99_ms, read.max_ms] == pytest.approx([50, 90, 99, 100])
+    assert [read.p50_ms, read.p90_ms, read.p99_ms, read.max_ms] == pytest.approx(
+        [50, 90, 99, 100], rel=1e-3
+    )
     assert (write.requests, write.successes, write.success_rate) == (1, 0, 0)
     assert dict(write.errors) == {"409": 1}
 

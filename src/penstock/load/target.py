@@ -1,0 +1,149 @@
+"""The targets of a load run as a person writes them, and the scenario that they make."""
+
+import json
+import re
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from typing import Any, Self
+from urllib.parse import quote
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from penstock.base_error import SettingsError
+from penstock.load.scenario import Request, RequestKind, Scenario
+from penstock.load.template import Template
+
+_TARGET = re.compile(
+    r"(?P<request>[A-Z]+ +/\S*?)(?: +(?P<body>[^\s=].*?))?(?: *= *(?P<weight>\d+(?:\.\d+)?))?",
+    re.DOTALL,
+)
+_REQUEST = re.compile(r"([A-Z]+) +(/[\x21-\x7e]*)")
+
+
+class Target(BaseModel):
+    """A request that is repeated, with its share of all.
+
+    Args:
+        request: Method and path, such as ``GET /users/{1..10000}``; the path may have the
+            placeholders of a `Template`.
+        weight: Its share, relative to the others' weights; above 0.
+        body: JSON, which may have placeholders: a text, or a value.
+        name: Under which it is reported; None for the method and path.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    request: str
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    body: Any = None
+    name: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a target from one line.
+
+        Args:
+            text: ``METHOD /path``, then a space and a JSON body if there is one, then ``=`` and a
+                weight if it is not 1.
+
+        Raises:
+            SettingsError: It is something else, or its end can be a weight or a query's value.
+        """
+        found = _TARGET.fullmatch(text.strip())
+        if found is None:
+            raise SettingsError(
+                f"--target {text!r}: METHOD /path, a JSON body if any, and =WEIGHT accepted, "
+                "such as 'GET /users/{1..10000}=8'"
+            )
+        request, body, weight = found["request"], found["body"], found["weight"]
+        last = request.partition("?")[2].rpartition("&")[2]
+        if weight is not None and body is None and last and "=" not in last:
+            raise SettingsError(
+                f"--target {text!r}: {weight} can be the weight or the value of {last!r}; "
+                f"add the weight, such as '{text}=1'"
+            )
+        try:
+            return cls(request=request, body=body, weight=1.0 if weight is None else float(weight))
+        except ValidationError as error:
+            raise SettingsError(f"--target {text!r}: weight {weight}; above 0 accepted") from error
+
+    def kind(self) -> RequestKind:
+        """Return what makes its requests.
+
+        Raises:
+            SettingsError: The path, a placeholder or the body cannot be used.
+        """
+        try:
+            return self._kind()
+        except SettingsError as error:
+            raise SettingsError(f"target {self.name or self.request!r}: {error}") from error
+
+    def _kind(self) -> RequestKind:
+        found = _REQUEST.fullmatch(self.request)
+        if found is None:
+            raise SettingsError(
+                f"{self.request!r}: METHOD /path accepted, in visible ASCII characters"
+            )
+        method, path = found[1], Template(found[2], lambda value: quote(value, safe=""))
+        body = self._body()
+
+        def make(random: Random) -> Request:
+            filled = None if body is None else body.render(random)
+            return Request(path.render(random), method, body=filled)
+
+        return RequestKind(self.name or f"{method} {found[2]}", self.weight, make)
+
+    def _body(self) -> Template | None:
+        if self.body is None:
+            return None
+        text = self.body if isinstance(self.body, str) else json.dumps(self.body)
+        try:
+            json.loads(_in_json(text).render(Random(0)))  # noqa: S311 - a sample
+        except ValueError as error:
+            raise SettingsError(f"the body is not JSON: {error}") from error
+        return _in_json(text)
+
+
+def _in_json(text: str) -> Template:
+    return Template(text, lambda value: json.dumps(value)[1:-1])
+
+
+class _ScenarioFile(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    target: list[Target] = Field(min_length=1)
+
+
+def read_targets(path: Path) -> list[Target]:
+    """Read a scenario file: TOML with a ``[[target]]`` for each, or the same as JSON.
+
+    Args:
+        path: Of the file; JSON if it ends in ``.json``.
+
+    Raises:
+        SettingsError: It cannot be read, or has something else in it.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        return _ScenarioFile.model_validate(content).target
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise SettingsError(f"--scenario {path}: {place}: {first['msg']}") from error
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"--scenario {path}: {error}") from error
+
+
+def scenario_of(targets: Sequence[Target]) -> Scenario:
+    """Return the mixture of targets.
+
+    Args:
+        targets: At least one, with distinct names.
+
+    Raises:
+        SettingsError: One cannot be used, there is none, or two have one name.
+    """
+    return Scenario(tuple(target.kind() for target in targets))
