@@ -1,6 +1,7 @@
 """Distributions of durations: the gaps between arrivals, and the holds of connections."""
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, cycle, pairwise
@@ -98,7 +99,11 @@ class Constant:
         _check_each("mean", [self.mean])
 
     def draws(self, random: Random) -> Iterator[float]:  # noqa: ARG002 - the protocol's
-        """Yield the duration, without end."""
+        """Yield the duration, without end.
+
+        Args:
+            random: Not used.
+        """
         while True:
             yield self.mean
 
@@ -120,7 +125,11 @@ class Exponential:
         check_positive("mean", self.mean)
 
     def draws(self, random: Random) -> Iterator[float]:
-        """Yield durations, without end."""
+        """Yield durations, without end.
+
+        Args:
+            random: The source of chance.
+        """
         log, draw, scale = math.log, random.random, -self.mean
         while True:
             yield scale * log(1.0 - draw())
@@ -161,7 +170,11 @@ class Lognormal:
         check("p99", self.p99, accepted, lambda p99: self.mean <= p99 <= most)
 
     def draws(self, random: Random) -> Iterator[float]:
-        """Yield durations, without end."""
+        """Yield durations, without end.
+
+        Args:
+            random: The source of chance.
+        """
         sigma = _Z99 - math.sqrt(max(0.0, _Z99**2 - 2 * math.log(self.p99 / self.mean)))
         mu = math.log(self.mean) - sigma**2 / 2
         exp, gauss = math.exp, random.gauss
@@ -191,7 +204,11 @@ class Samples:
         return fmean(self.seconds)
 
     def draws(self, random: Random) -> Iterator[float]:
-        """Yield durations, without end."""
+        """Yield durations, without end.
+
+        Args:
+            random: The source of chance.
+        """
         draw, seconds, count = random.random, self.seconds, len(self.seconds)
         while True:
             yield seconds[int(draw() * count)]
@@ -208,7 +225,11 @@ class Recorded(Samples):
     """
 
     def draws(self, random: Random) -> Iterator[float]:  # noqa: ARG002 - the protocol's
-        """Yield the durations in their order, without end."""
+        """Yield the durations in their order, without end.
+
+        Args:
+            random: Not used.
+        """
         return cycle(self.seconds)
 
 
@@ -241,14 +262,18 @@ class Buckets:
         check_positive("the sum of counts", sum(self.counts))
 
     def draws(self, random: Random) -> Iterator[float]:
-        """Yield durations, without end."""
+        """Yield durations, without end.
+
+        Args:
+            random: The source of chance.
+        """
         lows, highs = [0.0, *self.bounds], [*self.bounds, self.bounds[-1]]
         middle = [(low + high) / 2 for low, high in zip(lows, highs, strict=True)]
         total = sum(self.counts)
         scale = self.mean * total / sum(map(mul, middle, self.counts))
         sums = list(accumulate(self.counts))
         while True:
-            (number,) = random.choices(range(len(sums)), cum_weights=sums)
+            number = bisect_right(sums, total * random.random(), 0, len(sums) - 1)
             yield scale * random.uniform(lows[number], highs[number])
 
 
@@ -287,7 +312,11 @@ class Bursts:
         return 1 / self.rate
 
     def draws(self, random: Random) -> Iterator[float]:
-        """Yield gaps, without end; a lull comes first."""
+        """Yield gaps, without end; a lull comes first.
+
+        Args:
+            random: The source of chance.
+        """
         lull_rate = self.rate * (1 - self.factor * self.share) / (1 - self.share)
         lull_seconds = self.seconds * (1 - self.share) / self.share
         phases = cycle([(lull_rate, lull_seconds), (self.rate * self.factor, self.seconds)])

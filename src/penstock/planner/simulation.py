@@ -15,8 +15,8 @@ from penstock.pool.queue import RejectReason
 
 SAMPLES = 120
 """Samples over the time in which requests arrive."""
-TIMEOUTS = (RejectReason.WAITING, RejectReason.CONNECTING)
-SHED = (RejectReason.SHED, RejectReason.FULL, RejectReason.DEADLINE_UNREACHABLE)
+_TIMEOUTS = (RejectReason.WAITING, RejectReason.CONNECTING)
+_SHED = (RejectReason.SHED, RejectReason.FULL, RejectReason.DEADLINE_UNREACHABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +116,12 @@ class Simulated:
     @property
     def timeouts(self) -> int:
         """Requests that got no connection within ``pool_timeout`` or their deadline."""
-        return sum(self.rejected.get(why, 0) for why in TIMEOUTS)
+        return sum(self.rejected.get(why, 0) for why in _TIMEOUTS)
 
     @property
     def shed(self) -> int:
         """Requests that were rejected to keep the queue short."""
-        return sum(self.rejected.get(why, 0) for why in SHED)
+        return sum(self.rejected.get(why, 0) for why in _SHED)
 
 
 def simulate(

@@ -35,6 +35,11 @@ class Tally:
 
     Args:
         deadline: Seconds from the arrival within which an answer counts; infinite for no limit.
+        arrived: Requests that arrived.
+        queued: Requests that found no idle connection.
+        in_time: Requests that were answered within the deadline.
+        failed: Requests whose connection broke.
+        cut_off: Requests whose enforced deadline passed while they held a connection.
     """
 
     deadline: float
