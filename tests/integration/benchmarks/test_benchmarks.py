@@ -27,6 +27,13 @@ TARGETS = {
     "http_write": {"sessions_times_tutorial", "express_times_tutorial"},
     "lane_cpu": {"reader_over_bare_connection", "reader_over_asyncpg_pool"},
     "overload": {"goodput_share", "p99_ms", "seconds_until_healthy"},
+    "planner_accuracy": {
+        "wait_share_off_replayed",
+        "mean_waits_missed_replayed",
+        "wait_share_off_predicted",
+        "mean_waits_missed_predicted",
+        "largest_rate_off",
+    },
     "pool_cpu": {
         "loan_us_over_stock",
         "leak_after_adds_us",
@@ -120,6 +127,13 @@ def test_peers_are_measured_with_the_setting_of_the_collector_for_everybody_too(
     peers = {"tutorial", "asyncpg_by_hand", "asyncpg_without_reset", "express"}
     assert peers <= figures["requests_per_second"].keys()
     assert peers <= figures["times_express"].keys()
+
+
+def test_a_simulation_of_what_was_recorded_waits_as_the_real_pool_did() -> None:
+    figures = short_run("planner_accuracy")["figures"]
+
+    for run, share in figures["wait_share"].items():
+        assert figures["wait_share_replayed"][run] == pytest.approx(share, abs=0.1)
 
 
 @pytest.mark.parametrize("name", ["gc", "http_read", "http_write", "techempower", "telemetry_cost"])
