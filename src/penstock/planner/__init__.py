@@ -1,5 +1,27 @@
-"""How many connections a fleet may open: the budget, held against what its server can give."""
+"""Capacity planning: the queue in front of a pool, the sizes for a load, and their budget."""
 
 from penstock.planner.budget import ConnectionBudget, ServerLimits
+from penstock.planner.erlang import Queue, erlang_b, erlang_c
+from penstock.planner.hold import LARGEST_RATIO, HoldTime
+from penstock.planner.inputs import PlanInputs, read_inputs, write_inputs
+from penstock.planner.plan import PgBouncerSizes, Plan, Prediction, plan
+from penstock.planner.units import shown, shown_size
 
-__all__ = ["ConnectionBudget", "ServerLimits"]
+__all__ = [
+    "LARGEST_RATIO",
+    "ConnectionBudget",
+    "HoldTime",
+    "PgBouncerSizes",
+    "Plan",
+    "PlanInputs",
+    "Prediction",
+    "Queue",
+    "ServerLimits",
+    "erlang_b",
+    "erlang_c",
+    "plan",
+    "read_inputs",
+    "shown",
+    "shown_size",
+    "write_inputs",
+]

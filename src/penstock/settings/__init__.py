@@ -4,6 +4,12 @@ from penstock.settings.environment import settings_from_environment
 from penstock.settings.keywords import SettingsKeywords
 from penstock.settings.model import DatabaseSettings
 from penstock.settings.profiles import (
+    OVERFLOW_SHARE,
+    PRESETS,
+    PROFILES,
+    PROXIES,
+    RECYCLE_SHARE,
+    SHARING,
     BudgetPolicy,
     Environment,
     IsolationLevel,
@@ -13,8 +19,16 @@ from penstock.settings.profiles import (
     TlsMode,
 )
 from penstock.settings.url import Driver
+from penstock.settings.validation import Accepted, Real, Unit, Whole, refusal
 
 __all__ = [
+    "OVERFLOW_SHARE",
+    "PRESETS",
+    "PROFILES",
+    "PROXIES",
+    "RECYCLE_SHARE",
+    "SHARING",
+    "Accepted",
     "BudgetPolicy",
     "DatabaseSettings",
     "Driver",
@@ -22,8 +36,12 @@ __all__ = [
     "IsolationLevel",
     "NestedCheckoutPolicy",
     "Proxy",
+    "Real",
     "SettingsKeywords",
     "SizePreset",
     "TlsMode",
+    "Unit",
+    "Whole",
+    "refusal",
     "settings_from_environment",
 ]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from penstock.findings import Finding, Severity
+from penstock.findings import Finding, most_severe_first
 from penstock.telemetry.reading import Reading
 from penstock.telemetry.rules.leases import (
     connection_leak,
@@ -57,8 +57,6 @@ RULES: Mapping[str, Rule] = MappingProxyType(
 )
 """Rules by the id of their finding, under which ``docs/findings.md`` explains it."""
 
-_ASCENDING = tuple(Severity)
-
 
 def find(reading: Reading) -> list[Finding]:
     """Return the findings about one database.
@@ -72,4 +70,4 @@ def find(reading: Reading) -> list[Finding]:
         At most one finding of each rule, the most severe first.
     """
     found = [finding for rule in RULES.values() if (finding := rule(reading))]
-    return sorted(found, key=lambda finding: -_ASCENDING.index(finding.severity))
+    return list(most_severe_first(found))

@@ -1,0 +1,35 @@
+"""A database's capacity plan: what its settings and its telemetry tell of it."""
+
+from math import isfinite
+
+from penstock.planner import LARGEST_RATIO, PlanInputs
+from penstock.settings import DatabaseSettings
+from penstock.telemetry import Reading
+
+_SECONDS = 60
+"""The last seconds from which the rate is taken."""
+
+
+def planned_by(settings: DatabaseSettings, reading: Reading) -> dict[str, object]:
+    """Return what is known of a service, by the names of :class:`PlanInputs`.
+
+    Args:
+        settings: Of the database.
+        reading: Of its telemetry: each checkout counts as a request, and the time for which it
+            held its connection as one query.
+    """
+    known = PlanInputs.of_settings(settings)
+    if isfinite(limit := reading.now.server_limit) and limit >= 1:
+        known["max_connections"] = int(limit)
+    hold = reading.histogram("hold")
+    recent = [sample.checkouts for w in reading.workers for sample in reading.recent(w, _SECONDS)]
+    if not (hold.count and hold.seconds > 0 and sum(recent)):
+        return known
+    mean = hold.seconds / hold.count
+    seconds = min(_SECONDS, max(len(worker.history) for worker in reading.workers))
+    return known | {
+        "rate": sum(recent) / seconds * settings.instances,
+        "query_time": mean,
+        # The percentile is the upper bound of its bucket.
+        "query_p99": min(max(hold.quantile(0.99), mean), mean * LARGEST_RATIO),
+    }
