@@ -30,7 +30,7 @@ from penstock.database.lifecycle import (
     warn_of_unnamed_environment,
 )
 from penstock.database.members import Members
-from penstock.database.planned import planned_by
+from penstock.database.planned import planned_by, planned_load
 from penstock.database.read_session import ReadOnlyAsyncSession
 from penstock.database.unit import MakeUnit, SessionKinds, UnitOfWork
 from penstock.database.write_session import record_failures
@@ -90,6 +90,7 @@ class Database:
         self.settings = settings = settings_only(settings)
         """What it connects to and how."""
         self.telemetry = Telemetry(identity_of(settings), settings.telemetry_dir)
+        self.telemetry.plan = planned_load(settings)
         """What is counted, of all workers of this machine."""
         kinds = SessionKinds.of(session_class, autoflush=settings.autoflush)
         self._members = Members(settings, engine_options or EngineOptions(), kinds, self.telemetry)

@@ -2,12 +2,36 @@
 
 from math import isfinite
 
-from penstock.planner import LARGEST_RATIO, PlanInputs
+from penstock.base_error import SettingsError
+from penstock.planner import LARGEST_RATIO, PlanInputs, plan, read_inputs
 from penstock.settings import DatabaseSettings
-from penstock.telemetry import Reading
+from penstock.telemetry import PlannedLoad, Reading
 
 _SECONDS = 60
 """The last seconds from which the rate is taken."""
+
+
+def planned_load(settings: DatabaseSettings) -> PlannedLoad | None:
+    """Return what the plan that the settings name expects of one machine; None for none.
+
+    Raises:
+        SettingsError: The file is no plan; the message says why.
+    """
+    if settings.plan is None:
+        return None
+    try:
+        made = plan(read_inputs(settings.plan))
+    except SettingsError as error:
+        raise SettingsError(f"plan='{settings.plan}': {error}") from None
+    inputs, queue = made.inputs, made.predicted.queue
+    return PlannedLoad(
+        checkouts=made.rate * inputs.connections_per_request / inputs.instances,
+        hold=queue.service,
+        utilisation=queue.utilisation,
+        workers=inputs.workers,
+        instances=inputs.instances,
+        declared_instances=settings.instances,
+    )
 
 
 def planned_by(settings: DatabaseSettings, reading: Reading) -> dict[str, object]:

@@ -11,6 +11,7 @@ from penstock.telemetry.rules.leases import (
     n_plus_one,
     slow_statement,
 )
+from penstock.telemetry.rules.plan import plan_drift
 from penstock.telemetry.rules.pool import (
     checkout_latency,
     connect_storm,
@@ -53,6 +54,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "worker-imbalance": worker_imbalance,
         "event-loop-blocked": event_loop_blocked,
         "worker-lost": worker_lost,
+        "plan-drift": plan_drift,
     }
 )
 """Rules by the id of their finding, under which ``docs/findings.md`` explains it."""
