@@ -142,9 +142,9 @@ def draw_verification(verification: "Verification") -> Iterator[RenderableType]:
         table.add_row(name.replace("_", " "), *(_shown(name, number) for number in numbers))
     table.add_row("response p99 (HTTP, measured)", *map(seconds, verification.response_p99))
     yield table
-    total = verification.load.total
+    sent = verification.sent
     yield Text(
-        f"{number_of(total.requests, 'request')}, {total.success_rate:.2%} succeeded; "
+        f"{number_of(sent.requests, 'request')}, {sent.successes} succeeded; "
         f"{verification.measured.workers} x {verification.measured.connections} connections"
     )
 
@@ -162,8 +162,8 @@ def write_json(plan: Plan, verification: "Verification | None" = None) -> str:
         names = ("planned", "predicted", "measured")
         rows = {**verification.rows(), "response_p99": verification.response_p99}
         document["verification"] = {
-            "requests": verification.load.total.requests,
-            "successes": verification.load.total.successes,
+            "requests": verification.sent.requests,
+            "successes": verification.sent.successes,
             **{
                 name: {
                     column: None if number is None or not isfinite(number) else number

@@ -3,16 +3,14 @@
 import asyncio
 import time
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from math import ceil
 from random import Random
 from typing import Protocol
 
 from penstock.base_error import PenstockError
 from penstock.capacity.service import hold_of, only_database
-from penstock.load import LoadResult, Request
-from penstock.load.closed_loop import Client
-from penstock.load.result import Recording
+from penstock.load import Request, RequestKind, Scenario, run_closed_loop
 from penstock.planner import LARGEST_RATIO, HoldTime, Plan, Prediction
 from penstock.watch import Client as Service
 from penstock.watch import Part
@@ -22,13 +20,26 @@ _SETTLE = 2.5
 anew."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What became of the requests of a run.
+
+    Args:
+        requests: How many were sent.
+        successes: Those that were answered with a status below 400.
+        p99: 99th percentile of their latency in seconds; None where none was answered.
+    """
+
+    requests: int
+    successes: int
+    p99: float | None
+
+
 class OpenLoop(Protocol):
     """Sends GET requests at the times of a Poisson process, whether or not others are answered."""
 
-    async def __call__(
-        self, url: str, path: str, *, per_second: float, seconds: float
-    ) -> LoadResult:
-        """Return what was measured.
+    async def __call__(self, url: str, path: str, *, per_second: float, seconds: float) -> Sent:
+        """Return what became of them.
 
         Args:
             url: Scheme, host and port.
@@ -132,24 +143,25 @@ class Verification:
     """A run beside what was predicted.
 
     Args:
-        planned: For the planned load.
+        plan: What was planned.
         predicted: For the load and the hold times that were measured: where these differ from the
             plan's, its inputs are wrong; where this differs from ``measured``, its model is.
         measured: By the service.
-        load: By the generator; its percentiles have HTTP and the code around the database in them.
+        sent: By the generator; its percentile has HTTP and the code around the database in it.
     """
 
-    planned: Prediction
+    plan: Plan
     predicted: Prediction
     measured: Measured
-    load: LoadResult
+    sent: Sent
 
     def rows(self) -> Mapping[str, tuple[float, float, float]]:
         """Return what was planned, predicted for the measured load, and measured, by its name."""
-        planned, predicted, measured = self.planned.queue, self.predicted.queue, self.measured
+        planned, predicted = self.plan.predicted.queue, self.predicted.queue
+        measured, workers = self.measured, self.plan.inputs.workers
         return {
             "checkouts_per_second": (
-                planned.load / planned.service * measured.workers,
+                planned.load / planned.service * workers,
                 measured.checkouts_per_second,
                 measured.checkouts_per_second,
             ),
@@ -171,9 +183,7 @@ class Verification:
     @property
     def response_p99(self) -> tuple[float, float, float | None]:
         """The 99th percentile of the response: planned, predicted, and by the generator."""
-        milliseconds = self.load.total.p99_ms
-        seconds = None if milliseconds is None else milliseconds / 1000
-        return self.planned.response_p99, self.predicted.response_p99, seconds
+        return self.plan.predicted.response_p99, self.predicted.response_p99, self.sent.p99
 
 
 async def verify(
@@ -203,7 +213,7 @@ async def verify(
         return only_database(await asyncio.to_thread(service.document), database)
 
     before, begun = await look(), time.monotonic()
-    load = await send(
+    sent = await send(
         service.url, path, per_second=plan.rate / plan.inputs.instances, seconds=seconds
     )
     lasted = time.monotonic() - begun
@@ -217,30 +227,27 @@ async def verify(
         queue=queue,
         response_p99=hold.response_quantile(queue),
     )
-    return Verification(plan.predicted, predicted, measured, load)
+    return Verification(plan, predicted, measured, sent)
 
 
-async def send_poisson(url: str, path: str, *, per_second: float, seconds: float) -> LoadResult:
-    """Send as :class:`OpenLoop` has it; a latency counts from when its request was due."""
-    random, clock = Random(), time.perf_counter  # noqa: S311 - no secret
-    request, name = Request(path), f"GET {path}"
-    recording = Recording([name])
-    idle: list[Client] = []
-    async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+async def send_poisson(url: str, path: str, *, per_second: float, seconds: float) -> Sent:
+    """Send as :class:`OpenLoop` has it."""
+    random, clock = Random(), time.monotonic  # noqa: S311 - no secret
+    scenario = Scenario((RequestKind(f"GET {path}", 1, lambda _: Request(path)),))
+    latencies: list[float] = []
+    requests = successes = 0
 
-        async def send(due: float) -> None:
-            if not idle:
-                client = Client(url, timeout=10.0, clock=clock)
-                idle.append(await stack.enter_async_context(client))
-            client = idle.pop()
-            outcome = await client.send(request)
-            idle.append(client)
-            if outcome.latency is not None:
-                outcome = replace(outcome, latency=clock() - due)
-            recording.add(name, outcome)
+    async def send() -> None:
+        nonlocal requests, successes
+        result = await run_closed_loop(url, scenario, random=random, clients=1, requests=1)
+        requests, successes = requests + 1, successes + result.total.successes
+        if result.total.max_ms is not None:
+            latencies.append(result.total.max_ms / 1000)
 
-        begun = due = clock()
+    begun = due = clock()
+    async with asyncio.TaskGroup() as group:
         while (due := due + random.expovariate(per_second)) < begun + seconds:
             await asyncio.sleep(due - clock())
-            group.create_task(send(due))
-    return recording.result(clock() - begun)
+            group.create_task(send())
+    rank = ceil(len(latencies) * 0.99) - 1
+    return Sent(requests, successes, sorted(latencies)[rank] if latencies else None)
