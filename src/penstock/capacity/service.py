@@ -1,7 +1,7 @@
 """What a running service tells a plan: its rate, its hold times and its server."""
 
 from penstock.base_error import PenstockError
-from penstock.planner import LARGEST_RATIO
+from penstock.planner import fitting_p99
 from penstock.watch import Document, Part
 
 _SECONDS = 60
@@ -62,6 +62,5 @@ def hold_of(database: Part) -> tuple[float, float] | None:
         hold = database.part(when).part("hold")
         mean, p99 = hold.number("mean"), hold.number("p99")
         if hold.count("count") and mean and p99:
-            # The percentile is the upper bound of its bucket.
-            return mean, min(max(p99, mean), mean * LARGEST_RATIO)
+            return mean, fitting_p99(mean, p99)
     return None

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from math import ceil
 from random import Random
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from penstock.base_error import PenstockError
 from penstock.capacity.service import hold_of, only_database
 from penstock.load import Request, RequestKind, Scenario, run_closed_loop
-from penstock.planner import LARGEST_RATIO, HoldTime, Plan, Prediction
+from penstock.planner import HoldTime, Plan, Prediction, fitting_p99
 from penstock.watch import Client as Service
 from penstock.watch import Part
 
@@ -107,7 +108,7 @@ class Measured:
             mean_wait=grown.seconds("wait") / checkouts,
             wait_p99=after.part("recent").part("wait").number("p99") or 0.0,
             hold=mean,
-            hold_p99=min(max(hold[1], mean), mean * LARGEST_RATIO),
+            hold_p99=fitting_p99(mean, hold[1]),
         )
 
 
@@ -212,10 +213,12 @@ async def verify(
     async def look() -> Part:
         return only_database(await asyncio.to_thread(service.document), database)
 
+    if not path.startswith("/"):
+        raise PenstockError(f"--path {path}: a path from the slash on is accepted")
+    parts = urlsplit(service.url)
+    origin, path = f"{parts.scheme}://{parts.netloc}", parts.path + path
     before, begun = await look(), time.monotonic()
-    sent = await send(
-        service.url, path, per_second=plan.rate / plan.inputs.instances, seconds=seconds
-    )
+    sent = await send(origin, path, per_second=plan.rate / plan.inputs.instances, seconds=seconds)
     lasted = time.monotonic() - begun
     await asyncio.sleep(_SETTLE)
     measured = Measured.between(before, await look(), lasted)

@@ -3,7 +3,7 @@
 from math import isfinite
 
 from penstock.base_error import SettingsError
-from penstock.planner import LARGEST_RATIO, PlanInputs, plan, read_inputs
+from penstock.planner import PlanInputs, fitting_p99, plan, read_inputs
 from penstock.settings import DatabaseSettings
 from penstock.telemetry import PlannedLoad, Reading
 
@@ -54,6 +54,5 @@ def planned_by(settings: DatabaseSettings, reading: Reading) -> dict[str, object
     return known | {
         "rate": sum(recent) / seconds * settings.instances,
         "query_time": mean,
-        # The percentile is the upper bound of its bucket.
-        "query_p99": min(max(hold.quantile(0.99), mean), mean * LARGEST_RATIO),
+        "query_p99": fitting_p99(mean, hold.quantile(0.99)),
     }

@@ -2,13 +2,12 @@
 
 from penstock.planner.budget import ConnectionBudget, ServerLimits
 from penstock.planner.erlang import Queue, erlang_b, erlang_c
-from penstock.planner.hold import LARGEST_RATIO, HoldTime
+from penstock.planner.hold import HoldTime, fitting_p99
 from penstock.planner.inputs import PlanInputs, read_inputs, write_inputs
 from penstock.planner.plan import PgBouncerSizes, Plan, Prediction, plan
 from penstock.planner.units import shown, shown_size
 
 __all__ = [
-    "LARGEST_RATIO",
     "ConnectionBudget",
     "HoldTime",
     "PgBouncerSizes",
@@ -19,6 +18,7 @@ __all__ = [
     "ServerLimits",
     "erlang_b",
     "erlang_c",
+    "fitting_p99",
     "plan",
     "read_inputs",
     "shown",

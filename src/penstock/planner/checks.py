@@ -7,7 +7,7 @@ from penstock.findings import Finding, Severity
 from penstock.planner.erlang import Queue
 from penstock.planner.memory import ServerMemory
 from penstock.planner.units import MIB, shown, shown_size
-from penstock.settings import PRESETS, PROFILES, Environment, Proxy
+from penstock.settings import PRESETS, PROFILES, RECYCLE_SHARE, Environment, Proxy
 
 HIGH_UTILISATION = 0.8
 """Mean share of the connections in use above which waits grow steeply."""
@@ -159,7 +159,7 @@ def late_recycle(pool_recycle: float, idle_limit: float | None) -> Finding | Non
             f"pool_recycle is {pool_recycle:.0f} s; the proxy closes connections that were idle "
             f"for {idle_limit:.0f} s."
         ),
-        remedy=f"Set pool_recycle to {max(1, int(idle_limit * 0.75))}.",
+        remedy=f"Set pool_recycle to {max(1, int(idle_limit * RECYCLE_SHARE))}.",
     )
 
 

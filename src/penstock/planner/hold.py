@@ -13,6 +13,16 @@ LARGEST_RATIO = exp(_Z99**2 / 2)
 """Largest 99th percentile that a log-normal distribution can have, as a multiple of its mean."""
 
 
+def fitting_p99(mean: float, p99: float) -> float:
+    """Return the 99th percentile nearest to a measured one that the distribution can have.
+
+    Args:
+        mean: Seconds.
+        p99: As it was measured: the bound of a histogram's bucket, or of a few durations.
+    """
+    return min(max(p99, mean), mean * LARGEST_RATIO)
+
+
 def _cells() -> tuple[tuple[float, float], ...]:
     """Return the middles and weights of cells of probability, which are finer towards 1.0."""
     bounds = [

@@ -22,6 +22,7 @@ from penstock.settings import (
     Real,
     Unit,
     Whole,
+    WholeOrOff,
     refusal,
 )
 
@@ -32,10 +33,6 @@ LARGEST_POOL = 1000
 _Rate = Annotated[
     float | None, Accepted(f"a number of requests per second above 0 and up to {LARGEST_RATE:.0f}")
 ]
-
-
-def _whole(least: int, most: int) -> Any:
-    return Annotated[int | None, Accepted(f"a whole number from {least} to {most}")]
 
 
 class PlanInputs(BaseModel):
@@ -88,13 +85,13 @@ class PlanInputs(BaseModel):
     reserve: Real = Field(
         0.25, ge=0, le=0.9, description="Share of the server's connections left to others."
     )
-    max_connections: _whole(1, 262_143) = Field(  # type: ignore[valid-type]
+    max_connections: WholeOrOff = Field(
         None, ge=1, le=262_143, description="What the server accepts."
     )
     reserved: Annotated[Whole, Unit("connections")] = Field(
         3, ge=0, le=1000, description="Of these, for superusers and reserved roles."
     )
-    cores: _whole(1, 4096) = Field(  # type: ignore[valid-type]
+    cores: WholeOrOff = Field(
         None, ge=1, le=4096, description="Processor cores of the database server."
     )
     spindles: Whole = Field(1, ge=0, le=4096, description="Its disks that seek independently.")
@@ -113,10 +110,10 @@ class PlanInputs(BaseModel):
     proxy_idle_timeout: OptionalDuration = Field(
         None, gt=0, le=86_400, description="Idleness after which that closes a connection."
     )
-    pool_size: _whole(1, LARGEST_POOL) = Field(  # type: ignore[valid-type]
+    pool_size: WholeOrOff = Field(
         None, ge=1, le=LARGEST_POOL, description="Fixed; without it, it is planned."
     )
-    max_overflow: _whole(0, LARGEST_POOL) = Field(  # type: ignore[valid-type]
+    max_overflow: WholeOrOff = Field(
         None, ge=0, le=LARGEST_POOL, description="Fixed; without it, it is planned."
     )
     pool_timeout: OptionalDuration = Field(

@@ -19,7 +19,7 @@ from penstock.settings.profiles import (
     TlsMode,
 )
 from penstock.settings.url import Driver
-from penstock.settings.validation import Accepted, Real, Unit, Whole, refusal
+from penstock.settings.validation import Accepted, Real, Unit, Whole, WholeOrOff, refusal
 
 __all__ = [
     "OVERFLOW_SHARE",
@@ -42,6 +42,7 @@ __all__ = [
     "TlsMode",
     "Unit",
     "Whole",
+    "WholeOrOff",
     "refusal",
     "settings_from_environment",
 ]

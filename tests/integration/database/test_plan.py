@@ -48,6 +48,15 @@ def test_nothing_that_was_measured_is_an_error_that_says_what_is_missing() -> No
         Database.from_url("postgresql://user@localhost/app").plan(rate=5)
 
 
+@pytest.mark.parametrize("text", ["{}", "[]", '{"rate": 5, "query_time": "x"}', '{"pace": 1}'])
+def test_a_file_that_is_no_plan_is_refused_with_its_name(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text(text)
+
+    with pytest.raises(SettingsError, match=r"^plan='.*plan\.json'"):
+        Database.from_url("postgresql://user@localhost/app", plan=path)
+
+
 async def test_what_was_measured_is_planned_for(database_url: str, tmp_path: Path) -> None:
     database = Database.from_url(
         database_url, environment="testing", telemetry_dir=tmp_path, pool_size=4

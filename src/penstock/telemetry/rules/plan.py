@@ -16,6 +16,8 @@ DRIFTED = 1.25
 RETURNED = 1.1
 """Multiple down to which two blocks in a row end it. In between it stays as it was, so that a load
 near the limit does not come and go."""
+BLOCKS = 60
+"""Blocks that are looked at: 15 minutes, for which samples are kept."""
 LEAST_CHECKINS = 30
 """Returned connections of a block below which their mean hold time is not significant."""
 
@@ -76,7 +78,7 @@ def _blocks(reading: Reading) -> list[_Block]:
     first = min(found, default=newest)
     return [
         _Block.of(found.get(number, []), connections)
-        for number in range(max(first, newest - 60), newest)
+        for number in range(max(first, newest - BLOCKS), newest)
     ]
 
 
