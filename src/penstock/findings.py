@@ -1,5 +1,6 @@
 """What a check has to say: the one form in which every room reports a problem."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from math import ceil
@@ -31,6 +32,18 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.id}: {self.evidence} {self.remedy}"
+
+
+def most_severe_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Return findings in the order in which to act on them."""
+    ascending = tuple(Severity)
+    return tuple(sorted(findings, key=lambda finding: -ascending.index(finding.severity)))
+
+
+def exit_status(severities: Iterable[str]) -> int:
+    """Return how a command ends: 0 without a warning, 1 with one, 2 where something is critical."""
+    found = set(severities)
+    return 2 if Severity.CRITICAL in found else int(Severity.WARNING in found)
 
 
 def number_of(count: int, noun: str) -> str:

@@ -11,6 +11,7 @@ from tests.diagnosis.provocations import (
     LAGGING,
     PROVOCATIONS,
     PROVOCATIONS_OF_WORKERS,
+    SETTINGS_OF_WORKERS,
     Provocation,
     Subject,
 )
@@ -79,7 +80,9 @@ async def _provoke(
             {name: {"url": each.url, **each.provocation.settings} for name, each in places.items()}
         )
         lone = {
-            name: await service({name: {"url": urls[name]}}, count)
+            name: await service(
+                {name: {"url": urls[name], **SETTINGS_OF_WORKERS.get(name, {})}}, count
+            )
             for name, (_, count) in PROVOCATIONS_OF_WORKERS.items()
         }
         subjects = {

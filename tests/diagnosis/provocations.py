@@ -1,9 +1,11 @@
 """What makes each condition come about, and the settings under which it does."""
 
 import asyncio
+import itertools
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -178,6 +180,14 @@ async def freeze(workers: Workers) -> None:
     await workers.ask("/frozen/block/20", worker=1)
 
 
+async def drift(workers: Workers) -> None:
+    """Send four times the planned load to both workers, for less than a minute."""
+    turns = itertools.cycle(range(len(workers.urls)))
+    await steadily(
+        lambda: workers.ask("/drifting/express/1", worker=next(turns)), per_second=40, seconds=52
+    )
+
+
 SMALL: dict[str, Any] = {"pool_size": 2, "max_overflow": 0}
 
 PROVOCATIONS = {
@@ -205,8 +215,14 @@ PROVOCATIONS_OF_WORKERS = {
     "lopsided": (work_alone, 2),
     "blocked": (block, 1),
     "frozen": (freeze, 2),
+    "drifting": (drift, 2),
 }
 """What is done to services with one database each, and how many workers they have, by its name."""
+
+SETTINGS_OF_WORKERS = {
+    "drifting": {"plan": str(Path(__file__).with_name("plan.toml")), "instances": 2},
+}
+"""Those of these databases that are not as usual in the tests."""
 
 CROWDED = Provocation(crowd, SMALL)
 """On a server of its own, which accepts 20 connections."""

@@ -19,6 +19,8 @@ MIX = (
     ("POST", "notes"),
 )
 """Reads of both lanes, and writes: one in seven, so that each worker has its share of each."""
+CHECKOUTS = round(PER_SECOND * 9 / len(MIX))
+"""Per second, as planned: one for a statement of the express lane, and one for a session."""
 
 
 @pytest.mark.timeout(300)
@@ -27,7 +29,9 @@ async def test_a_healthy_service_under_load_yields_no_finding(
 ) -> None:
     database = make_url(database_url).database or ""
     postgres.execute("CREATE TABLE notes (text text); GRANT INSERT ON notes TO PUBLIC", database)
-    settings = {"url": database_url, "pool_size": 10, "min_idle": 2}
+    plan = tmp_path / "plan.toml"
+    plan.write_text(f"rate = {CHECKOUTS}\nquery_time = '20ms'\nworkers = 2\npool_size = 10\n")
+    settings = {"url": database_url, "pool_size": 10, "min_idle": 2, "plan": str(plan)}
 
     async with running_workers({"default": settings}, tmp_path, 2) as workers:
         statuses: list[int] = []

@@ -126,3 +126,15 @@ def test_a_worker_of_which_nothing_is_heard(provoked: Findings) -> None:
     found = provoked["frozen"]["event-loop-blocked"]
     assert found["severity"] == "critical"
     assert numbers(found["evidence"])[:2] == ["1", "2"]
+
+
+# A load that was not planned for.
+
+
+def test_a_load_of_four_times_what_was_planned_for_two_workers(provoked: Findings) -> None:
+    assert provoked["drifting"].keys() == {"plan-drift"}
+    found = provoked["drifting"]["plan-drift"]
+    # 20 of the whole service, 10 of this machine, one of two.
+    rate, planned = map(float, numbers(found["evidence"])[:2])
+    assert planned == 10
+    assert rate > planned

@@ -15,6 +15,7 @@ from penstock.base_error import PenstockError
 from penstock.cli.doctor import HEADERS, doctor
 from penstock.cli.extras import needs_extra
 from penstock.cli.load import load
+from penstock.cli.plan import plan
 
 
 def demo(
@@ -217,6 +218,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(doctor)
 app.command()(load)
+app.command()(plan)
 app.command()(watch)
 
 
@@ -243,6 +245,10 @@ def penstock(
     To follow a service that runs:
 
         penstock watch http://127.0.0.1:8000
+
+    To size pools and server for a load:
+
+        penstock plan --rate 800 --query-time 4ms --workers 4
 
     Every command explains itself: `penstock demo --help`.
     """

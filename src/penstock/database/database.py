@@ -26,9 +26,11 @@ from penstock.database.lifecycle import (
     finish,
     ping,
     server_numbers,
+    settings_only,
     warn_of_unnamed_environment,
 )
 from penstock.database.members import Members
+from penstock.database.planned import planned_by, planned_load
 from penstock.database.read_session import ReadOnlyAsyncSession
 from penstock.database.unit import MakeUnit, SessionKinds, UnitOfWork
 from penstock.database.write_session import record_failures
@@ -44,6 +46,7 @@ from penstock.engine import (
 from penstock.express import Lane, Reader, Writer
 from penstock.findings import Finding
 from penstock.fleet import Fleet
+from penstock.planner import Plan, plan
 from penstock.pool import PenstockPool
 from penstock.settings import (
     DatabaseSettings,
@@ -84,9 +87,10 @@ class Database:
         session_class: type[AsyncSession] | None = None,
         engine_options: EngineOptions | None = None,
     ) -> None:
-        self.settings = settings = _no_url(settings)
+        self.settings = settings = settings_only(settings)
         """What it connects to and how."""
         self.telemetry = Telemetry(identity_of(settings), settings.telemetry_dir)
+        self.telemetry.plan = planned_load(settings)
         """What is counted, of all workers of this machine."""
         kinds = SessionKinds.of(session_class, autoflush=settings.autoflush)
         self._members = Members(settings, engine_options or EngineOptions(), kinds, self.telemetry)
@@ -207,6 +211,18 @@ class Database:
         """Whether the pool suits the pooler in between: one finding where it does not."""
         finding = self._read_only_connections.finding
         return [] if finding is None else [finding]
+
+    def plan(self, **inputs: object) -> Plan:
+        """Return the sizes that a load needs, and what to expect; see ``docs/planning.md``.
+
+        Args:
+            **inputs: What :class:`penstock.planner.PlanInputs` has, such as ``rate=800`` and
+                ``query_time="4ms"``; without these, what the telemetry of this service measures.
+
+        Raises:
+            SettingsError: An input is wrong or missing; the message says what is accepted.
+        """
+        return plan({**planned_by(self.settings, self.telemetry.read()), **inputs})
 
     async def open(self) -> None:
         """Connect, check the connection budget against the server's limit, and fill ``min_idle``.
@@ -489,12 +505,3 @@ class Database:
         if self.cluster is None:
             raise PenstockError("position(): set replicas, or position_key, to have positions.")
         return await self.cluster.position()
-
-
-def _no_url(settings: object) -> DatabaseSettings:
-    if not isinstance(settings, DatabaseSettings):
-        raise SettingsError(
-            f"Database(settings) takes DatabaseSettings, not {type(settings).__name__}: "
-            "a URL is for Database.from_url(url)"
-        )
-    return settings

@@ -14,7 +14,7 @@ import asyncpg
 from sqlalchemy import bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from penstock.base_error import PenstockError
+from penstock.base_error import PenstockError, SettingsError
 from penstock.engine import pool_snapshot
 from penstock.planner import ConnectionBudget, ServerLimits
 from penstock.pool import PenstockPool, PoolInAnotherLoop, PoolTimeout
@@ -35,6 +35,20 @@ class BudgetExceeded(PenstockError):  # noqa: N818 - it reads as what happened, 
 
     Raised by :meth:`Database.open` only under ``budget="refuse"``.
     """
+
+
+def settings_only(settings: object) -> DatabaseSettings:
+    """Return settings as they are.
+
+    Raises:
+        SettingsError: They are something else, such as a URL.
+    """
+    if not isinstance(settings, DatabaseSettings):
+        raise SettingsError(
+            f"Database(settings) takes DatabaseSettings, not {type(settings).__name__}: "
+            "a URL is for Database.from_url(url)"
+        )
+    return settings
 
 
 async def server_limits(connection: AsyncConnection) -> ServerLimits | None:

@@ -14,7 +14,7 @@ from penstock.base_error import PenstockError
 from penstock.doctor.check import Check, NotKnown, Observation, Query, Row, Rows
 from penstock.doctor.slow_routes import LARGE_TABLE, STATEMENTS, SlowUse, matched, scans
 from penstock.engine import build_engine
-from penstock.findings import Finding, Severity
+from penstock.findings import Finding, exit_status
 from penstock.pool import ConnectFailed
 from penstock.settings import DatabaseSettings
 
@@ -93,8 +93,7 @@ class Examination:
     @property
     def exit_status(self) -> int:
         """0 without a warning, 1 with one, 2 where something is critical."""
-        found = {result.status for result in self.results}
-        return 2 if Severity.CRITICAL in found else int(Severity.WARNING in found)
+        return exit_status(result.status for result in self.results)
 
 
 def doctor_settings(settings: DatabaseSettings) -> DatabaseSettings:

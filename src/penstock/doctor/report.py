@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from rich.console import RenderableType
@@ -52,13 +52,12 @@ def _counts(examination: Examination) -> Counter[str]:
 def draw(examination: Examination) -> Iterator[RenderableType]:
     """Return what is printed: findings, the gravest first, what was skipped, and the sums."""
     yield Text(f"penstock doctor  {examination.server}", style="bold")
-    table = Table(box=None, padding=(0, 1), show_header=False, pad_edge=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for severity in reversed(Severity):
-        for result in examination.results:
-            if (seen := result.observation) and seen.severity is severity:
-                table.add_row(Text(severity, style=_STYLES[severity]), _cell(result.check.id, seen))
+    table = findings_table(
+        (result.check.id, seen)
+        for severity in reversed(Severity)
+        for result in examination.results
+        if (seen := result.observation) and seen.severity is severity
+    )
     if table.row_count:
         yield table
     yield from _skipped(examination)
@@ -68,6 +67,20 @@ def draw(examination: Examination) -> Iterator[RenderableType]:
         f"{number_of(len(examination.results), 'check')} in {examination.seconds:.2f} s: {said}, "
         f"{counts['skipped']} skipped"
     )
+
+
+def findings_table(found: Iterable[tuple[str, Observation]]) -> Table:
+    """Return a table of what was found.
+
+    Args:
+        found: Each with its id, in the order in which they are shown.
+    """
+    table = Table(box=None, padding=(0, 1), show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, seen in found:
+        table.add_row(Text(seen.severity, style=_STYLES[seen.severity]), _cell(name, seen))
+    return table
 
 
 def _cell(name: str, seen: Observation) -> Text:

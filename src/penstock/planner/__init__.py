@@ -1,4 +1,4 @@
-"""How many connections a fleet needs and may open: the budget, and a simulation of its pools."""
+"""Capacity planning: sizes for a load, the queue in front of a pool, and simulations of it."""
 
 from penstock.planner.budget import ConnectionBudget, ServerLimits
 from penstock.planner.durations import (
@@ -12,6 +12,9 @@ from penstock.planner.durations import (
     Samples,
     poisson,
 )
+from penstock.planner.erlang import Queue, erlang_b, erlang_c
+from penstock.planner.hold import HoldTime, fitting_p99
+from penstock.planner.inputs import PlanInputs, read_inputs, write_inputs
 from penstock.planner.models import (
     DatabaseModel,
     FleetModel,
@@ -19,7 +22,9 @@ from penstock.planner.models import (
     ScalabilityLaw,
     Workload,
 )
+from penstock.planner.plan import PgBouncerSizes, Plan, Prediction, plan
 from penstock.planner.simulation import Latencies, Simulated, SimulatedSample, simulate
+from penstock.planner.units import shown, shown_size
 
 __all__ = [
     "Buckets",
@@ -30,9 +35,15 @@ __all__ = [
     "Durations",
     "Exponential",
     "FleetModel",
+    "HoldTime",
     "Latencies",
     "Lognormal",
+    "PgBouncerSizes",
+    "Plan",
+    "PlanInputs",
     "PoolModel",
+    "Prediction",
+    "Queue",
     "Recorded",
     "Samples",
     "ScalabilityLaw",
@@ -40,6 +51,14 @@ __all__ = [
     "Simulated",
     "SimulatedSample",
     "Workload",
+    "erlang_b",
+    "erlang_c",
+    "fitting_p99",
+    "plan",
     "poisson",
+    "read_inputs",
+    "shown",
+    "shown_size",
     "simulate",
+    "write_inputs",
 ]

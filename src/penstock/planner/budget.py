@@ -39,6 +39,7 @@ class ConnectionBudget:
         max_overflow: Connections that each pool may add.
         reserve: Share of the server's usable connections, 0.0 to 1.0, that stays free for
             administration and migrations; 0.2 to 0.3 is customary.
+        others: Connections of jobs and tools beside the pools.
     """
 
     workers: int
@@ -46,11 +47,21 @@ class ConnectionBudget:
     pool_size: int
     max_overflow: int
     reserve: float
+    others: int = 0
 
     @property
     def wanted(self) -> int:
-        """Connections that the fleet has open when every pool is full."""
-        return self.instances * self.workers * (self.pool_size + self.max_overflow)
+        """Connections that are open when every pool is full."""
+        pools = self.instances * self.workers * (self.pool_size + self.max_overflow)
+        return pools + self.others
+
+    def needed(self, reserved: int) -> int:
+        """Return the ``max_connections`` that leave the reserve.
+
+        Args:
+            reserved: As :class:`ServerLimits` has it.
+        """
+        return math.ceil(self.wanted / (1 - self.reserve)) + reserved
 
     def allowed(self, server: ServerLimits) -> int:
         """Connections that the fleet may have on ``server`` when the reserve is kept."""
@@ -67,15 +78,21 @@ class ConnectionBudget:
             severity=Severity.CRITICAL if self.wanted > usable else Severity.WARNING,
             evidence=(
                 f"{self.instances} instance(s) x {self.workers} worker(s) x ({self.pool_size} "
-                f"pool_size + {self.max_overflow} max_overflow) = {self.wanted} connections; the "
+                f"pool_size + {self.max_overflow} max_overflow)"
+                f"{f' + {self.others} of others' if self.others else ''} = {self.wanted} "
+                "connections; the "
                 f"server serves {usable} (max_connections {server.max_connections} - "
                 f"{server.reserved} reserved), {allowed} with {self.reserve:.0%} kept in reserve."
             ),
-            remedy=self._remedy(server, allowed),
+            remedy=self._remedy(server),
         )
 
-    def _remedy(self, server: ServerLimits, allowed: int) -> str:
-        each = allowed // (self.instances * self.workers)
-        needed = math.ceil(self.wanted / (1 - self.reserve)) + server.reserved
+    def largest_pool(self, server: ServerLimits) -> int:
+        """Return the connections that each pool may have for all to fit; 0 where not one does."""
+        return max(0, self.allowed(server) - self.others) // (self.instances * self.workers)
+
+    def _remedy(self, server: ServerLimits) -> str:
+        each = self.largest_pool(server)
+        needed = self.needed(server.reserved)
         fit = f"Set pool_size + max_overflow to {each} or less" if each else "Run fewer workers"
         return f"{fit}, or raise max_connections to {needed}, or put PgBouncer in between."

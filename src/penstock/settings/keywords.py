@@ -65,6 +65,7 @@ class SettingsKeywords(TypedDict, total=False):
     tcp_keepalive: int
     workers: int
     instances: int
+    plan: str | Path | None
     connection_reserve: float
     budget: BudgetPolicy | Literal["warn", "refuse", "off"]
     fleet: bool

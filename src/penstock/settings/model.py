@@ -209,6 +209,9 @@ class DatabaseSettings(BaseModel):
     connection_reserve: Real = Field(
         0.25, ge=0, le=0.9, description="The share of the server's connections left to others."
     )
+    plan: Annotated[Path | None, Accepted("the path of a readable file")] = Field(
+        None, description="The capacity plan from which drift is reported."
+    )
     budget: BudgetPolicy = Field(
         BudgetPolicy.WARN, description="What happens at start when the connections do not fit."
     )
@@ -456,9 +459,9 @@ class DatabaseSettings(BaseModel):
             )
         return value
 
-    @field_validator("credentials_file")
+    @field_validator("credentials_file", "plan")
     @classmethod
-    def _check_credentials_file(cls, value: Path | None) -> Path | None:
+    def _check_file(cls, value: Path | None) -> Path | None:
         if value is not None:
             check_readable(value)
         return value

@@ -1,6 +1,6 @@
 """Telemetry of a database: what its workers count and measure, and the findings in it."""
 
-from penstock.telemetry.reading import Reading, RouteUse, StatementUse, WorkerReading
+from penstock.telemetry.reading import PlannedLoad, Reading, RouteUse, StatementUse, WorkerReading
 from penstock.telemetry.schema import BOUNDS, HISTOGRAMS, Counters, Histogram, Sample
 from penstock.telemetry.statement_watch import StatementWatch
 from penstock.telemetry.telemetry import Telemetry
@@ -10,6 +10,7 @@ __all__ = [
     "HISTOGRAMS",
     "Counters",
     "Histogram",
+    "PlannedLoad",
     "Reading",
     "RouteUse",
     "Sample",

@@ -234,6 +234,27 @@ class WorkerReading:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class PlannedLoad:
+    """What a capacity plan expects of the workers of one machine.
+
+    Args:
+        checkouts: Per second, of all workers together.
+        hold: Mean time in seconds for which a connection is checked out.
+        utilisation: Mean share of the connections that is checked out.
+        workers: How many there are.
+        instances: Machines, containers or pods.
+        declared_instances: How many of them the setting ``instances`` tells of.
+    """
+
+    checkouts: float
+    hold: float
+    utilisation: float
+    workers: int
+    instances: int
+    declared_instances: int
+
+
 @dataclass(frozen=True)
 class Reading:
     """What all workers of one database on this machine report.
@@ -245,6 +266,7 @@ class Reading:
         ended_histograms: Durations counted by workers that have ended.
         lost: Process numbers of workers that ended without closing their database, and the Unix
             time at which that was noticed, oldest first.
+        plan: What was planned; None without a plan.
     """
 
     name: str
@@ -252,6 +274,7 @@ class Reading:
     ended_counters: Counters = field(default_factory=Counters)
     ended_histograms: dict[str, Histogram] = field(default_factory=dict)
     lost: tuple[tuple[int, float], ...] = ()
+    plan: PlannedLoad | None = None
 
     @cached_property
     def now(self) -> Sample:

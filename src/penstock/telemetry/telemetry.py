@@ -8,11 +8,12 @@ import os
 import time
 import weakref
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from penstock.telemetry.reading import Reading
+from penstock.telemetry.reading import PlannedLoad, Reading
 from penstock.telemetry.recorder import NOT_KNOWN, Recorder, ReplicaNumbers, ServerNumbers
 from penstock.telemetry.sampler import Sampler
 from penstock.telemetry.worker_file import IS_POSSIBLE, WorkerFile
@@ -48,6 +49,7 @@ class Telemetry:
         probe: Opens a connection; None when the pool keeps none. Without traffic nothing else
             finds out that a server that has closed every connection is back.
         replicas: Returns what was counted of the replicas; None where there are none.
+        plan: What was planned; None without a plan.
     """
 
     def __init__(self, identity: str, directory: Path | None = None) -> None:
@@ -56,6 +58,7 @@ class Telemetry:
         self.ask_server: Callable[[], Awaitable[ServerNumbers | None]] | None = None
         self.probe: Callable[[], Awaitable[object]] | None = None
         self.replicas: Callable[[], ReplicaNumbers] | None = None
+        self.plan: PlannedLoad | None = None
         self._identity = identity
         self._chosen = directory
         self._file: WorkerFile | None = None
@@ -167,7 +170,7 @@ class Telemetry:
         """Return what all workers of this machine report; an empty reading while not counting."""
         if self._workers is None or self._file is None:
             return Reading(self.name, ())
-        return self._workers.read(self.name)
+        return replace(self._workers.read(self.name), plan=self.plan)
 
     def _has_restarted(self, path: Path) -> bool:
         # No reader can see what is counted in a deleted file.

@@ -1,7 +1,7 @@
 """A service's live document, followed over HTTP and drawn in a terminal."""
 
 from penstock.watch.client import Client, Lost, WatchError, headers_from, service_url
-from penstock.watch.document import Document, DocumentError
+from penstock.watch.document import Document, DocumentError, Part
 from penstock.watch.screen import Screen, draw, terminal, write
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "Document",
     "DocumentError",
     "Lost",
+    "Part",
     "Screen",
     "WatchError",
     "draw",

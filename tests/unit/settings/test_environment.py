@@ -57,6 +57,7 @@ EVERY_VARIABLE = {
     "DATABASE_TCP_KEEPALIVE": "18",
     "DATABASE_WORKERS": "19",
     "DATABASE_INSTANCES": "20",
+    "DATABASE_PLAN": "plan.toml",
     "DATABASE_CONNECTION_RESERVE": "0.3",
     "DATABASE_BUDGET": "refuse",
     "DATABASE_FLEET": "true",
@@ -87,7 +88,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_every_setting_has_a_variable_that_says_the_same_as_python(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name in ("credentials.json", "ca.pem", "client.pem", "client.key"):
+    for name in ("credentials.json", "ca.pem", "client.pem", "client.key", "plan.toml"):
         Path(name).touch()
     set_all(monkeypatch, EVERY_VARIABLE)
     in_python = {field: EVERY_VARIABLE[variable(field)] for field in DatabaseSettings.model_fields}

@@ -72,6 +72,7 @@ def test_a_url_is_all_that_is_needed() -> None:
         "workers": 1,
         "instances": 1,
         "connection_reserve": 0.25,
+        "plan": None,
         "budget": BudgetPolicy.WARN,
         "fleet": False,
         "fleet_weight": 1,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from penstock.errors import SettingsError
 from penstock.findings import Finding, Severity
 from penstock.settings import DatabaseSettings
-from penstock.telemetry.reading import Reading, RouteUse, StatementUse, WorkerReading
+from penstock.telemetry.reading import PlannedLoad, Reading, RouteUse, StatementUse, WorkerReading
 from penstock.telemetry.rules import RULES, find
 from penstock.telemetry.rules.pool import LARGEST_POOL, OVERFLOW_IDLE
 from penstock.telemetry.schema import BOUNDS, HISTOGRAMS, Counters, Histogram, Sample
@@ -252,7 +252,8 @@ workers = st.builds(
 
 @given(st.lists(workers, max_size=3))
 def test_no_reading_is_too_strange(some: list[WorkerReading]) -> None:
-    for found in find(reading(*some)):
+    plan = PlannedLoad(0.1, 0.1, 0.1, workers=1, instances=1, declared_instances=1)
+    for found in find(replace(reading(*some), plan=plan)):
         assert found.id in RULES
         assert found.evidence.endswith(".")
         assert found.remedy.endswith(".")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
-from penstock.findings import Finding, Severity
+from penstock.findings import Finding, most_severe_first
 from penstock.telemetry.reading import Reading
 from penstock.telemetry.rules.leases import (
     connection_leak,
@@ -11,6 +11,7 @@ from penstock.telemetry.rules.leases import (
     n_plus_one,
     slow_statement,
 )
+from penstock.telemetry.rules.plan import plan_drift
 from penstock.telemetry.rules.pool import (
     checkout_latency,
     connect_storm,
@@ -53,11 +54,10 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "worker-imbalance": worker_imbalance,
         "event-loop-blocked": event_loop_blocked,
         "worker-lost": worker_lost,
+        "plan-drift": plan_drift,
     }
 )
 """Rules by the id of their finding, under which ``docs/findings.md`` explains it."""
-
-_ASCENDING = tuple(Severity)
 
 
 def find(reading: Reading, others: Iterable[Finding] = ()) -> list[Finding]:
@@ -73,5 +73,4 @@ def find(reading: Reading, others: Iterable[Finding] = ()) -> list[Finding]:
         At most one finding of each rule, and the others, the most severe first.
     """
     found = [finding for rule in RULES.values() if (finding := rule(reading))]
-    found += others
-    return sorted(found, key=lambda finding: -_ASCENDING.index(finding.severity))
+    return list(most_severe_first([*found, *others]))

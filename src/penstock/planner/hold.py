@@ -1,0 +1,129 @@
+"""How long a request holds a connection, as a distribution."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from math import exp, inf, log, sqrt
+from statistics import NormalDist
+
+from penstock.planner.erlang import Queue
+
+_Z99 = NormalDist().inv_cdf(0.99)
+LARGEST_RATIO = exp(_Z99**2 / 2)
+"""Largest 99th percentile that a log-normal distribution can have, as a multiple of its mean."""
+
+
+def fitting_p99(mean: float, p99: float) -> float:
+    """Return the 99th percentile nearest to a measured one that the distribution can have.
+
+    Args:
+        mean: Seconds.
+        p99: As it was measured: the bound of a histogram's bucket, or of a few durations.
+    """
+    return min(max(p99, mean), mean * LARGEST_RATIO)
+
+
+def _cells() -> tuple[tuple[float, float], ...]:
+    """Return the middles and weights of cells of probability, which are finer towards 1.0."""
+    bounds = [
+        *(number / 100 for number in range(90)),
+        *(0.9 + number / 1000 for number in range(80)),
+        *(0.98 + number / 10_000 for number in range(200)),
+        1.0,
+    ]
+    return tuple(((low + high) / 2, high - low) for low, high in pairwise(bounds))
+
+
+_CELLS = _cells()
+
+
+@dataclass(frozen=True, slots=True)
+class HoldTime:
+    """How long a connection is checked out by one request.
+
+    Args:
+        mean: Seconds.
+        scv: Squared coefficient of variation: variance over squared mean.
+        points: Durations, one for each of the cells into which all of them are divided.
+    """
+
+    mean: float
+    scv: float
+    points: tuple[float, ...]
+
+    @classmethod
+    def of(
+        cls, query: float, p99: float | None = None, queries: float = 1.0, constant: float = 0.0
+    ) -> "HoldTime":
+        """Return the time of some queries, one after the other, and of what lies between.
+
+        Args:
+            query: Mean time of a query in seconds.
+            p99: Its 99th percentile, from ``query`` to ``LARGEST_RATIO`` times that; the time is
+                log-normal then. None for an exponential one.
+            queries: Queries of each request.
+            constant: Seconds for which the connection is held beside that.
+        """
+        scv = 1.0 if p99 is None else _scv(p99 / query)
+        total = query * queries
+        mean = total + constant
+        # A sum of independent times: its variance grows as its mean does.
+        shape = _quantile(scv / queries, is_exponential=p99 is None and queries == 1)
+        return cls(
+            mean,
+            total**2 * scv / queries / mean**2,
+            tuple(constant + total * shape(share) for share, _ in _CELLS),
+        )
+
+    def queue(self, connections: int, per_second: float) -> Queue:
+        """Return the queue in front of a pool that is asked for a connection so often.
+
+        Args:
+            connections: Of the pool.
+            per_second: Checkouts per second, which come independently of each other (Poisson).
+        """
+        return Queue(connections, per_second * self.mean, self.mean, (1 + self.scv) / 2)
+
+    def response_quantile(self, queue: Queue, share: float = 0.99) -> float:
+        """Return the sum of wait and hold time that a share of the requests does not exceed.
+
+        A request's wait does not depend on its own hold time, for the queue is first in, first out.
+
+        Args:
+            queue: As :meth:`queue` returns it.
+            share: From 0.0 to below 1.0.
+
+        Returns:
+            Seconds; infinite where the queue grows without bound.
+        """
+        probability, mean_wait = queue.waiting_probability, queue.mean_wait_of_waiters
+        if mean_wait == inf:
+            return inf
+
+        def above(seconds: float) -> float:
+            return sum(
+                weight
+                if hold >= seconds
+                else weight * probability * exp((hold - seconds) / mean_wait)
+                for hold, (_, weight) in zip(self.points, _CELLS, strict=True)
+            )
+
+        low, high = 0.0, self.points[-1] + queue.wait_quantile(1 - (1 - share) / 100)
+        for _ in range(40):
+            middle = (low + high) / 2
+            low, high = (middle, high) if above(middle) > 1 - share else (low, middle)
+        return high
+
+
+def _scv(ratio: float) -> float:
+    sigma = _Z99 - sqrt(max(0.0, _Z99**2 - 2 * log(ratio)))
+    return exp(sigma**2) - 1
+
+
+def _quantile(scv: float, *, is_exponential: bool) -> Callable[[float], float]:
+    """Return the quantiles of a distribution of mean 1."""
+    if is_exponential:
+        return lambda share: -log(1 - share)
+    variance = log(1 + scv)
+    normal = NormalDist(-variance / 2, sqrt(variance)) if variance else None
+    return lambda share: exp(normal.inv_cdf(share)) if normal else 1.0

@@ -1,0 +1,370 @@
+"""A capacity plan: the sizes that a load needs, and how the pool behaves with them."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from math import ceil, floor, isfinite, log10
+from typing import Any
+
+from penstock.base_error import SettingsError
+from penstock.findings import Finding, most_severe_first
+from penstock.planner import checks
+from penstock.planner.budget import ConnectionBudget, ServerLimits
+from penstock.planner.erlang import Queue, fewest_servers
+from penstock.planner.hold import HoldTime
+from penstock.planner.inputs import LARGEST_POOL, LARGEST_RATE, PlanInputs
+from penstock.planner.memory import ServerMemory
+from penstock.planner.units import shown
+from penstock.settings import (
+    OVERFLOW_SHARE,
+    PROFILES,
+    RECYCLE_SHARE,
+    DatabaseSettings,
+    Environment,
+)
+
+_PROFILE = PROFILES[Environment.PRODUCTION]
+_COMMAND_TIMEOUT: float = DatabaseSettings.model_fields["command_timeout"].default
+_MOST_SHARED = 100_000
+_UNKNOWN_SERVER = 100
+"""PostgreSQL's default of max_connections, for the largest rate where none was given."""
+_LEAST_SHARE = 1e-6
+WHAT_IF_RATES = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
+"""Rates of the table, as multiples of the planned one."""
+WHAT_IF_SIZES = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+"""Connections of each pool, as multiples of the planned ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """How the pools behave at one rate, by :mod:`penstock.planner.erlang`.
+
+    Args:
+        rate: Requests per second of the whole service.
+        connections: Of each pool: ``pool_size + max_overflow``.
+        queue: In front of each pool, which has its even share of the rate.
+        response_p99: 99th percentile of wait and hold time together, in seconds.
+    """
+
+    rate: float
+    connections: int
+    queue: Queue
+    response_p99: float
+
+    def document(self) -> dict[str, float | None]:
+        """Return it as values that JSON has; None for what grows without bound."""
+        queue = self.queue
+        numbers = {
+            "rate": self.rate,
+            "connections": self.connections,
+            "utilisation": queue.utilisation,
+            "waiting_probability": queue.waiting_probability,
+            "mean_wait": queue.mean_wait,
+            "wait_p99": queue.wait_quantile(0.99),
+            "response_p99": self.response_p99,
+        }
+        return {name: number if isfinite(number) else None for name, number in numbers.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class PgBouncerSizes:
+    """A PgBouncer in transaction mode for the planned load.
+
+    Args:
+        default_pool_size: Server connections for one database and user.
+        max_db_connections: The most to one database, whichever users it has.
+        max_client_conn: Clients that it must accept during a deployment.
+        max_connections: What the server needs then.
+    """
+
+    default_pool_size: int
+    max_db_connections: int
+    max_client_conn: int
+    max_connections: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan: what to set, what to expect, and what is wrong with it.
+
+    Args:
+        inputs: What it was made from, with the rate.
+        pool_size: Connections that each worker keeps.
+        max_overflow: Connections that it may add in a burst.
+        statement_timeout: Seconds that a statement may take (``command_timeout``).
+        pool_timeout: Seconds that a request waits for a connection.
+        pool_recycle: Seconds after which a connection is replaced.
+        pgbouncer: Its sizes where one is needed; None where the server has room for all pools.
+    """
+
+    inputs: PlanInputs
+    pool_size: int
+    max_overflow: int
+    statement_timeout: float
+    pool_timeout: float
+    pool_recycle: int
+    pgbouncer: PgBouncerSizes | None
+
+    @cached_property
+    def hold(self) -> HoldTime:
+        """How long a request holds each of its connections."""
+        return self.inputs.hold
+
+    @property
+    def rate(self) -> float:
+        """Requests per second of the whole service."""
+        return self.inputs.rate or 0.0
+
+    @property
+    def connections(self) -> int:
+        """Connections that each pool may open."""
+        return self.pool_size + self.max_overflow
+
+    @cached_property
+    def predicted(self) -> Prediction:
+        """What to expect at the planned rate."""
+        return self.predict()
+
+    @cached_property
+    def budget(self) -> ConnectionBudget:
+        """What may be open on the server itself during a deployment."""
+        if self.inputs.shares_connections and self.pgbouncer is not None:
+            return _budget_behind(self.inputs, self.pgbouncer.max_db_connections)
+        return self.inputs.budget(self.pool_size, self.max_overflow)
+
+    @property
+    def max_connections(self) -> int:
+        """What the server must accept, with the reserve."""
+        return self.budget.needed(self.inputs.reserved)
+
+    @cached_property
+    def memory(self) -> ServerMemory:
+        """What the connections take on the server when all are open."""
+        inputs = self.inputs
+        return ServerMemory.of(
+            self.budget.wanted, inputs.memory, inputs.work_mem, inputs.work_mem_nodes
+        )
+
+    @cached_property
+    def findings(self) -> tuple[Finding, ...]:
+        """What is wrong with it, the most severe first."""
+        inputs, server = self.inputs, self.inputs.server
+        found = (
+            checks.utilisation(self.predicted.queue, inputs.utilisation),
+            checks.long_wait(self.predicted.queue, inputs.wait),
+            None if server is None else self.budget.check(server),
+            checks.active_connections(inputs.active(self.rate), inputs.most_active),
+            checks.deadlock_floor(self.connections, inputs.deadlock_floor),
+            checks.timeout_order(
+                pool_timeout=self.pool_timeout,
+                command_timeout=self.statement_timeout,
+                request_timeout=inputs.request_timeout,
+                balancer_timeout=inputs.balancer_timeout,
+            ),
+            checks.late_recycle(self.pool_recycle, inputs.idle_limit),
+            checks.memory(self.memory, inputs.memory),
+            checks.unusual_size(self.pool_size, self.max_overflow),
+            checks.overflow_behind_pooler(self.max_overflow) if inputs.shares_connections else None,
+        )
+        return most_severe_first(each for each in found if each is not None)
+
+    def predict(
+        self,
+        rate: float | None = None,
+        connections: int | None = None,
+        hold: HoldTime | None = None,
+    ) -> Prediction:
+        """Return what to expect when something is not as planned.
+
+        Args:
+            rate: Requests per second of the whole service; None for the planned ones.
+            connections: Of each pool; None for the planned ones.
+            hold: Of each connection of a request; None for the planned one.
+        """
+        return _predict(
+            self.inputs,
+            self.hold if hold is None else hold,
+            self.rate if rate is None else rate,
+            self.connections if connections is None else connections,
+        )
+
+    def what_if(self) -> list[list[Prediction]]:
+        """Return predictions: a row for each rate, in it one for each number of connections."""
+        sizes = sorted({max(1, round(self.connections * share)) for share in WHAT_IF_SIZES})
+        return [
+            [self.predict(self.rate * share, size) for size in sizes] for share in WHAT_IF_RATES
+        ]
+
+    def settled(self) -> PlanInputs:
+        """Return inputs that give this plan, whatever a later release would propose."""
+        names = ("pool_size", "max_overflow", "statement_timeout", "pool_timeout", "pool_recycle")
+        return self.inputs.model_copy(update={name: getattr(self, name) for name in names})
+
+    def document(self) -> dict[str, Any]:
+        """Return everything as values that JSON has, durations in seconds and sizes in bytes."""
+        return {
+            "inputs": self.inputs.given(),
+            "settings": {
+                "pool_size": self.pool_size,
+                "max_overflow": self.max_overflow,
+                "pool_timeout": self.pool_timeout,
+                "pool_recycle": self.pool_recycle,
+                "command_timeout": self.statement_timeout,
+            },
+            "max_connections": self.max_connections,
+            "pgbouncer": None if self.pgbouncer is None else asdict(self.pgbouncer),
+            "hold_time": self.hold.mean,
+            "predicted": self.predicted.document(),
+            "memory": asdict(self.memory) | {"total": self.memory.total},
+            "what_if": [[each.document() for each in row] for row in self.what_if()],
+            "findings": [asdict(finding) for finding in self.findings],
+        }
+
+
+def plan(given: Mapping[str, object], names: Mapping[str, str] | None = None) -> Plan:
+    """Return a plan.
+
+    Args:
+        given: The fields of :class:`PlanInputs` by name; ``query_time`` and either ``rate`` or
+            ``p99`` are needed.
+        names: What each is called where it was given, for the messages; None for its own name.
+
+    Raises:
+        SettingsError: One is wrong or missing; the message names it and what is accepted.
+    """
+    inputs = PlanInputs.of(given, names)
+    if inputs.p99 is not None:
+        inputs = _at_largest_rate(inputs, (names or {}).get("p99", "p99"))
+    pool_size, max_overflow = _sizes(inputs)
+    statement_timeout = inputs.statement_timeout or _statement_timeout(inputs)
+    return Plan(
+        inputs=inputs,
+        pool_size=pool_size,
+        max_overflow=max_overflow,
+        statement_timeout=statement_timeout,
+        pool_timeout=inputs.pool_timeout or min(_PROFILE.pool_timeout, statement_timeout / 2),
+        pool_recycle=_recycle(inputs),
+        pgbouncer=_pgbouncer(inputs, pool_size, max_overflow),
+    )
+
+
+def _predict(inputs: PlanInputs, hold: HoldTime, rate: float, connections: int) -> Prediction:
+    queue = hold.queue(connections, rate * inputs.connections_per_request / inputs.pools)
+    return Prediction(rate, connections, queue, hold.response_quantile(queue))
+
+
+def _needed(inputs: PlanInputs, per_second: float, most: int) -> int:
+    """Return the connections with which a queue keeps the goals."""
+    hold, longest = inputs.hold, inputs.wait or 0.0
+
+    def is_enough(connections: int) -> bool:
+        queue = hold.queue(connections, per_second)
+        return queue.utilisation <= inputs.utilisation and queue.wait_quantile(0.99) <= longest
+
+    return fewest_servers(is_enough, most)
+
+
+def _sizes(inputs: PlanInputs) -> tuple[int, int]:
+    size, overflow = inputs.pool_size, inputs.max_overflow
+    per_second = (inputs.rate or 0.0) * inputs.connections_per_request / inputs.pools
+    needed = max(_needed(inputs, per_second, LARGEST_POOL), inputs.deadlock_floor)
+    if size is None:
+        share = 0.0 if inputs.shares_connections else OVERFLOW_SHARE
+        kept = ceil(needed / (1 + share)) if overflow is None else needed - overflow
+        size = min(max(1, kept), LARGEST_POOL)
+    if overflow is None:
+        overflow = 0 if inputs.shares_connections else max(0, needed - size)
+    return size, overflow
+
+
+def _statement_timeout(inputs: PlanInputs) -> float:
+    ends = [each for each in (inputs.request_timeout, inputs.balancer_timeout) if each]
+    return min([_COMMAND_TIMEOUT, *(end * 2 / 3 for end in ends)])
+
+
+def _recycle(inputs: PlanInputs) -> int:
+    if inputs.pool_recycle is not None:
+        return max(1, int(inputs.pool_recycle))
+    idle = inputs.idle_limit
+    return min(_PROFILE.pool_recycle, _PROFILE.pool_recycle if idle is None else _early(idle))
+
+
+def _early(idle: float) -> int:
+    return max(1, int(idle * RECYCLE_SHARE))
+
+
+def _budget_behind(inputs: PlanInputs, connections: int) -> ConnectionBudget:
+    alone = inputs.budget(connections, 0)
+    return replace(alone, workers=1, instances=1)
+
+
+def _pgbouncer(inputs: PlanInputs, pool_size: int, max_overflow: int) -> PgBouncerSizes | None:
+    budget = inputs.budget(pool_size, max_overflow)
+    fits = inputs.server is None or budget.wanted <= budget.allowed(inputs.server)
+    if fits and not inputs.shares_connections:
+        return None
+    per_second = (inputs.rate or 0.0) * inputs.connections_per_request
+    shared = _needed(inputs, per_second, _MOST_SHARED)
+    return PgBouncerSizes(
+        default_pool_size=shared,
+        max_db_connections=shared,
+        max_client_conn=budget.wanted,
+        max_connections=_budget_behind(inputs, shared).needed(inputs.reserved),
+    )
+
+
+def _at_largest_rate(inputs: PlanInputs, name: str) -> PlanInputs:
+    """Return inputs with the largest rate at which ``p99`` and the limits are kept."""
+    goal, hold = inputs.p99 or 0.0, inputs.hold
+    server = inputs.server or ServerLimits(_UNKNOWN_SERVER, inputs.reserved)
+    if inputs.pool_size is not None:
+        size, overflow = inputs.pool_size, inputs.max_overflow or 0
+    else:
+        most = (
+            LARGEST_POOL if inputs.shares_connections else inputs.budget(1, 0).largest_pool(server)
+        )
+        size, overflow = _sizes_of(inputs, max(1, most))
+    room = server.allowed(inputs.reserve) - inputs.other_connections
+
+    def is_kept(rate: float) -> bool:
+        found = _predict(inputs, hold, rate, size + overflow)
+        per_second = rate * inputs.connections_per_request
+        return (
+            found.response_p99 <= goal
+            and found.queue.utilisation <= inputs.utilisation
+            and inputs.active(rate) <= inputs.most_active * inputs.utilisation
+            and (not inputs.shares_connections or _needed(inputs, per_second, room + 1) <= room)
+        )
+
+    high = min(LARGEST_RATE, inputs.pools * (size + overflow) / hold.mean)
+    low = high * _LEAST_SHARE
+    if not is_kept(low):
+        alone = hold.response_quantile(hold.queue(size + overflow, 0.0))
+        raise SettingsError(
+            f"{name}={shown(goal)}: no rate keeps it; the 99th percentile of the hold time alone "
+            f"is {shown(alone)}: more than that is accepted"
+        )
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if is_kept(middle) else (low, middle)
+    return inputs.model_copy(
+        update={
+            "rate": _floored(low),
+            "p99": None,
+            "wait": goal,
+            "pool_size": size,
+            "max_overflow": overflow,
+        }
+    )
+
+
+def _sizes_of(inputs: PlanInputs, connections: int) -> tuple[int, int]:
+    share = 0.0 if inputs.shares_connections else OVERFLOW_SHARE
+    size = min(ceil(connections / (1 + share)), LARGEST_POOL)
+    return size, min(connections - size, LARGEST_POOL)
+
+
+def _floored(rate: float) -> float:
+    """Return a rate with four digits, which is never larger."""
+    step = 10.0 ** (floor(log10(rate)) - 3)
+    return round(floor(rate / step) * step, 6)
