@@ -244,5 +244,9 @@ def penstock(
 
         penstock watch http://127.0.0.1:8000
 
+    To load it, and see how long its answers take:
+
+        penstock load http://127.0.0.1:8000 --rate 50
+
     Every command explains itself: `penstock demo --help`.
     """

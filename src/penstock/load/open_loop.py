@@ -79,7 +79,7 @@ async def run_open_loop(
     unrecorded = Run(scenario, lambda _: None, clock)
     run = Run(scenario, on_progress, clock)
     late, late_max, queued = 0, 0.0, 0
-    begin = run.begun + warm_up
+    begun = run.begun
 
     async def start(client: Client) -> None:
         nonlocal late, late_max, queued
@@ -88,7 +88,7 @@ async def run_open_loop(
             for offset in _offsets(rate, arrivals, random):
                 if sent == requests or (seconds is not None and offset >= warm_up + seconds):
                     break
-                due = begin - warm_up + offset
+                due = begun + offset
                 await _until(due, clock)
                 name, request = scenario.draw(random)
                 if offset < warm_up:
