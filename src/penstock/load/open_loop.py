@@ -17,7 +17,7 @@ Arrivals = Literal["poisson", "constant"]
 """How requests are spread: as those of many independent users, or at equal distances."""
 LATE_AFTER = 0.01
 """Seconds behind its time from which a start is late; a timer alone is up to 1 ms behind."""
-_GIVE_UP_AFTER = 10.0
+_BEHIND_LIMIT = 10.0
 """Seconds behind from which the generator will not catch up."""
 
 
@@ -100,7 +100,7 @@ async def run_open_loop(
                 behind = clock() - due
                 late += behind > LATE_AFTER
                 late_max = max(late_max, behind)
-                if behind > _GIVE_UP_AFTER:
+                if behind > _BEHIND_LIMIT:
                     break
                 queued += run.under_way + unrecorded.under_way >= connections
                 group.create_task(run.send(client, name, request, due))
@@ -110,7 +110,7 @@ async def run_open_loop(
     )
     async with client:
         await until_stopped(start(client), stop)
-        if late_max > _GIVE_UP_AFTER:
+        if late_max > _BEHIND_LIMIT:
             raise SettingsError(
                 f"rate: {rate:g} per second is more than this process can send: it was "
                 f"{late_max:.0f} s behind; lower the rate, or load from several machines"
