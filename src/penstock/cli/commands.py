@@ -250,5 +250,9 @@ def penstock(
 
         penstock plan --rate 800 --query-time 4ms --workers 4
 
+    To load it, and see how long its answers take:
+
+        penstock load http://127.0.0.1:8000 --rate 50
+
     Every command explains itself: `penstock demo --help`.
     """

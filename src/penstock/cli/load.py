@@ -31,6 +31,7 @@ FAILED = 3
 """Exit status where a --fail-if is true; 1 and 2 tell of a run that did not begin."""
 _CONCURRENCY = 10
 _DURATION = 10.0
+_OTHER_FILES = 24
 
 
 class ArrivalsOption(StrEnum):
@@ -147,13 +148,21 @@ def load(
     json: Annotated[
         Path | None,
         typer.Option(
-            dir_okay=False, metavar="FILE", help="Write the figures as JSON.", show_default=False
+            dir_okay=False,
+            writable=True,
+            metavar="FILE",
+            help="Write the figures as JSON.",
+            show_default=False,
         ),
     ] = None,
     html: Annotated[
         Path | None,
         typer.Option(
-            dir_okay=False, metavar="FILE", help="Write a page with charts.", show_default=False
+            dir_okay=False,
+            writable=True,
+            metavar="FILE",
+            help="Write a page with charts.",
+            show_default=False,
         ),
     ] = None,
     compare: Annotated[
@@ -178,6 +187,7 @@ def load(
         Path | None,
         typer.Option(
             dir_okay=False,
+            writable=True,
             metavar="FILE",
             help="Send nothing; write a file with which Locust sends the same from several "
             "machines.",
@@ -219,6 +229,8 @@ def load(
         users = concurrency or _CONCURRENCY
         _write_locustfile(locust, base_url, targets, timeout=timeout, users=users, rate=rate)
         return
+    sockets = (concurrency or _CONCURRENCY) if rate is None else connections
+    _allow_sockets("--concurrency" if rate is None else "--connections", sockets)
     if requests is None:
         duration = duration or _DURATION
     seed = SystemRandom().getrandbits(32) if seed is None else seed
@@ -254,8 +266,9 @@ def _check(*pairs: Sequence[tuple[str, float | None]], files: Mapping[str, Path 
         if pair and all(value is not None for _, value in pair):
             raise SettingsError(f"{', '.join(name for name, _ in pair)}: give one of the two")
     for option, path in files.items():
-        if path is not None and not path.absolute().parent.is_dir():
-            raise SettingsError(f"{option} {path}: there is no directory {path.absolute().parent}")
+        if path is not None and not os.access(path.absolute().parent, os.W_OK | os.X_OK):
+            directory = path.absolute().parent
+            raise SettingsError(f"{option} {path}: {directory} is no directory to write to")
 
 
 def _targets(url: str, lines: list[str], scenario: Path | None) -> "tuple[str, list[Target]]":
@@ -289,6 +302,23 @@ def _expectations(
             if each.is_change:
                 raise SettingsError(f"--fail-if {each.text!r}: --compare says of what")
     return thresholds, before
+
+
+def _allow_sockets(option: str, count: int) -> None:
+    """Raise the process's limit of open files where that is needed and allowed."""
+    if sys.platform == "win32":
+        return
+    import resource  # noqa: PLC0415 - Windows has none
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + _OTHER_FILES
+    if hard != resource.RLIM_INFINITY and wanted > hard:
+        raise SettingsError(
+            f"{option} {count}: at most {hard - _OTHER_FILES}, because this process may open "
+            f"{hard} files; `ulimit -Hn` has the limit"
+        )
+    if soft != resource.RLIM_INFINITY and wanted > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,7 +387,7 @@ class _Order:
         begun = time.monotonic()
         with progress(terminal(), "Seconds", seconds) as update:
             yield lambda _: update(int(time.monotonic() - begun))
-            update(seconds)
+            update(min(ceil(time.monotonic() - begun), seconds))
 
 
 def _signals_that_stop() -> tuple[list[int], asyncio.Event]:

@@ -17,7 +17,7 @@ Arrivals = Literal["poisson", "constant"]
 """How requests are spread: as those of many independent users, or at equal distances."""
 LATE_AFTER = 0.01
 """Seconds behind its time from which a start is late; a timer alone is up to 1 ms behind."""
-_PATIENCE = 10.0
+_BEHIND_LIMIT = 10.0
 """Seconds behind from which the generator will not catch up."""
 
 
@@ -79,7 +79,7 @@ async def run_open_loop(
     unrecorded = Run(scenario, lambda _: None, clock)
     run = Run(scenario, on_progress, clock)
     late, late_max, queued = 0, 0.0, 0
-    begin = run.begun + warm_up
+    begun = run.begun
 
     async def start(client: Client) -> None:
         nonlocal late, late_max, queued
@@ -88,7 +88,7 @@ async def run_open_loop(
             for offset in _offsets(rate, arrivals, random):
                 if sent == requests or (seconds is not None and offset >= warm_up + seconds):
                     break
-                due = begin - warm_up + offset
+                due = begun + offset
                 await _until(due, clock)
                 name, request = scenario.draw(random)
                 if offset < warm_up:
@@ -100,7 +100,7 @@ async def run_open_loop(
                 behind = clock() - due
                 late += behind > LATE_AFTER
                 late_max = max(late_max, behind)
-                if behind > _PATIENCE:
+                if behind > _BEHIND_LIMIT:
                     break
                 queued += run.under_way + unrecorded.under_way >= connections
                 group.create_task(run.send(client, name, request, due))
@@ -110,7 +110,7 @@ async def run_open_loop(
     )
     async with client:
         await until_stopped(start(client), stop)
-        if late_max > _PATIENCE:
+        if late_max > _BEHIND_LIMIT:
             raise SettingsError(
                 f"rate: {rate:g} per second is more than this process can send: it was "
                 f"{late_max:.0f} s behind; lower the rate, or load from several machines"

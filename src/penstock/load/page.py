@@ -146,15 +146,16 @@ def _chart(title: str, series: Mapping[str, Points], ticks: Ticks) -> Element:
     bottom = _HEIGHT - _BOTTOM
     for part in range(_PARTS + 1):
         y = bottom - top * part / _PARTS * y_scale
-        _shape(svg, "line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=y, y2=y)
+        line = {"x1": f"{_LEFT}", "x2": f"{_WIDTH - _RIGHT}", "y1": f"{y:.1f}", "y2": f"{y:.1f}"}
+        SubElement(svg, "line", {**line, "class": "grid"})
         _text(svg, _LEFT - 6, y + 4, f"{top * part / _PARTS:,.4g}", **{"text-anchor": "end"})
     for x, words in ticks:
         if x <= end:
             _text(svg, _LEFT + x * x_scale, _HEIGHT - 8, words, **{"text-anchor": "middle"})
-    for number, (name, line) in enumerate(series.items()):
+    for number, (name, values) in enumerate(series.items()):
         colour = _COLOURS[number]
-        step = len(line) // _MOST_POINTS + 1
-        drawn = [*line[::step], *line[-1:]]
+        step = len(values) // _MOST_POINTS + 1
+        drawn = [*values[::step], *values[-1:]]
         places = " ".join(f"{_LEFT + x * x_scale:.1f},{bottom - y * y_scale:.1f}" for x, y in drawn)
         SubElement(svg, "polyline", {"points": places, "stroke": colour})
         _text(svg, _WIDTH - 90 * (len(series) - number), 14, name, style=f"fill: {colour}")
@@ -169,8 +170,3 @@ def _round_up(value: float) -> float:
 
 def _text(svg: Element, x: float, y: float, words: str, **attributes: str) -> None:
     SubElement(svg, "text", {"x": f"{x:.1f}", "y": f"{y:.1f}", **attributes}).text = words
-
-
-def _shape(svg: Element, tag: str, **sizes: float) -> None:
-    numbers = {name: f"{size:.1f}" for name, size in sizes.items()}
-    SubElement(svg, tag, {**numbers, "class": "grid"})

@@ -98,10 +98,10 @@ class Target(BaseModel):
     def _body(self) -> Template | None:
         if self.body is None:
             return None
-        text = self.body if isinstance(self.body, str) else json.dumps(self.body)
         try:
+            text = self.body if isinstance(self.body, str) else json.dumps(self.body)
             json.loads(_in_json(text).render(Random(0)))  # noqa: S311 - a sample
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise SettingsError(f"the body is not JSON: {error}") from error
         return _in_json(text)
 

@@ -74,15 +74,10 @@ class Threshold:
         Args:
             result: The run.
             before: The one that a change is measured from.
-
-        Raises:
-            SettingsError: It is a change, and there is none to measure it from.
         """
         found, unit = self._value(result), self.unit
         if self.is_change:
-            if before is None:
-                raise SettingsError(f"--fail-if {self.text!r}: is a change; --compare says of what")
-            found = change(self._value(before), found)
+            found = change(None if before is None else self._value(before), found)
         if found is None:
             return f"{self.text}: there is no {self.figure} to compare"
         if not _SIGNS[self.sign](found, self.limit):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -166,6 +167,23 @@ def test_a_number_out_of_range_is_refused(load: Run, option: str, value: str) ->
 
     assert status == 2
     assert option in errors
+
+
+def test_more_connections_than_open_files_are_allowed_or_refused(
+    service: Service, load: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limit: limits.append(limit))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (60, 100))
+    few, many = ("--requests", "5", "--concurrency"), ("--rate", "5", "--connections")
+
+    assert load(service.url, *few, "10")[0] == 0
+    assert limits == []
+    assert load(service.url, *few, "70")[0] == 0
+    assert limits == [(94, 100)]
+    status, _, errors = load(service.url, *many, "77")
+    assert status == 1
+    assert "--connections 77: at most 76" in errors
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1,9 +1,11 @@
 import json
 import re
 from collections.abc import Iterator
+from datetime import date
 from itertools import count
 from pathlib import Path
 from random import Random
+from typing import Any
 from urllib.parse import unquote
 from uuid import UUID
 
@@ -76,10 +78,11 @@ def test_a_line_that_is_none_or_can_be_two_is_refused(text: str, said: str) -> N
         ({"request": "GET /{csv:nowhere.csv:a}"}, "'nowhere.csv' cannot be read"),
         ({"request": "POST /", "body": "{a}"}, r"\{a\}: is no placeholder"),
         ({"request": "POST /", "body": '{"a": {uuid}}'}, "not JSON"),
+        ({"request": "POST /", "body": {"a": date(2020, 1, 1)}}, "not JSON"),
         ({"request": "POST /", "body": '{"a": "{uid}"}'}, r"\{uid\}: is no placeholder"),
     ],
 )
-def test_a_target_that_cannot_be_used_is_refused(target: dict[str, str], said: str) -> None:
+def test_a_target_that_cannot_be_used_is_refused(target: dict[str, Any], said: str) -> None:
     with pytest.raises(SettingsError, match=f"target '{re.escape(target['request'])}': .*{said}"):
         Target(**target).kind()
 
