@@ -3,7 +3,7 @@
 from penstock.planner.budget import ConnectionBudget, ServerLimits
 from penstock.planner.erlang import Queue, erlang_b, erlang_c
 from penstock.planner.hold import HoldTime, fitting_p99
-from penstock.planner.inputs import PlanInputs, read_inputs, write_inputs
+from penstock.planner.inputs import PlanInputs, overridden, read_inputs, write_inputs
 from penstock.planner.plan import PgBouncerSizes, Plan, Prediction, plan
 from penstock.planner.units import shown, shown_size
 
@@ -19,6 +19,7 @@ __all__ = [
     "erlang_b",
     "erlang_c",
     "fitting_p99",
+    "overridden",
     "plan",
     "read_inputs",
     "shown",

@@ -109,7 +109,7 @@ def timeout_order(
     request_timeout: float | None,
     balancer_timeout: float | None,
 ) -> Finding | None:
-    """Return a finding if an outer timeout ends before an inner one, so that nobody gets its error.
+    """Return a finding if a timeout is not longer than the one within it.
 
     Args:
         pool_timeout: Seconds that a request waits for a connection.
