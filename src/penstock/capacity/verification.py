@@ -118,7 +118,7 @@ class _Growth:
     after: Part
 
     def count(self, name: str) -> int:
-        """By how much a counter grew."""
+        """Return by how much a counter grew."""
         return self.after.part("counters").count(name) - self.before.part("counters").count(name)
 
     def seconds(self, name: str) -> float:

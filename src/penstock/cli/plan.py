@@ -13,7 +13,7 @@ from penstock.base_error import PenstockError
 from penstock.cli.doctor import HEADERS
 from penstock.cli.extras import needs_extra
 from penstock.findings import exit_status
-from penstock.planner import Plan, PlanInputs, read_inputs, write_inputs
+from penstock.planner import Plan, PlanInputs, overridden, read_inputs, write_inputs
 from penstock.planner import plan as make_plan
 
 if TYPE_CHECKING:
@@ -102,9 +102,7 @@ def plan(
         inputs: dict[str, object] = {} if file is None else dict(read_inputs(file))
         inputs |= {} if service is None else _measured(service, database, given)
         chosen = {name: text for name, text in given.items() if text is not None}
-        if "p99" in chosen:
-            inputs.pop("rate", None)
-        made = make_plan({**inputs, **chosen}, _OPTIONS)
+        made = make_plan(overridden(inputs, chosen), _OPTIONS)
         verification = _verify(made, verify, path, seconds, database) if verify else None
         if save is not None:
             write_inputs(save, made.settled())

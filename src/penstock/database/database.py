@@ -46,7 +46,7 @@ from penstock.engine import (
 from penstock.express import Lane, Reader, Writer
 from penstock.findings import Finding
 from penstock.fleet import Fleet
-from penstock.planner import Plan, plan
+from penstock.planner import Plan, overridden, plan
 from penstock.pool import PenstockPool
 from penstock.settings import (
     DatabaseSettings,
@@ -222,7 +222,7 @@ class Database:
         Raises:
             SettingsError: An input is wrong or missing; the message says what is accepted.
         """
-        return plan({**planned_by(self.settings, self.telemetry.read()), **inputs})
+        return plan(overridden(planned_by(self.settings, self.telemetry.read()), inputs))
 
     async def open(self) -> None:
         """Connect, check the connection budget against the server's limit, and fill ``min_idle``.

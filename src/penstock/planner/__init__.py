@@ -14,7 +14,7 @@ from penstock.planner.durations import (
 )
 from penstock.planner.erlang import Queue, erlang_b, erlang_c
 from penstock.planner.hold import HoldTime, fitting_p99
-from penstock.planner.inputs import PlanInputs, read_inputs, write_inputs
+from penstock.planner.inputs import PlanInputs, overridden, read_inputs, write_inputs
 from penstock.planner.models import (
     DatabaseModel,
     FleetModel,
@@ -54,6 +54,7 @@ __all__ = [
     "erlang_b",
     "erlang_c",
     "fitting_p99",
+    "overridden",
     "plan",
     "poisson",
     "read_inputs",

@@ -109,7 +109,7 @@ def timeout_order(
     request_timeout: float | None,
     balancer_timeout: float | None,
 ) -> Finding | None:
-    """Return a finding if an outer timeout ends before an inner one, so that nobody gets its error.
+    """Return a finding if a timeout is not longer than the one within it.
 
     Args:
         pool_timeout: Seconds that a request waits for a connection.
@@ -192,12 +192,13 @@ _SIZES = [(each.pool_size, each.max_overflow or 0) for each in PRESETS.values()]
     for environment, profile in PROFILES.items()
     if environment is not Environment.SERVERLESS
 ]
+SMALLEST_USUAL = min(size for size, _ in _SIZES)
 LARGEST_USUAL = max(size + overflow for size, overflow in _SIZES)
 LARGEST_OVERFLOW = max(overflow / size for size, overflow in _SIZES)
 
 
 def unusual_size(pool_size: int, max_overflow: int) -> Finding | None:
-    """Return a finding if a pool is larger, or has more overflow, than any preset or profile.
+    """Return a finding if a pool is of another size, or has more overflow, than any preset has.
 
     Args:
         pool_size: Connections that it keeps.
@@ -209,6 +210,12 @@ def unusual_size(pool_size: int, max_overflow: int) -> Finding | None:
             f"{LARGEST_USUAL}."
         )
         remedy = "Run more workers, hold connections for less time, or put PgBouncer in between."
+    elif pool_size + max_overflow < SMALLEST_USUAL:
+        evidence = (
+            f"Each pool has {pool_size + max_overflow} connection; the smallest profile has "
+            f"{SMALLEST_USUAL}."
+        )
+        remedy = "Keep another one: the readiness probe waits for what a request holds."
     elif max_overflow > LARGEST_OVERFLOW * pool_size:
         evidence = (
             f"max_overflow is {max_overflow / pool_size:.1f} times pool_size; no profile has more "

@@ -251,6 +251,19 @@ class PlanInputs(BaseModel):
         return self.model_dump(mode="json", exclude_unset=True, exclude_none=True)
 
 
+def overridden(known: Mapping[str, object], chosen: Mapping[str, object]) -> dict[str, object]:
+    """Return inputs of which some have priority over others.
+
+    Args:
+        known: As a service or a file has them.
+        chosen: They take the place of those; ``p99`` that of the rate, too, and ``query_time``
+            that of the percentile that belonged to the other mean.
+    """
+    replaced = {"p99": "rate", "rate": "p99", "query_time": "query_p99"}
+    gone = {other for name, other in replaced.items() if chosen.get(name) is not None}
+    return {**{name: each for name, each in known.items() if name not in gone}, **chosen}
+
+
 def write_inputs(path: Path, inputs: PlanInputs) -> None:
     """Write inputs into a file.
 

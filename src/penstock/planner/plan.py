@@ -267,7 +267,9 @@ def _needed(inputs: PlanInputs, per_second: float, most: int) -> int:
 def _sizes(inputs: PlanInputs) -> tuple[int, int]:
     size, overflow = inputs.pool_size, inputs.max_overflow
     per_second = (inputs.rate or 0.0) * inputs.connections_per_request / inputs.pools
-    needed = max(_needed(inputs, per_second, LARGEST_POOL), inputs.deadlock_floor)
+    needed = max(
+        _needed(inputs, per_second, LARGEST_POOL), inputs.deadlock_floor, checks.SMALLEST_USUAL
+    )
     if size is None:
         share = 0.0 if inputs.shares_connections else OVERFLOW_SHARE
         kept = ceil(needed / (1 + share)) if overflow is None else needed - overflow

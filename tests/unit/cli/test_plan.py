@@ -225,6 +225,25 @@ def test_what_is_typed_has_priority_over_what_is_measured(penstock: Run) -> None
 
 
 @pytest.mark.parametrize(
+    ("arguments", "gone"),
+    [
+        (("--p99", "40ms"), "p99"),
+        (("--query-time", "900ms"), "query_p99"),
+        (("--query-time", "1ms", "--query-p99", "2ms"), "p99"),
+    ],
+)
+def test_what_is_typed_replaces_what_it_does_not_go_with(
+    penstock: Run, arguments: tuple[str, ...], gone: str
+) -> None:
+    recent = {"seconds": 60.0, "hold": {"count": 700, "mean": 0.01, "p99": 0.03}}
+    with telling(measured(recent=recent)) as service:
+        status, output, errors = penstock("--from", service.url, *arguments, "--json")
+
+    assert (status, errors) == (0, "")
+    assert gone not in json.loads(output)["inputs"]
+
+
+@pytest.mark.parametrize(
     ("databases", "said"),
     [
         ([], "--database default"),

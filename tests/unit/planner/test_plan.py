@@ -45,7 +45,7 @@ def test_the_planned_pool_is_the_smallest_that_keeps_the_goals(
     assert queue.load == pytest.approx(rate * query_time / workers / instances)
     assert queue.utilisation <= 0.75
     assert queue.wait_quantile(0.99) <= 0.01
-    if made.connections > 1:
+    if made.connections > 2:
         smaller = made.predict(connections=made.connections - 1).queue
         assert smaller.utilisation > 0.75 or smaller.wait_quantile(0.99) > 0.01
     assert 0 <= made.max_overflow <= made.pool_size
@@ -162,6 +162,11 @@ def test_every_finding_is_documented(name: str) -> None:
 
 def test_a_plan_that_is_made_has_nothing_wrong_with_it() -> None:
     assert ids(cores=8, memory="16GB", max_connections=100, request_timeout="20s") == {}
+
+
+def test_a_pool_of_one_connection_is_not_planned() -> None:
+    assert planned(rate=1).connections == 2
+    assert ids(rate=1, pool_size=1, max_overflow=0) == {"unusual-pool-size": Severity.INFO}
 
 
 @pytest.mark.parametrize(("rate", "severity"), [(1900, "warning"), (2500, "critical")])
