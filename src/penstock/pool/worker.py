@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from contextvars import Context
 from functools import partial
 from time import monotonic
@@ -362,7 +363,8 @@ class ConnectionWorker:
             ping.cancel()
             raise
         if answered:
-            return ping.result()
+            with suppress(TimeoutError):  # the driver's own limit, where that is the shorter one
+                return ping.result()
         # First: a cancelled driver would ask the silent server to cancel the ping, and wait.
         registry.abandon(connection)
         ping.cancel()
