@@ -19,6 +19,7 @@ from typing_extensions import override
 from penstock.context import ContextError
 from penstock.deadlines import current_limits
 from penstock.drivers.driver import (
+    FOLLOWED,
     LASTING,
     NO_OPTIONS,
     BeginOptions,
@@ -385,6 +386,11 @@ class Psycopg(Driver):
     def reset(self, connection: Any) -> bool:
         """Run RESET in one transaction, which psycopg begins by itself."""
         return await_(_reset(connection._connection))
+
+    @override
+    def followed_settings(self, connection: Any) -> tuple[str | None, ...]:
+        reported = connection._connection.info.parameter_status
+        return tuple(reported(name) for name in FOLLOWED)
 
     @override
     def server_pid(self, connection: Any) -> int | None:

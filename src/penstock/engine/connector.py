@@ -332,7 +332,8 @@ class ReadOnlyConnections:
             event.listen(engine.sync_engine, "do_connect", self._keep_arguments, insert=True)
             event.listen(engine.sync_engine, "first_connect", self._look, insert=True)
             event.listen(engine.sync_engine, "connect", self._mark)
-        self._marks_shared = is_pooled and driver_of(engine.dialect).is_pipelined
+        self._driver = driver_of(engine.dialect)
+        self._marks_shared = is_pooled and self._driver.is_pipelined
 
     @property
     def shares_server(self) -> bool:
@@ -350,6 +351,8 @@ class ReadOnlyConnections:
             connection.is_shared = not self.are_possible
         if isinstance(connection, TransactionTrace):
             connection.refuses_state = self.shares_server
+            if self.pooler is not None:
+                connection.followed_at_first = self._driver.followed_settings(connection)
 
     def _look(self, connection: Any, _: Any) -> None:
         pooler = await_(_looked(connection.driver_connection, self._settings))
