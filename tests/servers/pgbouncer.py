@@ -136,10 +136,42 @@ def pgbouncer_server(
     options = {**SETTINGS, "pool_mode": pool_mode, "default_pool_size": str(default_pool_size)}
     if max_prepared_statements is not None:
         options["max_prepared_statements"] = str(max_prepared_statements)
+    with restartable_pgbouncer(postgres, binary, {**options, **(settings or {})}) as pooler:
+        yield pooler.server
+
+
+@dataclass(frozen=True)
+class RestartablePgbouncer:
+    """A PgBouncer that can be killed and started again on its port.
+
+    Args:
+        server: Where it is.
+        process: What runs it.
+    """
+
+    server: PgbouncerServer
+    process: ServerProcess
+
+
+@contextmanager
+def restartable_pgbouncer(
+    postgres: PostgresServer, binary: Path, settings: Mapping[str, str]
+) -> Iterator[RestartablePgbouncer]:
+    """Run a PgBouncer as :func:`pgbouncer_server` does, which a test may restart.
+
+    Args:
+        postgres: The server behind it.
+        binary: The program.
+        settings: Lines of ``pgbouncer.ini`` that add to or replace the tests' usual ones.
+
+    Raises:
+        ServerStartError: It did not start; the message has the end of its log.
+    """
     server = PgbouncerServer(0, postgres, _version(binary))
     with ServerProcess("pgbouncer", stop_signal=_stop_signal(server.version)) as process:
         program = process.readable(binary.parent) / binary.name
-        yield _start(process, program, server, {**options, **(settings or {})})
+        started = _start(process, program, server, {**SETTINGS, **settings})
+        yield RestartablePgbouncer(started, process)
 
 
 def _stop_signal(version: tuple[int, ...]) -> str:

@@ -11,7 +11,7 @@ from sqlalchemy.util import await_
 from typing_extensions import override
 
 from penstock.drivers.asyncpg_connection import AsyncpgConnection
-from penstock.drivers.driver import LASTING, Driver, Prepared, never
+from penstock.drivers.driver import FOLLOWED, LASTING, Driver, Prepared, never
 from penstock.drivers.effects import Effect
 from penstock.drivers.followed_statements import text_on
 from penstock.drivers.pipelining import Pipeline
@@ -117,6 +117,11 @@ class Asyncpg(Driver):
         _forget_listeners(driver)
         await_(driver.execute(RESET))
         return "SELECT 0" in await_(driver.execute(LASTING))
+
+    @override
+    def followed_settings(self, connection: Any) -> tuple[str | None, ...]:
+        reported = connection._connection.get_settings()
+        return tuple(getattr(reported, name, None) for name in FOLLOWED)
 
     @override
     def is_shared(self, connection: Any) -> bool:

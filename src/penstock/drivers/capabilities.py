@@ -71,8 +71,8 @@ def _set_on_instances(owner: type) -> set[str]:
 
 
 _ASYNCPG_CONNECTION = (
-    "_aborted _config _listeners _log_listeners _protocol _query_loggers _stmt_cache _top_xact "
-    "_transport"
+    "_aborted _config _drop_local_statement_cache _listeners _log_listeners _protocol "
+    "_query_loggers _stmt_cache _top_xact _transport"
 )
 _ASYNCPG_PROTOCOL = (
     "_is_cancelling _on_waiter_completed _wait_for_cancellation data_received get_record_class "

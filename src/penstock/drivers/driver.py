@@ -69,6 +69,18 @@ class Trace:
     """How its transactions begin, where a session has said so."""
 
 
+FOLLOWED = (
+    "application_name",
+    "client_encoding",
+    "DateStyle",
+    "IntervalStyle",
+    "TimeZone",
+    "standard_conforming_strings",
+)
+"""What PgBouncer may set on each server connection as its client has set it (config.md,
+track_extra_parameters)."""
+
+
 class TransactionTrace(Trace):
     """What a driver's connection knows of its transactions."""
 
@@ -84,6 +96,9 @@ class TransactionTrace(Trace):
     """Whether a session reads in a savepoint of a transaction that is not its own."""
     refuses_state = False
     """Whether others get the server connection after each transaction, with what is left there."""
+    followed_at_first: tuple[str | None, ...] | None = None
+    """The settings that a pooler in between keeps for each client, as the connection began with
+    them; None without a pooler."""
     _options: BeginOptions | None = None
     """How the open one was to begin, where that was said."""
     _has_lost_settings = False
@@ -189,6 +204,32 @@ class Driver:
             Whether nothing is left: only a new connection undoes some of it.
         """
         return True
+
+    def followed_settings(self, connection: Any) -> tuple[str | None, ...]:  # noqa: ARG002
+        """Return the values of ``FOLLOWED`` as the server has reported them last."""
+        return ()
+
+    def is_as_at_first(self, connection: Any, effects: Effect) -> bool | None:
+        """Return whether a connection through a pooler has what it began with.
+
+        It is never reset: that would reach a server connection of others, or lose the settings that
+        the pooler has set there for this client, such as its time zone.
+
+        Args:
+            connection: SQLAlchemy's adapter.
+            effects: What its lease may have left.
+
+        Returns:
+            None without a pooler, where a reset sees to it.
+        """
+        trace = self.trace(connection)
+        if not isinstance(trace, TransactionTrace) or trace.followed_at_first is None:
+            return None
+        if effects & (Effect.DRIVER | Effect.LASTING):
+            return False
+        if effects & Effect.SESSION and not trace.refuses_state:
+            return False
+        return self.followed_settings(connection) == trace.followed_at_first
 
     def is_shared(self, connection: Any) -> bool:  # noqa: ARG002 - others need it
         """Return whether nothing may be sent behind a statement whose end has not been awaited."""

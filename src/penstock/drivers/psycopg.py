@@ -3,7 +3,8 @@
 import asyncio
 import weakref
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from time import monotonic
 from typing import Any, Self
 
@@ -18,6 +19,7 @@ from typing_extensions import override
 from penstock.context import ContextError
 from penstock.deadlines import current_limits
 from penstock.drivers.driver import (
+    FOLLOWED,
     LASTING,
     NO_OPTIONS,
     BeginOptions,
@@ -43,8 +45,42 @@ RESET = (
 )
 """What DISCARD ALL does, but for the driver's own prepared statements, which stay."""
 
-_IDLE = 0
-"""libpq's PQTRANS_IDLE."""
+_IDLE, _ACTIVE = 0, 1
+"""libpq's PQTRANS_IDLE and PQTRANS_ACTIVE."""
+_CANCELLATION_TIMEOUT = 1.0
+"""Seconds for which the end of a cancelled statement is waited for."""
+
+
+@asynccontextmanager
+async def limited(connection: Any, seconds: float | None) -> AsyncIterator[None]:
+    """Give a connection so long for what it does in a block, and close one that is stuck.
+
+    Args:
+        connection: psycopg's.
+        seconds: None for no limit.
+
+    Raises:
+        TimeoutError: The time was up; the statement was cancelled.
+    """
+    last = None if seconds is None else seconds + _CANCELLATION_TIMEOUT
+    try:
+        # A second cancellation ends psycopg's own wait, of several seconds, for the first one's.
+        async with asyncio.timeout(last), asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        if connection.pgconn.transaction_status == _ACTIVE:
+            connection.pgconn.finish()
+        raise
+
+
+def statement_limit(connection: Any) -> AbstractAsyncContextManager[None]:
+    """Give a statement as long as the client allows, where the server does not keep the limit.
+
+    Args:
+        connection: psycopg's.
+    """
+    seconds = getattr(connection, "statement_limit", None)
+    return nullcontext() if seconds is None else limited(connection, seconds)
 
 
 class _Cursor(AsyncAdapt_psycopg_cursor):
@@ -53,12 +89,14 @@ class _Cursor(AsyncAdapt_psycopg_cursor):
     _adapt_connection: Any
 
     async def _execute_async(self, operation: Any, parameters: Any) -> Any:
-        await self._adapt_connection.before_statement(operation)
-        return await super()._execute_async(operation, parameters)
+        async with statement_limit(self._connection):
+            await self._adapt_connection.before_statement(operation)
+            return await super()._execute_async(operation, parameters)
 
     async def _executemany_async(self, operation: Any, seq_of_parameters: Any) -> Any:
-        await self._adapt_connection.before_statement(operation)
-        return await super()._executemany_async(operation, seq_of_parameters)
+        async with statement_limit(self._connection):
+            await self._adapt_connection.before_statement(operation)
+            return await super()._executemany_async(operation, seq_of_parameters)
 
 
 class _ServerSideCursor(AsyncAdapt_psycopg_ss_cursor, _Cursor):
@@ -272,7 +310,7 @@ class PsycopgConnection(TransactionTrace, AsyncAdapt_psycopg_connection):
             raise
 
     async def _within_limit(self, work: Awaitable[None]) -> None:
-        async with asyncio.timeout(getattr(self._connection, "command_timeout", None)):
+        async with limited(self._connection, getattr(self._connection, "command_timeout", None)):
             await work
 
     def run_async(self, fn: Any) -> Any:
@@ -348,6 +386,11 @@ class Psycopg(Driver):
     def reset(self, connection: Any) -> bool:
         """Run RESET in one transaction, which psycopg begins by itself."""
         return await_(_reset(connection._connection))
+
+    @override
+    def followed_settings(self, connection: Any) -> tuple[str | None, ...]:
+        reported = connection._connection.info.parameter_status
+        return tuple(reported(name) for name in FOLLOWED)
 
     @override
     def server_pid(self, connection: Any) -> int | None:

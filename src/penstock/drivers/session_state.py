@@ -6,10 +6,12 @@ from penstock.base_error import PenstockError
 from penstock.drivers.effects import Effect
 
 _LEADING = re.compile(r"\A(?:\s|--[^\n]*\n|/\*.*?\*/)*", re.DOTALL)
-# PgBouncer, config.md, track_extra_parameters: these it sets again on each server connection.
+# PgBouncer, config.md, track_extra_parameters: every version sets these again on each server
+# connection. It follows intervalstyle since 1.20 and where that is not configured away, and
+# search_path where it is configured and the server reports it.
 _FOLLOWED = (
-    r"(?:application_name|client_encoding|datestyle|intervalstyle|names|search_path"
-    r"|standard_conforming_strings|time\s+zone|timezone)\b"
+    r"(?:application_name|client_encoding|datestyle|names|standard_conforming_strings"
+    r"|time\s+zone|timezone)\b"
 )
 _STATEMENTS = {
     "SET": re.compile(

@@ -1,7 +1,6 @@
 """What the settings become for each network driver."""
 
 import importlib
-import logging
 import math
 import re
 import ssl
@@ -23,8 +22,6 @@ from penstock.engine.connector import (
 )
 from penstock.engine.standby import Accepts, to_accepted
 from penstock.settings import DatabaseSettings, Driver, TlsMode
-
-_logger = logging.getLogger("penstock.engine")
 
 
 def tls_context(settings: DatabaseSettings) -> ssl.SSLContext:
@@ -208,15 +205,9 @@ def without_client_check(arguments: dict[str, Any], error: Exception) -> dict[st
 
 
 def _statement_timeout(settings: DatabaseSettings) -> dict[str, str]:
-    if _is_sent(settings, "command_timeout"):
-        return {"statement_timeout": str(math.ceil(settings.command_timeout * 1000))}
-    _logger.warning(
-        "command_timeout=%g is not in force: with psycopg it is PostgreSQL's statement_timeout, "
-        "which %s does not let a connection start with; ALTER ROLE ... SET statement_timeout",
-        settings.command_timeout,
-        ", ".join(settings.poolers),
-    )
-    return {}
+    if settings.poolers:
+        return {}  # kept by the client
+    return {"statement_timeout": str(math.ceil(settings.command_timeout * 1000))}
 
 
 def _is_sent(settings: DatabaseSettings, name: str) -> bool:

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import await_
 
+from penstock.base_error import SettingsError
 from penstock.credentials.cache import CredentialCache
 from penstock.credentials.provider import Credentials, CredentialsFailed
 from penstock.drivers.capabilities import driver_of, transport_of
@@ -197,10 +198,9 @@ def _startup_remedy(settings: DatabaseSettings, parameter: str) -> str:
     setting = {
         "jit": "jit",
         "default_transaction_isolation": "isolation_level",
-        "statement_timeout": "command_timeout",
     }.get(parameter, "server_settings")
     if parameter == "options":
-        setting, parameter = "server_settings, isolation_level, jit or command_timeout", "..."
+        setting, parameter = "server_settings, isolation_level or jit", "..."
     elif parameter in settings.server_settings:
         setting = "server_settings"
     return f"{setting} asks for it: leave that out, and ALTER ROLE ... SET {parameter}"
@@ -274,8 +274,9 @@ def equip_psycopg(connection: Any, settings: DatabaseSettings) -> None:
     """Set on a new psycopg connection what no argument of it can."""
     if settings.statement_cache_size:
         connection.prepared_max = settings.statement_cache_size
-    # PostgreSQL's statement_timeout does not bound a COMMIT.
+    # PostgreSQL's statement_timeout does not bound a COMMIT, nor a pooler's wait for a server.
     connection.command_timeout = settings.command_timeout
+    connection.statement_limit = settings.command_timeout if settings.poolers else None
 
 
 def equip_transport(connection: Any, settings: DatabaseSettings) -> None:
@@ -325,7 +326,8 @@ class ReadOnlyConnections:
             event.listen(engine.sync_engine, "do_connect", self._keep_arguments, insert=True)
             event.listen(engine.sync_engine, "first_connect", self._look, insert=True)
             event.listen(engine.sync_engine, "connect", self._mark)
-        self._marks_shared = is_pooled and driver_of(engine.dialect).is_pipelined
+        self._driver = driver_of(engine.dialect)
+        self._marks_shared = is_pooled and self._driver.is_pipelined
 
     @property
     def finding(self) -> Finding | None:
@@ -347,9 +349,11 @@ class ReadOnlyConnections:
             connection.is_shared = not self.are_possible
         if isinstance(connection, TransactionTrace):
             connection.refuses_state = self.shares_server
+            if self.pooler is not None:
+                connection.followed_at_first = self._driver.followed_settings(connection)
 
     def _look(self, connection: Any, _: Any) -> None:
-        pooler = await_(find_pooler(connection.driver_connection, self._settings))
+        pooler = await_(_looked(connection.driver_connection, self._settings))
         if pooler is not None and pooler.pool_mode is None and self._is_shared(connection):
             pooler = replace(pooler, pool_mode="transaction")
         self.pooler, self._open_other = pooler, None
@@ -372,6 +376,18 @@ class ReadOnlyConnections:
             return await_(_in_time(share_server(*drivers, self._settings)))
         finally:
             close_at_once(other.driver_connection, self._settings)
+
+
+async def _looked(connection: Any, settings: DatabaseSettings) -> Pooler | None:
+    """Find the pooler within ``connect_timeout``: it may have no server connection to answer by."""
+    limit = asyncio.timeout(settings.connect_timeout)
+    try:
+        async with limit:
+            return await find_pooler(connection, settings)
+    except SettingsError:
+        raise
+    except Exception as error:
+        raise connect_failed(settings, error, timed_out=limit.expired()) from error
 
 
 async def _in_time(answer: Awaitable[bool]) -> bool:

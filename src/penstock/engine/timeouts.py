@@ -11,7 +11,7 @@ from penstock.base_error import PenstockError
 from penstock.deadlines import StatementLimit
 from penstock.drivers.driver import CONTEXT_REFUSED
 from penstock.drivers.sql_text import without_literals
-from penstock.pool.errors import chain_of
+from penstock.pool.errors import ConnectFailed, FailureReason, chain_of, has_no_server
 from penstock.settings import DatabaseSettings
 
 _QUOTED = re.compile(r'"[^"]*"?')
@@ -127,7 +127,7 @@ class TransactionTimeout(StatementTimeout):
 
 
 class Timeouts:
-    """Finds which limit of one database a driver's error comes from.
+    """Finds which limit, of one database or of its pooler, a driver's error comes from.
 
     Args:
         driver: Whose errors.
@@ -159,6 +159,8 @@ class Timeouts:
             hide_parameters: Whether the text keeps them to itself.
             connection_invalidated: Whether the connection is gone.
         """
+        if connection_invalidated and has_no_server(error):
+            return ConnectFailed(f"{_NO_SERVER}: {error}", FailureReason.NOT_READY)
         found = self._found(error, adapter)
         if found is None or isinstance(found, Exception):
             return found
@@ -214,6 +216,9 @@ class Timeouts:
         )
 
 
+_NO_SERVER = (
+    "The pooler had no server connection, and nothing of the transaction has reached PostgreSQL"
+)
 _AT_THE_SERVER = (
     "The server ended the statement after {}; nothing of it is saved. Give it less to do, or {}."
 )

@@ -30,7 +30,7 @@ from penstock.express.execution import (
 )
 from penstock.express.lane import SNAPSHOT
 from penstock.express.work import ConnectionLost, Then, Use, Work, fetch, repeated
-from penstock.pool import PenstockPool
+from penstock.pool import ConnectFailed, PenstockPool
 from penstock.pool.leak import OpenLease
 from penstock.pool.record import STATEMENT_KEY, Record
 from penstock.telemetry.statement_watch import IDLE_IN_TRANSACTION_KEY, request_statements
@@ -332,6 +332,8 @@ class Connections:
         translated = self._errors.translate(adapter, error, work.sql, work.arguments)
         if isinstance(translated, TransactionTimeout):
             return translated  # which says that nothing is saved, and would come again
+        if work.writes and isinstance(translated, ConnectFailed):
+            return translated  # which says that nothing was sent
         if is_lost(adapter.driver_connection, error):
             return ConnectionLost(translated, waited, self._pool)
         return translated

@@ -76,6 +76,12 @@ MYSQL_CODES: Mapping[int, FailureReason] = {
     2013: FailureReason.UNREACHABLE,
 }
 
+NO_SERVER = r"server login has been failing|server login failed|query_wait_timeout"
+"""PgBouncer's words to a client for which it has no server connection, when it hangs up.
+
+Nothing of the transaction has reached PostgreSQL then (PgBouncer, objects.c and janitor.c).
+"""
+
 _NOT_READY = FailureReason.NOT_READY
 # libpq and SQLite report a failed connect as a text only, from which the reason is read.
 # A server whose lc_messages is not English leaves the reason at OTHER.
@@ -87,7 +93,10 @@ TEXTS: tuple[tuple[re.Pattern[str], FailureReason], ...] = tuple(
         (r"database .* does not exist|unable to open database", FailureReason.UNKNOWN_DATABASE),
         (r"too many (clients|connections)", FailureReason.TOO_MANY_CONNECTIONS),
         (r"connection slots are reserved", FailureReason.TOO_MANY_CONNECTIONS),
-        (r"database system is", FailureReason.NOT_READY),
+        # PgBouncer's, at max_client_conn and the limits of a database and of a user.
+        (r"no more connections allowed|connections exceeded", FailureReason.TOO_MANY_CONNECTIONS),
+        (r"database system is|pooler is shutting down", FailureReason.NOT_READY),
+        (NO_SERVER, _NOT_READY),
         # None of the servers is the one that is wanted: asyncpg's words, and libpq's.
         (r"match the target attribute|in hot standby mode|session is read-only", _NOT_READY),
         (r"\bSSL\b|certificate", FailureReason.TLS),
@@ -147,6 +156,19 @@ def reason_of(error: BaseException) -> FailureReason:
             return reason
         found = reason or found
     return found
+
+
+def has_no_server(error: BaseException) -> bool:
+    """Return whether PgBouncer has hung up without having passed on what it was sent.
+
+    Args:
+        error: What a driver has raised for a statement, whose connection has ended.
+    """
+    return any(
+        (getattr(link, "sqlstate", None) or "").startswith("08")
+        and re.search(NO_SERVER, text_of(link))
+        for link in chain_of(error, causes_only=True)
+    )
 
 
 def clear_traceback(error: BaseException) -> None:

@@ -429,7 +429,11 @@ class ConnectionWorker:
         driver, dialect = self._registry.driver_of(connection), self._registry.dialect
         if effects & Effect.LASTING or not driver.recover(connection):
             return False
-        if not self._has_connect_listeners():
+        is_as_at_first = driver.is_as_at_first(connection, effects)
+        if is_as_at_first is not None:
+            if not is_as_at_first:
+                return False
+        elif not self._has_connect_listeners():
             if not driver.reset(connection):
                 return False
         elif effects:
@@ -472,7 +476,11 @@ class ConnectionWorker:
         leaves_open = driver.is_in_transaction(connection)
         if not leaves_open and not effects & (Effect.SESSION | Effect.LASTING):
             return False
-        if leaves_open or effects & Effect.LASTING or self._has_connect_listeners():
+        is_as_at_first = driver.is_as_at_first(connection, effects)
+        if is_as_at_first and not leaves_open:
+            return False
+        is_lost = leaves_open or effects & Effect.LASTING or is_as_at_first is False
+        if is_lost or self._has_connect_listeners():
             self._ledger.evict(record.slot, CloseReason.STATE)
         elif _resets_pipelined(driver, connection, effects):
             driver.reset_pipelined(connection)

@@ -1,12 +1,15 @@
 """What each pool mode of PgBouncer lets a service do, and the error where it does not."""
 
+import asyncio
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import make_url, select, text
 from tests.integration.engine.test_poolers import DRIVERS, PROGRAMS, database_on, found
 from tests.integration.express.leftovers import CLEAN, SERVERS, leftovers
 from tests.servers.pgbouncer import PgbouncerServer, pgbouncer_server
@@ -42,6 +45,8 @@ STATEFUL = [
     "SET work_mem = '5MB'",
     "/* first */ SET SESSION work_mem = '5MB'",
     "SET ROLE NONE",
+    "SET search_path = pg_catalog",
+    "SET intervalstyle = 'iso_8601'",
     "SELECT set_config('work_mem', '5MB', false)",
     "SELECT pg_advisory_lock(1)",
     "SELECT pg_try_advisory_lock_shared(1)",
@@ -100,6 +105,89 @@ async def test_what_would_stay_for_others_is_refused_in_transaction_mode_alone(
                 await way(database, statement)
         assert database.pool.snapshot().checked_out == 0
     assert await leftovers(url) == CLEAN
+
+
+async def by_reader(database: Database, statement: str) -> None:
+    await database.reader.all(text(statement))
+
+
+async def in_context(database: Database, statement: str) -> None:
+    reader = database.reader.with_context(settings={"app.tenant": "one"})
+    await reader.all(text(statement))
+
+
+async def in_writing_context(database: Database, statement: str) -> None:
+    writer = database.writer.with_context(settings={"app.tenant": "one"})
+    await writer.execute(text(statement))
+
+
+async def by_stream(database: Database, statement: str) -> None:
+    async with database.reader.stream(text(statement)) as rows:
+        assert [row async for row in rows]
+
+
+async def by_snapshot(database: Database, statement: str) -> None:
+    async with database.reader.snapshot() as moment:
+        await moment.all(text(statement))
+
+
+@pytest.mark.parametrize("way", [by_reader, in_context, in_writing_context, by_stream, by_snapshot])
+async def test_no_way_of_the_lane_leaves_state_for_others(
+    pooled: Pooled, database_url: str, way: Callable[[Database, str], Any]
+) -> None:
+    if pooled.mode == "session":
+        pytest.skip("each client has a server session of its own")
+    url = pooled.server.url(database_url)
+    async with database_on(url, proxy="pgbouncer") as database:
+        for statement in filter(re.compile("SELECT").match, STATEFUL):
+            with pytest.raises(PenstockError, match=r"is refused: the pooler in between"):
+                await way(database, statement)
+            assert await database.reader.scalar(select(1)) == 1
+        assert database.pool.snapshot().checked_out == 0
+    assert await leftovers(url) == CLEAN
+
+
+async def name_and_zone(database: Database) -> tuple[Any, Any]:
+    async with database.connection() as connection:
+        name = await connection.scalar(text("SHOW application_name"))
+        return name, await connection.scalar(text("SHOW timezone"))
+
+
+async def in_vain(database: Database) -> None:
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await in_connection(database, "SELECT pg_sleep(5)")
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+async def test_a_connection_keeps_its_settings_and_those_of_others_stay(
+    pooled: Pooled, postgres: PostgresServer, database_url: str, driver: str
+) -> None:
+    url = pooled.server.url(database_url)
+    postgres.execute(
+        "CREATE FUNCTION unknown() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        make_url(url).database or "",
+    )
+    address = make_url(url).set(drivername="postgresql").render_as_string(False)
+    locks = "SELECT count(*)::int FROM pg_locks WHERE locktype = 'advisory'"
+    one = {"proxy": "pgbouncer", "pool_size": 1, "application_name": "ours"}
+    with psycopg.connect(address, autocommit=True) as other:
+        # On the server connection that is used next, which a reset of ours would unlock.
+        other.execute("SELECT pg_advisory_lock(4711)")
+        async with database_on(url, driver, **one) as database:
+            expected = await name_and_zone(database)
+            assert expected[0] == "ours"
+            for _ in range(SERVERS):
+                await in_connection(database, "SELECT unknown()")
+                assert await name_and_zone(database) == expected
+            opened = database.pool.snapshot().opened_total
+            assert pooled.mode == "session" or opened == 1
+            await in_vain(database)
+            assert await name_and_zone(database) == expected
+            await in_session(database, "SET TIME ZONE 'Europe/Rome'")
+            assert await name_and_zone(database) == expected
+            assert postgres.execute(locks) == [(1,)]
+        other.execute("SELECT pg_advisory_unlock_all()")
 
 
 @pytest.mark.parametrize("driver", DRIVERS)

@@ -1,6 +1,5 @@
 """What each driver's connect is given, without a server."""
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -87,19 +86,7 @@ def test_a_pooler_gets_the_startup_parameters_that_were_set(proxy: str) -> None:
         "timezone": "UTC",
         "jit": "off",
     }
-    assert psycopg(proxy=proxy, **asked)["options"] == (
-        "-c statement_timeout=5000 -c timezone=UTC -c jit=off"
-    )
-
-
-@pytest.mark.parametrize("proxy", POOLERS)
-def test_psycopg_says_when_a_pooler_keeps_command_timeout_from_being_in_force(
-    proxy: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.WARNING, "penstock.engine"):
-        psycopg(proxy=proxy)
-    assert "command_timeout=60" in caplog.text
-    assert proxy in caplog.text
+    assert psycopg(proxy=proxy, **asked)["options"] == "-c timezone=UTC -c jit=off"
 
 
 def test_a_statement_timeout_of_one_s_own_outranks_command_timeout() -> None:
