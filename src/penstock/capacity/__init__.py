@@ -3,7 +3,7 @@
 ``verification`` has the run; it needs the HTTP client of the load generator.
 """
 
-from penstock.capacity.page import render_page, write_page
+from penstock.capacity.page import write_page
 from penstock.capacity.report import draw_plan, draw_verification, write_json
 from penstock.capacity.service import measured_inputs, only_database
 
@@ -12,7 +12,6 @@ __all__ = [
     "draw_verification",
     "measured_inputs",
     "only_database",
-    "render_page",
     "write_json",
     "write_page",
 ]

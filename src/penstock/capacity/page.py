@@ -152,7 +152,6 @@ def _chart(
     # What is near the pole is left out, so that the rest can be read.
     at_mark = [y for each in series for x, y in each.points if x <= mark and isfinite(y)]
     highest = top or min(max((y for _, y in known), default=1.0), 4 * max(at_mark, default=1.0))
-    highest = highest or 1.0
 
     def place(x: float, y: float) -> tuple[float, float]:
         across = _LEFT + x / right * (_WIDTH - _LEFT - _MARGIN)
@@ -163,12 +162,9 @@ def _chart(
         for number, each in enumerate(series)
         for shown in [[(x, y) for x, y in each.points if y <= highest]]
     )
-    legend = "".join(
-        f'<li class="s{number}">{escape(each.name)}</li>' for number, each in enumerate(series)
-    )
     across, _ = place(mark, 0)
     return (
-        f'<h2>{escape(heading)}</h2><ul class="legend">{legend}<li class="mark">planned</li></ul>'
+        f"<h2>{escape(heading)}</h2>{_legend(series)}"
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(heading)}: '
         f'{escape(", ".join(each.name for each in series))}">'
         f"{_grid(place, right, highest, label)}"
@@ -176,6 +172,13 @@ def _chart(
         f'y2="{_HEIGHT - _BOTTOM}"/>{lines}'
         f'<text x="{_WIDTH / 2}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(axis)}</text></svg>'
     )
+
+
+def _legend(series: Sequence[_Series]) -> str:
+    items = "".join(
+        f'<li class="s{number}">{escape(each.name)}</li>' for number, each in enumerate(series)
+    )
+    return f'<ul class="legend">{items}<li class="mark">planned</li></ul>'
 
 
 def _path(points: Iterable[tuple[float, float]]) -> str:

@@ -168,22 +168,16 @@ class Plan:
         )
         return most_severe_first(each for each in found if each is not None)
 
-    def predict(
-        self,
-        rate: float | None = None,
-        connections: int | None = None,
-        hold: HoldTime | None = None,
-    ) -> Prediction:
+    def predict(self, rate: float | None = None, connections: int | None = None) -> Prediction:
         """Return what to expect when something is not as planned.
 
         Args:
             rate: Requests per second of the whole service; None for the planned ones.
             connections: Of each pool; None for the planned ones.
-            hold: Of each connection of a request; None for the planned one.
         """
         return _predict(
             self.inputs,
-            self.hold if hold is None else hold,
+            self.hold,
             self.rate if rate is None else rate,
             self.connections if connections is None else connections,
         )
@@ -319,13 +313,7 @@ def _at_largest_rate(inputs: PlanInputs, name: str) -> PlanInputs:
     """Return inputs with the largest rate at which ``p99`` and the limits are kept."""
     goal, hold = inputs.p99 or 0.0, inputs.hold
     server = inputs.server or ServerLimits(_UNKNOWN_SERVER, inputs.reserved)
-    if inputs.pool_size is not None:
-        size, overflow = inputs.pool_size, inputs.max_overflow or 0
-    else:
-        most = (
-            LARGEST_POOL if inputs.shares_connections else inputs.budget(1, 0).largest_pool(server)
-        )
-        size, overflow = _sizes_of(inputs, max(1, most))
+    size, overflow = _largest_sizes(inputs, server)
     room = server.allowed(inputs.reserve) - inputs.other_connections
 
     def is_kept(rate: float) -> bool:
@@ -360,10 +348,15 @@ def _at_largest_rate(inputs: PlanInputs, name: str) -> PlanInputs:
     )
 
 
-def _sizes_of(inputs: PlanInputs, connections: int) -> tuple[int, int]:
-    share = 0.0 if inputs.shares_connections else OVERFLOW_SHARE
-    size = min(ceil(connections / (1 + share)), LARGEST_POOL)
-    return size, min(connections - size, LARGEST_POOL)
+def _largest_sizes(inputs: PlanInputs, server: ServerLimits) -> tuple[int, int]:
+    """Return the sizes of each pool with which the server has room for all of them."""
+    if inputs.pool_size is not None:
+        return inputs.pool_size, inputs.max_overflow or 0
+    if inputs.shares_connections:
+        return LARGEST_POOL, 0
+    most = max(1, inputs.budget(1, 0).largest_pool(server))
+    size = min(ceil(most / (1 + OVERFLOW_SHARE)), LARGEST_POOL)
+    return size, min(most - size, LARGEST_POOL)
 
 
 def _floored(rate: float) -> float:

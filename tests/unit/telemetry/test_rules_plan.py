@@ -1,5 +1,6 @@
 """What is said when a service runs beyond its plan, and when it is not said."""
 
+import random
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -9,6 +10,7 @@ from tests.told import numbers
 from tests.unit.telemetry.test_rules import NOW, Stretch, finding, reading, said, worker
 
 from penstock.telemetry import PlannedLoad, Reading
+from penstock.telemetry.rules.plan import plan_drift
 
 PLAN = PlannedLoad(
     checkouts=100.0,
@@ -84,6 +86,24 @@ def test_a_load_at_the_limit_does_not_come_and_go() -> None:
     assert said(planned((100, scaled()), near), DRIFT) is None
     assert said(planned((100, scaled()), beyond, near), DRIFT)
     assert said(planned((100, scaled()), beyond, near, (45, scaled()), near), DRIFT) is None
+
+
+@pytest.mark.parametrize("per_second", [0.5, 1, 5])
+def test_chance_alone_is_no_drift(per_second: float) -> None:
+    chance = random.Random(per_second)
+
+    def second() -> dict[str, Any]:
+        arrivals = sum(chance.random() < per_second / 100 for _ in range(100))
+        held = sum(chance.expovariate(10) for _ in range(arrivals))
+        return {"checkouts": arrivals, "checkins": arrivals, "hold_seconds": held}
+
+    plan = {"checkouts": per_second, "utilisation": per_second * 0.1 / 50}
+    found = [
+        plan_drift(planned(*((1, second()) for _ in range(61)), plan=plan, workers=1))
+        for _ in range(100)
+    ]
+
+    assert found == [None] * 100
 
 
 def test_more_workers_than_planned_are_told_once_a_deployment_is_over() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import floor
+from math import floor, sqrt
 
 from penstock.findings import Finding, Severity, number_of
 from penstock.telemetry.reading import PlannedLoad, Reading
@@ -12,7 +12,7 @@ from penstock.telemetry.schema import Sample
 BLOCK = 15
 """Seconds over which each number is taken; the newest that is over counts."""
 DRIFTED = 1.25
-"""Multiple of a planned number above which two blocks in a row are a drift."""
+"""Multiple of a planned number, beside chance, above which two blocks in a row are a drift."""
 RETURNED = 1.1
 """Multiple down to which two blocks in a row end it. In between it stays as it was, so that a load
 near the limit does not come and go."""
@@ -27,7 +27,7 @@ def plan_drift(reading: Reading) -> Finding | None:
     plan = reading.plan
     if plan is None:
         return None
-    blocks = _blocks(reading)
+    blocks, limit = _blocks(reading), DRIFTED + _noise(plan)
     drifts = [
         text
         for numbers, planned, text in (
@@ -35,7 +35,7 @@ def plan_drift(reading: Reading) -> Finding | None:
             ([each.hold for each in blocks], plan.hold, "connections held for {:.4f} s on average"),
             ([each.used for each in blocks], plan.utilisation, "{:.3f} of the connections in use"),
         )
-        if _is_beyond(numbers, planned)
+        if _is_beyond(numbers, planned, limit)
         for text in [f"{text.format(max(numbers[-2:]))} (planned: {planned:.4g})"]
     ]
     drifts += _counts(reading, plan)
@@ -82,10 +82,20 @@ def _blocks(reading: Reading) -> list[_Block]:
     ]
 
 
-def _is_beyond(numbers: Sequence[float], planned: float) -> bool:
+def _noise(plan: PlannedLoad) -> float:
+    """Return the share by which a block of the planned load varies by chance.
+
+    It is three standard deviations of the total hold time of Poisson arrivals with exponential
+    holds, relative to its mean.
+    """
+    expected = plan.checkouts * BLOCK
+    return 3 * sqrt(2 / expected) if expected > 0 else 0.0
+
+
+def _is_beyond(numbers: Sequence[float], planned: float, limit: float) -> bool:
     is_beyond = False
     for pair in pairwise(numbers):
-        if min(pair) > planned * DRIFTED:
+        if min(pair) > planned * limit:
             is_beyond = True
         elif max(pair) <= planned * RETURNED:
             is_beyond = False
