@@ -14,6 +14,7 @@ import typer
 from penstock.base_error import PenstockError
 from penstock.cli.doctor import HEADERS, doctor
 from penstock.cli.extras import needs_extra
+from penstock.cli.provision import app as provision
 
 
 def demo(
@@ -216,6 +217,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(doctor)
 app.command()(watch)
+app.add_typer(provision, name="provision")
 
 
 def _show_version(wanted: bool) -> None:

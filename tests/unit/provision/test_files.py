@@ -1,0 +1,108 @@
+"""How generated files get into a directory, and the command that writes them."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from stat import S_IMODE
+
+import pytest
+
+from penstock.cli.main import main
+from penstock.errors import PenstockError
+from penstock.provision import GeneratedFile, write_files
+
+FILES = [GeneratedFile("a.ini", "one\n"), GeneratedFile("b/secret", "s3cret\n", 0o600, True)]
+Run = Callable[..., tuple[object, str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Calls ``penstock provision``; gives its status and all that it says."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ENVIRONMENT", raising=False)
+    monkeypatch.setenv("DATABASE_URL", "postgresql://app:hunter2@db/app")
+
+    def call(*arguments: str) -> tuple[object, str]:
+        monkeypatch.setattr(sys, "argv", ["penstock", "provision", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return ended.value.code, captured.out + captured.err
+
+    return call
+
+
+def test_files_are_written_once(tmp_path: Path) -> None:
+    assert write_files(FILES, tmp_path) == [tmp_path / "a.ini", tmp_path / "b/secret"]
+    assert write_files(FILES, tmp_path) == []
+    assert S_IMODE((tmp_path / "b/secret").stat().st_mode) == 0o600
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.ini", "b", "secret"]
+
+
+def test_what_differs_is_shown_and_nothing_is_written(tmp_path: Path) -> None:
+    (tmp_path / "a.ini").write_text("mine\n")
+
+    with pytest.raises(PenstockError) as refused:
+        write_files(FILES, tmp_path)
+
+    assert "-mine\n+one\n" in str(refused.value)
+    assert not (tmp_path / "b").exists()
+    assert write_files(FILES, tmp_path, force=True) == [tmp_path / "a.ini", tmp_path / "b/secret"]
+    assert (tmp_path / "a.ini").read_text() == "one\n"
+
+
+def test_a_difference_in_a_secret_is_not_shown(tmp_path: Path) -> None:
+    write_files(FILES, tmp_path)
+    (tmp_path / "b/secret").write_text("old\n")
+
+    with pytest.raises(PenstockError) as refused:
+        write_files(FILES, tmp_path)
+
+    assert str(tmp_path / "b/secret") in str(refused.value)
+    assert "s3cret" not in str(refused.value)
+    assert "old" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["a.ini", "b"])
+def test_what_cannot_be_written_is_an_error_with_its_path(tmp_path: Path, name: str) -> None:
+    there = tmp_path / name
+    if name == "b":
+        there.write_text("a file where a directory belongs")
+    else:
+        there.mkdir()
+
+    with pytest.raises(PenstockError, match=str(there)):
+        write_files(FILES, tmp_path)
+
+
+def test_the_command_writes_the_files_of_pgbouncer_and_keeps_the_secret(
+    run: Run, tmp_path: Path
+) -> None:
+    status, said = run("pgbouncer", "deploy")
+    userlist = (tmp_path / "deploy/userlist.txt").read_text()
+
+    assert status == 0
+    assert len(said.split()) == 4
+    assert "hunter2" not in said
+    assert run("pgbouncer", "deploy") == (0, "")
+    status, said = run("pgbouncer", "deploy", "--pool-size", "7")
+    assert status == 1
+    assert "+default_pool_size = 7" in said
+    assert run("pgbouncer", "deploy", "--pool-size", "7", "--force")[0] == 0
+    assert (tmp_path / "deploy/userlist.txt").read_text() == userlist
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--pool-mode", "statement"), "--pool-mode statement"),
+        (("--version", "1.17"), "--version 1.17"),
+        (("--version", "new"), "--version new"),
+        (("--server", "a@b"), "server"),
+    ],
+)
+def test_wrong_options_are_named(run: Run, arguments: tuple[str, ...], told: str) -> None:
+    status, said = run("pgbouncer", *arguments)
+
+    assert status == 1
+    assert f"penstock: {told}" in said
