@@ -1,9 +1,10 @@
 """``penstock provision``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.core
 
 from penstock.base_error import PenstockError
 from penstock.cli.extras import needs_extra
@@ -11,7 +12,18 @@ from penstock.cli.extras import needs_extra
 if TYPE_CHECKING:
     from penstock.settings import DatabaseSettings
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
+
+class _Parts(typer.core.TyperGroup):
+    """Takes what is no command for the directory of all parts."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the command in front of its directory."""
+        if args and args[0] not in {*self.commands, "--help"}:
+            args = ["all", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(cls=_Parts, no_args_is_help=True, rich_markup_mode="markdown")
 
 
 @app.callback()
@@ -21,10 +33,101 @@ def provision() -> None:
     The settings are those of the service: `DATABASE_URL`, `DATABASE_WORKERS` and so on, in the
     environment or `.env`; without `ENVIRONMENT`, production's.
 
-    PgBouncer in front of the server that `DATABASE_URL` names:
+    Everything, for a PostgreSQL on a machine of 16 GB:
+
+        penstock provision deploy --memory 16GB --cores 4 --application app.main:app
+
+    Some parts, of postgresql, pgbouncer, systemd, nginx, compose, kubernetes, cloudnativepg and
+    prometheus:
+
+        penstock provision deploy --only compose --only postgresql
+
+    PgBouncer alone, in front of the server that `DATABASE_URL` names:
 
         penstock provision pgbouncer deploy/pgbouncer
+
+    No file has a password. Files that are there and differ are shown and left as they are, unless
+    `--force` is given.
     """
+
+
+@app.command("all")
+def write_all(
+    directory: Annotated[Path, typer.Argument(help="Where the files go, each part's in its own.")],
+    *,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PART", help="Write this part, once or several times."),
+    ] = None,
+    application: Annotated[
+        str, typer.Option(metavar="MODULE:NAME", help="The service, as uvicorn has it.")
+    ] = "app.main:app",
+    image: Annotated[
+        str | None,
+        typer.Option(help="Of the service's container. Without it: its DATABASE_APPLICATION_NAME."),
+    ] = None,
+    domain: Annotated[str, typer.Option(help="By which it is reached.")] = "service.example",
+    memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Of PostgreSQL's machine, such as 16GB. Without: this."),
+    ] = None,
+    cores: Annotated[
+        int | None, typer.Option(help="Of PostgreSQL's machine. Without: this one's.")
+    ] = None,
+    disk: Annotated[
+        str | None, typer.Option(help="ssd or hdd. Without: what the directory is on.")
+    ] = None,
+    max_connections: Annotated[
+        int | None, typer.Option(help="Of PostgreSQL. Without: what suits the machine.")
+    ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="PostgreSQL's address, where DATABASE_URL leads to PgBouncer.",
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that differ.")] = False,
+) -> None:
+    """Write all parts of a deployment, or some. This command's name can be left out.
+
+    PostgreSQL's settings for its machine, PgBouncer, a systemd unit, nginx for blue and green, a
+    compose file, Kubernetes manifests, a CloudNativePG cluster, Prometheus and Grafana:
+
+        DATABASE_URL=postgresql://app:password@10.0.0.5/app penstock provision deploy
+
+    Only what Docker needs, for a PostgreSQL that has 16 GB:
+
+        penstock provision deploy --only compose --memory 16GB --cores 4
+    """
+    with needs_extra("cli"):
+        from penstock.provision import (  # noqa: PLC0415 - it takes a moment
+            Deployment,
+            Machine,
+            PgbouncerOptions,
+            write_files,
+        )
+    here = Machine.here(next(path for path in directory.absolute().parents if path.exists()))
+    machine = Machine.of(
+        memory or f"{here.memory // 1024**2}MB",
+        here.cores if cores is None else cores,
+        disk or here.disk,
+    )
+    deployment = Deployment(
+        settings=_settings(),
+        machine=machine,
+        application=application,
+        image=image,
+        domain=domain,
+        max_connections=max_connections,
+        pgbouncer=PgbouncerOptions(
+            address=server, userlist=_text_of(directory / "pgbouncer/userlist.txt")
+        ),
+        userlist=_text_of(directory / "compose/secrets/userlist.txt"),
+    )
+    typer.echo(f"PostgreSQL has {machine}.")
+    for path in write_files(deployment.files(only or ()), directory, force=force):
+        typer.echo(path)
 
 
 @app.command()

@@ -16,7 +16,7 @@ class GeneratedFile:
     Args:
         name: Its path below the directory, with slashes.
         text: All of it.
-        mode: Its rights.
+        mode: Its rights. A secret that others may read is in a directory that is closed to them.
         is_secret: Whether no difference in it is shown.
     """
 
@@ -89,6 +89,8 @@ def write_files(
 
 def _write(file: GeneratedFile, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
+    if file.is_secret and file.mode & 0o077:
+        path.parent.chmod(0o700)
     new = path.with_name(f".{path.name}.new")
     new.unlink(missing_ok=True)
     new.touch(mode=file.mode, exist_ok=False)

@@ -2,10 +2,8 @@
 
 import re
 from dataclasses import dataclass
-from importlib.resources import files
 from math import ceil
 from pathlib import Path
-from string import Template
 from typing import Literal
 
 from sqlalchemy import URL, make_url
@@ -16,6 +14,7 @@ from penstock.engine.address import hosts_of
 from penstock.planner import ServerLimits
 from penstock.provision.files import GeneratedFile
 from penstock.provision.scram import secret_in, secret_of
+from penstock.provision.template import filled
 from penstock.settings import DatabaseSettings, Proxy, TlsMode
 from penstock.settings.profiles import RECYCLE_SHARE
 
@@ -213,49 +212,50 @@ def _configuration(
     wait = min(60, ceil(settings.pool_timeout))
     limits = options.server
     is_shared = options.pool_mode == "transaction"
-    return _template("pgbouncer.ini").substitute(
-        version=_written(options.version),
-        database=_database(url, options),
-        listen=options.listen,
-        port=options.port,
-        stats_users=_stats_users(str(url.username)),
-        auth_file=options.directory / "userlist.txt",
-        client_tls=_client_tls(options),
-        server_tls=_server_tls(settings),
-        mode_reason=(
+    values = {
+        "version": _written(options.version),
+        "database": _database(url, options),
+        "listen": options.listen,
+        "port": options.port,
+        "stats_users": _stats_users(str(url.username)),
+        "auth_file": options.directory / "userlist.txt",
+        "client_tls": _client_tls(options),
+        "server_tls": _server_tls(settings),
+        "mode_reason": (
             "A server connection is a client's for one transaction."
             if is_shared
             else "A server connection is a client's until it leaves: nothing is shared meanwhile."
         ),
-        pool_mode=options.pool_mode,
-        pool_reason=(
+        "pool_mode": options.pool_mode,
+        "pool_reason": (
             "As planned."
             if options.pool_size
             else "Two per core of the server, or so, do the most."
         ),
-        pool_size=sizes.pool,
-        reserve_pool=sizes.reserve,
-        reserve_timeout=min(3, max(1, wait // 2)),
-        limit_reason=(
+        "pool_size": sizes.pool,
+        "reserve_pool": sizes.reserve,
+        "reserve_timeout": min(3, max(1, wait // 2)),
+        "limit_reason": (
             f"max_connections {limits.max_connections} - {limits.reserved} reserved, less "
             f"{settings.connection_reserve:.0%} in reserve, for {options.poolers} PgBouncer(s)."
         ),
-        max_db_connections=sizes.limit,
-        clients=sizes.clients,
-        max_clients=max(100, 2 * sizes.clients + 20),
-        prepared=_prepared(settings, options),
-        wait=wait,
-        connect=ceil(settings.connect_timeout),
-        lifetime=lifetime,
-        idle=min(600, lifetime),
-        client_idle_reason=(
+        "max_db_connections": sizes.limit,
+        "clients": sizes.clients,
+        "max_clients": max(100, 2 * sizes.clients + 20),
+        "prepared": _prepared(settings, options),
+        "wait": wait,
+        "connect": ceil(settings.connect_timeout),
+        "lifetime": lifetime,
+        "idle": min(600, lifetime),
+        "client_idle_reason": (
             f"The service replaces its connections at {RECYCLE_SHARE:.0%} of that (pool_recycle)."
             if recycle > 0
             else "The service never replaces its connections (pool_recycle=-1)."
         ),
-        client_idle=ceil(recycle / RECYCLE_SHARE) if recycle > 0 else 0,
-        keepalive=settings.tcp_keepalive,
-    )
+        "client_idle": ceil(recycle / RECYCLE_SHARE) if recycle > 0 else 0,
+        "keepalive": settings.tcp_keepalive,
+    }
+    return filled("pgbouncer.ini", values)
 
 
 def _database(url: URL, options: PgbouncerOptions) -> str:
@@ -340,7 +340,7 @@ def _sql(url: URL, settings: DatabaseSettings) -> str:
         f"ALTER ROLE {role} IN DATABASE {database} SET {name} FROM CURRENT;"
         for name, value in given.items()
     ]
-    return _template("pgbouncer.sql").substitute(role=role, settings="\n".join(each))
+    return filled("pgbouncer.sql", {"role": role, "settings": "\n".join(each)})
 
 
 def _environment(
@@ -363,10 +363,6 @@ def _environment(
     if settings.server_settings:
         lines += ["# They are the role's now, by pgbouncer.sql.", "DATABASE_SERVER_SETTINGS={}"]
     return "\n".join([*lines, ""])
-
-
-def _template(name: str) -> Template:
-    return Template(files("penstock.provision").joinpath("templates", name).read_text("utf-8"))
 
 
 def _doubled(text: str) -> str:
