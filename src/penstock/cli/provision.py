@@ -140,8 +140,13 @@ def pgbouncer(
     pool_size: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Server connections that it uses. Without it: 20.", show_default=False
+            min=1,
+            help="Server connections that it uses. Without it: two per core and one, or 20.",
+            show_default=False,
         ),
+    ] = None,
+    cores: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Of PostgreSQL's machine.")
     ] = None,
     max_connections: Annotated[int, typer.Option(min=5, max=262143, help="Of PostgreSQL.")] = 100,
     poolers: Annotated[
@@ -204,6 +209,7 @@ def pgbouncer(
         pool_mode="session" if pool_mode == "session" else "transaction",
         server=ServerLimits(max_connections, 3),
         pool_size=pool_size,
+        cores=cores,
         poolers=poolers,
         address=server,
         listen=listen,

@@ -128,6 +128,7 @@ class Deployment:
                 raise SettingsError(f"{what}={text!r}: {accepted} is accepted in these files")
         return {
             "name": self.name,
+            "variable": self.name.replace("-", "_"),
             "application": self.application,
             "image": self.image or f"{self.name}:latest",
             "domain": self.domain,
@@ -169,7 +170,9 @@ def _postgresql(deployment: Deployment) -> tuple[GeneratedFile, ...]:
 
 
 def _pgbouncer(deployment: Deployment) -> tuple[GeneratedFile, ...]:
-    options = replace(deployment.pgbouncer, server=deployment.limits)
+    options = replace(
+        deployment.pgbouncer, server=deployment.limits, cores=deployment.machine.cores
+    )
     return pgbouncer_files(deployment.settings, options)
 
 
@@ -196,6 +199,7 @@ def _compose(deployment: Deployment) -> tuple[GeneratedFile, ...]:
     )
     options = PgbouncerOptions(
         server=deployment.limits,
+        cores=deployment.machine.cores,
         address="primary:5432",
         listen="*",
         directory=Path("/run/secrets"),
@@ -216,7 +220,7 @@ def _compose(deployment: Deployment) -> tuple[GeneratedFile, ...]:
         replace(made["pgbouncer.ini"], name="pgbouncer/pgbouncer.ini", mode=0o644),
         replace(made["service.env"], name="pgbouncer/service.env"),
         *_watching(deployment, targets, token),
-        GeneratedFile("grafana/provisioning.yml", filled("datasource.yml", {})),
+        GeneratedFile("grafana/datasource.yml", filled("datasource.yml", {})),
         GeneratedFile("grafana/dashboards.yml", filled("dashboards.yml", {})),
         GeneratedFile("grafana/penstock.json", _shipped("penstock.json")),
     )

@@ -1,4 +1,4 @@
-"""Generated files, and how they get into a directory: all of them or none, and nothing is lost."""
+"""Generated files, and how they get into a directory without anything being lost."""
 
 import difflib
 import os

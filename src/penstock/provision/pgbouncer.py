@@ -22,6 +22,7 @@ SERVER = ServerLimits(100, 3)
 """A PostgreSQL with its defaults."""
 DIRECTORY = Path("/etc/pgbouncer")
 USUAL_POOL = 20
+LARGEST_POOL = 100
 LONGEST_NAME = 63
 FOLLOWS_STATEMENTS = (1, 21)
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]+")
@@ -35,7 +36,8 @@ class PgbouncerOptions:
         version: The oldest that reads the files; 1.18 or later.
         pool_mode: ``transaction``, or ``session`` for what keeps something in its session.
         server: What PostgreSQL accepts.
-        pool_size: Server connections that it uses; None for 20, or as many as there are.
+        pool_size: Server connections that it uses; None for what suits the server's cores.
+        cores: Of the server; None where they are not known.
         poolers: How many share the server, such as pods.
         listen: Addresses to listen on, with commas between, or ``*``.
         port: To listen on.
@@ -50,6 +52,7 @@ class PgbouncerOptions:
     pool_mode: Literal["transaction", "session"] = "transaction"
     server: ServerLimits = SERVER
     pool_size: int | None = None
+    cores: int | None = None
     poolers: int = 1
     listen: str = "127.0.0.1"
     port: int = 6432
@@ -119,7 +122,7 @@ class Sizes:
             )
         # One is left for another role: the migrations', or the doctor's.
         most = max(1, limit - 1)
-        pool = min(USUAL_POOL, most) if options.pool_size is None else options.pool_size
+        pool = min(_usual_pool(options), most) if options.pool_size is None else options.pool_size
         if not 1 <= pool <= most:
             raise SettingsError(
                 f"pool_size={pool}: a whole number from 1 to {most} is accepted, of max_connections"
@@ -133,6 +136,13 @@ class Sizes:
     def clients(self) -> int:
         """Connections that all processes keep."""
         return self.each * self.processes
+
+
+def _usual_pool(options: PgbouncerOptions) -> int:
+    """Return how many connections a server does the most with: two per core, one for its disk."""
+    if options.cores is None:
+        return USUAL_POOL
+    return min(LARGEST_POOL, ceil((2 * options.cores + 1) / options.poolers))
 
 
 def _pool_of_each(
@@ -228,9 +238,9 @@ def _configuration(
         ),
         "pool_mode": options.pool_mode,
         "pool_reason": (
-            "As planned."
+            "As asked for."
             if options.pool_size
-            else "Two per core of the server, or so, do the most."
+            else "Two for each core of the server and one for its disk do the most."
         ),
         "pool_size": sizes.pool,
         "reserve_pool": sizes.reserve,
@@ -360,6 +370,10 @@ def _environment(
         f"DATABASE_MIN_IDLE={min(settings.min_idle, sizes.each)}",
         f"DATABASE_STATEMENT_CACHE_SIZE={_cache_of(settings)}",
     ]
+    if settings.fleet:
+        lines += ["# Behind a pooler processes do not see each other.", "DATABASE_FLEET=false"]
+    if settings.preset is not None:
+        lines.append("# Leave DATABASE_PRESET out: the sizes above are none of its own.")
     if settings.server_settings:
         lines += ["# They are the role's now, by pgbouncer.sql.", "DATABASE_SERVER_SETTINGS={}"]
     return "\n".join([*lines, ""])

@@ -113,6 +113,10 @@ def test_the_sizes_stay_within_the_budget_or_are_refused(
             {"client_idle_timeout": "400", "server_lifetime": "300", "server_idle_timeout": "300"},
         ),
         ({}, {"server": ServerLimits(5, 3)}, {"max_db_connections": "1", "default_pool_size": "1"}),
+        ({}, {"cores": 4}, {"default_pool_size": "9", "reserve_pool_size": "2"}),
+        ({}, {"cores": 4, "poolers": 2}, {"default_pool_size": "5", "max_db_connections": "36"}),
+        ({}, {"cores": 64, "server": ServerLimits(500, 3)}, {"default_pool_size": "100"}),
+        ({}, {"cores": 64, "pool_size": 7}, {"default_pool_size": "7"}),
         ({}, {"poolers": 3}, {"max_db_connections": "24", "default_pool_size": "20"}),
         ({"workers": 8, "instances": 9}, {}, {"max_client_conn": "308"}),
         ({"connection_reserve": 0}, {}, {"max_db_connections": "97"}),
@@ -166,6 +170,15 @@ def test_what_cannot_be_met_is_refused_by_name(
         pgbouncer_files(settings_of(**settings), PgbouncerOptions(**options))
 
     assert "hunter2" not in str(refused.value)
+
+
+def test_what_has_no_effect_behind_a_pooler_is_off_for_the_service() -> None:
+    settings = settings_of(fleet=True, preset="container", server_settings={"timezone": "UTC"})
+
+    lines = pgbouncer_files(settings)[3].text.splitlines()
+
+    assert {"DATABASE_FLEET=false", "DATABASE_SERVER_SETTINGS={}"} < set(lines)
+    assert any("DATABASE_PRESET" in line for line in lines if line.startswith("#"))
 
 
 def test_no_file_and_no_repr_has_the_password() -> None:
