@@ -7,7 +7,6 @@ import typer
 import typer.core
 
 from penstock.base_error import PenstockError
-from penstock.cli.extras import needs_extra
 
 if TYPE_CHECKING:
     from penstock.settings import DatabaseSettings
@@ -100,13 +99,13 @@ def write_all(
 
         penstock provision deploy --only compose --memory 16GB --cores 4
     """
-    with needs_extra("cli"):
-        from penstock.provision import (  # noqa: PLC0415 - it takes a moment
-            Deployment,
-            Machine,
-            PgbouncerOptions,
-            write_files,
-        )
+    from penstock.provision import (  # noqa: PLC0415 - it takes a moment
+        Deployment,
+        Machine,
+        PgbouncerOptions,
+        write_files,
+    )
+
     here = Machine.here(next(path for path in directory.absolute().parents if path.exists()))
     machine = Machine.of(
         memory or f"{here.memory // 1024**2}MB",
@@ -195,13 +194,13 @@ def pgbouncer(
 
     Files that are there and differ are shown and left as they are, unless `--force` is given.
     """
-    with needs_extra("cli"):
-        from penstock.planner import ServerLimits  # noqa: PLC0415 - it takes a moment
-        from penstock.provision import (  # noqa: PLC0415 - so does this
-            PgbouncerOptions,
-            pgbouncer_files,
-            write_files,
-        )
+    from penstock.planner import ServerLimits  # noqa: PLC0415 - it takes a moment
+    from penstock.provision import (  # noqa: PLC0415 - so does this
+        PgbouncerOptions,
+        pgbouncer_files,
+        write_files,
+    )
+
     if pool_mode not in ("transaction", "session"):
         raise PenstockError(f"--pool-mode {pool_mode}: transaction or session is accepted")
     options = PgbouncerOptions(

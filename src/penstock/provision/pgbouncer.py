@@ -23,8 +23,11 @@ SERVER = ServerLimits(100, 3)
 DIRECTORY = Path("/etc/pgbouncer")
 USUAL_POOL = 20
 LARGEST_POOL = 100
+LARGEST_CLIENT_POOL = 1000
+"""What ``pool_size`` accepts."""
 LONGEST_NAME = 63
 FOLLOWS_STATEMENTS = (1, 21)
+_TLS_FILES = ("tls_cert_file", "tls_key_file")
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]+")
 
 
@@ -148,7 +151,7 @@ def _usual_pool(options: PgbouncerOptions) -> int:
 def _pool_of_each(
     settings: DatabaseSettings, options: PgbouncerOptions, servers: int, processes: int
 ) -> int:
-    configured = settings.pool_size + settings.max_overflow
+    configured = min(LARGEST_CLIENT_POOL, settings.pool_size + settings.max_overflow)
     if options.pool_mode == "session":
         if servers < processes:
             raise SettingsError(
@@ -176,7 +179,7 @@ def _checked(settings: DatabaseSettings, options: PgbouncerOptions) -> URL:
     for part, text in (("user", url.username), ("database", url.database or "")):
         if not 1 <= len(text.encode()) <= LONGEST_NAME or not text.isprintable():
             raise SettingsError(
-                f"url: PgBouncer accepts a {part} of 1 to {LONGEST_NAME} bytes without control "
+                f"url: PgBouncer accepts a {part} of 1 to {LONGEST_NAME} bytes of printable "
                 "characters"
             )
     if url.database in ("pgbouncer", "*"):
@@ -199,6 +202,14 @@ def _check_options(settings: DatabaseSettings, options: PgbouncerOptions) -> Non
             "prepared statements, so that one may return another one's rows; set it to 0, or use "
             "1.21 or later"
         )
+    host, _ = _server(make_url(settings.url.get_secret_value()), options)
+    for name, value in [
+        ("server", host),
+        *((name, getattr(options, name)) for name in ("listen", "directory", *_TLS_FILES)),
+        *((name, getattr(settings, name)) for name in ("tls_ca_file", *_TLS_FILES)),
+    ]:
+        if not str(value).isprintable():
+            raise SettingsError(f"{name}: printable characters are accepted")
     if (options.tls_cert_file is None) != (options.tls_key_file is None):
         raise SettingsError("tls_cert_file and tls_key_file: one needs the other")
     if settings.tls is not None and settings.tls.verifies and settings.tls_ca_file is None:
@@ -251,7 +262,7 @@ def _configuration(
         ),
         "max_db_connections": sizes.limit,
         "clients": sizes.clients,
-        "max_clients": max(100, 2 * sizes.clients + 20),
+        "max_clients": max(100 if settings.keeps_connections else 1000, 2 * sizes.clients + 20),
         "prepared": _prepared(settings, options),
         "wait": wait,
         "connect": ceil(settings.connect_timeout),

@@ -1,5 +1,6 @@
 """PostgreSQL's settings by machine, and what is found out of this one."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -84,17 +85,25 @@ def test_connections_out_of_range_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("limit", "rotational", "memory", "disk"),
-    [("max", "0", 8, Disk.SSD), (str(2 * GIB), "1", 2, Disk.HDD), ("", "", 8, Disk.SSD)],
+    [
+        ("max", "0", 8, Disk.SSD),
+        (str(2 * GIB), "1", 2, Disk.HDD),
+        ("", "", 8, Disk.SSD),
+        ("max", "virtual", 8, Disk.SSD),
+    ],
 )
 def test_this_machine_is_found_out(
     tmp_path: Path, limit: str, rotational: str, memory: int, disk: Disk
 ) -> None:
     device = tmp_path.stat().st_dev
-    block = tmp_path / f"sys/dev/block/{device >> 8}:{device & 255}/queue"
+    block = tmp_path / f"sys/devices/{'virtio0' if rotational == 'virtual' else 'sata'}/block"
+    link = tmp_path / f"sys/dev/block/{os.major(device)}:{os.minor(device)}"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(block)
     for path, text in [
-        (tmp_path / "proc/meminfo", f"MemTotal:       {8 * 1024**2} kB\n"),
+        (tmp_path / "proc/meminfo", f"MemTotal:       {8 * 1024**2 - 300_000} kB\n"),
         (tmp_path / "sys/fs/cgroup/memory.max", limit),
-        (block / "rotational", rotational),
+        (block / "queue/rotational", rotational.replace("virtual", "1")),
     ]:
         path.parent.mkdir(parents=True)
         path.write_text(text)
