@@ -1,4 +1,4 @@
-"""The commands under ``penstock``, but for the doctor's, which has a file of its own."""
+"""The commands under ``penstock``, but for those that have a file of their own."""
 
 import os
 import signal
@@ -243,6 +243,10 @@ def penstock(
     To follow a service that runs:
 
         penstock watch http://127.0.0.1:8000
+
+    To write the files of a deployment, from the service's settings:
+
+        penstock provision deploy
 
     Every command explains itself: `penstock demo --help`.
     """

@@ -367,9 +367,10 @@ def _sql(url: URL, settings: DatabaseSettings) -> str:
 def _environment(
     url: URL, settings: DatabaseSettings, options: PgbouncerOptions, sizes: Sizes
 ) -> str:
-    shown = url.set(host="pgbouncer", port=options.port, password=None, query={})
+    shown = url.set(host="pgbouncer", port=options.port, query={})
     lines = [
-        "# The service behind PgBouncer. Add its secret DATABASE_URL, which is, with the password:",
+        "# The service behind PgBouncer. Add DATABASE_URL; without the password where there is a",
+        "# DATABASE_CREDENTIALS_FILE:",
         f"# {shown.render_as_string()}",
         "DATABASE_PROXY=pgbouncer",
         (
