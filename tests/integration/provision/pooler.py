@@ -24,6 +24,7 @@ from tests.servers.postgres import PostgresServer
 from tests.servers.process import ServerProcess
 
 from penstock import Database, DatabaseSettings
+from penstock.demo.embedded_postgres import embedded_programs
 from penstock.planner import ServerLimits
 from penstock.provision import PgbouncerOptions, pgbouncer_files
 from penstock.settings import settings_from_environment
@@ -117,9 +118,11 @@ def generated(
 
 
 def _give_secret(admin: PostgresServer, directory: Path) -> None:
+    programs = embedded_programs()  # other distributions of the server have no psql
+    assert programs is not None
     subprocess.run(
         [
-            *("psql", "--no-psqlrc", "--quiet", "--file=pgbouncer.sql"),
+            *(programs / "psql", "--no-psqlrc", "--quiet", "--file=pgbouncer.sql"),
             f"postgresql://{admin.user}:{admin.password}@{admin.host}:{admin.port}/postgres",
         ],
         check=True,

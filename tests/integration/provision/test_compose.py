@@ -17,10 +17,11 @@ from tests.eventually import eventually
 from tests.integration.provision.test_deployment import COMPOSE
 from tests.servers.parts import require_part
 from tests.servers.pgbouncer import Era, configured_pgbouncer, pgbouncer_of
-from tests.servers.postgres import PostgresServer, initialise, postgres_programs
+from tests.servers.postgres import PostgresServer, initialise
 from tests.servers.process import ServerProcess
 
 from penstock import Database, DatabaseSettings
+from penstock.demo.embedded_postgres import embedded_programs
 from penstock.provision import Deployment, Machine, write_files
 
 PASSWORD = "hunter2 or so"
@@ -60,8 +61,8 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def stack(directory: Path) -> Iterator[Stack]:
-    programs = postgres_programs()
-    require_part("PostgreSQL", present=programs, remedy="set TEST_POSTGRES_BIN")
+    programs = embedded_programs()  # with pg_basebackup and psql
+    require_part("embedded-postgres", present=programs, remedy="make setup")
     require_part("compose", present=COMPOSE.exists(), remedy="tests/servers/fetch_compose.sh")
     assert programs is not None
     with ExitStack() as opened:
