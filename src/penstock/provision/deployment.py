@@ -194,9 +194,8 @@ def _nginx(deployment: Deployment) -> tuple[GeneratedFile, ...]:
 
 def _compose(deployment: Deployment) -> tuple[GeneratedFile, ...]:
     values = deployment.values()
-    pooled = deployment.settings.model_copy(
-        update={"instances": 2, "tls": None, "tls_ca_file": None, "tls_cert_file": None}
-    )
+    tls = dict.fromkeys(("tls", "tls_ca_file", "tls_cert_file", "tls_key_file"))
+    pooled = deployment.settings.model_copy(update={"instances": 2, **tls})
     options = PgbouncerOptions(
         server=deployment.limits,
         cores=deployment.machine.cores,

@@ -45,7 +45,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The generated directory, with the secrets that its head says how to make."""
     found = tmp_path_factory.mktemp("deploy")
     settings = DatabaseSettings.of(
-        "postgresql://app:hunter2%20or%20so@10.0.0.5/shop",
+        "postgresql://user:hunter2%20or%20so@10.0.0.5/order",
         environment="production",
         application_name="shop",
         workers=2,
@@ -146,7 +146,7 @@ def _replica(
     }
 
     def on(port: int) -> tuple[PostgresServer, list[str | Path]]:
-        server = _OfService("127.0.0.1", port, "app", PASSWORD)
+        server = _OfService("127.0.0.1", port, "user", PASSWORD)
         return server, ["sh", script, "postgres", *_options(process, tuning, port)]
 
     with pytest.MonkeyPatch.context() as patch:
@@ -158,7 +158,7 @@ def _replica(
 class _OfService(PostgresServer):
     """A server, for the service's role and in its database."""
 
-    def execute(self, statement: str, database: str = "shop") -> list[tuple[object, ...]]:
+    def execute(self, statement: str, database: str = "order") -> list[tuple[object, ...]]:
         """Run a statement there."""
         return super().execute(statement, database)
 

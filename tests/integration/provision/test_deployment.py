@@ -24,8 +24,8 @@ WORKERS = 4
 def deployment(**settings: Any) -> Deployment:
     return Deployment(
         settings=DatabaseSettings.of(
-            "postgresql://app:hunter2@10.0.0.5/app",
             **{
+                "url": "postgresql://app:hunter2@10.0.0.5/app",
                 "environment": "production",
                 "application_name": "shop",
                 "workers": WORKERS,
@@ -64,6 +64,19 @@ def test_every_part_has_files_and_none_has_the_password(directory: Path) -> None
     for path in directory.rglob("*"):
         assert path.is_dir() or "hunter2" not in path.read_text()
     assert (directory / "compose/secrets").stat().st_mode & 0o077 == 0
+
+
+def test_names_that_yaml_has_another_meaning_for_are_texts() -> None:
+    named = deployment(application_name="on", url="postgresql://yes:x@10.0.0.5/null")
+    found = {file.name: file.text for file in named.files()}
+
+    for each in yaml.safe_load_all(found["kubernetes/on.yaml"]):
+        kubernetes_validate.validate(each, "1.34", strict=True)
+    cluster = yaml.safe_load(found["cloudnativepg/cluster.yaml"])
+    assert cluster["spec"]["bootstrap"]["initdb"] == {"database": "null", "owner": "yes"}
+    assert yaml.safe_load(found["compose/compose.yaml"])["name"] == "on"
+    prometheus = yaml.safe_load(found["prometheus/prometheus.yml"])
+    assert prometheus["scrape_configs"][0]["job_name"] == "on"
 
 
 def test_nginx_accepts_blue_and_green(directory: Path, tmp_path: Path) -> None:
