@@ -3,8 +3,9 @@
 import os
 import re
 import shutil
+import socket
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -93,7 +94,7 @@ def pgbouncer_of(era: Era) -> Path:
     named = [Path(each) for each in os.environ.get("TEST_PGBOUNCER_BINS", "").split(":") if each]
     installed = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     known = [*named, Path(installed)] if installed else named
-    program = next((each.absolute() for each in known if era.has(_version(each))), None)
+    program = next((each.absolute() for each in known if era.has(version_of(each))), None)
     remedy = "TEST_PGBOUNCER_BINS=$(tests/servers/fetch_pgbouncer.sh bookworm trixie)"
     require_part(f"PgBouncer {era}", present=program, remedy=remedy)
     assert program is not None
@@ -104,7 +105,7 @@ def newest_pgbouncer() -> Path:
     """Return a program that tells what it is, or skip the test; Debian's stable has none yet."""
     named = os.environ.get("TEST_PGBOUNCER_BINS", "").split(":")
     known = [Path(each).absolute() for each in named if each]
-    program = next((each for each in known if _version(each) >= FIRST_TO_TELL), None)
+    program = next((each for each in known if version_of(each) >= FIRST_TO_TELL), None)
     if program is None:
         pytest.skip("no PgBouncer since 1.26: tests/servers/fetch_pgbouncer.sh sid")
     return program
@@ -167,11 +168,47 @@ def restartable_pgbouncer(
     Raises:
         ServerStartError: It did not start; the message has the end of its log.
     """
-    server = PgbouncerServer(0, postgres, _version(binary))
+    server = PgbouncerServer(0, postgres, version_of(binary))
     with ServerProcess("pgbouncer", stop_signal=_stop_signal(server.version)) as process:
         program = process.readable(binary.parent) / binary.name
         started = _start(process, program, server, {**SETTINGS, **settings})
         yield RestartablePgbouncer(started, process)
+
+
+class _ListeningServer(PgbouncerServer):
+    """One that answers once it accepts connections, whoever may use its console."""
+
+    def answers(self) -> bool:
+        """Return whether a connection is accepted."""
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=1.0).close()
+        except OSError:
+            return False
+        return True
+
+
+@contextmanager
+def configured_pgbouncer(
+    postgres: PostgresServer, *, binary: Path, write: Callable[[ServerProcess, int], Path]
+) -> Iterator[PgbouncerServer]:
+    """Run a PgBouncer with a configuration of the test's own until the end.
+
+    Args:
+        postgres: The server behind it, with the role that uses the console.
+        binary: The program.
+        write: Writes the files for a port, and returns the path of ``pgbouncer.ini``.
+
+    Raises:
+        ServerStartError: It did not start; the message has the end of its log.
+    """
+    version = version_of(binary)
+    with ServerProcess("pgbouncer", stop_signal=_stop_signal(version)) as process:
+        program = process.readable(binary.parent) / binary.name
+
+        def on(port: int) -> tuple[PgbouncerServer, list[Path]]:
+            return _ListeningServer(port, postgres, version), [program, write(process, port)]
+
+        yield process.serve(on)
 
 
 def _stop_signal(version: tuple[int, ...]) -> str:
@@ -179,7 +216,8 @@ def _stop_signal(version: tuple[int, ...]) -> str:
     return "QUIT" if version >= FIRST_TO_QUIT else "TERM"
 
 
-def _version(program: Path) -> tuple[int, ...]:
+def version_of(program: Path) -> tuple[int, ...]:
+    """Return the version of a program, such as ``(1, 18, 0)``."""
     said = subprocess.run([program, "--version"], capture_output=True, check=True, text=True).stdout
     found = re.search(r"PgBouncer (\d+)\.(\d+)\.(\d+)", said)
     assert found, said

@@ -16,6 +16,7 @@ from penstock.cli.doctor import HEADERS, doctor
 from penstock.cli.extras import needs_extra
 from penstock.cli.load import load
 from penstock.cli.plan import plan
+from penstock.cli.provision import app as provision
 
 
 def demo(
@@ -220,6 +221,7 @@ app.command()(doctor)
 app.command()(load)
 app.command()(plan)
 app.command()(watch)
+app.add_typer(provision, name="provision")
 
 
 def _show_version(wanted: bool) -> None:
@@ -253,6 +255,10 @@ def penstock(
     To load it, and see how long its answers take:
 
         penstock load http://127.0.0.1:8000 --rate 50
+
+    To write the files of a deployment, from the service's settings:
+
+        penstock provision deploy
 
     Every command explains itself: `penstock demo --help`.
     """
