@@ -152,6 +152,7 @@ detect_debian() {
     jammy) python=/usr/bin/python3.11 ;;
     esac
     packages=("postgresql-$version" "${python#/usr/bin/}-venv")
+    [ ! -e "$conf/postgresql.conf" ] || data=$(pg_conftool -s "$version" main show data_directory)
 }
 
 detect_rhel() {
@@ -162,7 +163,9 @@ detect_rhel() {
 
 detect_fedora() {
     manager=dnf
-    if [ ! -e "/usr/pgsql-$version" ] && dnf -q list "postgresql$version-server" >/dev/null 2>&1; then
+    if [ -e "/usr/pgsql-$version" ]; then
+        of_the_project
+    elif is_installed "postgresql$version-server" || dnf -q list "postgresql$version-server" >/dev/null 2>&1; then
         of_the_distribution
     else
         of_the_project
@@ -317,7 +320,7 @@ apt_repository() {
     [ ! -e /etc/apt/sources.list.d/pgdg.list ] && [ ! -e /etc/apt/sources.list.d/pgdg.sources ] || return 0
     [ ! -e $list ] || return 0
     install_packages ca-certificates curl
-    note repository $key
+    [ -e $key ] || note repository $key
     run curl -fsSL --proto =https -o $key https://www.postgresql.org/media/keys/ACCC4CF8.asc
     put repository $list 0644 "Types: deb
 URIs: https://apt.postgresql.org/pub/repos/apt
@@ -396,8 +399,8 @@ undo_packages() { # PACKAGE..., with user:NAME and group:NAME; or the inventory 
     fi
     for each in "${made[@]}"; do [[ $each != package:* ]] || gone+=("${each#*:}"); done
     case $manager in
-    apt) [ ${#gone[@]} -eq 0 ] || run apt-get purge -y -qq "${gone[@]}" ;;
-    dnf) [ ${#gone[@]} -eq 0 ] || run dnf remove -y -q --noautoremove "${gone[@]}" ;;
+    apt) [ ${#gone[@]} -eq 0 ] || run apt-get purge -y -qq "${gone[@]}" || return ;;
+    dnf) [ ${#gone[@]} -eq 0 ] || run dnf remove -y -q --noautoremove "${gone[@]}" || return ;;
     esac
     for each in "${made[@]}"; do
         [[ $each != user:* ]] || ! getent passwd "${each#*:}" >/dev/null || run userdel "${each#*:}"
@@ -439,7 +442,7 @@ undo_cluster() { # [stop]
 }
 
 drop_cluster() {
-    ! server_runs || control stop
+    ! server_runs || control stop || return
     ! has_systemd || run systemctl disable "$unit"
     case $manager in
     apt) [ ! -e "$conf" ] || run pg_dropcluster "$version" main ;;
@@ -535,7 +538,7 @@ host \"$name\" \"$role\" ::1/128 scram-sha-256
 }
 
 undo_authentication() {
-    run sed -i "/^# penstock $name: by/,/^# penstock $name: end/d" "$conf/pg_hba.conf"
+    run sed -i "/^# penstock $name: by/,/^# penstock $name: end/d" "$conf/pg_hba.conf" || return
     ! server_runs || reload
 }
 
@@ -650,7 +653,7 @@ do_python() {
 }
 
 undo_python() { # made, or where the earlier one is
-    run rm -rf "$venv"
+    run rm -rf "$venv" || return
     [ ! -e "$1" ] || run mv "$1" "$venv"
 }
 

@@ -9,7 +9,7 @@ from typing import Self
 ROOT = Path(__file__).parents[2]
 CACHE = ROOT / ".cache/debian"
 HERE = Path(__file__).parent
-MOST_SECONDS = 110
+MOST_SECONDS = 400
 
 
 @dataclass(frozen=True)

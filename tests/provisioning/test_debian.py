@@ -7,7 +7,7 @@ import pytest
 from tests.provisioning.conftest import Layer, StartMachine
 from tests.provisioning.machine import HERE, Machine, Outcome
 
-pytestmark = [pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.timeout(900)]
 
 WHEEL = "/source/penstock-0-py3-none-any.whl"
 PACKAGE = ["--package", f"{WHEEL}[demo]"]

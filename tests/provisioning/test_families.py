@@ -8,7 +8,7 @@ import pytest
 from tests.provisioning.conftest import StartMachine
 from tests.provisioning.machine import HERE, Machine, Outcome
 
-pytestmark = [pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.timeout(900)]
 
 WHEEL = "/source/penstock-0-py3-none-any.whl"
 USER = "--system --no-create-home"
