@@ -4,6 +4,8 @@ BIN := .venv/bin
 export UV_SYSTEM_CERTS := true
 # Three minutes in which nothing is to be found wrong, so that nothing else may keep the machine busy.
 ALONE := tests/diagnosis/test_healthy_run.py
+# As root, install.sh on a Debian of its own; in one process, which installs once for all of them.
+INSTALLED := tests/provisioning
 
 # What answers in a minute: no server, no browser, nothing that starts the interpreter many times.
 FAST ?= tests/unit tests/contract tests/docs tests/typing
@@ -18,8 +20,9 @@ demo: setup                   ## PostgreSQL, the users service, a load run; Ctrl
 	$(BIN)/penstock demo --replicas $(REPLICAS)
 
 test: setup                   ## every test that this machine can run
-	$(BIN)/python -m tests.run -n 2 --dist loadfile --ignore=$(ALONE)
+	$(BIN)/python -m tests.run -n 2 --dist loadfile --ignore=$(ALONE) --ignore=$(INSTALLED)
 	$(BIN)/python -m tests.run $(ALONE)
+	$(BIN)/python -m tests.run --durations=8 $(INSTALLED)
 
 test-fast: setup              ## what needs no server, in a minute
 	$(FAST_PYTHON) -m pytest -n 2 --dist loadfile -m "not server and not slow" $(FAST)

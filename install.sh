@@ -512,7 +512,8 @@ reload() { # and wait until new sessions go by it
         [ "$(query 'SELECT pg_conf_load_time()')" = "$before" ] || return 0
         sleep 0.05
     done
-    die 'the server has not read its configuration again'
+    say 'install.sh: the server has not read its configuration again' >&2
+    return 1
 }
 
 undo_tuning() { # include, or FILE [EARLIER]

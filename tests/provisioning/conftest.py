@@ -19,21 +19,23 @@ StartMachine = Callable[..., AbstractContextManager[Machine]]
 
 
 @dataclass(frozen=True)
-class Layer:
-    """What a machine has written, for others to begin with.
+class Layers:
+    """What machines have written, for others to begin with.
 
     Args:
-        directory: Where it is.
-        bare: What the machine had before.
-        output: What the installation said.
+        directories: Where it is, the last on top.
+        before: What the first machine had on it before.
+        state: What the last one has on it.
+        output: What the script said there.
     """
 
-    directory: Path
-    bare: list[str]
+    directories: list[Path]
+    before: list[str]
+    state: list[str]
     output: str
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def source() -> Iterator[Path]:
     """A directory with the script and the project's wheel."""
     with tempfile.TemporaryDirectory() as name:
@@ -46,7 +48,7 @@ def source() -> Iterator[Path]:
         yield directory
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def start(source: Path) -> Iterator[StartMachine]:
     """Start a machine, of layers and with the network on request; it ends with its block."""
     if os.geteuid():
@@ -66,30 +68,39 @@ def start(source: Path) -> Iterator[StartMachine]:
         yield machine
 
 
-@pytest.fixture(scope="module")
-def installed(start: StartMachine) -> Layer:
+@pytest.fixture(scope="session")
+def installed(start: StartMachine) -> Layers:
     """A Debian on which the script has installed everything, PostgreSQL from Debian's mirror."""
     with start(online=True) as machine:
-        bare = machine.state()
+        before = machine.state()
         done = machine.install("--package", "/source/penstock-0-py3-none-any.whl[demo]")
         assert not done.status, done.output
         machine.run("pg_ctlcluster", "17", "main", "stop")
-    return Layer(machine.directory, bare, done.output)
+        return Layers([machine.directory], before, machine.state(), done.output)
 
 
-@pytest.fixture
-def running(start: StartMachine, installed: Layer) -> Iterator[Machine]:
-    """The same Debian, after a restart and without a network."""
-    with start(installed.directory) as machine:
+@pytest.fixture(scope="session")
+def running(start: StartMachine, installed: Layers) -> Iterator[Machine]:
+    """The same Debian, after a restart and without a network; a test leaves it installed."""
+    with start(*installed.directories) as machine:
         machine.run("pg_ctlcluster", "17", "main", "start")
         yield machine
 
 
-@pytest.fixture(scope="module")
-def packages_alone(start: StartMachine, installed: Layer) -> list[Path]:
-    """Layers of a Debian with PostgreSQL's packages, which were there before the script."""
-    with start(installed.directory) as machine:
+@pytest.fixture
+def own(start: StartMachine, installed: Layers) -> Iterator[Machine]:
+    """The same, for one test alone."""
+    with start(*installed.directories) as machine:
+        machine.run("pg_ctlcluster", "17", "main", "start")
+        yield machine
+
+
+@pytest.fixture(scope="session")
+def packages_alone(start: StartMachine, installed: Layers) -> Layers:
+    """A Debian with PostgreSQL's packages, which were there before the script."""
+    with start(*installed.directories) as machine:
         machine.run("sed", "-i", "/^packages/d", "/var/lib/penstock/machine")
         removed = machine.install("--uninstall", "--purge", "--yes")
         assert not removed.status, removed.output
-    return [installed.directory, machine.directory]
+        directories = [*installed.directories, machine.directory]
+        return Layers(directories, installed.before, machine.state(), removed.output)

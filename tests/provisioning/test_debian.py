@@ -1,10 +1,11 @@
 """Everything is installed on a Debian 13, once, and undone wherever it fails."""
 
 import re
-from pathlib import Path
+from signal import SIGTERM
+from typing import NamedTuple
 
 import pytest
-from tests.provisioning.conftest import Layer, StartMachine
+from tests.provisioning.conftest import Layers, StartMachine
 from tests.provisioning.machine import HERE, Machine, Outcome
 
 pytestmark = [pytest.mark.timeout(900)]
@@ -64,13 +65,18 @@ def log_in(machine: Machine, password: str, database: str = "users") -> Outcome:
     )
 
 
-def fail_at(machine: Machine, pattern: str, *arguments: str) -> Outcome:
-    """Run the script so that the first command that matches fails after it has done its work."""
+def fail_at(machine: Machine, pattern: str, *arguments: str, signal: str = "") -> Outcome:
+    """Run the script so that the first command that matches fails after it has done its work.
+
+    With ``signal``, the script is sent that instead.
+    """
     for name in SHIMMED:
         machine.write(f"/tmp/shims/{name}", SHIM, mode=0o755)
     path = "/tmp/shims:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     return machine.run(
-        "/source/install.sh", *arguments, environment={"PATH": path, "FAIL_AT": pattern}
+        "/source/install.sh",
+        *arguments,
+        environment={"PATH": path, "FAIL_AT": pattern, "SIGNAL": signal},
     )
 
 
@@ -99,7 +105,7 @@ def test_a_second_run_changes_nothing_and_says_so(running: Machine) -> None:
 
 
 def test_the_summary_has_no_password_and_the_file_is_of_root_alone(
-    running: Machine, installed: Layer
+    running: Machine, installed: Layers
 ) -> None:
     variables = running.run("cat", "/etc/penstock/users.env").output
     password = re.search(r"users_service:(\S+)@", variables)
@@ -140,27 +146,6 @@ def test_privileges_are_the_least(running: Machine) -> None:
     ).status
 
 
-def test_the_tuning_is_that_of_4_gb_and_in_force(running: Machine) -> None:
-    started = psql(running, "SELECT pg_postmaster_start_time()")
-
-    done = running.install("--memory", "4096", *PACKAGE)
-
-    assert not done.status, done.output
-    assert {name: psql(running, f"SHOW {name}") for name in BASE_VALUES} == BASE_VALUES
-    assert psql(running, "SELECT count(*) FROM pg_settings WHERE pending_restart") == "0"
-    assert psql(running, "SELECT pg_postmaster_start_time()") != started
-
-
-def test_a_value_in_a_later_file_wins_and_stays(running: Machine) -> None:
-    running.write("/etc/postgresql/17/main/conf.d/zz-mine.conf", "max_connections = 300\n")
-    running.run("pg_ctlcluster", "17", "main", "restart")
-
-    again = running.install(*PACKAGE)
-
-    assert "Nothing was changed" in again.output
-    assert psql(running, "SHOW max_connections") == "300"
-
-
 def test_a_new_password_is_applied_in_each_way_whatever_it_consists_of(running: Machine) -> None:
     running.write("/tmp/secret", f"{NASTY}\n", mode=0o600)
     ways: dict[str, tuple[list[str], dict[str, str]]] = {
@@ -191,7 +176,7 @@ def test_a_password_is_in_no_command_and_in_no_log(running: Machine) -> None:
     kinds = running.run("bash", "-c", 'for word; do type -t "$word"; done', "-", *with_password)
     assert "printf" in with_password
     assert "file" not in kinds.output.split()
-    assert any(line.startswith("runuser -u postgres -- env PGOPTIONS") for line in commands)
+    assert any(line.startswith("runuser -u postgres -- env") for line in commands)
     assert "Sesame0815" not in running.run("bash", "-c", "cat /var/log/postgresql/*").output
     assert log_in(running, "Sesame0815").output == "scram-sha-256:users_service\n"
 
@@ -224,118 +209,147 @@ def test_a_failed_second_run_leaves_the_earlier_password_and_files(running: Mach
     assert "Nothing was changed" in running.install(*PACKAGE).output
 
 
+def test_what_belongs_to_others_is_refused_and_stays(running: Machine) -> None:
+    psql(running, "CREATE ROLE mighty SUPERUSER LOGIN")
+    psql(running, "CREATE ROLE taken LOGIN")
+    psql(running, "CREATE DATABASE taken")
+    before = running.state()
+
+    refusals = {
+        "SUPERUSER": ["new", "mighty", "x"],
+        "give its password": ["new", "taken"],
+        "belongs to postgres": ["taken", "owner", "x"],
+    }
+    for reason, arguments in refusals.items():
+        refused = running.install("--package", WHEEL, *arguments)
+        assert refused.status == 1
+        assert reason in refused.output
+    assert running.state() == before
+    psql(running, "DROP DATABASE taken")
+
+
+def test_a_value_in_a_later_file_wins_and_stays(running: Machine) -> None:
+    running.write("/etc/postgresql/17/main/conf.d/zz-mine.conf", "max_connections = 300\n")
+    running.run("pg_ctlcluster", "17", "main", "restart")
+
+    again = running.install(*PACKAGE)
+
+    assert "Nothing was changed" in again.output
+    assert psql(running, "SHOW max_connections") == "300"
+    running.run("rm", "/etc/postgresql/17/main/conf.d/zz-mine.conf")
+
+
+def test_the_tuning_is_that_of_4_gb_and_in_force(running: Machine) -> None:
+    started = psql(running, "SELECT pg_postmaster_start_time()")
+
+    done = running.install("--memory", "4096", *PACKAGE)
+
+    assert not done.status, done.output
+    assert {name: psql(running, f"SHOW {name}") for name in BASE_VALUES} == BASE_VALUES
+    assert psql(running, "SELECT count(*) FROM pg_settings WHERE pending_restart") == "0"
+    assert psql(running, "SELECT pg_postmaster_start_time()") != started
+    assert not running.install(*PACKAGE).status
+
+
 @pytest.mark.parametrize(
-    ("step", "pattern", "arguments"),
-    [
-        ("repository", "^curl", []),
-        ("packages", "^apt-get install .*postgresql-17", []),
-    ],
+    ("step", "pattern"),
+    [("repository", "^curl"), ("packages", "^apt-get install .*postgresql-17")],
 )
 def test_a_failure_before_the_server_is_there_leaves_a_bare_system(
-    start: StartMachine, installed: Layer, step: str, pattern: str, arguments: list[str]
+    start: StartMachine, installed: Layers, step: str, pattern: str
 ) -> None:
     with start(online=True) as machine:
         if step == "repository":
             release = "ID=debian\nVERSION_ID=12\nVERSION_CODENAME=bookworm\n"
             machine.write("/usr/lib/os-release", release)
-        before = machine.state()
 
-        failed = fail_at(machine, pattern, *arguments)
+        failed = fail_at(machine, pattern)
 
         assert failed.status == 1
         assert f"the step {step} failed" in failed.output
         assert machine.run("test", "-e", "/tmp/failed").status == 0, failed.output
-        assert machine.state() == before
+        assert machine.state() == installed.before
 
 
-@pytest.mark.parametrize(
-    ("step", "pattern", "package"),
-    [
-        ("cluster", "^pg_createcluster", WHEEL),
-        ("cluster", "^pg_ctlcluster 17 main start", WHEEL),
-        ("tuning", "^install .*/penstock.conf", WHEEL),
-        ("tuning", "^pg_ctlcluster 17 main restart", WHEEL),
-        ("authentication", "^sed -i 1e cat", WHEEL),
-        ("role", "CREATE ROLE", WHEEL),
-        ("database", "CREATE DATABASE", WHEEL),
-        ("database", "REVOKE ALL", WHEEL),
-        ("account", "^useradd", WHEEL),
-        ("python", "", "there-is-no-such-package"),
-        ("environment", "^install .*/users.env", WHEEL),
-        ("verification", "/bin/python -I -c", WHEEL),
-    ],
-)
+class Failure(NamedTuple):
+    """Where a run fails.
+
+    Args:
+        step: The step.
+        pattern: The command that fails, or what it reads.
+        package: What is to be installed.
+        signal: What the script is sent instead.
+    """
+
+    step: str
+    pattern: str
+    package: str = WHEEL
+    signal: str = ""
+
+
+FAILURES = [
+    Failure("cluster", "^pg_ctlcluster 17 main start"),
+    Failure("tuning", "^pg_ctlcluster 17 main restart"),
+    Failure("authentication", "^sed -i 1e cat"),
+    Failure("role", "CREATE ROLE", signal="TERM"),
+    Failure("database", "REVOKE ALL"),
+    Failure("account", "^useradd"),
+    Failure("python", "never", package="there-is-no-such-package"),
+    Failure("environment", "^install .*/users.env"),
+    Failure("verification", "/bin/python -I -c"),
+]
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.step)
 def test_a_failure_at_any_step_undoes_exactly_this_run(
-    start: StartMachine, packages_alone: list[Path], step: str, pattern: str, package: str
+    start: StartMachine, packages_alone: Layers, failure: Failure
 ) -> None:
-    with start(*packages_alone) as machine:
-        before = machine.state()
+    with start(*packages_alone.directories) as machine:
+        failed = fail_at(
+            machine, failure.pattern, "--package", failure.package, signal=failure.signal
+        )
 
-        failed = fail_at(machine, pattern or "never", "--package", package)
-
-        assert failed.status == 1
-        assert f"the step {step} failed" in failed.output
+        assert failed.status == (128 + SIGTERM if failure.signal else 1)
+        assert f"the step {failure.step} failed" in failed.output
         assert "not undone" not in failed.output
-        assert machine.state() == before
+        assert machine.state() == packages_alone.state
 
 
 def test_what_is_uninstalled_keeps_the_data_until_it_is_purged(
-    running: Machine, installed: Layer
+    own: Machine, installed: Layers
 ) -> None:
-    psql(running, "CREATE TABLE kept AS SELECT 42 AS answer", "users")
+    psql(own, "CREATE TABLE kept AS SELECT 42 AS answer", "users")
 
-    assert running.install("--uninstall").status == 2
-    removed = running.install("--uninstall", "--yes")
+    assert own.install("--uninstall").status == 2
+    removed = own.install("--uninstall", "--yes")
 
     assert not removed.status, removed.output
-    assert psql(running, "SELECT answer FROM kept", "users") == "42"
-    assert psql(running, "SHOW max_connections") == "100"
+    assert psql(own, "SELECT answer FROM kept", "users") == "42"
+    assert psql(own, "SHOW max_connections") == "100"
     for gone in ["/etc/penstock", "/opt/penstock", "/etc/postgresql/17/main/conf.d/penstock.conf"]:
-        assert running.run("test", "-e", gone).status, gone
-    assert running.install(*PACKAGE).status == 0, "installed again over the data that was kept"
-    assert psql(running, "SELECT answer FROM kept", "users") == "42"
+        assert own.run("test", "-e", gone).status, gone
+    assert own.install("--package", WHEEL).status == 0, "over the data that stayed"
+    assert psql(own, "SELECT answer FROM kept", "users") == "42"
 
-    purged = running.install("--uninstall", "--purge", "--yes")
+    purged = own.install("--uninstall", "--purge", "--yes")
 
     assert not purged.status, purged.output
-    assert running.state() == installed.bare
+    assert own.state() == installed.before
 
 
-def test_a_server_with_databases_of_others_is_not_purged(running: Machine) -> None:
-    psql(running, "CREATE DATABASE others")
+def test_a_server_with_databases_of_others_is_not_purged(own: Machine) -> None:
+    psql(own, "CREATE DATABASE others")
 
-    purged = running.install("--uninstall", "--purge", "--yes")
+    purged = own.install("--uninstall", "--purge", "--yes")
 
     assert purged.status == 1
     assert "others" in purged.output
-    assert psql(running, DATABASES) == "others\npostgres"
+    assert psql(own, DATABASES) == "others\npostgres"
 
 
-def test_two_services_share_the_server(running: Machine) -> None:
-    second = running.install("--package", WHEEL, "shop", "shop")
+def test_two_services_share_the_server(own: Machine) -> None:
+    second = own.install("--package", WHEEL, "shop", "shop")
 
     assert not second.status, second.output
-    assert running.install("--uninstall", "--purge", "--yes").status == 0
-    assert psql(running, DATABASES) == "postgres\nshop"
-    assert "Nothing was changed" in running.install("--package", WHEEL, "shop", "shop").output
-
-
-@pytest.mark.parametrize(
-    ("prepare", "arguments", "reason"),
-    [
-        ("CREATE ROLE root2 SUPERUSER LOGIN", ["new", "root2", "x"], "SUPERUSER"),
-        ("CREATE ROLE taken LOGIN", ["new", "taken"], "give its password"),
-        ("CREATE DATABASE taken", ["taken", "owner", "x"], "belongs to postgres"),
-    ],
-)
-def test_what_belongs_to_others_is_refused_and_stays(
-    running: Machine, prepare: str, arguments: list[str], reason: str
-) -> None:
-    psql(running, prepare)
-    before = running.state()
-
-    refused = running.install("--package", WHEEL, *arguments)
-
-    assert refused.status == 1
-    assert reason in refused.output
-    assert running.state() == before
+    assert own.install("--uninstall", "--purge", "--yes").status == 0
+    assert psql(own, DATABASES) == "postgres\nshop"

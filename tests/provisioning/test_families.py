@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
-from tests.provisioning.conftest import StartMachine
+from tests.provisioning.conftest import Layers, StartMachine
 from tests.provisioning.machine import HERE, Machine, Outcome
 
 pytestmark = [pytest.mark.timeout(900)]
@@ -234,9 +233,9 @@ def test_what_is_not_supported_is_refused(bare: Machine, release: str, reason: s
 
 
 def test_a_rhel_is_installed_twice_uninstalled_and_as_it_was(
-    start: StartMachine, packages_alone: list[Path]
+    start: StartMachine, packages_alone: Layers
 ) -> None:
-    with start(*packages_alone) as machine:
+    with start(*packages_alone.directories) as machine:
         be(machine, FAMILIES["RHEL 9"].release)
         machine.run("ln", "-s", "python3", "/usr/bin/python3.12")
         before = machine.state()
@@ -261,9 +260,9 @@ def test_a_rhel_is_installed_twice_uninstalled_and_as_it_was(
 
 
 def test_a_failed_installation_on_a_rhel_leaves_it_as_it_was(
-    start: StartMachine, packages_alone: list[Path]
+    start: StartMachine, packages_alone: Layers
 ) -> None:
-    with start(*packages_alone) as machine:
+    with start(*packages_alone.directories) as machine:
         be(machine, FAMILIES["RHEL 9"].release)
         machine.run("ln", "-s", "python3", "/usr/bin/python3.12")
         before = machine.state()
