@@ -19,8 +19,8 @@ STEPS=(
     role           # may log in and nothing else
     database       # the role's, and closed to others
     account        # the user that the service runs as
-    python         # /opt/penstock/NAME, a virtual environment
     environment    # /etc/penstock/NAME.env, with DATABASE_URL
+    python         # /opt/penstock/NAME, a virtual environment
 )
 OF_THE_MACHINE=' repository packages cluster tuning '
 PURGED=' repository packages cluster role database ' # stay without --purge
@@ -201,6 +201,8 @@ control() { # start, stop, reload or restart
     elif [ $manager = apt ]; then
         run pg_ctlcluster "$version" main "$1"
     else
+        # For the socket; systemd makes it anew at each boot.
+        [ "$1" != start ] || [ -d /run/postgresql ] || run install -d -o postgres -g postgres -m 755 /run/postgresql
         run runuser -u postgres -- "$bin/pg_ctl" -s -w -D "$data" -l "$data/pg_ctl.log" "$1"
     fi
 }
@@ -521,11 +523,12 @@ undo_tuning() { # include, or FILE [EARLIER]
         run sed -i '/# penstock$/d' "$conf/postgresql.conf"
         run rmdir --ignore-fail-on-non-empty "$conf/conf.d"
     else
-        put_back "$@" && apply_settings
+        put_back "$@" || return
+        [ -z "$cluster_was_there" ] || apply_settings # else the server goes next
     fi
 }
 
-# == The service: authentication, role, database, account, python, environment
+# == The service: authentication, role, database, account, environment, python
 
 do_authentication() {
     local lines="# penstock $name: by install.sh
@@ -540,7 +543,7 @@ host \"$name\" \"$role\" ::1/128 scram-sha-256
 
 undo_authentication() {
     run sed -i "/^# penstock $name: by/,/^# penstock $name: end/d" "$conf/pg_hba.conf" || return
-    ! server_runs || reload
+    [ -z "$cluster_was_there" ] || ! server_runs || reload
 }
 
 url() { printf 'postgresql://%s:%s@127.0.0.1:%s/%s' "$role" "$(encoded "$password")" "$port" "$name"; }
@@ -632,6 +635,14 @@ do_account() {
 
 undo_account() { ! getent passwd "$1" >/dev/null || run userdel "$1"; }
 
+do_environment() {
+    put environment "$env_file" 0600 "# By install.sh; for systemd's EnvironmentFile=
+DATABASE_URL=$(url)
+ENVIRONMENT=production"
+}
+
+undo_environment() { put_back "$@"; }
+
 package_digest() { # of the files that a path names, so that a changed one is installed
     local path=${package%%\[*}
     [ ! -e "$path" ] || find "$path" -name '.?*' -prune -o -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-64
@@ -657,14 +668,6 @@ undo_python() { # made, or where the earlier one is
     run rm -rf "$venv" || return
     [ ! -e "$1" ] || run mv "$1" "$venv"
 }
-
-do_environment() {
-    put environment "$env_file" 0600 "# By install.sh; for systemd's EnvironmentFile=
-DATABASE_URL=$(url)
-ENVIRONMENT=production"
-}
-
-undo_environment() { put_back "$@"; }
 
 # == Verification, rollback, removal
 

@@ -10,6 +10,7 @@ from tests.provisioning.machine import HERE, Machine, Outcome
 pytestmark = [pytest.mark.timeout(900)]
 
 WHEEL = "/source/penstock-0-py3-none-any.whl"
+SOCKET_DIRECTORY = "install -d -o postgres -g postgres -m 755 /run/postgresql"
 USER = "--system --no-create-home"
 PACKAGE = r"penstock\[cli\,fastapi\,prometheus\]"
 KEY = "/usr/share/keyrings/postgresql.asc"
@@ -75,6 +76,7 @@ class Family:
         return [
             *self.packages,
             *made,
+            *([] if self.is_debian or systemd else [SOCKET_DIRECTORY]),
             self.control("start", systemd=systemd),
             *([] if self.is_debian else included),
             f"install -D -m 0644 /dev/stdin {conf}/conf.d/penstock.conf",
@@ -83,10 +85,10 @@ class Family:
             self.control("reload", systemd=systemd),
             *[f"{self.programs}/psql"] * 3,
             f"useradd {USER} --home-dir /nonexistent --shell /usr/sbin/nologin users_service",
+            "install -D -m 0600 /dev/stdin /etc/penstock/users.env",
             f"{self.python} -m venv /opt/penstock/users",
             f"/opt/penstock/users/bin/python -m pip install --quiet {PACKAGE}",
             "install -m 0644 /dev/stdin /opt/penstock/users/package",
-            "install -D -m 0600 /dev/stdin /etc/penstock/users.env",
         ]
 
 
