@@ -43,11 +43,11 @@ Usage: install.sh [OPTION...] [DB_NAME] [DB_USER] [DB_PASSWORD] [APP_USER]
 Installs and tunes PostgreSQL 17, makes a database and its role, and a virtual environment with
 Penstock, and verifies all of it. A failure undoes what the run did; a second run changes nothing.
 
-  DB_NAME      users          the database; names the virtual environment and its file, too
-  DB_USER      users_service  the role that owns it
-  DB_PASSWORD  at random      as an argument it is in the list of processes while this runs; better:
-                              PENSTOCK_DB_PASSWORD in the environment, or --password-file
-  APP_USER     DB_USER        the system user that the service runs as
+  DB_NAME      users            the database; names the virtual environment and its file, too
+  DB_USER      DB_NAME_service  the role that owns it
+  DB_PASSWORD  at random        as an argument it is in the list of processes while this runs; better:
+                                PENSTOCK_DB_PASSWORD in the environment, or --password-file
+  APP_USER     DB_USER          the system user that the service runs as
 
   --password-file FILE  read the password from a file; - is standard input
   --package SPEC        what pip installs: a requirement, or a path to a wheel or a checkout;
@@ -91,7 +91,9 @@ parse() {
         shift
     done
     [ ${#words[@]} -le 4 ] || refuse "${#words[@]} arguments; there are four: DB_NAME DB_USER DB_PASSWORD APP_USER"
-    name=${words[0]:-users} role=${words[1]:-users_service} account=${words[3]:-${words[1]:-users_service}}
+    name=${words[0]:-users}
+    role=${words[1]:-${name}_service}
+    account=${words[3]:-$role}
     password=${words[2]:-${PENSTOCK_DB_PASSWORD-}}
     [ -z "$password_file" ] || read_password "$password_file"
     unset PENSTOCK_DB_PASSWORD "${!PG@}" # no child needs them; libpq would take the latter into account
@@ -559,7 +561,7 @@ choose_password() { # the given one, else that of an earlier run, else one at ra
     earlier=$(sed -nE 's,^DATABASE_URL=postgresql://[^:]+:([^@]*)@.*,\1,p' "$env_file" 2>/dev/null) || true
     printf -v password '%b' "${earlier//%/\\x}"
     [ -z "$password" ] || return 0
-    grep -qsFx 'role made' "$(record_of role)" || [ -z "$(query "$role_exists")" ] ||
+    grep -qsFx "role made $role" "$(record_of role)" || [ -z "$(query "$role_exists")" ] ||
         die "the role $role is there already: give its password, or another DB_USER"
     password=$(head -c 24 /dev/urandom | base64 | tr '+/' '-_')
 }
@@ -574,7 +576,7 @@ do_role() {
     old=$(query "$role_exists")
     case $old in
     '')
-        note role made
+        note role made "$role"
         sql "CREATE ROLE \"$role\" LOGIN NOSUPERUSER $may NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD $(quoted "$password");"
         return
         ;;
@@ -591,11 +593,11 @@ do_role() {
     }
 }
 
-undo_role() { # made, password [VERIFIER], or CREATEDB and NOCREATEDB
+undo_role() { # made ROLE, password [VERIFIER], or CREATEDB and NOCREATEDB
     local verifier=''
     [ $# -eq 1 ] || verifier=$(quoted "$2")
     case $1 in
-    made) sql "DROP ROLE IF EXISTS \"$role\";" ;;
+    made) sql "DROP ROLE IF EXISTS \"$2\";" ;;
     password) sql "ALTER ROLE \"$role\" PASSWORD ${verifier:-NULL};" ;;
     *) sql "ALTER ROLE \"$role\" $1;" ;;
     esac
@@ -762,7 +764,7 @@ uninstall_all() {
             [ -n "$dry_run" ] || say "$step: removed"
         done
     done
-    [ $kept -eq 0 ] || say "The server, the role $role and the database $name stay; --purge removes them."
+    [ $kept -eq 0 ] || say "The database $name, its role and the server stay; --purge removes them."
 }
 
 is_shared() { # with another service

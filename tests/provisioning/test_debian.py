@@ -60,7 +60,8 @@ def fail_at(machine: Machine, pattern: str, *arguments: str, signal: str = "") -
     With ``signal``, the script is sent that instead.
     """
     machine.write("/tmp/shims/shim", SHIM, mode=0o755)
-    machine.run("bash", "-c", f"cd /tmp/shims && for each in {SHIMMED}; do ln shim $each; done")
+    link = f"cd /tmp/shims && for each in {SHIMMED}; do ln -f shim $each; done"
+    machine.run("bash", "-c", f"rm -f /tmp/failed; {link}")
     path = "/tmp/shims:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     return machine.run(
         "/source/install.sh",
@@ -276,32 +277,47 @@ class Failure(NamedTuple):
     signal: str = ""
 
 
-FAILURES = [
+OF_THE_FIRST_SERVICE = [
     Failure("cluster", "^pg_ctlcluster 17 main start"),
     Failure("tuning", "^pg_ctlcluster 17 main restart"),
+    Failure("verification", "/bin/python -I -c"),
+]
+OF_ANOTHER_SERVICE = [
     Failure("authentication", "^sed -i 1e cat"),
     Failure("role", "CREATE ROLE", signal="TERM"),
     Failure("database", "REVOKE ALL"),
     Failure("account", "^useradd"),
-    Failure("environment", "^install .*/users.env"),
+    Failure("environment", "^install .*/shop.env"),
     Failure("python", "never", package="there-is-no-such-package"),
-    Failure("verification", "/bin/python -I -c"),
 ]
 
 
-@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.step)
-def test_a_failure_at_any_step_undoes_exactly_this_run(
+@pytest.mark.parametrize("failure", OF_THE_FIRST_SERVICE, ids=lambda failure: failure.step)
+def test_a_failure_on_a_machine_without_a_server_undoes_exactly_this_run(
     start: StartMachine, packages_alone: Layers, failure: Failure
 ) -> None:
     with start(*packages_alone.directories) as machine:
-        failed = fail_at(
-            machine, failure.pattern, "--package", failure.package, signal=failure.signal
-        )
+        failed = fail_at(machine, failure.pattern, "--package", failure.package)
 
-        assert failed.status == (128 + SIGTERM if failure.signal else 1)
+        assert failed.status == 1
         assert f"the step {failure.step} failed" in failed.output
         assert "not undone" not in failed.output
         assert machine.state() == packages_alone.state
+
+
+@pytest.mark.parametrize("failure", OF_ANOTHER_SERVICE, ids=lambda failure: failure.step)
+def test_a_failure_beside_another_service_undoes_exactly_this_run(
+    running: Machine, failure: Failure
+) -> None:
+    before = [*running.state(), psql(running, SERVED), psql(running, DATABASES)]
+    arguments = ["--package", failure.package, "shop"]
+
+    failed = fail_at(running, failure.pattern, *arguments, signal=failure.signal)
+
+    assert failed.status == (128 + SIGTERM if failure.signal else 1)
+    assert f"the step {failure.step} failed" in failed.output
+    assert "not undone" not in failed.output
+    assert [*running.state(), psql(running, SERVED), psql(running, DATABASES)] == before
 
 
 def test_what_is_uninstalled_keeps_the_data_until_it_is_purged(
@@ -309,6 +325,12 @@ def test_what_is_uninstalled_keeps_the_data_until_it_is_purged(
 ) -> None:
     psql(own, "CREATE TABLE kept AS SELECT 42 AS answer", "users")
 
+    before = own.state()
+
+    shown = own.install("--uninstall", "--purge", "--dry-run")
+    assert not shown.status, shown.output
+    assert '| DROP ROLE IF EXISTS "users_service";' in shown.output
+    assert own.state() == before
     assert own.install("--uninstall").status == 2
     removed = own.install("--uninstall", "--yes")
 
@@ -337,8 +359,15 @@ def test_a_server_with_databases_of_others_is_not_purged(own: Machine) -> None:
 
 
 def test_two_services_share_the_server(own: Machine) -> None:
-    second = own.install("--package", WHEEL, "shop", "shop")
+    second = own.install("--package", WHEEL, "shop")
+    databases = psql(own, DATABASES)
+    removed = own.install("--uninstall", "--purge", "--yes", "shop")
 
     assert not second.status, second.output
-    assert own.install("--uninstall", "--purge", "--yes").status == 0
-    assert psql(own, DATABASES) == "postgres\nshop"
+    assert databases == "postgres\nshop\nusers"
+    assert not removed.status, removed.output
+    assert psql(own, DATABASES) == "postgres\nusers"
+    roles = "SELECT rolname FROM pg_roles WHERE rolcanlogin AND NOT rolsuper"
+    assert psql(own, roles) == "users_service"
+    assert own.run("getent", "passwd", "shop_service").status
+    assert "Nothing was changed" in own.install(*PACKAGE).output
