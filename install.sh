@@ -397,7 +397,7 @@ install_packages() { # PACKAGE...: those that are missing
 undo_packages() { # PACKAGE..., with user:NAME and group:NAME; or the inventory before an installation that failed
     local made=("$@") gone=() each
     [[ $1 != /* ]] || mapfile -t made < <(made_since "$1")
-    if [ -e "$data/PG_VERSION" ]; then # to purge the server's package would remove it, too
+    if [ -z "$dry_run" ] && [ -e "$data/PG_VERSION" ]; then # to purge the server's package would remove it, too
         [ -z "$cluster_was_there" ] || { say "The packages stay: $data is in use." >&2 && return 1; }
         drop_cluster
     fi
@@ -440,7 +440,7 @@ undo_cluster() { # [stop]
     local others=''
     [ "${1-}" != stop ] || { control stop && return; }
     [ -z "$cluster_was_there" ] || others=$(query "SELECT string_agg(datname, ', ') FROM pg_database
-        WHERE NOT datistemplate AND datname <> 'postgres'") || return
+        WHERE NOT datistemplate AND datname NOT IN ('postgres', '${dry_run:+$name}')") || return
     [ -z "$others" ] || { say "The server stays: it has other databases ($others)." >&2 && return 1; }
     drop_cluster
 }
@@ -510,6 +510,7 @@ apply_settings() { # restarts where something needs it
 
 reload() { # and wait until new sessions go by it
     local before i
+    if [ -n "$dry_run" ]; then control reload && return; fi
     before=$(query 'SELECT pg_conf_load_time()')
     control reload
     for ((i = 0; i < 100; i++)); do
@@ -540,7 +541,7 @@ host \"$name\" \"$role\" ::1/128 scram-sha-256
     ! grep -qsFx "# penstock $name: by install.sh" "$conf/pg_hba.conf" || return 0
     note authentication
     feed "$lines" sed -i '1e cat' "$conf/pg_hba.conf" # before what is there: the first match counts
-    if [ -n "$dry_run" ]; then control reload; else reload; fi
+    reload
 }
 
 undo_authentication() {

@@ -92,6 +92,7 @@ def test_a_second_run_changes_nothing_and_says_so(running: Machine) -> None:
         psql(running, SERVED),
     ] == before
     assert running.install("--dry-run", *PACKAGE).output.startswith("Nothing was changed")
+    assert not running.install("--dry-run", "shop").status
 
 
 def test_the_summary_has_no_password_and_the_file_is_of_root_alone(
@@ -324,7 +325,6 @@ def test_what_is_uninstalled_keeps_the_data_until_it_is_purged(
     own: Machine, installed: Layers
 ) -> None:
     psql(own, "CREATE TABLE kept AS SELECT 42 AS answer", "users")
-
     before = own.state()
 
     shown = own.install("--uninstall", "--purge", "--dry-run")
