@@ -29,8 +29,8 @@ coverage: setup               ## lines and branches that COVERED runs, by room; 
 	@$(BIN)/coverage report --sort=cover
 	@for room in pool database express; do printf '%-10s %s %%\n' $$room "$$($(BIN)/coverage report --format=total --precision=1 --include="src/penstock/$$room/*")"; done
 
-check: setup                  ## lint, format, spelling, types, imports
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/codespell && $(BIN)/mypy && $(BIN)/lint-imports
+check: setup                  ## lint, format, spelling, shell, types, imports
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/codespell && $(BIN)/shellcheck -x install.sh tests/provisioning/*.sh && $(BIN)/mypy && $(BIN)/lint-imports
 
 bench: setup                  ## every benchmark, side by side, into benchmarks/results/ too
 	$(BIN)/python -m benchmarks --results benchmarks/results

@@ -14,7 +14,7 @@ settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
 # They wait for real servers, browsers and clocks.
-REAL_TIME = {"adversity", "browser", "clusters", "diagnosis", "integration"}
+REAL_TIME = {"adversity", "browser", "clusters", "diagnosis", "integration", "provisioning"}
 SERVERS = {"postgres", "mariadb", "cluster", "own_cluster", "patroni"}
 
 
