@@ -13,7 +13,7 @@ import griffe
 import pytest
 
 import penstock
-from penstock import errors, fastapi, testing
+from penstock import errors, fastapi, migrations, testing
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs/reference").glob("*.md"))
@@ -33,6 +33,7 @@ PUBLIC = [
     "penstock.exporters.prometheus.PoolCollector",
     "penstock.exporters.prometheus.exposition",
     "penstock.exporters.sentry.instrument",
+    *(f"penstock.migrations.{name}" for name in migrations.__all__),
 ]
 
 
@@ -58,7 +59,7 @@ def test_every_entry_is_of_something_that_is_there(path: str) -> None:
 def test_every_page_of_the_reference_is_in_the_navigation() -> None:
     navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
 
-    assert len(PAGES) == 7
+    assert len(PAGES) == 8
     for page in PAGES:
         assert f": reference/{page.name}\n" in navigation
 

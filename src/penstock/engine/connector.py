@@ -302,6 +302,18 @@ POOLERS = frozenset(
 )
 
 
+def _listen_first(engine: Engine, listener: Callable[..., None]) -> None:
+    """Have a listener see the arguments of a connect in front of what connects by them.
+
+    SQLAlchemy passes over ``insert=True`` for this event.
+    """
+    others = list(engine.dialect.dispatch.do_connect)
+    for other in others:
+        event.remove(engine, "do_connect", other)
+    for each in (listener, *others):
+        event.listen(engine, "do_connect", each)
+
+
 class ReadOnlyConnections:
     """Whether connections may be kept read-only by a setting of their server session.
 
@@ -328,7 +340,7 @@ class ReadOnlyConnections:
         self._may_be_possible = is_pooled and settings.proxy not in POOLERS
         if settings.driver in ("asyncpg", "psycopg"):
             # Before SQLAlchemy's own questions, which a statement pooler refuses.
-            event.listen(engine.sync_engine, "do_connect", self._keep_arguments, insert=True)
+            _listen_first(engine.sync_engine, self._keep_arguments)
             event.listen(engine.sync_engine, "first_connect", self._look, insert=True)
             event.listen(engine.sync_engine, "connect", self._mark)
         self._marks_shared = is_pooled and driver_of(engine.dialect).is_pipelined
