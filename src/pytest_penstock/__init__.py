@@ -6,7 +6,8 @@ Where no test uses it, it costs the import of this module: everything else is im
 import inspect
 import os
 import secrets
-from collections.abc import AsyncIterator, Iterator
+import sys
+from collections.abc import AsyncIterator, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -105,8 +106,14 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Have pytest-asyncio run the fixture of its tests, where it is there."""
-    if config.pluginmanager.hasplugin("asyncio"):
+    if _has_pytest_asyncio(config):
         config.pluginmanager.import_plugin("pytest_penstock.asyncio_fixture")
+
+
+def _has_pytest_asyncio(config: pytest.Config) -> bool:
+    # Its name depends on how it was loaded.
+    plugin = sys.modules.get("pytest_asyncio.plugin")
+    return plugin is not None and config.pluginmanager.is_registered(plugin)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -121,10 +128,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Do not repeat for every test why there is no database."""
-    if item.config.stash.get(_FAILED, False) and "penstock_url" in getattr(
-        item, "fixturenames", ()
-    ):
+    if item.config.stash.get(_FAILED, False) and "penstock_url" in _fixtures_of(item):
         pytest.fail("There is no test database; the first error has the reason.", pytrace=False)
+
+
+def _fixtures_of(item: pytest.Item) -> Collection[str]:
+    return item.fixturenames if isinstance(item, pytest.Function) else ()
 
 
 @pytest.fixture(scope="session")
@@ -194,7 +203,7 @@ def _opened(request: pytest.FixtureRequest) -> Any:
     if "anyio_backend" in request.fixturenames:
         return request.getfixturevalue("penstock_opened_by_anyio")
     is_async = inspect.iscoroutinefunction(getattr(request, "function", None))
-    if not (is_async and request.config.pluginmanager.hasplugin("asyncio")):
+    if not (is_async and _has_pytest_asyncio(request.config)):
         pytest.fail(
             "penstock_database and penstock_client are for async tests of pytest-asyncio or anyio; "
             "a plain test takes penstock_test_client.",
