@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from penstock.base_error import PenstockError
+from penstock.database import of_primary
 from penstock.engine import LockTimeout, ReadOnlyConnections, build_engine
 from penstock.pool import ConnectFailed
 from penstock.settings import DatabaseSettings, Environment
@@ -57,7 +58,7 @@ def migration_settings(settings: DatabaseSettings) -> DatabaseSettings:
         own |= {"url": direct, "proxy": None}
         if make_url(direct.get_secret_value()).password is not None:
             own["credentials_file"] = None
-    return settings.model_copy(update=own)
+    return of_primary(settings.model_copy(update=own))
 
 
 class MigrationSession:
