@@ -10,6 +10,9 @@ from typing import Any
 
 from starlette.types import Message, Scope
 
+_SETTLE = 0.25
+"""Seconds for what was accepted to send its request; uvicorn closes connections without one."""
+
 
 class Drain:
     """Delays what the server does on SIGTERM, so that balancers see first that it will go.
@@ -49,7 +52,11 @@ class Drain:
                 return
             self.is_on = True
             self._on_begin()
-            loop.call_soon_threadsafe(loop.call_later, self._delay, server, number, None)
+            loop.call_soon_threadsafe(loop.call_later, self._delay, finish, number)
+
+        def finish(number: int) -> None:
+            _stop_accepting(server)
+            loop.call_later(_SETTLE if self._delay else 0, server, number, None)
 
         signal.signal(signal.SIGTERM, begin)
         try:
@@ -57,6 +64,16 @@ class Drain:
         finally:
             if signal.getsignal(signal.SIGTERM) is begin:
                 signal.signal(signal.SIGTERM, server)
+
+
+def _stop_accepting(handler: Any) -> None:
+    """Close the listeners of a uvicorn, which another process may go on with.
+
+    Args:
+        handler: Its method; of another server nothing is known, and nothing done.
+    """
+    for listener in getattr(getattr(handler, "__self__", None), "servers", ()):
+        listener.close()
 
 
 def close_connection(_: Scope, message: Message, __: float) -> None:
