@@ -152,12 +152,14 @@ def penstock_url(request: pytest.FixtureRequest, penstock_metadata: "MetaData | 
     from pytest_penstock.databases import Unavailable, prepare
 
     config = request.config
-    run = config.stash[_RUN]
+    run, failure = config.stash[_RUN], ""
     try:
         prepare(run, penstock_metadata, _alembic(config), config.getini("penstock_variable"))
     except Unavailable as error:
+        failure = str(error)
+    if failure:  # told outside of what it was caused by, which pytest would tell again
         config.stash[_FAILED] = True
-        pytest.fail(str(error), pytrace=False)
+        pytest.fail(failure, pytrace=False)
     return run.url()
 
 

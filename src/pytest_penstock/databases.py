@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import logging
 import os
 import shutil
 import subprocess
@@ -24,6 +25,7 @@ from penstock.engine import build_engine
 from penstock.settings import DatabaseSettings
 from pytest_penstock import Run
 
+_logger = logging.getLogger("pytest_penstock")
 _T = TypeVar("_T")
 _TEMPLATE = "template"
 _STOP_SECONDS = 20.0
@@ -76,7 +78,10 @@ def remove(run: Run) -> None:
     if run.server_url is None:
         _stop_server(run)
     else:
-        _in_thread(_drop_all(run))
+        try:
+            _in_thread(_drop_all(run))
+        except (OSError, PenstockError, SQLAlchemyError) as error:
+            _logger.warning("Databases %s... are left: %s", run.prefix, _reason(error))
     shutil.rmtree(run.directory, ignore_errors=True)
 
 
