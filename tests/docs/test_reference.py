@@ -13,7 +13,7 @@ import griffe
 import pytest
 
 import penstock
-from penstock import errors, fastapi, testing
+from penstock import errors, fastapi, migrations, testing
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs/reference").glob("*.md"))
@@ -33,6 +33,7 @@ PUBLIC = [
     "penstock.exporters.prometheus.PoolCollector",
     "penstock.exporters.prometheus.exposition",
     "penstock.exporters.sentry.instrument",
+    *(f"penstock.migrations.{name}" for name in migrations.__all__),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from penstock.database.database import Database
 from penstock.database.lifecycle import BudgetExceeded
+from penstock.database.members import of_primary
 from penstock.database.nesting import SessionBusy
 from penstock.database.read_session import ReadOnlyAsyncSession, ReadOnlyError, ReadOnlySession
 from penstock.database.session import SessionClosed
@@ -21,4 +22,5 @@ __all__ = [
     "SessionClosed",
     "UnitLane",
     "UnitOfWork",
+    "of_primary",
 ]

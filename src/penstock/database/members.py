@@ -54,7 +54,7 @@ class Members:
         kinds: SessionKinds,
         telemetry: Telemetry,
     ) -> None:
-        self.settings = _of_primary(settings)
+        self.settings = of_primary(settings)
         self._options = replace(options, credentials=credential_source(settings, options))
         self._kinds = kinds
         self._telemetry = telemetry
@@ -169,7 +169,7 @@ class Members:
         return Probe(build_engine(settings, options, accepts=accepts))
 
 
-def _of_primary(settings: DatabaseSettings) -> DatabaseSettings:
+def of_primary(settings: DatabaseSettings) -> DatabaseSettings:
     """Return settings whose connections lead to the server that writes, of several.
 
     Args:

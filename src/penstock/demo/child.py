@@ -57,6 +57,7 @@ class Child:
         environment: Mapping[str, str],
         account: pwd.struct_passwd | None = None,
         pass_fds: Sequence[int] = (),
+        stdin: int = subprocess.PIPE,
     ) -> None:
         """Start it in the directory of its log.
 
@@ -65,6 +66,7 @@ class Child:
             environment: All of its environment variables.
             account: Who it runs as; None for the demo's own user.
             pass_fds: Descriptors that it inherits besides the standard ones.
+            stdin: A descriptor that it reads in place of the pipe.
         """
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - no word of it comes from outside
@@ -76,7 +78,7 @@ class Child:
                 pass_fds=pass_fds,
                 start_new_session=True,
                 stderr=log,
-                stdin=subprocess.PIPE,
+                stdin=stdin,
                 stdout=log,
                 user=account.pw_uid if account else None,
             )
@@ -117,6 +119,11 @@ class Child:
         """Wait until it has ended, for whatever reason."""
         while not self._ended():  # noqa: ASYNC110 - a thread in waitpid could not be cancelled
             await asyncio.sleep(_LOOK_EVERY)
+
+    def detach(self) -> None:
+        """Leave it running when this process ends."""
+        if self._process is not None:
+            self._process.returncode = 0  # or Popen would warn that it has not seen its end
 
     async def stop(self, seconds: float) -> None:
         """Ask it to end by closing its standard input; kill what is left.

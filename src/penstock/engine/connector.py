@@ -297,6 +297,18 @@ def equip_aiomysql(connection: Any, settings: DatabaseSettings) -> None:
     keep_alive(transport.get_extra_info("socket"), settings.tcp_keepalive)
 
 
+def _listen_first(engine: Engine, listener: Callable[..., None]) -> None:
+    """Have a listener see the arguments of a connect in front of what connects by them.
+
+    SQLAlchemy passes over ``insert=True`` for this event.
+    """
+    others = list(engine.dialect.dispatch.do_connect)
+    for other in others:
+        event.remove(engine, "do_connect", other)
+    for each in (listener, *others):
+        event.listen(engine, "do_connect", each)
+
+
 class ReadOnlyConnections:
     """Whether connections may be kept read-only by a setting of their server session.
 
@@ -323,7 +335,7 @@ class ReadOnlyConnections:
         self._may_be_possible = is_pooled and not settings.poolers
         if settings.driver in ("asyncpg", "psycopg"):
             # Before SQLAlchemy's own questions, which a statement pooler refuses.
-            event.listen(engine.sync_engine, "do_connect", self._keep_arguments, insert=True)
+            _listen_first(engine.sync_engine, self._keep_arguments)
             event.listen(engine.sync_engine, "first_connect", self._look, insert=True)
             event.listen(engine.sync_engine, "connect", self._mark)
         self._driver = driver_of(engine.dialect)

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 from penstock.base_error import PenstockError
 from penstock.database import Database
 from penstock.fastapi.dependencies import RequestLimits, access_of
+from penstock.fastapi.drain import Drain, close_connection
 from penstock.fastapi.errors import (
     CODES,
     Problem,
@@ -152,6 +153,7 @@ def install(
     answers: bool | Collection[str] = True,
     routes: bool = True,
     readiness_timeout: float = 2.0,
+    drain_delay: float = 0.0,
     tune_gc: bool = True,
     process_time: bool = True,
     request_log: bool = True,
@@ -186,6 +188,9 @@ def install(
             them. Other errors are raised on.
         routes: Whether to add the operations routes.
         readiness_timeout: Seconds within which each database must answer ``/health/ready``.
+        drain_delay: Seconds for which the process goes on serving after SIGTERM, while
+            ``/health/ready`` is 503 and each response closes its connection: as long as a balancer
+            takes to notice. ``docs/deployment.md`` has more.
         tune_gc: Whether the garbage collector is told, once the application has started, that what
             exists then will stay, and works less often; ``docs/express.md`` has the figures. Not in
             the environment ``testing``, where each test client would pay for it.
@@ -208,7 +213,7 @@ def install(
             something else, or replicas have no ``position_key`` where that is needed.
     """
     _refuse_others(app, database)
-    _refuse_arguments(access, readiness_timeout)
+    _refuse_arguments(access, readiness_timeout, drain_delay)
     _refuse_context(database, session_context)
     codes = _codes(answers)
     limits = RequestLimits(statement_timeout, deadline_header, deadline_limit)
@@ -225,8 +230,9 @@ def install(
             app.state.penstock_observers.append(ProcessTime())
         if tune_gc and database.settings.environment is not Environment.TESTING:
             _tune_when_started(app)
+        drain = _drain_at_the_end(app, drain_delay)
         if routes:
-            add_health_routes(app, databases, readiness_timeout)
+            add_health_routes(app, databases, readiness_timeout, drain)
             if access is not None or is_open(database):
                 operators = Access.by(access, databases)
                 add_pool_routes(app, databases, operators)
@@ -259,7 +265,7 @@ def _refuse_others(app: object, database: object) -> None:
         )
 
 
-def _refuse_arguments(access: object, readiness_timeout: object) -> None:
+def _refuse_arguments(access: object, readiness_timeout: object, drain_delay: object) -> None:
     if access is not None and not callable(access):
         raise PenstockError(
             f"install(access=...) takes a function that refuses, not {type(access).__name__}: "
@@ -270,6 +276,13 @@ def _refuse_arguments(access: object, readiness_timeout: object) -> None:
         raise PenstockError(
             f"install(readiness_timeout={readiness_timeout!r}): seconds above 0 are accepted."
         )
+    if not (isinstance(drain_delay, int | float) and 0 <= drain_delay <= _LONGEST_DRAIN):
+        raise PenstockError(
+            f"install(drain_delay={drain_delay!r}): 0 to {_LONGEST_DRAIN} seconds are accepted."
+        )
+
+
+_LONGEST_DRAIN = 600
 
 
 def _refuse_context(database: Database, session_context: object) -> None:
@@ -365,6 +378,20 @@ def _tune_when_started(app: FastAPI) -> None:
                 yield state
 
     app.router.lifespan_context = lifespan
+
+
+def _drain_at_the_end(app: FastAPI, delay: float) -> Drain:
+    inner = app.router.lifespan_context
+    drain = Drain(delay, lambda: app.state.penstock_observers.append(close_connection))
+
+    @asynccontextmanager
+    async def lifespan(application: Any) -> AsyncIterator[Any]:
+        async with inner(application) as state:
+            with drain.handling_sigterm():
+                yield state
+
+    app.router.lifespan_context = lifespan
+    return drain
 
 
 def _mounted_applications(routes: Iterable[BaseRoute]) -> Iterable[Starlette]:

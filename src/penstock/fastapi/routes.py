@@ -19,6 +19,7 @@ from starlette.types import Scope
 from penstock.base_error import PenstockError
 from penstock.database import Database
 from penstock.engine import pool_snapshot
+from penstock.fastapi.drain import Drain
 from penstock.fastapi.errors import Problem
 from penstock.pool import PoolTimeout
 from penstock.pool.queue import RejectReason
@@ -157,13 +158,16 @@ def _answers_for(path: str, route: BaseRoute) -> bool:
     return route.matches(scope)[0] is Match.FULL
 
 
-def add_health_routes(app: FastAPI, databases: Mapping[str, Database], timeout: float) -> None:
+def add_health_routes(
+    app: FastAPI, databases: Mapping[str, Database], timeout: float, drain: Drain
+) -> None:
     """Add ``/health/live``, ``/health/ready`` and ``/health``; none says anything secret.
 
     Args:
         app: The application.
         databases: Every one of them has to answer for the service to be ready.
         timeout: Seconds within which each must.
+        drain: Says whether the process is about to end, and so not ready.
     """
 
     async def live(response: Response) -> dict[str, str]:
@@ -172,6 +176,9 @@ def add_health_routes(app: FastAPI, databases: Mapping[str, Database], timeout: 
 
     async def ready(response: Response) -> dict[str, Any]:
         response.headers.update(_NO_STORE)
+        if drain.is_on:
+            response.status_code = 503
+            return {"status": "stopping", "databases": {}}
         states = {name: await _state(db, name, timeout) for name, db in databases.items()}
         is_ready = "unavailable" not in states.values()
         response.status_code = 200 if is_ready else 503

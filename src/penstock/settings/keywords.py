@@ -22,6 +22,7 @@ class SettingsKeywords(TypedDict, total=False):
     """
 
     credentials_file: str | Path | None
+    migrations_url: object
     environment: Environment | str
     preset: SizePreset | Literal["development", "small", "medium", "high", "container"] | None
     proxy: Proxy | str | Sequence[Proxy | str] | None

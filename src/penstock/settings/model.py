@@ -85,6 +85,9 @@ class DatabaseSettings(BaseModel):
     credentials_file: Annotated[Path | None, Accepted("the path of a readable file")] = Field(
         None, description="A file with the password, read again when it changes."
     )
+    migrations_url: Annotated[SecretStr | None, Accepted("a URL like that of url")] = Field(
+        None, description="Where migrations connect, if not by the service's own URL."
+    )
     environment: Environment = Field(
         Environment.DEVELOPMENT, description="Whose profile of pool settings applies."
     )
@@ -338,6 +341,11 @@ class DatabaseSettings(BaseModel):
     @classmethod
     def _fill_in(cls, given: Any) -> Any:
         return filled_in(given) if isinstance(given, Mapping) else given
+
+    @field_validator("migrations_url", mode="before")
+    @classmethod
+    def _check_migrations_url(cls, value: object) -> SecretStr | None:
+        return None if value is None else cls._check_url(text_of(value))
 
     @field_validator("url", mode="before")
     @classmethod

@@ -51,14 +51,13 @@ async def test_a_second_upgrade_changes_nothing(database: Database) -> None:
 
 
 async def test_the_indexes_are_those_that_the_queries_need(database: Database) -> None:
-    async with database:
-        await upgrade(database)
+    await upgrade(database)
 
-        async with database.engine.connect() as connection:
-            indexes = await connection.run_sync(lambda sync: inspect(sync).get_indexes("users"))
-            unique = await connection.run_sync(
-                lambda sync: inspect(sync).get_unique_constraints("users")
-            )
+    async with database, database.engine.connect() as connection:
+        indexes = await connection.run_sync(lambda sync: inspect(sync).get_indexes("users"))
+        unique = await connection.run_sync(
+            lambda sync: inspect(sync).get_unique_constraints("users")
+        )
     composite = {tuple(i["column_names"]) for i in indexes if not i["unique"]}
     assert composite == {("email", "is_active"), ("username", "is_active")}
     assert {tuple(u["column_names"]) for u in unique} == {("email",), ("username",)}

@@ -121,6 +121,17 @@ async def test_a_pooler_that_is_named_gets_what_suits_each(
     assert await leftovers(url) == CLEAN
 
 
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("environment", ["testing", "serverless"])
+async def test_that_it_shares_server_connections_is_found_out(
+    pooler: PgbouncerServer, database_url: str, driver: str, environment: str
+) -> None:
+    url = pooler.url(database_url)
+    async with database_on(url, driver, proxy="pgbouncer", environment=environment) as database:
+        assert await one(database) == 1
+        assert found(database).shares_server
+
+
 async def test_the_newest_tells_its_version_and_mode(
     postgres: PostgresServer, database_url: str
 ) -> None:

@@ -39,6 +39,8 @@ async def test_what_is_no_database_is_told_so_and_leaves_the_application_alone(
         ({"access": Depends(int)}, "access=guard, without Depends"),
         ({"readiness_timeout": "2"}, "readiness_timeout='2'"),
         ({"readiness_timeout": 0}, "readiness_timeout=0"),
+        ({"drain_delay": -1}, "drain_delay=-1"),
+        ({"drain_delay": "5"}, "drain_delay='5'"),
     ],
 )
 async def test_a_wrong_argument_is_named_and_leaves_the_application_alone(

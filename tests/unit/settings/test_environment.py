@@ -14,6 +14,7 @@ URL = "postgresql://user:password@localhost/app"
 EVERY_VARIABLE = {
     "DATABASE_URL": "postgresql+psycopg://user:password@localhost/app",
     "DATABASE_CREDENTIALS_FILE": "credentials.json",
+    "DATABASE_MIGRATIONS_URL": "postgresql://owner:password@localhost/app",
     "ENVIRONMENT": "production",
     "DATABASE_PRESET": "medium",
     "DATABASE_PROXY": "aws-rds-proxy",

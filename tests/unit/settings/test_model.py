@@ -31,6 +31,7 @@ def test_a_url_is_all_that_is_needed() -> None:
         "preset": None,
         "proxy": (),
         "credentials_file": None,
+        "migrations_url": None,
         "pool_size": 5,
         "max_overflow": 10,
         "pool_timeout": 30.0,

@@ -1,9 +1,6 @@
-"""Alembic's entry: runs the migrations on the connection that `users.upgrade` passes."""
-
-from alembic import context
+"""Alembic's entry."""
 
 from penstock.demo.users.model import Base
+from penstock.migrations import run
 
-context.configure(connection=context.config.attributes["connection"], target_metadata=Base.metadata)
-with context.begin_transaction():
-    context.run_migrations()
+run(Base.metadata)

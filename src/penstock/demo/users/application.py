@@ -1,5 +1,6 @@
 """The users service as an application."""
 
+import asyncio
 from http import HTTPStatus
 from pathlib import Path
 
@@ -8,7 +9,6 @@ from alembic.config import Config
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy import Connection
 
 from penstock.database import Database
 from penstock.demo.users.model import Passwords
@@ -46,24 +46,20 @@ _SCRIPTS = Path(__file__).parents[1] / "migrations"
 
 
 async def upgrade(database: Database) -> None:
-    """Create or migrate the users' table, by Alembic, in one transaction.
+    """Create or migrate the users' table, by Alembic, on a connection of its own.
 
     Args:
         database: PostgreSQL or SQLite; a table that is up to date already stays as it is.
 
     Raises:
         ConnectFailed: The server cannot be reached.
+        MigrationFailed: A lock was not to be had.
         sqlalchemy.exc.DBAPIError: The server refused a statement; nothing was changed.
     """
-    async with database.engine.begin() as connection:
-        await connection.run_sync(_upgrade)
-
-
-def _upgrade(connection: Connection) -> None:
-    config = Config(attributes={"connection": connection})
+    config = Config(attributes={"settings": database.settings})
     config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
-    command.upgrade(config, "head")
+    await asyncio.to_thread(command.upgrade, config, "head")
 
 
 def create_app(database: Database | None = None) -> FastAPI:

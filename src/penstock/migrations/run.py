@@ -1,0 +1,167 @@
+"""What an ``env.py`` of Alembic's calls."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from logging.config import fileConfig
+from typing import Any
+
+from alembic import context
+from sqlalchemy import Connection, MetaData, event
+from sqlalchemy.schema import CreateSchema
+
+from penstock.migrations.session import MigrationFailed, migration_session
+from penstock.settings import DatabaseSettings, settings_from_environment
+
+__all__ = ["MigrationFailed", "run"]
+
+
+def run(
+    metadata: MetaData | Sequence[MetaData],
+    settings: DatabaseSettings | None = None,
+    *,
+    lock_timeout: float = 5.0,
+    retry_for: float = 60.0,
+    wait_for_others: float = 600.0,
+    **options: Any,
+) -> None:
+    """Run what Alembic was called for: the whole of an ``env.py``.
+
+    Each migration is a transaction, unless ``transaction_per_migration=False``. What waits for a
+    lock longer than ``lock_timeout`` is rolled back, so that the service's statements do not queue
+    up behind it, and attempted again.
+
+    Args:
+        metadata: The models' tables, for ``--autogenerate`` and ``alembic check``. Where they are
+            in schemas, those schemas are compared, and no others.
+        settings: Of the database; None for those that ``config.attributes["settings"]`` has, or
+            else for the environment's. ``migrations_url`` is where they connect, if it is set.
+        lock_timeout: Seconds that a statement waits for a lock.
+        retry_for: Seconds after which no attempt begins anew.
+        wait_for_others: Seconds for a run that is in progress elsewhere to end.
+        **options: Of Alembic's ``context.configure``, such as ``version_table_schema``.
+
+    Raises:
+        ConnectFailed: The server cannot be reached.
+        MigrationFailed: A lock was not to be had, another run has not ended, or a pooler shares the
+            server connection.
+        SettingsError: The environment has no database.
+        sqlalchemy.exc.DBAPIError: The server refused a statement; its migration is rolled back.
+    """
+    options = {"target_metadata": metadata, "transaction_per_migration": True, **options}
+    _name_schemas(metadata, options)
+    _set_up_logging()
+    if context.is_offline_mode():
+        _write_sql(options, lock_timeout)
+        return
+    settings = settings or context.config.attributes.get("settings") or settings_from_environment()
+    _finish(_migrate(settings, options, lock_timeout, retry_for, wait_for_others))
+
+
+def _name_schemas(metadata: MetaData | Sequence[MetaData], options: dict[str, Any]) -> None:
+    each: Iterable[MetaData] = [metadata] if isinstance(metadata, MetaData) else metadata
+    schemas = {table.schema for one in each for table in one.tables.values()}
+    if schemas - {None}:
+        options.setdefault("include_schemas", True)
+        options.setdefault(
+            "include_name", lambda name, kind, _: kind != "schema" or name in schemas
+        )
+
+
+def _set_up_logging() -> None:
+    config = context.config
+    path = config.config_file_name
+    if path and config.cmd_opts is not None and config.file_config.has_section("loggers"):
+        fileConfig(path, disable_existing_loggers=False)
+
+
+def _write_sql(options: dict[str, Any], lock_timeout: float) -> None:
+    context.configure(
+        dialect_name="postgresql",
+        literal_binds=True,
+        dialect_opts={"paramstyle": "named"},
+        **options,
+    )
+    context.get_context().impl.static_output(f"SET lock_timeout = '{lock_timeout * 1000:.0f}ms';")
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def _finish(work: Any) -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.run(work)
+    else:
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(asyncio.run, work).result()
+
+
+async def _migrate(
+    settings: DatabaseSettings,
+    options: dict[str, Any],
+    lock_timeout: float,
+    retry_for: float,
+    wait_for_others: float,
+) -> None:
+    async with migration_session(settings, lock_timeout) as session:
+        connection = session.connection
+        migrations = _Migrations(options)
+        if connection.dialect.name != "postgresql" or not _changes_the_database():
+            await connection.run_sync(migrations)
+            await connection.commit()  # of what Alembic does without a transaction, as on SQLite
+            return
+        await session.prepare(f"penstock.migrations {options.get('version_table_schema', '')}")
+        await session.wait_for_others(wait_for_others)
+        event.listen(connection.sync_engine, "set_connection_execution_options", migrations.leaves)
+        await session.retry(
+            lambda: connection.run_sync(migrations), lambda: not migrations.is_in_part, retry_for
+        )
+
+
+def _changes_the_database() -> bool:
+    try:
+        context.get_revision_argument()
+    except KeyError:  # of commands that only look: check, current, revision
+        return False
+    return True
+
+
+class _Migrations:
+    """Alembic's own part of a run, which may be repeated.
+
+    Args:
+        options: Of ``context.configure``.
+
+    Attributes:
+        is_in_part: Whether a migration has left its transaction and not ended.
+    """
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.is_in_part = False
+        self._options = options
+        given = options.pop("on_version_apply", ())
+        self._callbacks = [given] if callable(given) else list(given)
+
+    def __call__(self, connection: Connection) -> None:
+        context.configure(
+            connection=connection,
+            on_version_apply=[*self._callbacks, self._applied],  # type: ignore[arg-type]  # or several
+            **self._options,
+        )
+        with context.begin_transaction():
+            self._make_schema(connection)
+            context.run_migrations()
+
+    def leaves(self, _: Connection, options: dict[str, Any]) -> None:
+        if options.get("isolation_level") == "AUTOCOMMIT":
+            self.is_in_part = True
+
+    def _applied(self, **_: Any) -> None:
+        if self._options["transaction_per_migration"]:
+            self.is_in_part = False
+
+    def _make_schema(self, connection: Connection) -> None:
+        schema = self._options.get("version_table_schema")
+        if schema and not connection.dialect.has_schema(connection, schema):
+            connection.execute(CreateSchema(schema))

@@ -1,0 +1,3 @@
+"""The project's tests are for the runs that tests of the plugin start."""
+
+collect_ignore = ["project"]
