@@ -6,11 +6,8 @@ from itertools import pairwise
 from math import exp, inf, log, sqrt
 from statistics import NormalDist
 
+from penstock.planner.durations import LARGEST_P99, lognormal_sigma
 from penstock.planner.erlang import Queue
-
-_Z99 = NormalDist().inv_cdf(0.99)
-LARGEST_RATIO = exp(_Z99**2 / 2)
-"""Largest 99th percentile that a log-normal distribution can have, as a multiple of its mean."""
 
 
 def fitting_p99(mean: float, p99: float) -> float:
@@ -20,7 +17,7 @@ def fitting_p99(mean: float, p99: float) -> float:
         mean: Seconds.
         p99: As it was measured: the bound of a histogram's bucket, or of a few durations.
     """
-    return min(max(p99, mean), mean * LARGEST_RATIO)
+    return min(max(p99, mean), mean * LARGEST_P99)
 
 
 def _cells() -> tuple[tuple[float, float], ...]:
@@ -59,12 +56,12 @@ class HoldTime:
 
         Args:
             query: Mean time of a query in seconds.
-            p99: Its 99th percentile, from ``query`` to ``LARGEST_RATIO`` times that; the time is
+            p99: Its 99th percentile, from ``query`` to ``LARGEST_P99`` times that; the time is
                 log-normal then. None for an exponential one.
             queries: Queries of each request.
             constant: Seconds for which the connection is held beside that.
         """
-        scv = 1.0 if p99 is None else _scv(p99 / query)
+        scv = 1.0 if p99 is None else exp(lognormal_sigma(p99 / query) ** 2) - 1
         total = query * queries
         mean = total + constant
         # A sum of independent times: its variance grows as its mean does.
@@ -113,11 +110,6 @@ class HoldTime:
             middle = (low + high) / 2
             low, high = (middle, high) if above(middle) > 1 - share else (low, middle)
         return high
-
-
-def _scv(ratio: float) -> float:
-    sigma = _Z99 - sqrt(max(0.0, _Z99**2 - 2 * log(ratio)))
-    return exp(sigma**2) - 1
 
 
 def _quantile(scv: float, *, is_exponential: bool) -> Callable[[float], float]:
