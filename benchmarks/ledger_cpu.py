@@ -6,9 +6,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from random import Random
 
-from penstock.pool.ledger import Ledger, Open
+from penstock.pool.ledger import Ledger
 from penstock.pool.queue import Rejection, Waiter
-from penstock.pool.slot import Backoff, Slot
+from penstock.pool.slot import Backoff, Open, Slot
 
 SLOTS = 5
 

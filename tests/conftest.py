@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from tests.servers.certificates import Certificates, make_certificates
 from tests.servers.mariadb import MariadbServer, mariadb_server
-from tests.servers.postgres import PostgresServer, postgres_server
+from tests.servers.postgres import PostgresServer, encrypted_postgres, postgres_server
 
 # How long an example takes is a matter of the machine.
 settings.register_profile("any machine", deadline=None)
@@ -38,6 +39,19 @@ def small_heap() -> None:
 def postgres() -> Iterator[PostgresServer]:
     """A running PostgreSQL, one for the whole run."""
     with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Certificates of servers and clients, and of who vouches for them."""
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def postgres_with_tls(certificates: Certificates) -> Iterator[PostgresServer]:
+    """A running PostgreSQL with a certificate that ends in two days."""
+    with encrypted_postgres(certificates) as server:
         yield server
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 import psycopg
+import pytest
+from tests.servers.certificates import Certificates
 from tests.servers.parts import require_part
-from tests.servers.process import ServerProcess
+from tests.servers.process import ServerProcess, ServerStartError
 
 from penstock.demo.embedded_postgres import embedded_programs
 
@@ -140,6 +142,37 @@ def own_postgres(
         for name, text in (files or {}).items():
             process.write(name, text)
         yield _started(process, programs, settings or {})
+
+
+@contextmanager
+def encrypted_postgres(certificates: Certificates) -> Iterator[PostgresServer]:
+    """Run a PostgreSQL with TLS as :func:`own_postgres` does; skip where it has none.
+
+    Args:
+        certificates: Its own, and the authority by which it knows its clients.
+    """
+    programs = postgres_programs()
+    require_part("PostgreSQL", present=programs, remedy="set TEST_POSTGRES_BIN")
+    assert programs is not None
+    settings = {
+        "ssl": "on",
+        "ssl_cert_file": "../server.pem",
+        "ssl_key_file": "../server.key",
+        "ssl_ca_file": "../authority.pem",
+    }
+    files = {
+        "server.pem": certificates.certificate,
+        "server.key": certificates.key,
+        "authority.pem": certificates.authority.read_text(),
+    }
+    try:
+        with own_postgres(programs, settings, files) as server:
+            yield server
+    except ServerStartError as error:
+        if "SSL is not supported by this build" not in str(error):
+            raise
+        # CI runs everything a second time on a PostgreSQL that was built with OpenSSL.
+        pytest.skip("this PostgreSQL was built without OpenSSL")
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,16 @@ from pathlib import Path
 
 from penstock.base_error import PenstockError
 from penstock.capacity.report import (
+    SIMULATED_HEADINGS,
     expected_rows,
     seconds,
     server_rows,
     settings_rows,
+    simulated_rows,
     title,
     what_if_rows,
 )
-from penstock.planner import Plan
+from penstock.planner import Plan, Simulated
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _STYLE = Path(__file__).with_name("page.css")
@@ -30,19 +32,24 @@ class _Series:
     points: Sequence[tuple[float, float]]
 
 
-def write_page(path: Path, plan: Plan) -> None:
+def write_page(path: Path, plan: Plan, simulated: Simulated | None = None) -> None:
     """Write a plan into an HTML file.
+
+    Args:
+        path: The file.
+        plan: What was planned.
+        simulated: Its simulation; None where there is none.
 
     Raises:
         PenstockError: It cannot be written.
     """
     try:
-        path.write_text(render_page(plan), encoding="utf-8")
+        path.write_text(render_page(plan, simulated), encoding="utf-8")
     except OSError as error:
         raise PenstockError(f"--html {path}: it cannot be written: {error.strerror}") from None
 
 
-def render_page(plan: Plan) -> str:
+def render_page(plan: Plan, simulated: Simulated | None = None) -> str:
     """Return a plan as a page that needs no network and follows the reader's theme."""
     tables = (
         ("Set", settings_rows(plan)),
@@ -61,6 +68,7 @@ def render_page(plan: Plan) -> str:
             f"<h1>Capacity plan</h1><p>{escape(title(plan))}</p>",
             _findings(plan),
             f'<div class="tables">{"".join(_pairs(*each) for each in tables)}</div>',
+            "" if simulated is None else _simulated(plan, simulated),
             _by_rate(plan),
             _by_connections(plan),
             _what_if(plan),
@@ -90,6 +98,19 @@ def _pairs(heading: str, rows: Mapping[str, str]) -> str:
 
 def _what_if(plan: Plan) -> str:
     headings, rows = what_if_rows(plan)
+    return (
+        "<h2>What if</h2><p>99th percentile of wait and hold time, and the share of the "
+        "connections in use, by rate and by connections of each pool.</p>"
+        f"{_table(headings, rows)}"
+    )
+
+
+def _simulated(plan: Plan, simulated: Simulated) -> str:
+    rows = [(False, row) for row in simulated_rows(plan, simulated)]
+    return f"<h2>By formula beside simulated</h2>{_table(SIMULATED_HEADINGS, rows)}"
+
+
+def _table(headings: Iterable[str], rows: Iterable[tuple[bool, Iterable[str]]]) -> str:
     head = "".join(f'<th scope="col">{escape(each)}</th>' for each in headings)
     body = "".join(
         f'<tr class="{"planned" if is_planned else "other"}">'
@@ -97,8 +118,6 @@ def _what_if(plan: Plan) -> str:
         for is_planned, cells in rows
     )
     return (
-        "<h2>What if</h2><p>99th percentile of wait and hold time, and the share of the "
-        "connections in use, by rate and by connections of each pool.</p>"
         f'<div class="wide"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from math import isfinite
+from math import isfinite, isnan
 from typing import TYPE_CHECKING, Any
 
 from rich.console import RenderableType
@@ -11,7 +11,7 @@ from rich.text import Text
 
 from penstock.doctor import Observation, findings_table
 from penstock.findings import number_of
-from penstock.planner import Plan, Prediction, shown, shown_size
+from penstock.planner import Plan, Prediction, Simulated, shown, shown_size
 
 if TYPE_CHECKING:
     from penstock.capacity.verification import Verification
@@ -80,6 +80,26 @@ def expected_rows(prediction: Prediction) -> dict[str, str]:
     }
 
 
+SIMULATED_HEADINGS = ("", "by formula", "simulated")
+
+
+def simulated_rows(plan: Plan, simulated: Simulated) -> Iterator[tuple[str, str, str]]:
+    """Yield what to expect: its name, then by formula, and as simulated."""
+    queue, wait, limit = plan.predicted.queue, simulated.wait, plan.pool_timeout
+    found = (
+        f"{simulated.utilisation:.1%}",
+        f"{simulated.wait_probability:.2%}",
+        *(seconds(None if isnan(each) else each) for each in (wait.mean, wait.p99)),
+        seconds(None if isnan(simulated.response.p99) else simulated.response.p99),
+    )
+    for (name, formula), figure in zip(expected_rows(plan.predicted).items(), found, strict=True):
+        yield name, formula, figure
+    longer = f"{queue.share_waiting_longer(limit):.2%}" if queue.utilisation < 1 else UNBOUNDED
+    timeouts, shed = (count / simulated.requests for count in (simulated.timeouts, simulated.shed))
+    yield f"no connection within {shown(limit)}", longer, f"{timeouts + shed:.2%}"
+    yield "of these rejected at once", "-", f"{shed:.2%}"
+
+
 def what_if_rows(plan: Plan) -> tuple[list[str], list[tuple[bool, list[str]]]]:
     """Return the headings and the rows of the table, and of each whether it is the planned rate."""
     rows = plan.what_if()
@@ -96,8 +116,13 @@ def what_if_rows(plan: Plan) -> tuple[list[str], list[tuple[bool, list[str]]]]:
     ]
 
 
-def draw_plan(plan: Plan) -> Iterator[RenderableType]:
-    """Return what is printed of a plan."""
+def draw_plan(plan: Plan, simulated: Simulated | None = None) -> Iterator[RenderableType]:
+    """Return what is printed of a plan.
+
+    Args:
+        plan: What was planned.
+        simulated: Its simulation; None where there is none.
+    """
     yield Text(f"penstock plan  {title(plan)}", style="bold")
     for heading, rows in (
         ("Set", settings_rows(plan)),
@@ -105,6 +130,13 @@ def draw_plan(plan: Plan) -> Iterator[RenderableType]:
         ("Expect", expected_rows(plan.predicted)),
     ):
         yield _pairs(heading, rows)
+    if simulated is not None:
+        beside = Table(title="By formula beside simulated", title_justify="left")
+        for name in SIMULATED_HEADINGS:
+            beside.add_column(name, justify="right" if name else "left")
+        for row in simulated_rows(plan, simulated):
+            beside.add_row(*row)
+        yield beside
     headings, body = what_if_rows(plan)
     table = Table(
         title="p99 of wait and hold time, and share in use, by rate and connections of each pool",
@@ -145,8 +177,15 @@ def draw_verification(verification: "Verification") -> Iterator[RenderableType]:
     sent = verification.sent
     yield Text(
         f"{number_of(sent.requests, 'request')}, {sent.successes} succeeded; "
-        f"{verification.measured.workers} x {verification.measured.connections} connections"
+        f"{verification.measured.workers} x {verification.measured.connections} connections; "
+        f"{sent.generator.late} started late, at most {sent.generator.late_max_ms:,.1f} ms"
     )
+    if sent.is_late:
+        yield Text(
+            "The load generator was too slow, so that this comparison is worth nothing: run it on "
+            "another machine, or plan for a lower rate",
+            style="red",
+        )
 
 
 def _shown(name: str, number: float) -> str:
@@ -155,15 +194,24 @@ def _shown(name: str, number: float) -> str:
     return f"{number:,.1f}" if name == "checkouts_per_second" else seconds(number)
 
 
-def write_json(plan: Plan, verification: "Verification | None" = None) -> str:
-    """Return a plan, and what a run has shown of it, as a text of JSON."""
+def write_json(
+    plan: Plan,
+    verification: "Verification | None" = None,
+    simulated: Simulated | None = None,
+) -> str:
+    """Return a plan, and what a run and a simulation have shown of it, as a text of JSON."""
     document: dict[str, Any] = plan.document()
+    if simulated is not None:
+        document["simulated"] = simulated.document()
     if verification is not None:
         names = ("planned", "predicted", "measured")
         rows = {**verification.rows(), "response_p99": verification.response_p99}
         document["verification"] = {
             "requests": verification.sent.requests,
             "successes": verification.sent.successes,
+            "late": verification.sent.generator.late,
+            "late_max": verification.sent.generator.late_max_ms / 1000,
+            "is_late": verification.sent.is_late,
             **{
                 name: {
                     column: None if number is None or not isfinite(number) else number

@@ -4,14 +4,12 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil
 from random import Random
-from typing import Protocol
 from urllib.parse import urlsplit
 
 from penstock.base_error import PenstockError
 from penstock.capacity.service import hold_of, only_database
-from penstock.load import Request, RequestKind, Scenario, run_closed_loop
+from penstock.load import Generator, Request, RequestKind, Scenario, run_open_loop
 from penstock.planner import HoldTime, Plan, Prediction, fitting_p99
 from penstock.watch import Client as Service
 from penstock.watch import Part
@@ -19,6 +17,8 @@ from penstock.watch import Part
 _SETTLE = 2.5
 """Seconds after the load in which each worker takes a sample and the service's document is made
 anew."""
+_LATE_SHARE = 0.01
+"""Share of late requests from which the 99th percentile is the generator's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,25 +29,18 @@ class Sent:
         requests: How many were sent.
         successes: Those that were answered with a status below 400.
         p99: 99th percentile of their latency in seconds; None where none was answered.
+        generator: How it did itself.
     """
 
     requests: int
     successes: int
     p99: float | None
+    generator: Generator
 
-
-class OpenLoop(Protocol):
-    """Sends GET requests at the times of a Poisson process, whether or not others are answered."""
-
-    async def __call__(self, url: str, path: str, *, per_second: float, seconds: float) -> Sent:
-        """Return what became of them.
-
-        Args:
-            url: Scheme, host and port.
-            path: Path and query.
-            per_second: Mean number of requests.
-            seconds: How long to go on sending; what is under way at the end is awaited.
-        """
+    @property
+    def is_late(self) -> bool:
+        """Whether so many requests started late that the load was not the planned one."""
+        return self.generator.late > self.requests * _LATE_SHARE
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +186,8 @@ async def verify(
     path: str,
     *,
     seconds: float,
-    send: OpenLoop,
+    random: Random,
+    headers: Mapping[str, str],
     database: str | None = None,
 ) -> Verification:
     """Load one instance of a service as planned, and compare.
@@ -203,11 +197,13 @@ async def verify(
         service: Where the live document is, and the requests go.
         path: That is asked for; each request checks out as many connections as the plan's.
         seconds: How long.
-        send: Sends the requests.
+        random: When each is sent.
+        headers: To send with each, by their names.
         database: Whose numbers count, where the service has several.
 
     Raises:
         PenstockError: The service cannot be reached, or the requests use no connection of it.
+        SettingsError: The rate is more than this process can send.
     """
 
     async def look() -> Part:
@@ -218,7 +214,14 @@ async def verify(
     parts = urlsplit(service.url)
     origin, path = f"{parts.scheme}://{parts.netloc}", parts.path + path
     before, begun = await look(), time.monotonic()
-    sent = await send(origin, path, per_second=plan.rate / plan.inputs.instances, seconds=seconds)
+    sent = await _send(
+        origin,
+        path,
+        per_second=plan.rate / plan.inputs.instances,
+        seconds=seconds,
+        random=random,
+        headers=headers,
+    )
     lasted = time.monotonic() - begun
     await asyncio.sleep(_SETTLE)
     measured = Measured.between(before, await look(), lasted)
@@ -233,24 +236,20 @@ async def verify(
     return Verification(plan, predicted, measured, sent)
 
 
-async def send_poisson(url: str, path: str, *, per_second: float, seconds: float) -> Sent:
-    """Send as :class:`OpenLoop` has it."""
-    random, clock = Random(), time.monotonic  # noqa: S311 - no secret
+async def _send(
+    url: str,
+    path: str,
+    *,
+    per_second: float,
+    seconds: float,
+    random: Random,
+    headers: Mapping[str, str],
+) -> Sent:
+    """Send GET requests at random times, whether or not others are answered."""
     scenario = Scenario((RequestKind(f"GET {path}", 1, lambda _: Request(path)),))
-    latencies: list[float] = []
-    requests = successes = 0
-
-    async def send() -> None:
-        nonlocal requests, successes
-        result = await run_closed_loop(url, scenario, random=random, clients=1, requests=1)
-        requests, successes = requests + 1, successes + result.total.successes
-        if result.total.max_ms is not None:
-            latencies.append(result.total.max_ms / 1000)
-
-    begun = due = clock()
-    async with asyncio.TaskGroup() as group:
-        while (due := due + random.expovariate(per_second)) < begun + seconds:
-            await asyncio.sleep(due - clock())
-            group.create_task(send())
-    rank = ceil(len(latencies) * 0.99) - 1
-    return Sent(requests, successes, sorted(latencies)[rank] if latencies else None)
+    result = await run_open_loop(
+        url, scenario, random=random, rate=per_second, seconds=seconds, headers=headers
+    )
+    total = result.total
+    p99 = None if total.p99_ms is None else total.p99_ms / 1000
+    return Sent(total.requests, total.successes, p99, result.generator)

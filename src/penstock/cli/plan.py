@@ -3,8 +3,10 @@
 import asyncio
 import os
 import sys
+from collections.abc import Mapping
 from inspect import Parameter, signature
 from pathlib import Path
+from random import SystemRandom
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,7 +15,15 @@ from penstock.base_error import PenstockError
 from penstock.cli.doctor import HEADERS
 from penstock.cli.extras import needs_extra
 from penstock.findings import exit_status
-from penstock.planner import Plan, PlanInputs, overridden, read_inputs, write_inputs
+from penstock.planner import (
+    SIMULATED,
+    Plan,
+    PlanInputs,
+    Simulated,
+    overridden,
+    read_inputs,
+    write_inputs,
+)
 from penstock.planner import plan as make_plan
 
 if TYPE_CHECKING:
@@ -60,6 +70,12 @@ def plan(
             show_default=False,
         ),
     ] = None,
+    simulate: Annotated[
+        bool,
+        typer.Option(
+            "--simulate", help=f"Simulate {SIMULATED:,} requests of it, beside the formulae."
+        ),
+    ] = False,
     verify: Annotated[
         str | None,
         typer.Option(
@@ -91,6 +107,10 @@ def plan(
 
         penstock plan --from http://127.0.0.1:8000 --rate 1600 --save plan.json
 
+    Held against a simulation of its pools, which has their timeouts:
+
+        penstock plan --rate 800 --query-time 4ms --query-p99 20ms --workers 4 --simulate
+
     Held against a real run of one instance:
 
         penstock plan plan.json --verify http://127.0.0.1:8000 --path /users/1
@@ -106,7 +126,8 @@ def plan(
         verification = _verify(made, verify, path, seconds, database) if verify else None
         if save is not None:
             write_inputs(save, made.settled())
-        _print(made, verification, json=json, html=html)
+        simulated = _simulated(made) if simulate else None
+        _print(made, verification, simulated, json=json, html=html)
     except PenstockError as error:
         typer.echo(f"penstock: {error}", err=True)
         raise typer.Exit(NOT_PLANNED) from error
@@ -141,9 +162,14 @@ def _help(name: str) -> str:
 
 def _client(url: str) -> "Client":
     with needs_extra("cli"):
-        from penstock.watch import Client, headers_from, service_url  # noqa: PLC0415 - an extra
-    headers = headers_from(os.environ.get(HEADERS, "").splitlines())
-    return Client(service_url(url), headers, timeout=10.0)
+        from penstock.watch import Client, service_url  # noqa: PLC0415 - an extra
+    return Client(service_url(url), _headers(), timeout=10.0)
+
+
+def _headers() -> Mapping[str, str]:
+    from penstock.watch import headers_from  # noqa: PLC0415 - an extra
+
+    return headers_from(os.environ.get(HEADERS, "").splitlines())
 
 
 def _measured(url: str, database: str | None, given: dict[str, str | None]) -> dict[str, object]:
@@ -159,17 +185,38 @@ def _verify(
     made: Plan, url: str, path: str, seconds: float, database: str | None
 ) -> "Verification":
     with needs_extra("demo"):
-        from penstock.capacity.verification import (  # noqa: PLC0415 - aiohttp is an extra
-            send_poisson,
-            verify,
-        )
+        from penstock.capacity.verification import verify  # noqa: PLC0415 - aiohttp is an extra
     with _client(url) as client:
-        running = verify(made, client, path, seconds=seconds, send=send_poisson, database=database)
+        running = verify(
+            made,
+            client,
+            path,
+            seconds=seconds,
+            random=SystemRandom(),
+            headers=_headers(),
+            database=database,
+        )
         return asyncio.run(running)
 
 
+def _simulated(made: Plan) -> Simulated:
+    with needs_extra("cli"):
+        from rich.console import Console  # noqa: PLC0415 - an extra
+        from rich.progress import Progress  # noqa: PLC0415 - so is this
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("Simulating", total=SIMULATED)
+        return made.simulated(
+            SIMULATED, on_progress=lambda arrived: bar.update(task, completed=arrived)
+        )
+
+
 def _print(
-    made: Plan, verification: "Verification | None", *, json: bool, html: Path | None
+    made: Plan,
+    verification: "Verification | None",
+    simulated: Simulated | None,
+    *,
+    json: bool,
+    html: Path | None,
 ) -> None:
     with needs_extra("cli"):
         from penstock.capacity import (  # noqa: PLC0415 - rich is an extra
@@ -180,12 +227,12 @@ def _print(
         )
         from penstock.watch import terminal  # noqa: PLC0415 - so is this
     if html is not None:
-        write_page(html, made)
+        write_page(html, made, simulated)
     if json:
-        sys.stdout.write(write_json(made, verification) + "\n")
+        sys.stdout.write(write_json(made, verification, simulated) + "\n")
         return
     console = terminal()
-    for part in draw_plan(made):
+    for part in draw_plan(made, simulated):
         console.print(part)
     for part in draw_verification(verification) if verification else ():
         console.print(part)

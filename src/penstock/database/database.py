@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self, Unpack, cast
+from typing import Self, Unpack, cast
 
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
@@ -21,10 +21,11 @@ from penstock.context import (
 )
 from penstock.database.lifecycle import (
     Lifecycle,
-    ServerNumbers,
     check_budget,
     finish,
+    keep_state_of,
     ping,
+    pool_of,
     server_numbers,
     settings_only,
     warn_of_unnamed_environment,
@@ -36,13 +37,7 @@ from penstock.database.unit import MakeUnit, SessionKinds, UnitOfWork
 from penstock.database.write_session import record_failures
 from penstock.deadlines import Deadline
 from penstock.drivers.driver import NO_OPTIONS, BeginOptions
-from penstock.drivers.sqlalchemy_internals import record_of
-from penstock.engine import (
-    EngineKeywords,
-    EngineOptions,
-    ReadOnlyConnections,
-    identity_of,
-)
+from penstock.engine import EngineKeywords, EngineOptions, ReadOnlyConnections, identity_of
 from penstock.express import Lane, Reader, Writer
 from penstock.findings import Finding
 from penstock.fleet import Fleet
@@ -104,7 +99,9 @@ class Database:
         if isinstance(self._engine.pool, PenstockPool):
             self.telemetry.probe = self.ping
         if settings.driver == "asyncpg" and isinstance(self._engine.pool, PenstockPool):
-            self.telemetry.ask_server = self._server_numbers
+            self.telemetry.ask_server = lambda: server_numbers(
+                self._engine, self._read_only_connections
+            )
         self.lane = self._members.lane(self._engine, self._read_only_connections)
         self.cluster = self._units.cluster = self._members.cluster(
             self._engine, self.lane, self._read_only_connections
@@ -189,12 +186,7 @@ class Database:
         Raises:
             PenstockError: There is none, in ``serverless``.
         """
-        pool = self._engine.sync_engine.pool
-        if not isinstance(pool, PenstockPool):
-            raise PenstockError(
-                f"environment={self.settings.environment.value!r} keeps no pool: each use connects"
-            )
-        return pool
+        return pool_of(self._engine, self.settings)
 
     def diagnose(self) -> list[Finding]:
         """Return what is wrong with the database's connections, the most severe first.
@@ -380,11 +372,6 @@ class Database:
         with self.sessions_from(self._units.nested_in(connection)):
             yield
 
-    async def _server_numbers(self) -> ServerNumbers | None:
-        # A pooler's clients are not the server's.
-        is_direct = self._read_only_connections.are_possible
-        return await server_numbers(self._engine) if is_direct else None
-
     @asynccontextmanager
     async def connection(self, *, keep_state: bool = False) -> AsyncIterator[AsyncConnection]:
         """A connection of SQLAlchemy's; what is not committed is rolled back at the end.
@@ -398,15 +385,9 @@ class Database:
             PenstockError: State is to be kept, and a pooler gives the server's session to others.
         """
         async with self._engine.connect() as connection:
-            if keep_state and self._read_only_connections.shares_server:
-                raise PenstockError(
-                    "keep_state=True: the pooler in between (pool_mode=transaction) gives the "
-                    "server connection to other clients after each transaction; use a database "
-                    "of its own whose URL leads past the pooler"
-                )
-            if keep_state and isinstance(self._engine.pool, PenstockPool):
-                raw: Any = await connection.get_raw_connection()
-                record_of(raw).keep_state()
+            if keep_state:
+                self._read_only_connections.check_keeps_state()
+                await keep_state_of(connection)
             yield connection
 
     @asynccontextmanager

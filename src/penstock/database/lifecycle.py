@@ -15,7 +15,8 @@ from sqlalchemy import bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from penstock.base_error import PenstockError, SettingsError
-from penstock.engine import pool_snapshot
+from penstock.drivers.sqlalchemy_internals import record_of
+from penstock.engine import ReadOnlyConnections, pool_snapshot
 from penstock.planner import ConnectionBudget, ServerLimits
 from penstock.pool import PenstockPool, PoolInAnotherLoop, PoolTimeout
 from penstock.settings import BudgetPolicy, DatabaseSettings
@@ -49,6 +50,31 @@ def settings_only(settings: object) -> DatabaseSettings:
             "a URL is for Database.from_url(url)"
         )
     return settings
+
+
+def pool_of(engine: AsyncEngine, settings: DatabaseSettings) -> PenstockPool:
+    """Return the pool of an engine.
+
+    Args:
+        engine: Of the database.
+        settings: Its settings.
+
+    Raises:
+        PenstockError: There is none, in ``serverless``.
+    """
+    pool = engine.pool
+    if not isinstance(pool, PenstockPool):
+        raise PenstockError(
+            f"environment={settings.environment.value!r} keeps no pool: each use connects"
+        )
+    return pool
+
+
+async def keep_state_of(connection: AsyncConnection) -> None:
+    """Have the pool leave a connection as its holder sets it up, and close it at the end."""
+    if isinstance(connection.engine.pool, PenstockPool):
+        raw: Any = await connection.get_raw_connection()
+        record_of(raw).keep_state()
 
 
 async def server_limits(connection: AsyncConnection) -> ServerLimits | None:
@@ -114,17 +140,22 @@ ANSWER_WITHIN = 2.0
 ServerNumbers = tuple[float, float, float, float]
 
 
-async def server_numbers(engine: AsyncEngine) -> ServerNumbers | None:
+async def server_numbers(
+    engine: AsyncEngine, read_only: ReadOnlyConnections
+) -> ServerNumbers | None:
     """Read the server's numbers on an idle connection, if there is one; it counts as no lease.
 
     Args:
         engine: On asyncpg, with a :class:`PenstockPool`.
+        read_only: Which knows whether a pooler stands in between.
 
     Returns:
         Connections of all clients, how many the server accepts, and the lag of the replica furthest
         behind in bytes and in seconds, NaN for what is not known; None where no connection was
         idle, or the server did not answer.
     """
+    if not read_only.are_possible:  # a pooler's clients are not the server's
+        return None
     pool = engine.pool
     assert isinstance(pool, PenstockPool)  # noqa: S101 - as Database has looked
     try:

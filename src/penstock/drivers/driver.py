@@ -235,6 +235,15 @@ class Driver:
         """Return whether nothing may be sent behind a statement whose end has not been awaited."""
         return False
 
+    def may_reset_pipelined(self, connection: Any, effects: Effect) -> bool:
+        """Return whether what a lease did may be undone without a wait.
+
+        After a use of the driver's own connection it is not known what has to be undone.
+        """
+        return self.resets_pipelined and not (
+            effects & Effect.DRIVER or self.is_shared(connection) or self.is_cancelling(connection)
+        )
+
     def reset_pipelined(self, connection: Any) -> None:
         """Have the server undo the same, without a wait, before it runs anything else."""
         raise NotImplementedError

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import await_
 
-from penstock.base_error import SettingsError
+from penstock.base_error import PenstockError, SettingsError
 from penstock.credentials.cache import CredentialCache
 from penstock.credentials.provider import Credentials, CredentialsFailed
 from penstock.drivers.capabilities import driver_of, transport_of
@@ -351,6 +351,19 @@ class ReadOnlyConnections:
         """Whether each transaction is known to get another's server connection, and its state."""
         is_shared = self.pooler is not None and self.pooler.pool_mode == "transaction"
         return is_shared and not self._settings.keeps_server_sessions
+
+    def check_keeps_state(self) -> None:
+        """Check that what a connection sets in its session stays there for its next transaction.
+
+        Raises:
+            PenstockError: A pooler gives the server's session to others.
+        """
+        if self.shares_server:
+            raise PenstockError(
+                "keep_state=True: the pooler in between (pool_mode=transaction) gives the "
+                "server connection to other clients after each transaction; use a database "
+                "of its own whose URL leads past the pooler"
+            )
 
     def _keep_arguments(self, dialect: Dialect, _: Any, args: Any, arguments: Any) -> None:
         if self._open_other is None:

@@ -22,11 +22,12 @@ from penstock.planner.models import (
     ScalabilityLaw,
     Workload,
 )
-from penstock.planner.plan import PgBouncerSizes, Plan, Prediction, plan
+from penstock.planner.plan import SIMULATED, PgBouncerSizes, Plan, Prediction, plan
 from penstock.planner.simulation import Latencies, Simulated, SimulatedSample, simulate
 from penstock.planner.units import shown, shown_size
 
 __all__ = [
+    "SIMULATED",
     "Buckets",
     "Bursts",
     "ConnectionBudget",

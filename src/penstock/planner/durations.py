@@ -18,6 +18,15 @@ LARGEST_P99 = math.exp(_Z99**2 / 2)
 """How many times its mean the 99th percentile of a lognormal distribution is at most: 14.97."""
 
 
+def lognormal_sigma(ratio: float) -> float:
+    """Return the standard deviation of the logarithms of lognormal durations.
+
+    Args:
+        ratio: How many times their mean their 99th percentile is, from 1.0 to ``LARGEST_P99``.
+    """
+    return _Z99 - math.sqrt(max(0.0, _Z99**2 - 2 * math.log(ratio)))
+
+
 class Durations(Protocol):
     """A source of durations."""
 
@@ -175,7 +184,7 @@ class Lognormal:
         Args:
             random: The source of chance.
         """
-        sigma = _Z99 - math.sqrt(max(0.0, _Z99**2 - 2 * math.log(self.p99 / self.mean)))
+        sigma = lognormal_sigma(self.p99 / self.mean)
         mu = math.log(self.mean) - sigma**2 / 2
         exp, gauss = math.exp, random.gauss
         while True:

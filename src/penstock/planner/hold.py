@@ -1,16 +1,14 @@
 """How long a request holds a connection, as a distribution."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from math import exp, inf, log, sqrt
+from random import Random
 from statistics import NormalDist
 
+from penstock.planner.durations import LARGEST_P99, lognormal_sigma
 from penstock.planner.erlang import Queue
-
-_Z99 = NormalDist().inv_cdf(0.99)
-LARGEST_RATIO = exp(_Z99**2 / 2)
-"""Largest 99th percentile that a log-normal distribution can have, as a multiple of its mean."""
 
 
 def fitting_p99(mean: float, p99: float) -> float:
@@ -20,7 +18,7 @@ def fitting_p99(mean: float, p99: float) -> float:
         mean: Seconds.
         p99: As it was measured: the bound of a histogram's bucket, or of a few durations.
     """
-    return min(max(p99, mean), mean * LARGEST_RATIO)
+    return min(max(p99, mean), mean * LARGEST_P99)
 
 
 def _cells() -> tuple[tuple[float, float], ...]:
@@ -44,12 +42,14 @@ class HoldTime:
     Args:
         mean: Seconds.
         scv: Squared coefficient of variation: variance over squared mean.
-        points: Durations, one for each of the cells into which all of them are divided.
+        constant: Seconds of it that are the same each time.
+        is_exponential: Whether the rest is exponential; else it is log-normal.
     """
 
     mean: float
     scv: float
-    points: tuple[float, ...]
+    constant: float
+    is_exponential: bool
 
     @classmethod
     def of(
@@ -59,21 +59,43 @@ class HoldTime:
 
         Args:
             query: Mean time of a query in seconds.
-            p99: Its 99th percentile, from ``query`` to ``LARGEST_RATIO`` times that; the time is
+            p99: Its 99th percentile, from ``query`` to ``LARGEST_P99`` times that; the time is
                 log-normal then. None for an exponential one.
             queries: Queries of each request.
             constant: Seconds for which the connection is held beside that.
         """
-        scv = 1.0 if p99 is None else _scv(p99 / query)
+        scv = 1.0 if p99 is None else exp(lognormal_sigma(p99 / query) ** 2) - 1
         total = query * queries
         mean = total + constant
         # A sum of independent times: its variance grows as its mean does.
-        shape = _quantile(scv / queries, is_exponential=p99 is None and queries == 1)
-        return cls(
-            mean,
-            total**2 * scv / queries / mean**2,
-            tuple(constant + total * shape(share) for share, _ in _CELLS),
-        )
+        scv *= query * total / mean**2
+        return cls(mean, scv, constant, is_exponential=p99 is None and queries == 1)
+
+    def quantile(self, share: float) -> float:
+        """Return the seconds that a share of the requests does not exceed.
+
+        Args:
+            share: Above 0.0 and below 1.0.
+        """
+        return self._quantiles()(share)
+
+    def draws(self, random: Random) -> Iterator[float]:
+        """Yield durations in seconds, without end.
+
+        Args:
+            random: The source of chance.
+        """
+        quantile = self._quantiles()
+        while True:
+            yield quantile(random.random() or 0.5)  # there is no quantile of 0.0
+
+    def _quantiles(self) -> Callable[[float], float]:
+        constant, rest = self.constant, self.mean - self.constant
+        if self.is_exponential:
+            return lambda share: constant - rest * log(1 - share)
+        variance = log(1 + self.scv * (self.mean / rest) ** 2)
+        normal = NormalDist(log(rest) - variance / 2, sqrt(variance)) if variance else None
+        return lambda share: constant + (exp(normal.inv_cdf(share)) if normal else rest)
 
     def queue(self, connections: int, per_second: float) -> Queue:
         """Return the queue in front of a pool that is asked for a connection so often.
@@ -100,30 +122,19 @@ class HoldTime:
         if mean_wait == inf:
             return inf
 
+        quantile = self._quantiles()
+        points = [(quantile(share), weight) for share, weight in _CELLS]
+
         def above(seconds: float) -> float:
             return sum(
                 weight
                 if hold >= seconds
                 else weight * probability * exp((hold - seconds) / mean_wait)
-                for hold, (_, weight) in zip(self.points, _CELLS, strict=True)
+                for hold, weight in points
             )
 
-        low, high = 0.0, self.points[-1] + queue.wait_quantile(1 - (1 - share) / 100)
+        low, high = 0.0, points[-1][0] + queue.wait_quantile(1 - (1 - share) / 100)
         for _ in range(40):
             middle = (low + high) / 2
             low, high = (middle, high) if above(middle) > 1 - share else (low, middle)
         return high
-
-
-def _scv(ratio: float) -> float:
-    sigma = _Z99 - sqrt(max(0.0, _Z99**2 - 2 * log(ratio)))
-    return exp(sigma**2) - 1
-
-
-def _quantile(scv: float, *, is_exponential: bool) -> Callable[[float], float]:
-    """Return the quantiles of a distribution of mean 1."""
-    if is_exponential:
-        return lambda share: -log(1 - share)
-    variance = log(1 + scv)
-    normal = NormalDist(-variance / 2, sqrt(variance)) if variance else None
-    return lambda share: exp(normal.inv_cdf(share)) if normal else 1.0

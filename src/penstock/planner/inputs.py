@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from penstock.base_error import SettingsError
 from penstock.planner.budget import ConnectionBudget, ServerLimits
-from penstock.planner.hold import LARGEST_RATIO, HoldTime
+from penstock.planner.durations import LARGEST_P99
+from penstock.planner.hold import HoldTime
 from penstock.planner.units import Duration, OptionalDuration, Size, shown
 from penstock.settings import (
     PROXIES,
@@ -144,10 +145,10 @@ class PlanInputs(BaseModel):
     @classmethod
     def _check_shape(cls, value: float | None, info: ValidationInfo) -> float | None:
         mean = info.data.get("query_time")
-        if value is not None and mean and not mean <= value <= mean * LARGEST_RATIO:
+        if value is not None and mean and not mean <= value <= mean * LARGEST_P99:
             raise ValueError(
-                f"from the mean, {shown(mean)}, to {LARGEST_RATIO:.1f} times it, "
-                f"{shown(mean * LARGEST_RATIO)}, is accepted"
+                f"from the mean, {shown(mean)}, to {LARGEST_P99:.1f} times it, "
+                f"{shown(mean * LARGEST_P99)}, is accepted"
             )
         return value
 

@@ -1,6 +1,6 @@
 """A capacity plan: the sizes that a load needs, and how the pool behaves with them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from math import ceil, floor, isfinite, log10
@@ -10,10 +10,13 @@ from penstock.base_error import SettingsError
 from penstock.findings import Finding, most_severe_first
 from penstock.planner import checks
 from penstock.planner.budget import ConnectionBudget, ServerLimits
+from penstock.planner.durations import poisson
 from penstock.planner.erlang import Queue, fewest_servers
 from penstock.planner.hold import HoldTime
 from penstock.planner.inputs import LARGEST_POOL, LARGEST_RATE, PlanInputs
 from penstock.planner.memory import ServerMemory
+from penstock.planner.models import FleetModel, PoolModel, Workload
+from penstock.planner.simulation import Simulated, simulate
 from penstock.planner.units import shown
 from penstock.settings import (
     OVERFLOW_SHARE,
@@ -29,6 +32,9 @@ _MOST_SHARED = 100_000
 _UNKNOWN_SERVER = 100
 """PostgreSQL's default of max_connections, for the largest rate where none was given."""
 _LEAST_SHARE = 1e-6
+SIMULATED = 200_000
+"""Requests of a plan's simulation: a second or two of one core."""
+_SIMULATED_POOLS = 16
 WHAT_IF_RATES = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 """Rates of the table, as multiples of the planned one."""
 WHAT_IF_SIZES = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
@@ -180,6 +186,36 @@ class Plan:
             self.hold,
             self.rate if rate is None else rate,
             self.connections if connections is None else connections,
+        )
+
+    def simulated(
+        self,
+        requests: int = SIMULATED,
+        *,
+        seed: int = 0,
+        on_progress: Callable[[int], None] = lambda _: None,
+    ) -> Simulated:
+        """Simulate the plan's pools at the planned rate, with the ledger that ships.
+
+        No pool has an influence on another, so that at most 16 of a larger fleet are simulated,
+        with their share of the rate.
+
+        Args:
+            requests: Requests for a connection that arrive.
+            seed: The source of chance; the same one gives the same outcome.
+            on_progress: Called now and then with the number of requests that have arrived.
+
+        Raises:
+            SettingsError: ``requests`` is below 1.
+        """
+        pools, queue = min(self.inputs.pools, _SIMULATED_POOLS), self.predicted.queue
+        arrivals = poisson(pools * queue.load / queue.service)
+        return simulate(
+            Workload(arrivals, self.hold, requests),
+            PoolModel(self.pool_size, self.max_overflow, self.pool_timeout, self.pool_recycle),
+            fleet=FleetModel(workers=pools),
+            seed=seed,
+            on_progress=on_progress,
         )
 
     def what_if(self) -> list[list[Prediction]]:

@@ -1,7 +1,7 @@
 """Runs the pool's own ledger on a virtual clock, under a load that a model describes."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop
 from itertools import cycle, repeat
@@ -123,6 +123,20 @@ class Simulated:
         """Requests that were rejected to keep the queue short."""
         return sum(self.rejected.get(why, 0) for why in _SHED)
 
+    def document(self) -> dict[str, float | None]:
+        """Return its figures as values that JSON has; None where no request has one."""
+        numbers = {
+            "requests": self.requests,
+            "utilisation": self.utilisation,
+            "waiting_probability": self.wait_probability,
+            "mean_wait": self.wait.mean,
+            "wait_p99": self.wait.p99,
+            "response_p99": self.response.p99,
+            "timeouts": self.timeouts,
+            "shed": self.shed,
+        }
+        return {name: number if math.isfinite(number) else None for name, number in numbers.items()}
+
 
 def simulate(
     workload: Workload,
@@ -131,6 +145,7 @@ def simulate(
     fleet: FleetModel = FleetModel(),  # noqa: B008 - it is frozen
     database: DatabaseModel = DatabaseModel(),  # noqa: B008 - it is frozen
     seed: int = 0,
+    on_progress: Callable[[int], None] = lambda _: None,
 ) -> Simulated:
     """Return what becomes of a workload, decided by the ledger that the real pool has.
 
@@ -143,8 +158,9 @@ def simulate(
         fleet: The workers.
         database: The database.
         seed: The source of chance.
+        on_progress: Called now and then with the number of requests that have arrived.
     """
-    return _Simulation(workload, pool, fleet, database, seed).run()
+    return _Simulation(workload, pool, fleet, database, seed).run(on_progress)
 
 
 class _Simulation:
@@ -190,8 +206,9 @@ class _Simulation:
             return cycle(pools)
         return (pools[int(random.random() * len(pools))] for _ in repeat(None))
 
-    def run(self) -> Simulated:
+    def run(self, on_progress: Callable[[int], None]) -> Simulated:
         """Run until the last request has ended."""
+        self._on_progress = on_progress
         database, timers = self._database, self._timers
         holds, left = database.holds, self._workload.requests
         self._sample_every(left * self._workload.arrivals.mean / SAMPLES)
@@ -228,6 +245,7 @@ class _Simulation:
         total = (tally.arrived, tally.in_time, tally.rejected.total())
         arrived, in_time, rejected = map(sub, total, self._sampled)
         self._sampled = total
+        self._on_progress(tally.arrived)
         self._series.append(
             SimulatedSample(
                 database.now,

@@ -11,9 +11,9 @@ from typing import Any
 
 from penstock.planner.models import DatabaseModel, PoolModel
 from penstock.pool.housekeeper import INTERVAL, Housekeeper, HousekeeperPolicy
-from penstock.pool.ledger import Close, Ledger, Open, Ping
+from penstock.pool.ledger import Ledger
 from penstock.pool.queue import Rejection, RejectReason, Waiter
-from penstock.pool.slot import Backoff, CloseReason, Slot
+from penstock.pool.slot import Backoff, Close, CloseReason, Open, Ping, Slot
 
 
 class Timers:

@@ -8,7 +8,6 @@ or a simulation drives it on a virtual clock.
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from random import Random
 
 from penstock.pool.events import PoolSnapshot, text_of
@@ -21,38 +20,17 @@ from penstock.pool.slot import (
     JITTER,
     OPENING,
     RECOVERING,
+    Action,
     Backoff,
+    Close,
     CloseReason,
+    Open,
+    Ping,
     Slot,
     SlotState,
     Tally,
     limit_of,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Open:
-    """Open a connection for the slot, then report ``opened`` or ``failed``."""
-
-    slot: Slot
-
-
-@dataclass(frozen=True, slots=True)
-class Close:
-    """Close the slot's connection, wait until its server process has ended, then ``remove``."""
-
-    slot: Slot
-    why: CloseReason
-
-
-@dataclass(frozen=True, slots=True)
-class Ping:
-    """Ping the slot's idle connection, then ``restore`` or ``close_connection``."""
-
-    slot: Slot
-
-
-Action = Open | Close | Ping
 
 
 class LedgerError(Exception):

@@ -344,6 +344,8 @@ class SocketMonitor:
 _UNKNOWN = Driver()
 """The driver of connections that a creator or a ``do_connect`` listener has brought."""
 
+PREPARE_TIMEOUT = 5.0
+"""Seconds for preparing a replacement's statements; the others are prepared when they are used."""
 CLOSE_TIMEOUT = 5.0
 """Seconds for the server to end a connection's process; then the socket is dropped."""
 
@@ -393,6 +395,24 @@ class ConnectionRegistry:
         """Return, without a round trip, whether the record's connection is still open."""
         self.socket_monitor.poll(monotonic())
         return not (record.peer_closed or record.is_closed())
+
+    async def prepare(self, record: Record, old: Record) -> None:
+        """Prepare the statements that the connection of another record has prepared.
+
+        Args:
+            record: Holds the connection on which they are prepared.
+            old: The record of the other one, which that replaces.
+        """
+        if old.dbapi_connection is None:
+            return
+        connection = record.dbapi_connection
+        prepare = self.driver_of(connection).prepare
+        try:
+            statements = self.driver_of(old.dbapi_connection).statements(old.dbapi_connection)
+            async with asyncio.timeout(PREPARE_TIMEOUT):
+                await greenlet_spawn(prepare, self.dialect, connection, statements)
+        except Exception:
+            _logger.debug("Not every statement was prepared on a new connection", exc_info=True)
 
     async def close(self, connection: Any, close: Callable[[], None]) -> None:
         """Close a connection and wait until the server has closed its end, within a timeout.

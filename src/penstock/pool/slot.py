@@ -1,4 +1,4 @@
-"""A place for one connection, its state, and the delay between attempts to connect."""
+"""A place for one connection, its state, what is to be done for it, and the delay of attempts."""
 
 import math
 from collections.abc import Callable
@@ -83,6 +83,31 @@ class Slot:
         """Seconds that its holder waited for it."""
         checked_out_at, seconds = self.waited_before
         return seconds if checked_out_at == self.checked_out_at else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Open a connection for the slot, then report ``opened`` or ``failed``."""
+
+    slot: Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Close the slot's connection, wait until its server process has ended, then ``remove``."""
+
+    slot: Slot
+    why: CloseReason
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Ping the slot's idle connection, then ``restore`` or ``close_connection``."""
+
+    slot: Slot
+
+
+Action = Open | Close | Ping
 
 
 FIRST_DELAY = 0.05

@@ -13,7 +13,6 @@ from sqlalchemy.pool import Pool
 from sqlalchemy.pool.base import PoolResetState
 from sqlalchemy.util import greenlet_spawn
 
-from penstock.drivers.driver import Driver
 from penstock.drivers.effects import Effect
 from penstock.pool.errors import (
     ConnectFailed,
@@ -32,18 +31,16 @@ from penstock.pool.events import (
     Pinged,
     PoolEvent,
 )
-from penstock.pool.ledger import Close, Ledger, Open, Ping
+from penstock.pool.ledger import Ledger
 from penstock.pool.policy import PoolPolicy
 from penstock.pool.record import ConnectionRegistry, Record
-from penstock.pool.slot import RECOVERING, CloseReason, Slot
+from penstock.pool.slot import RECOVERING, Close, CloseReason, Open, Ping, Slot
 
 _logger = logging.getLogger("penstock.pool")
 
 RECOVER_TIMEOUT = 5.0
 """Seconds for the server to acknowledge a cancelled query and roll back; then the connection is
 closed."""
-PREPARE_TIMEOUT = 5.0
-"""Seconds for preparing a replacement's statements; the others are prepared when they are used."""
 
 SLICES = 5
 """Parts of a timeout."""
@@ -178,7 +175,7 @@ class ConnectionWorker:
         try:
             await self.connect(record)
             if slot.replaces is not None:
-                await self._prepare(record, slot.replaces.content)
+                await self._registry.prepare(record, slot.replaces.content)
         except asyncio.CancelledError as error:
             clear_traceback(error)
             self._open_failed(slot, began, ConnectFailed("the attempt to connect was cancelled"))
@@ -251,18 +248,6 @@ class ConnectionWorker:
         self.dispatch()
         if self._ledger.waiters:
             self.retry_later(now)
-
-    async def _prepare(self, record: Record, old: Record) -> None:
-        if old.dbapi_connection is None:
-            return
-        registry, connection = self._registry, record.dbapi_connection
-        prepare = registry.driver_of(connection).prepare
-        try:
-            statements = registry.driver_of(old.dbapi_connection).statements(old.dbapi_connection)
-            async with asyncio.timeout(PREPARE_TIMEOUT):
-                await greenlet_spawn(prepare, registry.dialect, connection, statements)
-        except Exception:
-            _logger.debug("Not every statement was prepared on a new connection", exc_info=True)
 
     # Closing.
 
@@ -482,7 +467,7 @@ class ConnectionWorker:
         is_lost = leaves_open or effects & Effect.LASTING or is_as_at_first is False
         if is_lost or self._has_connect_listeners():
             self._ledger.evict(record.slot, CloseReason.STATE)
-        elif _resets_pipelined(driver, connection, effects):
+        elif driver.may_reset_pipelined(connection, effects):
             driver.reset_pipelined(connection)
             record.reads_only = False
         elif self.recover(record):
@@ -500,10 +485,3 @@ class ConnectionWorker:
     def _notify(self, event: PoolEvent) -> None:
         if self._listeners.active:
             self._listeners.notify(event)
-
-
-def _resets_pipelined(driver: Driver, connection: Any, effects: Effect) -> bool:
-    # After a use of the driver's own connection it is not known what has to be undone.
-    return driver.resets_pipelined and not (
-        effects & Effect.DRIVER or driver.is_shared(connection) or driver.is_cancelling(connection)
-    )

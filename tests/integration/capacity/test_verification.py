@@ -4,22 +4,26 @@ import asyncio
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Header
 from sqlalchemy import text
 from tests.servers.web import serving
 
 from penstock import Database
+from penstock.capacity.verification import Sent
 from penstock.cli.commands import app
+from penstock.cli.doctor import HEADERS
 from penstock.fastapi import ReadSession, install
+from penstock.load import Generator
 from penstock.planner import plan
 
 RATE = 60
 HOLD = 0.02
 CONNECTIONS = 2
 SECONDS = 3
+TOKEN = "Bearer of-the-service"
 
 
 @pytest.fixture
@@ -37,7 +41,8 @@ def application(database_url: str, tmp_path: Path) -> FastAPI:
     install(service, database)
 
     @service.get("/nap")
-    async def nap(session: ReadSession) -> None:
+    async def nap(session: ReadSession, authorization: Annotated[str, Header()]) -> None:
+        assert authorization == TOKEN
         await session.execute(text(f"SELECT pg_sleep({HOLD})"))
 
     @service.get("/idle")
@@ -60,7 +65,8 @@ class Command:
 
 
 @pytest.fixture
-def penstock(capsys: pytest.CaptureFixture[str]) -> Command:
+def penstock(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    monkeypatch.setenv(HEADERS, f"Authorization: {TOKEN}")
     return Command(capsys)
 
 
@@ -81,6 +87,8 @@ async def test_what_is_measured_stands_beside_what_was_predicted(
     assert (status, errors) == (0, "")
     found: dict[str, Any] = json.loads(output)["verification"]
     assert found["requests"] == found["successes"] > RATE
+    assert found["is_late"] is (found["late"] > found["requests"] / 100)
+    assert found["late_max"] >= 0
     rows = {name: row for name, row in found.items() if isinstance(row, dict)}
     checkouts = rows["checkouts_per_second"]
     assert checkouts["planned"] == RATE
@@ -110,3 +118,10 @@ async def test_requests_that_use_no_connection_verify_nothing(
 
     assert (status, output) == (3, "")
     assert "--path" in errors
+
+
+@pytest.mark.parametrize(("late", "is_late"), [(0, False), (10, False), (11, True)])
+def test_a_generator_that_is_late_with_more_than_a_hundredth_makes_no_comparison(
+    late: int, is_late: bool
+) -> None:
+    assert Sent(1000, 1000, 0.1, Generator(late=late)).is_late is is_late

@@ -9,11 +9,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.integration.engine.engines import engine_on, transport_of, with_driver, with_parts
-from tests.servers.certificates import Certificates, make_certificates
+from tests.servers.certificates import Certificates
 from tests.servers.mariadb import mariadb_server
-from tests.servers.parts import require_part
-from tests.servers.postgres import own_postgres, postgres_programs
-from tests.servers.process import ServerStartError
+from tests.servers.postgres import PostgresServer
 
 from penstock.engine import build_engine
 from penstock.errors import SettingsError
@@ -32,35 +30,9 @@ IS_ENCRYPTED = {
 }
 
 
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return make_certificates(tmp_path_factory.mktemp("certificates"))
-
-
-@pytest.fixture(scope="module")
-def postgresql_with_tls(certificates: Certificates) -> Iterator[str]:
-    programs = postgres_programs()
-    require_part("PostgreSQL", present=programs, remedy="set TEST_POSTGRES_BIN")
-    assert programs is not None
-    settings = {
-        "ssl": "on",
-        "ssl_cert_file": "../server.pem",
-        "ssl_key_file": "../server.key",
-        "ssl_ca_file": "../authority.pem",
-    }
-    files = {
-        "server.pem": certificates.certificate,
-        "server.key": certificates.key,
-        "authority.pem": certificates.authority.read_text(),
-    }
-    try:
-        with own_postgres(programs, settings, files) as server:
-            yield server.url()
-    except ServerStartError as error:
-        if "SSL is not supported by this build" not in str(error):
-            raise
-        # CI runs everything a second time on a PostgreSQL that was built with OpenSSL.
-        pytest.skip("this PostgreSQL was built without OpenSSL")
+@pytest.fixture
+def tls_url(postgres_with_tls: PostgresServer) -> str:
+    return postgres_with_tls.url()
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +46,7 @@ def mariadb_with_tls(certificates: Certificates) -> Iterator[str]:
 @pytest.fixture(params=POSTGRESQL + MYSQL)
 def url(request: pytest.FixtureRequest) -> str:
     """A server with TLS, by the name in its certificate, on each driver in turn."""
-    server = "postgresql_with_tls" if request.param in POSTGRESQL else "mariadb_with_tls"
+    server = "tls_url" if request.param in POSTGRESQL else "mariadb_with_tls"
     found: str = request.getfixturevalue(server)
     return with_driver(with_parts(found, host="localhost"), request.param)
 
@@ -195,9 +167,9 @@ CLIENT = "SELECT client_dn FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
 @pytest.mark.parametrize("driver", POSTGRESQL)
 @pytest.mark.parametrize("tls", ["require", "verify-ca", "verify-full"])
 async def test_a_clients_own_certificate_is_shown_to_the_server(
-    postgresql_with_tls: str, certificates: Certificates, driver: str, tls: str
+    tls_url: str, certificates: Certificates, driver: str, tls: str
 ) -> None:
-    url = with_driver(with_parts(postgresql_with_tls, host="localhost"), driver)
+    url = with_driver(with_parts(tls_url, host="localhost"), driver)
     authority = {} if tls == "require" else {"tls_ca_file": certificates.authority}
     files = {"tls_cert_file": certificates.client, "tls_key_file": certificates.client_key}
 
@@ -210,9 +182,9 @@ async def test_a_clients_own_certificate_is_shown_to_the_server(
 
 @pytest.mark.parametrize("driver", POSTGRESQL)
 async def test_it_may_be_named_in_the_url_as_libpq_has_it(
-    postgresql_with_tls: str, certificates: Certificates, driver: str
+    tls_url: str, certificates: Certificates, driver: str
 ) -> None:
-    url = with_driver(with_parts(postgresql_with_tls, host="localhost"), driver)
+    url = with_driver(with_parts(tls_url, host="localhost"), driver)
     named = f"sslmode=require&sslcert={certificates.client}&sslkey={certificates.client_key}"
 
     async with engine_on(f"{url}?{named}") as engine, engine.connect() as connection:

@@ -1,7 +1,7 @@
 """How often a service waits for the server: counted by a proxy, on both event loops, with TLS."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from itertools import product
 from typing import Any
@@ -11,10 +11,7 @@ import uvloop
 from sqlalchemy import bindparam, insert, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from tests.eventually import eventually
-from tests.servers.certificates import make_certificates
-from tests.servers.parts import require_part
-from tests.servers.postgres import PostgresServer, own_postgres, postgres_programs
-from tests.servers.process import ServerStartError
+from tests.servers.postgres import PostgresServer
 from tests.servers.proxy import Proxy, proxy_before
 
 from penstock import Database, query
@@ -225,29 +222,11 @@ async def test_a_connection_that_replaces_another_has_prepared_its_statements(
         assert proxy.connects == 2
 
 
-@pytest.fixture(scope="module")
-def server_with_tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    certificates = make_certificates(tmp_path_factory.mktemp("certificates"))
-    programs = postgres_programs()
-    require_part("PostgreSQL", present=programs, remedy="set TEST_POSTGRES_BIN")
-    assert programs is not None
-    settings = {"ssl": "on", "ssl_cert_file": "../server.pem", "ssl_key_file": "../server.key"}
-    files = {"server.pem": certificates.certificate, "server.key": certificates.key}
-    try:
-        with own_postgres(programs, settings, files) as server:
-            yield server
-    except ServerStartError as error:
-        if "SSL is not supported by this build" not in str(error):
-            raise
-        # CI runs everything a second time on a PostgreSQL that was built with OpenSSL.
-        pytest.skip("this PostgreSQL was built without OpenSSL")
-
-
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
 def test_encryption_costs_no_round_trip(
-    server_with_tls: PostgresServer, loop: Callable[[], asyncio.AbstractEventLoop]
+    postgres_with_tls: PostgresServer, loop: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:
-    server = server_with_tls
+    server = postgres_with_tls
     work = count_all_orders(server.host, server.port, server.url(), tls="require")
     with asyncio.Runner(loop_factory=loop) as runner:
         runner.run(work)

@@ -150,6 +150,26 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
+def test_what_is_simulated_stands_beside_what_is_expected(
+    penstock: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("penstock.cli.plan.SIMULATED", 2000)
+    page = tmp_path / "plan.html"
+
+    _, written, _ = penstock(*ASKED, "--simulate", "--json")
+    _, output, _ = penstock(*ASKED, "--simulate", "--html", str(page))
+
+    made = plan({"rate": 800, "query_time": 0.004, "workers": 2})
+    found = made.simulated(2000)
+    assert json.loads(written) == json.loads(
+        json.dumps(made.document() | {"simulated": found.document()})
+    )
+    for text in (output, page.read_text(encoding="utf-8")):
+        assert f"{made.predicted.queue.waiting_probability:.2%}" in text
+        assert f"{found.wait_probability:.2%}" in text
+        assert f"{found.wait.p99 * 1000:.3g} ms" in text
+
+
 def test_the_page_is_whole_and_loads_nothing(penstock: Run, tmp_path: Path) -> None:
     path = tmp_path / "plan.html"
 

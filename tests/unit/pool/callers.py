@@ -5,9 +5,9 @@ from collections.abc import Container
 from random import Random
 
 from penstock.pool.housekeeper import Housekeeper
-from penstock.pool.ledger import Action, Close, Ledger, Open, Ping
+from penstock.pool.ledger import Ledger
 from penstock.pool.queue import AdmissionPolicy, Rejection, RejectReason, Waiter
-from penstock.pool.slot import CHECKED_OUT, IDLE, Backoff, Slot
+from penstock.pool.slot import CHECKED_OUT, IDLE, Action, Backoff, Close, Open, Ping, Slot
 
 NOW = 1000.0
 """When a test begins, in seconds on a clock of its own."""

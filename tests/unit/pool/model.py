@@ -5,9 +5,22 @@ from typing import TYPE_CHECKING
 
 from tests.unit.pool.callers import NOW, Caller
 
-from penstock.pool.ledger import Action, Close, Ledger, Open, Ping
+from penstock.pool.ledger import Ledger
 from penstock.pool.queue import Rejection, RejectReason, WaitersTally
-from penstock.pool.slot import CHECKED_OUT, CHECKING, CLOSING, IDLE, OPENING, Slot, SlotState, Tally
+from penstock.pool.slot import (
+    CHECKED_OUT,
+    CHECKING,
+    CLOSING,
+    IDLE,
+    OPENING,
+    Action,
+    Close,
+    Open,
+    Ping,
+    Slot,
+    SlotState,
+    Tally,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -2,9 +2,8 @@
 
 from tests.unit.pool.callers import NOW, actions, ask, checkout, dispatch, idle, new_ledger
 
-from penstock.pool.ledger import Close, Open
 from penstock.pool.queue import RejectReason
-from penstock.pool.slot import CHECKING, CloseReason, Tally
+from penstock.pool.slot import CHECKING, Close, CloseReason, Open, Tally
 
 
 def test_a_closed_pool_turns_everybody_away() -> None:

@@ -3,9 +3,9 @@
 import pytest
 from tests.unit.pool.callers import NOW, actions, ask, checkout, dispatch, idle, new_ledger
 
-from penstock.pool.ledger import Ledger, Open
+from penstock.pool.ledger import Ledger
 from penstock.pool.queue import Rejection, RejectReason
-from penstock.pool.slot import LONGEST_DELAY_REFUSED, CloseReason, Slot, Tally
+from penstock.pool.slot import LONGEST_DELAY_REFUSED, CloseReason, Open, Slot, Tally
 
 NO = ConnectionError("no")
 FAILED = Rejection(RejectReason.FAILED, NO)

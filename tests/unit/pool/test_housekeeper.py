@@ -4,8 +4,8 @@ import pytest
 from tests.unit.pool.callers import NOW, actions, checkout, dispatch, idle, new_ledger
 
 from penstock.pool.housekeeper import REPLACEMENTS_AT_ONCE, Housekeeper, HousekeeperPolicy
-from penstock.pool.ledger import Close, Ledger, Open, Ping
-from penstock.pool.slot import CLOSING, IDLE, OPENING, CloseReason, Slot
+from penstock.pool.ledger import Ledger
+from penstock.pool.slot import CLOSING, IDLE, OPENING, Close, CloseReason, Open, Ping, Slot
 
 NO = ConnectionError("no")
 

@@ -4,8 +4,8 @@ import pytest
 from tests.unit.pool.callers import NOW, actions, ask, checkout, dispatch, idle, new_ledger
 
 from penstock.pool.housekeeper import Housekeeper, HousekeeperPolicy
-from penstock.pool.ledger import Close, Ledger, Open, Ping
-from penstock.pool.slot import CHECKING, OPENING, CloseReason
+from penstock.pool.ledger import Ledger
+from penstock.pool.slot import CHECKING, OPENING, Close, CloseReason, Open, Ping
 
 NO = ConnectionError("no")
 

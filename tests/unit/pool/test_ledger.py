@@ -5,9 +5,9 @@ import math
 import pytest
 from tests.unit.pool.callers import NOW, Caller, actions, ask, checkout, dispatch, idle, new_ledger
 
-from penstock.pool.ledger import Close, Ledger, Open
+from penstock.pool.ledger import Ledger
 from penstock.pool.queue import PACE_SAMPLES, AdmissionPolicy, RejectReason
-from penstock.pool.slot import CHECKED_OUT, CLOSING, IDLE, CloseReason, Slot, Tally
+from penstock.pool.slot import CHECKED_OUT, CLOSING, IDLE, Close, CloseReason, Open, Slot, Tally
 
 NO = ConnectionError("no")
 

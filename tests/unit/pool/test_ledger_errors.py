@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 from tests.unit.pool.callers import NOW, actions, ask, checkout, dispatch, idle, new_ledger
 
-from penstock.pool.ledger import Close, LedgerError
-from penstock.pool.slot import RECOVERING, CloseReason, Slot, Tally
+from penstock.pool.ledger import LedgerError
+from penstock.pool.slot import RECOVERING, Close, CloseReason, Slot, Tally
 
 NO = ConnectionError("no")
 

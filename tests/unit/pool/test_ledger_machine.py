@@ -18,7 +18,7 @@ from tests.unit.pool.callers import new_ledger
 from tests.unit.pool.model import Customer, Model
 
 from penstock.pool.housekeeper import Housekeeper, HousekeeperPolicy
-from penstock.pool.ledger import Action, Close, Ledger, Open, Ping
+from penstock.pool.ledger import Ledger
 from penstock.pool.queue import AdmissionPolicy, Rejection, RejectReason
 from penstock.pool.slot import (
     CHECKED_OUT,
@@ -26,7 +26,11 @@ from penstock.pool.slot import (
     CLOSING,
     IDLE,
     RECOVERING,
+    Action,
+    Close,
     CloseReason,
+    Open,
+    Ping,
     SlotState,
 )
 

@@ -10,9 +10,9 @@ from tests.unit.pool.callers import NOW, ask, checkout, dispatch, idle, new_ledg
 from penstock import PenstockPool
 from penstock.errors import SettingsError
 from penstock.pool.events import PoolSnapshot
-from penstock.pool.ledger import Ledger, Open
+from penstock.pool.ledger import Ledger
 from penstock.pool.policy import check_size
-from penstock.pool.slot import CloseReason, Slot
+from penstock.pool.slot import CloseReason, Open, Slot
 
 
 def refuse_to_connect() -> NoReturn:

@@ -4,9 +4,8 @@ import math
 
 from tests.unit.pool.callers import NOW, actions, ask, checkout, dispatch, idle, new_ledger
 
-from penstock.pool.ledger import Close
 from penstock.pool.queue import PACE_SAMPLES, AdmissionPolicy
-from penstock.pool.slot import CHECKED_OUT, CLOSING, IDLE, CloseReason, Tally
+from penstock.pool.slot import CHECKED_OUT, CLOSING, IDLE, Close, CloseReason, Tally
 
 # Resizing.
 

@@ -10,8 +10,17 @@ import pytest
 from tests.unit.pool.callers import actions, checkout, new_ledger, only_what_is_due
 
 from penstock.pool.housekeeper import REPLACEMENTS_AT_ONCE, Housekeeper, HousekeeperPolicy
-from penstock.pool.ledger import Close, Open, Ping
-from penstock.pool.slot import CHECKED_OUT, CHECKING, IDLE, OPENING, CloseReason, Slot
+from penstock.pool.slot import (
+    CHECKED_OUT,
+    CHECKING,
+    IDLE,
+    OPENING,
+    Close,
+    CloseReason,
+    Open,
+    Ping,
+    Slot,
+)
 
 pytestmark = pytest.mark.slow
 

@@ -7,8 +7,7 @@ import pytest
 from tests.unit.pool.callers import Caller, checkout, new_ledger, only_what_is_due
 
 from penstock.pool.housekeeper import Housekeeper, HousekeeperPolicy
-from penstock.pool.ledger import Action, Close, Open, Ping
-from penstock.pool.slot import Slot
+from penstock.pool.slot import Action, Close, Open, Ping, Slot
 
 STEP = 0.05
 """Seconds that opening or closing a connection takes."""
