@@ -1,6 +1,7 @@
 """Fixtures for every folder: the real servers, and a fresh database on one of them per test."""
 
 import gc
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from tests.servers.postgres import PostgresServer, encrypted_postgres, postgres_
 # How long an example takes is a matter of the machine.
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
+
+# Logfire's makes the start of each process half as slow again.
+os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
 
 # They wait for real servers, browsers and clocks.
 REAL_TIME = {"adversity", "browser", "clusters", "diagnosis", "integration", "provisioning"}
