@@ -55,7 +55,7 @@ def migration_settings(settings: DatabaseSettings) -> DatabaseSettings:
         "echo": False,
     }
     if direct is not None:
-        own |= {"url": direct, "proxy": None}
+        own |= {"url": direct, "proxy": ()}
         if make_url(direct.get_secret_value()).password is not None:
             own["credentials_file"] = None
     return of_primary(settings.model_copy(update=own))
