@@ -359,7 +359,7 @@ class _Order:
         from penstock.load import LoadReport  # noqa: PLC0415 - aiohttp is an extra's
 
         started = datetime.now(UTC).isoformat(timespec="seconds")
-        result, ended_by = _run_in_loop(self._send())
+        result, ended_by = _run_in_loop(self._send)
         given = {**self.loop, **self.length, "timeout": self.timeout, "seed": self.seed}
         settings = {
             "loop": "open" if "rate" in self.loop else "closed",
@@ -428,12 +428,12 @@ def _signals_that_stop() -> tuple[list[int], asyncio.Event]:
     return came, stop
 
 
-def _run_in_loop(work: Coroutine[Any, Any, _T]) -> _T:
+def _run_in_loop(work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
     if sys.platform == "win32":
-        return asyncio.run(work)
+        return asyncio.run(work())
     with needs_extra("load"):
         import uvloop  # noqa: PLC0415 - it comes with an extra
-    return uvloop.run(work)
+    return uvloop.run(work())
 
 
 def _show(report: "LoadReport", before: "LoadReport | None") -> None:
