@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from penstock.base_error import SettingsError
+from penstock.base_error import PenstockError, SettingsError
 from penstock.cli.doctor import HEADERS
 from penstock.cli.extras import needs_extra
 
@@ -28,10 +28,24 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 FAILED = 3
-"""Exit status where a --fail-if is true; 1 and 2 tell of a run that did not begin."""
+"""Exit status where a --fail-if is true or nothing succeeded."""
+_REFUSED = 2
+"""Exit status where an option is wrong; typer's own."""
 _CONCURRENCY = 10
 _DURATION = 10.0
 _OTHER_FILES = 24
+
+
+def _between(low: float, high: float, unit: str = "NUMBER") -> dict[str, Any]:
+    """Return what makes an option refuse all but a range, nan too, and name it."""
+
+    def number(text: str | float) -> float:
+        with suppress(ValueError):
+            if low <= (value := float(text)) <= high:
+                return value
+        raise typer.BadParameter(f"{text} was given; {low:g} to {high:,} accepted")
+
+    return {"parser": number, "metavar": f"{unit} [{low:g}<=x<={high}]"}
 
 
 class ArrivalsOption(StrEnum):
@@ -81,8 +95,7 @@ def load(
     rate: Annotated[
         float | None,
         typer.Option(
-            min=0.01,
-            max=100_000,
+            **_between(0.01, 100_000),
             help="Open loop: so many requests a second, whether others are answered or not.",
             show_default=False,
         ),
@@ -97,9 +110,7 @@ def load(
     duration: Annotated[
         float | None,
         typer.Option(
-            min=0.1,
-            max=86_400,
-            metavar="SECONDS",
+            **_between(0.1, 86_400, "SECONDS"),
             help="For how long to send; 10 without --requests.",
             show_default=False,
         ),
@@ -113,18 +124,14 @@ def load(
     warm_up: Annotated[
         float,
         typer.Option(
-            min=0,
-            max=3600,
-            metavar="SECONDS",
+            **_between(0, 3600, "SECONDS"),
             help="Send for so long before, without counting it.",
         ),
     ] = 0.0,
     timeout: Annotated[
         float,
         typer.Option(
-            min=0.001,
-            max=3600,
-            metavar="SECONDS",
+            **_between(0.001, 3600, "SECONDS"),
             help="Within which a request has to be answered.",
         ),
     ] = 10.0,
@@ -211,26 +218,27 @@ def load(
         penstock load URL --html now.html --json now.json --compare old.json --fail-if 'p99>+10%'
 
     Ctrl-C ends it with the results so far and the status 130. The status is 3 if a --fail-if
-    holds.
+    holds or nothing succeeded, 2 if an option is wrong, and 1 if the service does not answer.
     """
     with needs_extra("load"):
         from penstock.load import scenario_of  # noqa: PLC0415 - aiohttp and rich are an extra's
         from penstock.watch import headers_from  # noqa: PLC0415 - so is httpx
-    _check(
-        [("--concurrency", concurrency), ("--rate", rate)] if locust is None else [],
-        [("--duration", duration), ("--requests", requests)],
-        files={"--json": json, "--html": html, "--locust": locust},
-    )
-    base_url, targets = _targets(url, target or [], scenario)
-    mixture = scenario_of(targets)
-    thresholds, before = _expectations(fail_if or [], compare)
-    headers = headers_from([*os.environ.get(HEADERS, "").splitlines(), *(header or [])])
-    if locust is not None:
-        users = concurrency or _CONCURRENCY
-        _write_locustfile(locust, base_url, targets, timeout=timeout, users=users, rate=rate)
-        return
-    sockets = (concurrency or _CONCURRENCY) if rate is None else connections
-    _allow_sockets("--concurrency" if rate is None else "--connections", sockets)
+    with _refusals():
+        _check(
+            [("--concurrency", concurrency), ("--rate", rate)] if locust is None else [],
+            [("--duration", duration), ("--requests", requests)],
+            files={"--json": json, "--html": html, "--locust": locust},
+        )
+        base_url, targets = _targets(url, target or [], scenario)
+        mixture = scenario_of(targets)
+        thresholds, before = _expectations(fail_if or [], compare)
+        headers = headers_from([*os.environ.get(HEADERS, "").splitlines(), *(header or [])])
+        if locust is not None:
+            users = concurrency or _CONCURRENCY
+            _write_locustfile(locust, base_url, targets, timeout=timeout, users=users, rate=rate)
+            return
+        sockets = (concurrency or _CONCURRENCY) if rate is None else connections
+        _allow_sockets("--concurrency" if rate is None else "--connections", sockets)
     if requests is None:
         duration = duration or _DURATION
     seed = SystemRandom().getrandbits(32) if seed is None else seed
@@ -253,12 +261,24 @@ def load(
         _write_page(html, report, before)
     earlier = None if before is None else before.result
     failures = [each.failure(report.result, earlier) for each in thresholds]
+    if not report.result.total.successes:
+        failures.append("no request succeeded")
     for failure in filter(None, failures):
         typer.echo(f"Failed: {failure}", err=True)
     if ended_by is not None:
         raise typer.Exit(128 + ended_by)
     if any(failures):
         raise typer.Exit(FAILED)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """End with the status of a wrong option where one is refused in the block."""
+    try:
+        yield
+    except PenstockError as error:
+        typer.echo(f"penstock: {error}", err=True)
+        raise typer.Exit(_REFUSED) from error
 
 
 def _check(*pairs: Sequence[tuple[str, float | None]], files: Mapping[str, Path | None]) -> None:
@@ -278,12 +298,13 @@ def _targets(url: str, lines: list[str], scenario: Path | None) -> "tuple[str, l
 
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
-    except ValueError as error:
-        raise SettingsError(f"{url!r}: is no URL: {error}") from error
+    except ValueError:
+        # Neither it nor the error is shown: both can have a password.
+        raise SettingsError("What is given is no URL; http://HOST:PORT/PATH accepted") from None
     origin = str(service_url(f"{parts.scheme}://{parts.netloc}")).rstrip("/")
     targets = [*map(Target.parse, lines), *(read_targets(scenario) if scenario else ())]
     if parts.fragment or (targets and parts.query):
-        raise SettingsError(f"{url!r}: a path in front of the targets' accepted, nothing after it")
+        raise SettingsError("the URL: a path in front of the targets' accepted, nothing after it")
     if targets:
         return origin + parts.path.rstrip("/"), targets
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -338,7 +359,7 @@ class _Order:
         from penstock.load import LoadReport  # noqa: PLC0415 - aiohttp is an extra's
 
         started = datetime.now(UTC).isoformat(timespec="seconds")
-        result, ended_by = _run_in_loop(self._send())
+        result, ended_by = _run_in_loop(self._send)
         given = {**self.loop, **self.length, "timeout": self.timeout, "seed": self.seed}
         settings = {
             "loop": "open" if "rate" in self.loop else "closed",
@@ -349,12 +370,12 @@ class _Order:
 
     async def _send(self) -> "tuple[LoadResult, int | None]":
         from penstock.load import (  # noqa: PLC0415 - aiohttp is an extra's
-            check_reachable,
+            check_answers,
             run_closed_loop,
             run_open_loop,
         )
 
-        await check_reachable(self.base_url, self.timeout)
+        await check_answers(self.base_url, timeout=self.timeout, headers=self.headers)
         signals, stop = _signals_that_stop()
         with self._progress() as on_progress:
             run: Callable[..., Awaitable[LoadResult]] = (
@@ -407,12 +428,12 @@ def _signals_that_stop() -> tuple[list[int], asyncio.Event]:
     return came, stop
 
 
-def _run_in_loop(work: Coroutine[Any, Any, _T]) -> _T:
+def _run_in_loop(work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
     if sys.platform == "win32":
-        return asyncio.run(work)
+        return asyncio.run(work())
     with needs_extra("load"):
         import uvloop  # noqa: PLC0415 - it comes with an extra
-    return uvloop.run(work)
+    return uvloop.run(work())
 
 
 def _show(report: "LoadReport", before: "LoadReport | None") -> None:
@@ -449,4 +470,6 @@ def _write_locustfile(
         base_url, targets, variable=HEADERS, timeout=timeout, users=users, rate=rate
     )
     path.write_text(text, encoding="utf-8")
+    if any(target.has_secret for target in targets):
+        typer.echo(f"{path} has values of parameters that are called like secrets.", err=True)
     typer.echo(f"{path} is written; its first lines say how Locust runs it.")

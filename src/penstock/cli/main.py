@@ -1,5 +1,6 @@
 """The entry point of the ``penstock`` command."""
 
+import signal
 import sys
 
 from penstock.base_error import PenstockError
@@ -9,7 +10,8 @@ from penstock.cli.extras import needs_extra
 def main() -> None:
     """Run the command line.
 
-    An error of penstock's own is one message on standard error and the exit status 1.
+    An error of penstock's own is one message on standard error and the exit status 1; Ctrl-C,
+    also while modules are imported, is the status 130.
     """
     try:
         with needs_extra("cli"):
@@ -18,3 +20,5 @@ def main() -> None:
     except PenstockError as error:
         sys.stderr.write(f"penstock: {error}\n")
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)

@@ -1,6 +1,6 @@
 """An HTTP load generator, with a closed and an open loop."""
 
-from penstock.load.client import check_reachable
+from penstock.load.client import check_answers
 from penstock.load.closed_loop import run_closed_loop
 from penstock.load.histogram import Histogram
 from penstock.load.locustfile import write_locustfile
@@ -26,7 +26,7 @@ __all__ = [
     "Second",
     "Target",
     "Threshold",
-    "check_reachable",
+    "check_answers",
     "comparison_table",
     "figures_table",
     "progress",

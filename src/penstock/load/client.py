@@ -1,10 +1,10 @@
 """The HTTP client that sends requests and times them."""
 
-import asyncio
+import os
+import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -31,8 +31,25 @@ async def _send_once(
         raise _Unanswered from error
 
 
-def _name(error: Exception) -> str:
-    return type(error.__cause__ if isinstance(error, _Unanswered) else error).__name__
+def _in_words(error: BaseException | None, timeout: float) -> str:  # noqa: PLR0911 - a table
+    match error:
+        case _Unanswered():
+            return _in_words(error.__cause__, timeout)
+        case TimeoutError():
+            return f"timed out after {timeout:g} s"
+        case aiohttp.ClientConnectorCertificateError():
+            return "the TLS certificate was not accepted"
+        case aiohttp.ClientSSLError():
+            return "TLS handshake failed"
+        case aiohttp.ClientConnectorDNSError():
+            return "the host's name was not resolved"
+        case aiohttp.ServerDisconnectedError() | aiohttp.ClientPayloadError():
+            return "the server closed the connection"
+        case aiohttp.ClientOSError():
+            return os.strerror(error.errno).lower() if error.errno else "connection failed"
+        case aiohttp.ClientResponseError():
+            return "the answer is not HTTP"
+    return type(error).__name__
 
 
 class Client:
@@ -59,6 +76,7 @@ class Client:
         headers: Mapping[str, str] | None = None,
     ) -> None:
         self._base_url = base_url.rstrip("/")
+        self._timeout = timeout
         self._clock = clock
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=connections, keepalive_timeout=_IDLE_AT_MOST),
@@ -99,34 +117,34 @@ class Client:
             ) as response:
                 await response.read()
         except (aiohttp.ClientError, TimeoutError) as error:
-            return Outcome(error=_name(error), latency=None, ended=self._clock())
+            return Outcome(error=_in_words(error, self._timeout), latency=None, ended=self._clock())
         status, ended = response.status, self._clock()
         refused = str(status) if status >= 400 else None
         return Outcome(error=refused, latency=ended - begun, status=status, ended=ended)
 
 
-async def check_reachable(base_url: str, timeout: float) -> None:  # noqa: ASYNC109 - the caller's
-    """Connect to a server and hang up.
+async def check_answers(
+    base_url: str,
+    *,
+    timeout: float,  # noqa: ASYNC109 - the caller's
+    headers: Mapping[str, str] | None = None,
+) -> None:
+    """Ask a server for anything at all: ``HEAD /``, whatever the status of its answer.
 
     Args:
-        base_url: Scheme, host and port.
-        timeout: Seconds to wait for the connection.
+        base_url: Scheme, host and port, and the prefix of every path if there is one.
+        timeout: Seconds to wait for the answer.
+        headers: To send with it, by their names.
 
     Raises:
-        PenstockError: It accepts no connection; the message says why.
+        PenstockError: No answer came; the message says why.
     """
-    url = urlsplit(base_url)
-    try:
-        async with asyncio.timeout(timeout):
-            port = url.port or (443 if url.scheme == "https" else 80)
-            _, writer = await asyncio.open_connection(url.hostname, port)
-    except TimeoutError as error:
+    async with Client(
+        base_url, timeout=timeout, clock=time.perf_counter, headers=headers
+    ) as client:
+        outcome = await client.send(Request("/", "HEAD"))
+    if outcome.status is None:
         raise PenstockError(
-            f"{base_url} has not accepted a connection within {timeout:g} s (--timeout)."
-        ) from error
-    except OSError as error:
-        raise PenstockError(
-            f"{base_url} accepts no connections: {error}. Does the service run, and on this host "
-            "and port?"
-        ) from error
-    writer.close()
+            f"{base_url} does not answer: {outcome.error}. Does the service run, with this scheme, "
+            "and on this host and port?"
+        )

@@ -11,6 +11,9 @@ from penstock.load.result import LoadResult
 from penstock.load.run import Run, check_length, check_positive, until_stopped
 from penstock.load.scenario import Scenario
 
+_PAUSE = 0.1
+"""Seconds that a client waits after a request without an answer."""
+
 
 async def run_closed_loop(
     base_url: str,
@@ -30,9 +33,11 @@ async def run_closed_loop(
     """Load a server with clients that send their next request when the last one has ended.
 
     Each client has a connection of its own. A request without an answer counts as an error and
-    is never repeated. A closed loop slows down together with its server, so it measures what
-    the server can do at this concurrency, not what users of an overloaded one would see: that
-    is what `run_open_loop` measures.
+    is never repeated; its client waits a tenth of a second before its next one.
+
+    A closed loop slows down together with its server, so it measures what the server can do at
+    this concurrency, not what users of an overloaded one would see: that is what `run_open_loop`
+    measures.
 
     Args:
         base_url: Scheme, host and port, such as ``http://127.0.0.1:8000``; a path in it is put
@@ -69,7 +74,9 @@ async def run_closed_loop(
         async def send(run: Run, turns: Iterator[object]) -> None:
             async def work(client: Client) -> None:
                 for _ in turns:
-                    await run.send(client, *scenario.draw(random))
+                    outcome = await run.send(client, *scenario.draw(random))
+                    if outcome.status is None:
+                        await asyncio.sleep(_PAUSE)
 
             async with asyncio.TaskGroup() as group:
                 for client in connected:

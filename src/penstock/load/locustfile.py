@@ -11,7 +11,7 @@ _FILE = '''\
     locust -f FILE --worker --master-host MASTER      # on each machine that sends
 
 Headers come from the variable {variable}, one a line, of each worker.
-"""
+{secrets}"""
 
 import os
 from random import Random
@@ -45,6 +45,7 @@ class Client(FastHttpUser):
         )
 '''
 """The file, but for what is asked."""
+_SECRETS = "This file has values of parameters that are called like secrets: keep it as one.\n"
 
 
 def write_locustfile(
@@ -73,6 +74,7 @@ def write_locustfile(
         url=url,
         targets="\n".join(f"    {each!r}," for each in dumped),
         variable=variable,
+        secrets=_SECRETS if any(target.has_secret for target in targets) else "",
         timeout=timeout,
         users=users,
         wait="constant" if rate is None else "constant_throughput",

@@ -27,8 +27,8 @@ class Figures:
     Args:
         requests: Requests that ended.
         successes: Requests that were answered with a status below 400.
-        errors: How often each error occurred: a status such as ``"409"``, or the class of the
-            exception where no answer came, such as ``"TimeoutError"``.
+        errors: How often each error occurred: a status such as ``"409"``, or where no answer
+            came, the reason in words, such as ``"connection refused"``.
         requests_per_second: ``requests`` over the duration of the whole run.
         statuses: How often each status was answered.
         latencies: All of them.
@@ -157,7 +157,7 @@ class Outcome:
     """How one request ended.
 
     Args:
-        error: ``None`` for a success, else the error's name, as in `Figures.errors`.
+        error: ``None`` for a success, else the error, as in `Figures.errors`.
         latency: Seconds until the answer was complete; ``None`` where none came.
         status: Of the answer; ``None`` where none came.
         ended: Monotonic time in seconds at its end.

@@ -7,7 +7,7 @@ from typing import Any
 
 from penstock.base_error import SettingsError
 from penstock.load.client import Client
-from penstock.load.result import Generator, LoadResult, Recording
+from penstock.load.result import Generator, LoadResult, Outcome, Recording
 from penstock.load.scenario import Request, Scenario
 
 
@@ -38,14 +38,15 @@ class Run:
 
     async def send(
         self, client: Client, name: str, request: Request, since: float | None = None
-    ) -> None:
-        """Send a request of a kind and record it."""
+    ) -> Outcome:
+        """Send a request of a kind, record how it ended, and return that."""
         self.under_way += 1
         outcome = await client.send(request, since)
         self.under_way -= 1
         self._recording.add(name, outcome)
         self._finished += 1
         self._on_progress(self._finished)
+        return outcome
 
     def result(self, late: int = 0, late_max: float = 0.0, queued: int = 0) -> LoadResult:
         """Return what there is until now.

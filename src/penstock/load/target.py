@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from typing import Any, Self
-from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -15,11 +14,20 @@ from penstock.base_error import SettingsError
 from penstock.load.scenario import Request, RequestKind, Scenario
 from penstock.load.template import Template
 
+_NUMBER = r"[-+]?(?:[.,]?\d[\d.,]*(?:e[-+]?\d+)?|nan|inf(?:inity)?)"
+"""What is meant as a weight, also one that is refused."""
 _TARGET = re.compile(
-    r"(?P<request>[A-Z]+ +/\S*?)(?: +(?P<body>[^\s=].*?))?(?: *= *(?P<weight>\d+(?:\.\d+)?))?",
+    rf"(?P<request>[A-Z]+ +/\S*?)(?: +(?P<body>[^\s=].*?))?(?: *= *(?P<weight>(?i:{_NUMBER})))?",
     re.DOTALL,
 )
-_REQUEST = re.compile(r"([A-Z]+) +(/[\x21-\x7e]*)")
+_REQUEST = re.compile(r"([A-Z]+) +(/[^\s\x00-\x1f\x7f\ud800-\udfff]*)")
+_SECRET = re.compile(
+    r"([?&][^=&{}]*(?:token|key(?!word)|secret|passw|passphrase|pwd|(?<![a-z])sig|"
+    r"auth(?!or(?:s|_|=))|credential|jwt|session)[^=&{}]*=)(?!\{[^{}]*\}(?:&|$))[^&\s]+",
+    re.IGNORECASE,
+)
+"""The value of a query's parameter that is called like a secret, unless it is a placeholder."""
+_HEAVIEST = 1e9
 
 
 class Target(BaseModel):
@@ -27,16 +35,17 @@ class Target(BaseModel):
 
     Args:
         request: Method and path, such as ``GET /users/{1..10000}``; the path may have the
-            placeholders of a `Template`.
-        weight: Its share, relative to the others' weights; above 0.
+            placeholders of a `Template`, and is percent-encoded where it is not ASCII.
+        weight: Its share, relative to the others' weights; above 0, up to 1e9.
         body: JSON, which may have placeholders: a text, or a value.
-        name: Under which it is reported; None for the method and path.
+        name: Under which it is reported; None for the method and path, in which the values of
+            parameters that are called like secrets, such as ``token``, are ``***``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     request: str
-    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    weight: float = Field(default=1.0, gt=0, le=_HEAVIEST, allow_inf_nan=False)
     body: Any = None
     name: str | None = None
 
@@ -51,23 +60,35 @@ class Target(BaseModel):
         Raises:
             SettingsError: It is something else, or its end can be a weight or a query's value.
         """
-        found = _TARGET.fullmatch(text.strip())
+        found, shown = _TARGET.fullmatch(text.strip()), _masked(text)
         if found is None:
             raise SettingsError(
-                f"--target {text!r}: METHOD /path, a JSON body if any, and =WEIGHT accepted, "
+                f"--target {shown!r}: METHOD /path, a JSON body if any, and =WEIGHT accepted, "
                 "such as 'GET /users/{1..10000}=8'"
             )
         request, body, weight = found["request"], found["body"], found["weight"]
         last = request.partition("?")[2].rpartition("&")[2]
         if weight is not None and body is None and last and "=" not in last:
             raise SettingsError(
-                f"--target {text!r}: {weight} can be the weight or the value of {last!r}; "
-                f"add the weight, such as '{text}=1'"
+                f"--target {shown!r}: its end can be the weight or the value of {last!r}; "
+                "add the weight, such as =1"
             )
         try:
-            return cls(request=request, body=body, weight=1.0 if weight is None else float(weight))
+            return cls.model_validate({"request": request, "body": body, "weight": weight or 1})
         except ValidationError as error:
-            raise SettingsError(f"--target {text!r}: weight {weight}; above 0 accepted") from error
+            raise SettingsError(
+                f"--target {shown!r}: weight {weight}; above 0, up to {_HEAVIEST:g} accepted"
+            ) from error
+
+    @property
+    def label(self) -> str:
+        """The name, or the method and path without the values of secrets."""
+        return self.name or _masked(" ".join(self.request.split()))
+
+    @property
+    def has_secret(self) -> bool:
+        """Whether its query has a parameter that is called like a secret, with a fixed value."""
+        return _SECRET.search(self.request) is not None
 
     def kind(self) -> RequestKind:
         """Return what makes its requests.
@@ -78,36 +99,34 @@ class Target(BaseModel):
         try:
             return self._kind()
         except SettingsError as error:
-            raise SettingsError(f"target {self.name or self.request!r}: {error}") from error
+            raise SettingsError(f"target {self.label!r}: {error}") from error
 
     def _kind(self) -> RequestKind:
         found = _REQUEST.fullmatch(self.request)
         if found is None:
-            raise SettingsError(
-                f"{self.request!r}: METHOD /path accepted, in visible ASCII characters"
-            )
-        method, path = found[1], Template(found[2], lambda value: quote(value, safe=""))
+            raise SettingsError("METHOD /path accepted, without spaces and control characters")
+        method, path = found[1], Template.of_path(found[2])
         body = self._body()
 
         def make(random: Random) -> Request:
             filled = None if body is None else body.render(random)
             return Request(path.render(random), method, body=filled)
 
-        return RequestKind(self.name or f"{method} {found[2]}", self.weight, make)
+        return RequestKind(self.label, self.weight, make)
 
     def _body(self) -> Template | None:
         if self.body is None:
             return None
         try:
             text = self.body if isinstance(self.body, str) else json.dumps(self.body)
-            json.loads(_in_json(text).render(Random(0)))  # noqa: S311 - a sample
+            json.loads(Template.of_json(text).render(Random(0)))  # noqa: S311 - a sample
         except (TypeError, ValueError) as error:
             raise SettingsError(f"the body is not JSON: {error}") from error
-        return _in_json(text)
+        return Template.of_json(text)
 
 
-def _in_json(text: str) -> Template:
-    return Template(text, lambda value: json.dumps(value)[1:-1])
+def _masked(text: str) -> str:
+    return _SECRET.sub(r"\1***", text)
 
 
 class _ScenarioFile(BaseModel):

@@ -1,17 +1,26 @@
 """Texts with places that are filled anew for each request."""
 
 import csv
+import json
 import re
+import string
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 from random import Random
+from typing import Self
+from urllib.parse import quote
 from uuid import UUID
 
 from penstock.base_error import SettingsError
 
 # JSON has no braces around something that is neither empty nor quoted.
 _PLACEHOLDER = re.compile(r"\{([^{}\"\s]+)\}")
+# In a path, a brace that is no placeholder's; in JSON, one that begins like a placeholder.
+_STRAY_IN_PATH = re.compile(r"[{}]")
+_STRAY_IN_JSON = re.compile(r"\{(?=-?\d|uuid|seq|csv:)")
+_EXCERPT = 12
+_VISIBLE = string.ascii_letters + string.digits + string.punctuation
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
 _ACCEPTED = "{1..100}, {uuid}, {seq} and {csv:FILE:COLUMN} accepted"
 
@@ -26,17 +35,35 @@ class Template:
     Args:
         text: With placeholders or without.
         escape: Makes a value fit its surroundings.
+        stray: What the text must not have beside its placeholders.
 
     Raises:
-        SettingsError: A placeholder is unknown, or its file cannot be used.
+        SettingsError: A placeholder is unknown or not complete, or its file cannot be used.
     """
 
-    def __init__(self, text: str, escape: Callable[[str], str]) -> None:
+    def __init__(self, text: str, escape: Callable[[str], str], stray: re.Pattern[str]) -> None:
+        if found := stray.search(_PLACEHOLDER.sub(lambda each: " " * len(each[0]), text)):
+            raise SettingsError(
+                f"{text[found.start() :][:_EXCERPT]!r}, from character {found.start() + 1} on, is "
+                f"no complete placeholder; {_ACCEPTED}"
+            )
         # Those at odd places are what the pattern's group has found.
         parts = _PLACEHOLDER.split(text)
         self._texts = parts[::2]
         self._values = [_values(placeholder) for placeholder in parts[1::2]]
         self._escape = escape
+
+    @classmethod
+    def of_path(cls, text: str) -> Self:
+        """Return that of a path, whose characters beyond ASCII are percent-encoded."""
+        made = cls(text, lambda value: quote(value, safe=""), _STRAY_IN_PATH)
+        made._texts = [quote(each, safe=_VISIBLE) for each in made._texts]
+        return made
+
+    @classmethod
+    def of_json(cls, text: str) -> Self:
+        """Return that of JSON, in which values are parts of strings or whole numbers."""
+        return cls(text, lambda value: json.dumps(value)[1:-1], _STRAY_IN_JSON)
 
     def render(self, random: Random) -> str:
         """Return the text with new values."""
@@ -76,6 +103,9 @@ def _column(placeholder: str) -> list[str]:
         raise SettingsError(f"{{{placeholder}}}: {name!r} cannot be read: {error}") from error
     values = [row[column] for row in rows if row.get(column) is not None]
     if not values:
-        columns = ", ".join(map(str, rows[0])) if rows else "none, as it has no row"
-        raise SettingsError(f"{{{placeholder}}}: {name} has no {column!r}; its columns: {columns}")
+        # How many, not which: of a wrong file the first row can be anything.
+        raise SettingsError(
+            f"{{{placeholder}}}: no row has a value in a column {column!r}; the first line has the "
+            f"names; rows: {len(rows)}, columns: {len(rows[0]) if rows else 0}"
+        )
     return values

@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -118,11 +119,12 @@ def test_a_threshold_that_is_passed_is_the_status_and_a_line(service: Service, l
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("http://127.0.0.1:1",), "127.0.0.1:1 accepts no connections"),
-        (("http://host.invalid",), "host.invalid accepts no connections"),
         (("ftp://127.0.0.1",), "is not the URL of a service"),
         (("http://[::1",), "is no URL"),
-        (("http://u:p@127.0.0.1",), "must not contain a user or password"),
+        (("http://u:secret@127.0.0.1",), "must not contain a user or password"),
+        (("http://u:secret@[::1",), "is no URL"),
+        (("h/?token=secret", "--target", "GET /"), "a path in front"),
+        (("h", "--target", "GET /?token=secret&limit=1"), "the value of 'limit'"),
         (("h/?a=1", "--target", "GET /"), "a path in front"),
         (("h", "--rate", "5", "--concurrency", "5"), "--concurrency, --rate: "),
         (("h", "--duration", "5", "--requests", "5"), "--duration, --requests: "),
@@ -143,7 +145,7 @@ def test_what_cannot_be_run_is_refused_in_a_sentence(
 ) -> None:
     status, shown, errors = load(*arguments)
 
-    assert (status, shown) == (1, "")
+    assert (status, shown) == (2, "")
     assert errors.startswith("penstock: ")
     assert said in errors
     assert "secret" not in errors.replace("may be secret", "")
@@ -160,6 +162,7 @@ def test_what_cannot_be_run_is_refused_in_a_sentence(
         ("--warm-up", "-1"),
         ("--connections", "0"),
         ("--arrivals", "uniform"),
+        ("--rate", "many"),
     ],
 )
 def test_a_number_out_of_range_is_refused(load: Run, option: str, value: str) -> None:
@@ -167,6 +170,71 @@ def test_a_number_out_of_range_is_refused(load: Run, option: str, value: str) ->
 
     assert status == 2
     assert option in errors
+
+
+@pytest.mark.parametrize(
+    ("option", "accepted"),
+    [
+        ("--rate", "0.01 to 100,000"),
+        ("--duration", "0.1 to 86,400"),
+        ("--warm-up", "0 to 3,600"),
+        ("--timeout", "0.001 to 3,600"),
+    ],
+)
+@pytest.mark.parametrize("value", ["nan", "inf", "-1"])
+def test_what_is_no_number_is_refused_with_the_range(
+    load: Run, option: str, value: str, accepted: str
+) -> None:
+    status, _, errors = load("h", option, value)
+
+    assert status == 2
+    assert f"{value} was given; {accepted} accepted" in errors
+
+
+def test_a_service_that_does_not_answer_is_not_loaded(service: Service, load: Run) -> None:
+    tls = service.url.replace("http:", "https:")
+    silent = socket.create_server(("127.0.0.1", 0))
+    with silent:
+        port = silent.getsockname()[1]
+        told = [
+            load("http://127.0.0.1:1"),
+            load(tls),
+            load(f"http://127.0.0.1:{port}", "--timeout", "0.2"),
+        ]
+
+    assert [(status, shown) for status, shown, _ in told] == [(1, "")] * 3
+    for (_, _, errors), reason in zip(
+        told, ("connection refused", "TLS handshake failed", "timed out after 0.2 s"), strict=True
+    ):
+        assert f"does not answer: {reason}" in errors
+
+
+@pytest.mark.parametrize("loop", ["--concurrency", "--rate"])
+def test_a_run_in_which_nothing_succeeded_has_failed(
+    service: Service, load: Run, loop: str
+) -> None:
+    status, shown, errors = load(f"{service.url}/private", "--requests", "3", loop, "9")
+
+    assert (status, errors) == (3, "Failed: no request succeeded\n")
+    assert "401: 3" in shown
+
+
+def test_a_secret_of_the_query_is_sent_and_only_the_locust_file_has_it(
+    service: Service, load: Run, tmp_path: Path
+) -> None:
+    url = f"{service.url}/secret?token=TOP&x=1"
+    report, page, locust = (tmp_path / name for name in ("now.json", "now.html", "locustfile.py"))
+
+    status, *told = load(url, "--requests", "2", "--json", str(report), "--html", str(page))
+    _, *warned = load(url, "--locust", str(locust))
+
+    assert (status, service.count("GET /secret")) == (0, 2)
+    shown = [*told, *warned, report.read_text(), page.read_text()]
+    assert [text for text in shown if "TOP" in text] == []
+    assert "/secret?token=***&x=1" in report.read_text()
+    assert "token=TOP" in locust.read_text()
+    assert "keep it as one" in locust.read_text()
+    assert "called like secrets" in warned[1]
 
 
 def test_more_connections_than_open_files_are_allowed_or_refused(
@@ -182,7 +250,7 @@ def test_more_connections_than_open_files_are_allowed_or_refused(
     assert load(service.url, *few, "70")[0] == 0
     assert limits == [(94, 100)]
     status, _, errors = load(service.url, *many, "77")
-    assert status == 1
+    assert status == 2
     assert "--connections 77: at most 76" in errors
 
 

@@ -125,3 +125,19 @@ def test_a_missing_extra_is_explained(
     assert f"pip install 'penstock[{extra}]'" in told.stderr
     assert f"package {package}," in told.stderr
     assert "Traceback" not in told.stderr
+
+
+@pytest.mark.parametrize("package", ["typer", "penstock.cli.load", "aiohttp", "uvloop"])
+def test_ctrl_c_during_an_import_of_a_command_ends_it_quietly(tmp_path: Path, package: str) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name == {package!r}:\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+    )
+
+    told = started("load", "http://127.0.0.1:1", PYTHONPATH=str(tmp_path))
+
+    assert (told.returncode, told.stdout, told.stderr) == (130, "", "")

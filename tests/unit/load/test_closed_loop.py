@@ -7,8 +7,8 @@ from random import Random
 import pytest
 from tests.unit.load.target import Target, serving
 
-from penstock.errors import SettingsError
-from penstock.load import Request, RequestKind, Scenario, run_closed_loop
+from penstock.errors import PenstockError, SettingsError
+from penstock.load import Request, RequestKind, Scenario, check_answers, run_closed_loop
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ async def test_a_request_whose_connection_is_lost_is_not_repeated(
     assert target.paths == {"/": 4, "/lost": 4}
     assert (result.total.successes, dict(result.total.errors)) == (
         4,
-        {"ServerDisconnectedError": 4},
+        {"the server closed the connection": 4},
     )
 
 
@@ -103,7 +103,7 @@ async def test_a_request_that_takes_too_long_is_an_error(target: Target) -> None
         target.url, only("/slow"), random=Random(1), clients=2, requests=2, request_timeout=0.05
     )
 
-    assert dict(result.total.errors) == {"TimeoutError": 2}
+    assert dict(result.total.errors) == {"timed out after 0.05 s": 2}
     assert result.total.max_ms is None
 
 
@@ -113,7 +113,46 @@ async def test_a_server_that_is_not_there_is_an_error_for_each_request() -> None
 
     result = await run_closed_loop(url, only("/"), random=Random(1), clients=2, requests=5)
 
-    assert dict(result.total.errors) == {"ClientConnectorError": 5}
+    assert dict(result.total.errors) == {"connection refused": 5}
+    # Each client waits after each of its requests, and one of the two has three.
+    assert result.seconds >= 0.3
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "the answer is not HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", "the server closed the connection"),
+        (b"", "the server closed the connection"),
+    ],
+)
+async def test_an_answer_that_is_none_is_said_in_words(answer: bytes, error: str) -> None:
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(speak, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        result = await run_closed_loop(url, only("/"), random=Random(1), clients=1, requests=1)
+
+    assert dict(result.total.errors) == {error: 1}
+
+
+async def test_tls_that_the_server_does_not_speak_is_said_in_words(target: Target) -> None:
+    url = target.url.replace("http:", "https:")
+
+    result = await run_closed_loop(url, only("/"), random=Random(1), clients=1, requests=1)
+
+    assert dict(result.total.errors) == {"TLS handshake failed": 1}
+    with pytest.raises(PenstockError, match=f"{url} does not answer: TLS handshake failed"):
+        await check_answers(url, timeout=5)
+
+
+async def test_a_name_that_is_no_host_is_said_in_words() -> None:
+    with pytest.raises(PenstockError, match="the host's name was not resolved"):
+        await check_answers("http://host.invalid", timeout=20)
 
 
 async def test_a_redirect_is_an_answer_and_is_not_followed(target: Target) -> None:

@@ -80,7 +80,7 @@ async def test_requests_start_while_others_are_not_answered(target: Target) -> N
     )
 
     assert target.most_under_way == 50
-    assert dict(result.total.errors) == {"TimeoutError": 50}
+    assert dict(result.total.errors) == {"timed out after 0.5 s": 50}
 
 
 async def test_a_request_that_waits_for_a_connection_has_the_wait_in_its_timeout(
@@ -97,7 +97,7 @@ async def test_a_request_that_waits_for_a_connection_has_the_wait_in_its_timeout
     )
 
     assert target.most_under_way == 3
-    assert dict(result.total.errors) == {"TimeoutError": 40}
+    assert dict(result.total.errors) == {"timed out after 0.3 s": 40}
     assert result.generator.queued == 37
     assert result.seconds < 5
 

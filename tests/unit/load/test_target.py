@@ -35,6 +35,9 @@ def first(target: Target) -> Request:
         ("DELETE  /a", "DELETE  /a", None, 1),
         ("GET /a?x=1&y=2=3", "GET /a?x=1&y=2", None, 3),
         ("GET /a?x=b", "GET /a?x=b", None, 1),
+        ("GET /a=1e3", "GET /a", None, 1000),
+        ("GET /a=.5", "GET /a", None, 0.5),
+        ("GET /v=a1", "GET /v=a1", None, 1),
         ("GET /a?x", "GET /a?x", None, 1),
         ('POST /u {"a": 1}=2', "POST /u", '{"a": 1}', 2),
         ('POST /u {"a": "b=2"}', "POST /u", '{"a": "b=2"}', 1),
@@ -59,7 +62,17 @@ def test_a_line_is_a_request_a_body_and_a_weight(
         ("get /users", "METHOD /path"),
         ("GET /users?limit=20", "'limit'"),
         ("GET /users?a=1&limit=20", "'limit'"),
-        ("GET /users=0", "above 0"),
+        ("GET /users=0", "weight 0; above 0"),
+        ("GET /users=-1", "weight -1; above 0"),
+        ("GET /users=-0.5", "weight -0.5; above 0"),
+        ("GET /users=nan", "weight nan; above 0"),
+        ("GET /users=NaN", "weight NaN; above 0"),
+        ("GET /users=inf", "weight inf; above 0"),
+        ("GET /users=1e999", "weight 1e999; above 0"),
+        ("GET /users=1,5", "weight 1,5; above 0"),
+        ("GET /users = -1", "weight -1; above 0"),
+        ('POST /users {"a": 1}=-1', "weight -1; above 0"),
+        ("GET /users?limit=-1", "'limit'"),
     ],
 )
 def test_a_line_that_is_none_or_can_be_two_is_refused(text: str, said: str) -> None:
@@ -73,7 +86,15 @@ def test_a_line_that_is_none_or_can_be_two_is_refused(text: str, said: str) -> N
         ({"request": "GET /{id}"}, r"\{id\}: is no placeholder"),
         ({"request": "GET /{9..1}"}, "9 is above 1"),
         ({"request": "GET /{1..}"}, "is no placeholder"),
-        ({"request": "GET /é"}, "visible ASCII"),
+        ({"request": "GET /users/{1.."}, r"'\{1\.\.', from character 8 on, is no complete"),
+        ({"request": "GET /users/1..9}"}, "'}', from character 12 on"),
+        ({"request": "GET /{1..9}/{uuid"}, r"'\{uuid', from character 9 on"),
+        ({"request": "GET /{}"}, r"'\{}', from character 2 on"),
+        ({"request": "GET /{{1..9}}"}, r"'\{\{1\.\.9}}', from character 2 on"),
+        ({"request": "POST /", "body": '{"a": "{1.."}'}, "from character 8 on"),
+        ({"request": "POST /", "body": {"a": "{csv:a.csv:b"}}, "from character 8 on"),
+        ({"request": "GET /a\x7f"}, "METHOD /path"),
+        ({"request": "GET /a\ud800"}, "METHOD /path"),
         ({"request": "GET"}, "METHOD /path"),
         ({"request": "GET /{csv:nowhere.csv:a}"}, "'nowhere.csv' cannot be read"),
         ({"request": "POST /", "body": "{a}"}, r"\{a\}: is no placeholder"),
@@ -83,8 +104,45 @@ def test_a_line_that_is_none_or_can_be_two_is_refused(text: str, said: str) -> N
     ],
 )
 def test_a_target_that_cannot_be_used_is_refused(target: dict[str, Any], said: str) -> None:
-    with pytest.raises(SettingsError, match=f"target '{re.escape(target['request'])}': .*{said}"):
+    with pytest.raises(
+        SettingsError, match=f"target {re.escape(repr(target['request']))}: .*{said}"
+    ):
         Target(**target).kind()
+
+
+def test_a_path_is_percent_encoded_where_it_is_not_ascii(tmp_path: Path) -> None:
+    file = tmp_path / "größe.csv"
+    file.write_text("ü\n/ é\n", encoding="utf-8")
+
+    made = Target.parse(f"GET /é/%C3%A9/{{csv:{file}:ü}}?q=日本&a='b'")
+
+    assert first(made).path == "/%C3%A9/%C3%A9/%2F%20%C3%A9?q=%E6%97%A5%E6%9C%AC&a='b'"
+    assert first(Target(request="GET /", body='{"é": "a { b"}')).body == '{"é": "a { b"}'
+
+
+@pytest.mark.parametrize(
+    ("request_line", "label"),
+    [
+        ("GET /a?token=TOP", "GET /a?token=***"),
+        ("GET /a?x=1&api_key=TOP&y=2", "GET /a?x=1&api_key=***&y=2"),
+        ("GET /a?X-Amz-Signature=TOP", "GET /a?X-Amz-Signature=***"),
+        ("GET /a?sig=TOP=", "GET /a?sig=***"),
+        ("GET /a?accessToken=TOP{seq}", "GET /a?accessToken=***"),
+        ("GET /a?Password=TOP&secret=TOP", "GET /a?Password=***&secret=***"),
+        ("GET /a?auth=TOP&authorization=TOP", "GET /a?auth=***&authorization=***"),
+        ("GET /a?token={uuid}&key={seq}", "GET /a?token={uuid}&key={seq}"),
+        ("GET /token=a?keyword=b&author=c&design=d", "GET /token=a?keyword=b&author=c&design=d"),
+    ],
+)
+def test_a_secret_in_a_query_is_sent_and_not_shown(request_line: str, label: str) -> None:
+    target = Target(request=request_line)
+
+    assert (target.label, target.kind().name) == (label, label)
+    assert target.has_secret is ("TOP" in request_line)
+    assert first(target).path.count("TOP") == request_line.count("TOP")
+    with pytest.raises(SettingsError) as refused:
+        Target.parse(f"{request_line}&limit=5")
+    assert "TOP" not in str(refused.value)
 
 
 def test_placeholders_are_filled_anew_each_time() -> None:
@@ -117,12 +175,13 @@ def test_a_value_of_a_csv_file_arrives_as_it_is(
     assert json.loads(made.body or "") == {"name": value}
 
 
-def test_a_csv_file_without_the_column_names_those_it_has(tmp_path: Path) -> None:
+def test_a_csv_file_without_the_column_is_not_shown(tmp_path: Path) -> None:
     file = tmp_path / "users.csv"
-    file.write_text("id,name\n1,a\n")
+    file.write_text("id,hidden\n1,a\n")
 
-    with pytest.raises(SettingsError, match="has no 'email'; its columns: id, name"):
+    with pytest.raises(SettingsError, match="rows: 1, columns: 2") as refused:
         Target(request=f"GET /{{csv:{file}:email}}").kind()
+    assert "hidden" not in str(refused.value)
 
 
 TOML = """
