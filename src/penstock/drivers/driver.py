@@ -326,6 +326,18 @@ def refuse_end(effects: Effect, operation: str, refusal: type[Exception]) -> Non
         )
 
 
+def is_outdated_plan(error: Any) -> bool:
+    """Return whether the server refused to run a statement that was prepared for another schema.
+
+    Args:
+        error: asyncpg's or psycopg's, or SQLAlchemy's of such a cause.
+    """
+    raised = error.__cause__ or error
+    diagnosis = getattr(raised, "diag", None)
+    source = getattr(diagnosis, "source_function", None)
+    return (source or getattr(raised, "server_source_function", None)) == "RevalidateCachedQuery"
+
+
 CONTEXT_REFUSED = "the session context is refused: "
 
 
