@@ -339,15 +339,23 @@ def is_outdated_plan(error: Any) -> bool:
 
 
 CONTEXT_REFUSED = "the session context is refused: "
+_OF_SETTINGS = ("0A", "0P", "22", "25001", "42", "55P02")
+"""SQLSTATEs with which the server refuses a role, a name or a value; any other is of the server's
+state or of the connection.
+
+https://www.postgresql.org/docs/current/errcodes-appendix.html
+"""
 
 
-def without_values(message: str, settings: tuple[tuple[str, str], ...]) -> str:
-    """Return what the server says of settings that it refuses, without their values.
+def without_values(message: str, settings: tuple[tuple[str, str], ...], sqlstate: str) -> str:
+    """Return what the server says where settings could not be set, without their values.
 
     Args:
         message: The server's.
         settings: Names and values.
+        sqlstate: By which an error of the settings is known; empty for one that has ended the
+            connection.
     """
     for value in sorted({value for _, value in settings if value}, key=len, reverse=True):
         message = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", "***", message)
-    return CONTEXT_REFUSED + message
+    return CONTEXT_REFUSED + message if sqlstate.startswith(_OF_SETTINGS) else message
