@@ -127,7 +127,8 @@ def set_within(connection: Connection, settings: Settings) -> Settings:
 def _without_values(error: DBAPIError, settings: Settings) -> DBAPIError:
     orig = error.orig
     assert orig is not None  # noqa: S101 - as it is the driver's
-    orig.args = (without_values(str(orig), settings),)
+    sqlstate = getattr(orig, "sqlstate", None) or ""
+    orig.args = (without_values(str(orig), settings, sqlstate),)
     orig.__cause__ = None
     return error.__class__(error.statement, None, orig, hide_parameters=True)
 

@@ -335,16 +335,36 @@ def refuse_end(effects: Effect, operation: str, refusal: type[Exception]) -> Non
         )
 
 
+def is_outdated_plan(error: Any) -> bool:
+    """Return whether the server refused to run a statement that was prepared for another schema.
+
+    Args:
+        error: asyncpg's or psycopg's, or SQLAlchemy's of such a cause.
+    """
+    raised = error.__cause__ or error
+    diagnosis = getattr(raised, "diag", None)
+    source = getattr(diagnosis, "source_function", None)
+    return (source or getattr(raised, "server_source_function", None)) == "RevalidateCachedQuery"
+
+
 CONTEXT_REFUSED = "the session context is refused: "
+_OF_SETTINGS = ("0A", "0P", "22", "25001", "42", "55P02")
+"""SQLSTATEs with which the server refuses a role, a name or a value; any other is of the server's
+state or of the connection.
+
+https://www.postgresql.org/docs/current/errcodes-appendix.html
+"""
 
 
-def without_values(message: str, settings: tuple[tuple[str, str], ...]) -> str:
-    """Return what the server says of settings that it refuses, without their values.
+def without_values(message: str, settings: tuple[tuple[str, str], ...], sqlstate: str) -> str:
+    """Return what the server says where settings could not be set, without their values.
 
     Args:
         message: The server's.
         settings: Names and values.
+        sqlstate: By which an error of the settings is known; empty for one that has ended the
+            connection.
     """
     for value in sorted({value for _, value in settings if value}, key=len, reverse=True):
         message = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", "***", message)
-    return CONTEXT_REFUSED + message
+    return CONTEXT_REFUSED + message if sqlstate.startswith(_OF_SETTINGS) else message

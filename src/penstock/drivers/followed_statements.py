@@ -1,13 +1,9 @@
 """Prepared statements that are kept: behind a pooler that follows them, and by search_path."""
 
-from time import monotonic
 from typing import Any
 
 from asyncpg import Connection
 from typing_extensions import override
-
-_YOUNG = 0.05
-"""Seconds in which several connections find out about the same change of the schema."""
 
 
 class Edition:
@@ -21,13 +17,16 @@ class Edition:
         self.suffix = ""
         """White space at the end of each text, by which editions differ."""
         self._number = 0
-        self._changed_at = 0.0
 
-    def renew(self) -> None:
-        """Have every statement be prepared anew, on all connections."""
-        now = monotonic()
-        if now - self._changed_at >= _YOUNG:
-            self._number, self._changed_at = self._number + 1, now
+    def renew(self, outdated: str) -> None:
+        """Have every statement be prepared anew, on all connections.
+
+        Args:
+            outdated: The suffix of what has failed: of several connections that find out about the
+                same change of the schema, the first renews for all.
+        """
+        if outdated == self.suffix:
+            self._number += 1
             self.suffix = "\n" + f"{self._number:b}".translate(_SPACES)
 
 
@@ -37,18 +36,23 @@ _SPACES = {ord("0"): " ", ord("1"): "\t"}
 class _FollowedConnection(Connection):  # type: ignore[misc]  # asyncpg is untyped
     """asyncpg's connection, whose statements can be told from those before a schema change."""
 
-    __slots__ = ()
+    __slots__ = ("suffix",)
     edition: Edition
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.suffix = self.edition.suffix
+        """Of the statement that was asked for last."""
 
     @override
     async def _get_statement(self, query: str, timeout: float | None, **options: Any) -> Any:
-        return await super()._get_statement(query + self.edition.suffix, timeout, **options)
+        return await super()._get_statement(text_on(self, query), timeout, **options)
 
     @override
-    def _drop_local_statement_cache(self) -> None:
+    def _drop_global_statement_cache(self) -> None:
         # asyncpg does so when a statement has failed for what it knows of the schema.
-        self.edition.renew()
-        super()._drop_local_statement_cache()
+        self.edition.renew(self.suffix)
+        super()._drop_global_statement_cache()
 
 
 def followed_connection() -> type[Any]:
@@ -64,7 +68,7 @@ def drop_statements(connection: Any) -> None:
         connection: asyncpg's; those of any other class prepare anew by themselves.
     """
     if hasattr(connection, "edition"):
-        connection._drop_local_statement_cache()
+        connection._drop_global_statement_cache()
 
 
 def text_on(connection: Any, sql: str) -> str:
@@ -75,7 +79,11 @@ def text_on(connection: Any, sql: str) -> str:
         sql: The statement.
     """
     edition: Edition | None = getattr(connection, "edition", None)
-    return sql if edition is None else sql + edition.suffix
+    if edition is None:
+        return sql
+    suffix: str = edition.suffix
+    connection.suffix = suffix
+    return sql + suffix
 
 
 class StatementsOnPath:

@@ -351,10 +351,18 @@ def always() -> bool:
 
 def _sqlstate_of_end(error: bytes | bytearray) -> str:
     """Return the SQLSTATE of an error that ends the connection; empty for any other."""
-    end = 1 + int.from_bytes(error[1:_HEADER])
-    fields = {field[:1]: field[1:] for field in bytes(error[_HEADER:end]).split(b"\0")}
+    fields = _fields(error)
     severity = fields.get(b"V", fields.get(b"S"))  # of which poolers have only the latter
     return fields.get(b"C", b"XX000").decode() if severity in _ENDS else ""
+
+
+def _fields(error: bytes | bytearray) -> dict[bytes, bytes]:
+    """Return the fields of an error by their letters.
+
+    https://www.postgresql.org/docs/current/protocol-error-fields.html
+    """
+    end = 1 + int.from_bytes(error[1:_HEADER])
+    return {field[:1]: field[1:] for field in bytes(error[_HEADER:end]).split(b"\0")}
 
 
 def _statement(text: str, values: Parameters) -> bytes:
@@ -375,16 +383,14 @@ def _statement(text: str, values: Parameters) -> bytes:
 
 
 def _without_values(error: bytes, settings: tuple[tuple[str, str], ...]) -> bytes:
-    """Return an error of the server's with no value of the settings in its texts.
-
-    https://www.postgresql.org/docs/current/protocol-error-fields.html
-    """
+    """Return an error of the server's with no value of the settings in its texts."""
     if not settings:
         return error
+    sqlstate = "" if _sqlstate_of_end(error) else _fields(error).get(b"C", b"").decode()
     fields = bytearray()
     for field in filter(None, error[_HEADER:].split(b"\0")):
         if field[:1] == b"M":
-            message = without_values(field[1:].decode(errors="replace"), settings)
+            message = without_values(field[1:].decode(errors="replace"), settings, sqlstate)
             fields += b"M" + message.encode() + b"\0"
         elif field[:1] not in b"DHW":
             fields += field + b"\0"

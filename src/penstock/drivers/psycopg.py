@@ -213,8 +213,9 @@ class PsycopgConnection(TransactionTrace, AsyncAdapt_psycopg_connection):
         try:
             await self._run(f"SELECT {calls}", values)
         except self.dbapi.Error as error:
-            message = error.diag.message_primary or type(error).__name__
-            refused = type(error)(without_values(message, options.settings))
+            message = error.diag.message_primary or str(error)
+            sqlstate = "" if self._connection.closed else error.sqlstate or ""
+            refused = type(error)(without_values(message, options.settings, sqlstate))
         if refused is not None:
             raise refused  # without the other one, whose text has values
         self._has_lost_settings = False

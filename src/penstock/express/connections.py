@@ -20,8 +20,9 @@ from penstock.drivers.asyncpg import is_read_only, lift_command_timeout, set_con
 from penstock.drivers.driver import BeginOptions
 from penstock.drivers.session_state import refuse_session_state
 from penstock.engine import ReadOnlyConnections, TransactionTimeout, leave_standby
-from penstock.express.errors import ErrorTranslator, LaneEnded, is_lost
+from penstock.express.errors import ErrorTranslator, LaneEnded, is_lost, is_outdated
 from penstock.express.execution import (
+    SCHEMA_CHANGES,
     Execution,
     Lease,
     Observer,
@@ -29,7 +30,7 @@ from penstock.express.execution import (
     results_of,
 )
 from penstock.express.lane import SNAPSHOT
-from penstock.express.work import ConnectionLost, Then, Use, Work, fetch, repeated
+from penstock.express.work import ConnectionLost, Then, Use, Work, fetch, learn, repeated
 from penstock.pool import ConnectFailed, PenstockPool
 from penstock.pool.leak import OpenLease
 from penstock.pool.record import STATEMENT_KEY, Record
@@ -251,14 +252,18 @@ class Connections:
 
     async def _use_anew(self, lease: Lease, work: Work) -> Any:
         # asyncpg knows a table or a type as it was before.
-        waited = lease.record.slot.waited
-        try:
-            await lease.driver.reload_schema_state()
-            answer = await self.execution.run_alone(lease, work)
-        except BaseException as error:  # noqa: BLE001 - translated
-            return await self._failed(lease, error, work, waited)
-        await lease.release()
-        return results_of(answer)
+        waited, left = lease.record.slot.waited, SCHEMA_CHANGES
+        while True:
+            left -= 1
+            try:
+                await lease.driver.reload_schema_state()
+                answer = await self.execution.run_alone(lease, work)
+            except BaseException as error:  # noqa: BLE001 - translated
+                if left and work.may_be_sent_again(lease.driver, error):
+                    continue
+                return await self._failed(lease, error, work, waited)
+            await lease.release()
+            return results_of(answer)
 
     async def _failed(
         self, lease: Lease, error: BaseException, work: Work, waited: float
@@ -287,7 +292,7 @@ class Connections:
         opened = OpenLease(partial(_abandon, lease))
         is_ending = False
         try:
-            yield ReadTransaction(lease, opened, execution)
+            yield ReadTransaction(lease, opened, execution, options)
             if not opened.leave():
                 return
             is_ending = lease.is_over = True  # from here on no other may begin anything
@@ -353,12 +358,18 @@ class ReadTransaction:
         lease: Its connection.
         opened: The block that holds the connection.
         execution: Runs what is to leave nothing in the transaction.
+        options: How it has begun, and begins anew where the schema was changed before anything was
+            read.
     """
 
-    def __init__(self, lease: Lease, opened: OpenLease, execution: Execution) -> None:
+    def __init__(
+        self, lease: Lease, opened: OpenLease, execution: Execution, options: BeginOptions
+    ) -> None:
         self._lease = lease
         self._opened = opened
         self._execution = execution
+        self._options = options
+        self._new_begins = SCHEMA_CHANGES
 
     async def run(
         self,
@@ -401,13 +412,32 @@ class ReadTransaction:
         lease.record.info[IDLE_IN_TRANSACTION_KEY] = inf
         lease.adapter.note(sql)
         try:
-            answering = observer.traced(use)(lease.driver, plan, sql, arguments)
-            return await observer.timed(sql, _within_limits(answering))
+            traced = observer.traced(use)
+            answering = self._answer(lambda: traced(lease.driver, plan, sql, arguments))
+            answer = await observer.timed(sql, _within_limits(answering))
         except BaseException as error:  # noqa: BLE001 - translated
             translated = self._execution.errors.translate(lease.adapter, error, sql, arguments)
             raise translated from translated.__cause__
         finally:
             lease.record.info[IDLE_IN_TRANSACTION_KEY] = monotonic()
+        if use is not learn:
+            self._new_begins = 0
+        return answer
+
+    async def _answer(self, ask: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+        driver, adapter = self._lease.driver, self._lease.adapter
+        while True:
+            try:
+                return await ask()
+            except Exception as error:
+                may = is_outdated(driver, error, writes=False, rolls_back_after=True)
+                if not self._new_begins or not may:
+                    raise
+            self._new_begins -= 1
+            await greenlet_spawn(adapter.rollback)
+            await driver.reload_schema_state()
+            adapter.begin = self._options
+            await adapter.open_transaction()
 
 
 def _within_limits(work: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:

@@ -34,6 +34,8 @@ from penstock.pool import PenstockPool
 from penstock.pool.record import Record
 from penstock.telemetry.statement_watch import IDLE_IN_TRANSACTION_KEY, StatementWatch
 
+SCHEMA_CHANGES = 4
+"""How many changes of the schema, one after another, a statement is sent again for."""
 _BATCHES = frozenset({execute_many, fetch_many})
 """What sends a statement for several sets of values."""
 
@@ -400,17 +402,23 @@ class Execution:
         self.observer.logger.info(work.sql)
         traced = replace(work, use=self.observer.traced(work.use))
         try:
-            try:
-                answer = await self._read_apart(lease, traced)
-            except Exception as error:
-                if not is_outdated(lease.driver, error, writes=False, rolls_back_after=True):
-                    raise
-                await lease.driver.reload_schema_state()
-                answer = await self._read_apart(lease, traced)
+            answer = await self._read_apart_anew(lease, traced)
         except BaseException as error:  # noqa: BLE001 - translated
             translated = self.errors.translate(lease.adapter, error, work.sql, work.arguments)
             raise translated from translated.__cause__
         return results_of(answer)
+
+    async def _read_apart_anew(self, lease: Lease, work: Work) -> Any:
+        left = SCHEMA_CHANGES
+        while True:
+            try:
+                return await self._read_apart(lease, work)
+            except Exception as error:
+                may = is_outdated(lease.driver, error, writes=False, rolls_back_after=True)
+                if not left or not may:
+                    raise
+            left -= 1
+            await lease.driver.reload_schema_state()
 
     async def _read_apart(self, lease: Lease, work: Work) -> Any:
         info = lease.record.info

@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse, Response
 
 from penstock.database import CommitOutcomeUnknown
 from penstock.deadlines import DeadlineExceeded
+from penstock.drivers.driver import is_outdated_plan
 from penstock.engine import LockTimeout, StatementTimeout, TransactionTimeout
 from penstock.fastapi.middleware import is_accepted, route_of
 from penstock.log_limit import LogLimit
@@ -155,6 +156,12 @@ _LOCKED = Answer(
     "Another request is at work on the same data, and this one was undone.",
     retry_after=1,
 )
+_SCHEMA_CHANGED = Answer(
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "schema_changed",
+    "The database's schema was changed in the meantime, and the request was undone.",
+    retry_after=1,
+)
 _TRANSACTION_TIMEOUT = Answer(
     HTTPStatus.SERVICE_UNAVAILABLE,
     "transaction_timeout",
@@ -232,6 +239,8 @@ def _driver(error: DBAPIError, connection: HTTPConnection) -> Answer | None:
             return _BY_SQLSTATE[prefix]
     if error.connection_invalidated:
         return _CONNECTION_LOST
+    if is_outdated_plan(error.orig):
+        return _SCHEMA_CHANGED
     has_values = error.params or (error.statement or "").startswith(_COPY)
     if not has_values or not (answer := _of_values(error, sqlstate)):
         return None
@@ -304,6 +313,7 @@ _ALL = (
     _CANCELLED,
     _LOCK_TIMEOUT,
     _LOCKED,
+    _SCHEMA_CHANGED,
     _TRANSACTION_TIMEOUT,
     _TIMED_OUT,
     *_WRITING,

@@ -398,6 +398,8 @@ async def test_where_a_listener_has_begun_the_transaction_the_context_comes_in_f
         {"role": "QZhunterZQ"},
         {"settings": {"statement_timeout": "QZhunterZQ"}},
         {"settings": {"no_such_setting": "QZhunterZQ"}},
+        {"settings": {"log_statement": "QZhunterZQ"}},
+        {"settings": {"port": "QZhunterZQ"}},
     ],
 )
 async def test_a_refused_context_fails_the_statement_and_nothing_runs(

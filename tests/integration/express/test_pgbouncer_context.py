@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, select, text, update
+from sqlalchemy import insert, make_url, select, text, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from tests.eventually import eventually
 from tests.servers.pgbouncer import Era, PgbouncerServer, pgbouncer_of, pgbouncer_server
 from tests.servers.postgres import PostgresServer
 
@@ -106,3 +108,44 @@ async def test_every_tenant_sees_and_writes_its_own(
 
     assert len(everybody) == TENANTS * ROUNDS * 4
     assert [row for row in everybody if row.tenant != row.meant] == []
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+async def test_an_outage_that_meets_a_context_is_not_told_as_its_refusal(
+    pooler: PgbouncerServer, database_url: str, driver: str
+) -> None:
+    name, url = make_url(database_url).database, pooler.url(database_url)
+    async with Database.from_url(
+        url.replace("asyncpg", driver),
+        environment="testing",
+        proxy="pgbouncer",
+        pool_size=2,
+        command_timeout=20,
+    ) as database:
+
+        async def read() -> None:
+            async with database.read(settings={"app.tenant": "7"}) as session:
+                await session.scalar(text("SELECT 1"))
+
+        async def write() -> None:
+            writer = database.writer.with_context(settings={"app.tenant": "7"})
+            await writer.execute(text("CREATE TABLE IF NOT EXISTS once (id int)"))
+
+        await asyncio.gather(read(), write())
+        await asyncio.to_thread(pooler.admin, f"PAUSE {name}")
+        asked = [asyncio.create_task(each()) for each in (read, write)]
+
+        def wait() -> bool:
+            pools = [pool for pool in pooler.admin("SHOW POOLS") if pool["database"] == name]
+            return sum(int(str(pool["cl_waiting"])) for pool in pools) == len(asked)
+
+        await eventually(wait)
+        await asyncio.to_thread(pooler.admin, f"KILL {name}")
+        failed = await asyncio.gather(*asked, return_exceptions=True)
+        await asyncio.to_thread(pooler.admin, f"RESUME {name}")
+    for error in failed:
+        assert isinstance(error, SQLAlchemyError)
+        link: BaseException | None = error
+        while link is not None:
+            assert "context is refused" not in str(link)
+            link = link.__cause__
