@@ -320,7 +320,7 @@ class DatabaseSettings(BaseModel):
 
     @property
     def keeps_server_sessions(self) -> bool:
-        """Whether each pooler leaves a client that has state on the server its connection."""
+        """Whether each pooler is said to leave a client with state there its server connection."""
         modes = {PROXIES[pooler].pool_mode for pooler in self.poolers}
         return bool(modes) and PoolMode.TRANSACTION not in modes
 

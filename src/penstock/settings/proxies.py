@@ -171,6 +171,7 @@ PROXIES: Mapping[Proxy, ProxyProfile] = {
         idle_timeout=1800,
         idle_end=IdleEnd.CLOSED,
         pool_mode=PoolMode.PINNED,
+        keeps_statements=False,
         pins=(
             "SET, set_config (tenant context, too), PREPARE, EXECUTE, DEALLOCATE, DISCARD, "
             "temporary objects, cursors, LISTEN, LOAD, nextval, setval, session advisory locks, a "
@@ -295,6 +296,7 @@ PROXIES: Mapping[Proxy, ProxyProfile] = {
     Proxy.SUPAVISOR_SESSION: ProxyProfile(
         title="Supabase, Supavisor, port 5432",
         pool_mode=PoolMode.SESSION,
+        keeps_statements=False,
         refuses="unknown",
         note="Each client takes one of the pooler's server connections.",
         sources=(

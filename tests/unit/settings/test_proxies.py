@@ -14,7 +14,7 @@ URL = "postgresql://user:password@localhost/app"
 LIMITED = [proxy for proxy in Proxy if PROXIES[proxy].idle_timeout is not None]
 UNLIMITED = [proxy for proxy in Proxy if proxy not in LIMITED]
 POOLERS = poolers_among(Proxy)
-KEEPING = {Proxy.AWS_RDS_PROXY, Proxy.NEON, Proxy.SUPAVISOR_SESSION}
+KEEPING = {Proxy.NEON}
 """Poolers behind which prepared statements are kept by default."""
 
 
