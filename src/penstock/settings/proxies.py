@@ -321,6 +321,13 @@ def poolers_among(proxies: Iterable[Proxy]) -> tuple[Proxy, ...]:
     return tuple(proxy for proxy in proxies if PROXIES[proxy].pool_mode is not None)
 
 
+def only_postgresqls(proxies: Iterable[Proxy]) -> tuple[Proxy, ...]:
+    """Return those that never stand in front of MySQL, as networks and RDS Proxy do."""
+    direct = {Proxy.ALLOYDB_AUTH_PROXY, Proxy.AZURE_POSTGRESQL}
+    only = direct.union(poolers_among(Proxy)) - {Proxy.AWS_RDS_PROXY}
+    return tuple(proxy for proxy in proxies if proxy in only)
+
+
 def least_patient(proxies: Iterable[Proxy]) -> Proxy | None:
     """Return the one with the shortest idle timeout, which counts; None where none has any."""
     limits = [(limit, proxy) for proxy in proxies if (limit := PROXIES[proxy].idle_timeout)]

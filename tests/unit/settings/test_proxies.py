@@ -79,6 +79,8 @@ def test_a_setting_of_one_s_own_counts_below_the_idle_timeout(proxy: Proxy) -> N
 
     assert behind(proxy, pool_recycle=highest).pool_recycle == highest
     assert behind(proxy, tcp_keepalive=highest).tcp_keepalive == highest
+    assert behind(proxy, keepalive=highest + 0.5).keepalive == highest + 0.5
+    assert behind(proxy, keepalive=0).keepalive == 0
 
 
 @pytest.mark.parametrize("proxy", LIMITED)
@@ -87,6 +89,7 @@ def test_a_setting_at_the_idle_timeout_is_refused_with_both_numbers(proxy: Proxy
     expectations: dict[str, list[int | None]] = {
         "pool_recycle": [limit, 1, limit - 1, PROXIES[proxy].pool_recycle],
         "tcp_keepalive": [limit, 10, limit - 1],
+        "keepalive": [limit, limit, 0],
     }
     for name, expected in expectations.items():
         with pytest.raises(SettingsError) as refused:
@@ -164,13 +167,51 @@ def test_several_are_given_as_text_or_as_a_sequence(given: object) -> None:
     assert (settings.pool_recycle, settings.statement_cache_size) == (262, 0)
 
 
-@pytest.mark.parametrize("given", ["pgbuncer", "aws-nlb,pgbuncer", ["aws-nlb", "pgbuncer"], "", 7])
-def test_a_wrong_name_is_refused_with_all_that_are_known(given: object) -> None:
+@pytest.mark.parametrize(
+    ("given", "shown", "hint"),
+    [
+        ("pgbuncer", "'pgbuncer'", "did you mean pgbouncer?"),
+        ("PgBouncer", "'PgBouncer'", "did you mean pgbouncer?"),
+        ("aws_rds_proxy", "'aws_rds_proxy'", "did you mean aws-rds-proxy?"),
+        ("aws-nlb,pgbuncer", "'aws-nlb,pgbuncer'", "did you mean pgbouncer?"),
+        (["aws-nlb", "pgbuncer"], "'aws-nlb,pgbuncer'", "did you mean pgbouncer?"),
+        ("aws-nlb,", "'aws-nlb,'", "an entry is empty"),
+        ("aws-nlb,,pgbouncer", "'aws-nlb,,pgbouncer'", "an entry is empty"),
+        (",", "','", "an entry is empty"),
+        ([""], "''", "an entry is empty"),
+        ('["aws-nlb", "pgbouncer"]', '\'["aws-nlb", "pgbouncer"]\'', "did you mean aws-nlb?"),
+        ("haproxy", "'haproxy'", "'haproxy' is none"),
+        (7, "7", "is accepted"),
+    ],
+)
+def test_a_wrong_name_is_refused_as_typed_with_all_that_are_known(
+    given: object, shown: str, hint: str
+) -> None:
     with pytest.raises(SettingsError) as refused:
         DatabaseSettings.of(URL, proxy=given)
 
-    assert str(refused.value).startswith("proxy=")
-    assert ", ".join(Proxy) in str(refused.value)
+    assert str(refused.value).startswith(f"proxy={shown}: one of {', '.join(Proxy)}, ")
+    assert str(refused.value).endswith(hint)
+
+
+@pytest.mark.parametrize("given", [None, "", "  ", [], ()])
+def test_what_is_empty_names_none(given: object) -> None:
+    assert DatabaseSettings.of(URL, proxy=given).proxy == ()
+    assert DatabaseSettings.of("sqlite:///app.db", proxy=given).proxy == ()
+
+
+@pytest.mark.parametrize("proxy", Proxy)
+@pytest.mark.parametrize("driver", ["asyncmy", "aiomysql"])
+def test_a_pooler_of_postgresql_is_refused_for_mysql(proxy: Proxy, driver: str) -> None:
+    url, network = URL.replace("postgresql", f"mysql+{driver}"), Proxy.AWS_NLB
+    serves_both = {Proxy.AWS_RDS_PROXY, Proxy.CLOUD_SQL_AUTH_PROXY} | {
+        each for each in Proxy if each not in POOLERS and "postgres" not in each
+    }
+    if proxy in serves_both - {Proxy.ALLOYDB_AUTH_PROXY}:
+        assert DatabaseSettings.of(url, proxy=proxy).proxy == (proxy,)
+    else:
+        with pytest.raises(SettingsError, match=rf"^proxy='{network},{proxy}': {proxy} stands"):
+            DatabaseSettings.of(url, proxy=f"{network},{proxy}")
 
 
 @pytest.mark.parametrize("proxy", Proxy)
