@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 
 class Proxy(StrEnum):
@@ -334,12 +335,12 @@ def least_patient(proxies: Iterable[Proxy]) -> Proxy | None:
     return min(limits)[1] if limits else None
 
 
-def settings_behind(proxies: Iterable[Proxy], pool_size: int) -> dict[str, object]:
+def settings_behind(proxies: Iterable[Proxy], alone: Mapping[str, Any]) -> dict[str, object]:
     """Return the values of the settings that were not set, behind all of these.
 
     Args:
         proxies: In any order.
-        pool_size: The environment's, which a pooler makes smaller.
+        alone: The settings without any, whose numbers become smaller.
     """
     profiles = [PROXIES[proxy] for proxy in proxies]
     if not profiles:
@@ -350,9 +351,9 @@ def settings_behind(proxies: Iterable[Proxy], pool_size: int) -> dict[str, objec
     }
     early = [profile.pool_recycle for profile in profiles if profile.pool_recycle is not None]
     if early:
-        defaults |= {"pool_recycle": min(early), "tcp_keepalive": min(TCP_KEEPALIVE, *early)}
+        defaults |= {name: min(alone[name], *early) for name in ("pool_recycle", "tcp_keepalive")}
     if any(profile.pool_mode for profile in profiles):
-        defaults |= {"pool_size": min(pool_size, SMALL_POOL), "max_overflow": 0}
+        defaults |= {"pool_size": min(alone["pool_size"], SMALL_POOL), "max_overflow": 0}
     if not all(profile.keeps_statements for profile in profiles):
         defaults["statement_cache_size"] = 0
     if any(profile.sleeps for profile in profiles):

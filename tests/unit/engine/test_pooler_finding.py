@@ -17,7 +17,7 @@ FOUND = Pooler("1.26.1", "transaction")
         (None, {"proxy": "pgbouncer"}, None),
         (None, {"proxy": "pgbouncer", "max_overflow": 7}, "overflow-behind-pooler"),
         (None, {"proxy": "aws-nlb,neon", "max_overflow": 7}, "overflow-behind-pooler"),
-        (None, {"proxy": "pgbouncer", "preset": "medium"}, "overflow-behind-pooler"),
+        (None, {"proxy": "pgbouncer", "preset": "medium"}, None),
         (None, {"proxy": "pgbouncer", "max_overflow": 7, "environment": "serverless"}, None),
         (FOUND, {}, "unnamed-pooler"),
         (FOUND, {"max_overflow": 0}, "unnamed-pooler"),

@@ -7,7 +7,7 @@ import pytest
 from tests.told import numbers
 
 from penstock.errors import SettingsError
-from penstock.settings import DatabaseSettings, Proxy
+from penstock.settings import DatabaseSettings, Environment, Proxy, SizePreset
 from penstock.settings.proxies import PROXIES, IdleEnd, PoolMode, least_patient, poolers_among
 
 URL = "postgresql://user:password@localhost/app"
@@ -119,8 +119,24 @@ def test_a_pool_behind_a_pooler_is_small_and_has_no_overflow(proxy: Proxy) -> No
     )
     chosen = behind(proxy, pool_size=30, max_overflow=7)
     assert (chosen.pool_size, chosen.max_overflow) == (30, 7)
-    preset = behind(proxy, preset="medium")
-    assert (preset.pool_size, preset.max_overflow) == (20, 10)
+
+
+@pytest.mark.parametrize("proxy", [None, *Proxy])
+@pytest.mark.parametrize("environment", Environment)
+@pytest.mark.parametrize("preset", [None, *SizePreset])
+def test_a_proxy_makes_no_number_larger_than_it_is_without(
+    proxy: Proxy | None, environment: Environment, preset: SizePreset | None
+) -> None:
+    alone = DatabaseSettings.of(URL, environment=environment, preset=preset)
+    settings = DatabaseSettings.of(URL, environment=environment, preset=preset, proxy=proxy)
+    pools = proxy in POOLERS
+    recycle = (proxy and PROXIES[proxy].pool_recycle) or alone.pool_recycle
+
+    assert settings.pool_size == (min(alone.pool_size, 10) if pools else alone.pool_size)
+    assert settings.max_overflow == (0 if pools else alone.max_overflow)
+    assert settings.pool_recycle == min(alone.pool_recycle, recycle)
+    for name in ("keepalive", "tcp_keepalive", "statement_cache_size", "min_idle"):
+        assert getattr(settings, name) <= getattr(alone, name)
 
 
 def test_a_pool_does_not_keep_a_database_awake_that_sleeps_when_nobody_uses_it() -> None:
