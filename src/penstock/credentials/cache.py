@@ -54,6 +54,8 @@ class CredentialCache:
         self._due_at = math.inf
         """When they are to be renewed, on the clock."""
         self._confirmed_at = self._failed_at = -math.inf
+        self._last_failure: str | None = None
+        """Why a change could not be read, which is told once, not for each connection."""
         self._is_used = False
         """Whether a connection has needed them since they came."""
         self._fetching: dict[asyncio.AbstractEventLoop, asyncio.Task[Credentials]] = {}
@@ -119,7 +121,11 @@ class CredentialCache:
         try:
             return await self._fetched(seconds)
         except CredentialsFailed as error:
-            _logger.warning("%s; the ones before are used until the server refuses them", error)
+            if (failure := str(error)) != self._last_failure:
+                self._last_failure = failure
+                _logger.warning(
+                    "%s; the ones before are used until the server refuses them", failure
+                )
             return current
 
     async def _fetched(self, seconds: float) -> Credentials:
@@ -185,6 +191,7 @@ class CredentialCache:
         if left <= 0:
             raise ValueError("they have expired already")
         self._current, self._began, self._is_used = brought, began, False
+        self._last_failure = None
         self._due_at = brought.expires_at - min(RENEWED_AHEAD, RENEWED_SHARE * left)
         if left < math.inf:
             asyncio.get_running_loop().call_later(

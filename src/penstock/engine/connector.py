@@ -11,7 +11,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
@@ -25,13 +25,22 @@ from penstock.credentials.provider import Credentials, CredentialsFailed
 from penstock.drivers.capabilities import driver_of, transport_of
 from penstock.drivers.driver import TransactionTrace
 from penstock.engine.address import address_of
-from penstock.engine.pooler import Pooler, close_at_once, find_pooler, pooler_finding, share_server
+from penstock.engine.pooler import (
+    Pooler,
+    check_settings,
+    close_at_once,
+    find_pooler,
+    pooler_finding,
+    share_server,
+)
 from penstock.findings import Finding
 from penstock.pool import PenstockPool
 from penstock.pool.errors import ConnectFailed, FailureReason, clear_traceback, reason_of
 from penstock.settings import DatabaseSettings, TlsMode
 
 _logger = logging.getLogger("penstock.engine")
+
+Answer = TypeVar("Answer")
 
 
 def _as_it_is(_: dict[str, Any], __: Exception) -> None:
@@ -349,8 +358,7 @@ class ReadOnlyConnections:
     @property
     def shares_server(self) -> bool:
         """Whether each transaction is known to get another's server connection, and its state."""
-        is_shared = self.pooler is not None and self.pooler.pool_mode == "transaction"
-        return is_shared and not self._settings.keeps_server_sessions
+        return self.pooler is not None and self.pooler.pool_mode == "transaction"
 
     def check_keeps_state(self) -> None:
         """Check that what a connection sets in its session stays there for its next transaction.
@@ -378,9 +386,12 @@ class ReadOnlyConnections:
                 connection.followed_at_first = self._driver.followed_settings(connection)
 
     def _look(self, connection: Any, _: Any) -> None:
-        pooler = await_(_looked(connection.driver_connection, self._settings))
-        if pooler is not None and pooler.pool_mode is None and self._is_shared(connection):
-            pooler = replace(pooler, pool_mode="transaction")
+        settings, opened = self._settings, connection.driver_connection
+        pooler = await_(_looked(find_pooler(opened, settings), settings))
+        if pooler is not None:
+            if pooler.pool_mode is None and self._is_shared(connection):
+                pooler = replace(pooler, pool_mode="transaction")
+            await_(_looked(check_settings(opened, pooler, settings), settings))
         self.pooler, self._open_other = pooler, None
         self.are_possible = self._may_be_possible and self.pooler is None
         if pooler is not None:
@@ -403,12 +414,12 @@ class ReadOnlyConnections:
             close_at_once(other.driver_connection, self._settings)
 
 
-async def _looked(connection: Any, settings: DatabaseSettings) -> Pooler | None:
-    """Find the pooler within ``connect_timeout``: it may have no server connection to answer by."""
+async def _looked(answer: Awaitable[Answer], settings: DatabaseSettings) -> Answer:
+    """Wait for ``connect_timeout``: the pooler may have no server connection to answer by."""
     limit = asyncio.timeout(settings.connect_timeout)
     try:
         async with limit:
-            return await find_pooler(connection, settings)
+            return await answer
     except SettingsError:
         raise
     except Exception as error:
@@ -420,7 +431,8 @@ async def _in_time(answer: Awaitable[bool]) -> bool:
     try:
         async with asyncio.timeout(_LONGEST_COMPARISON):
             return await answer
-    except TimeoutError:
+    except Exception as error:  # noqa: BLE001 - such as that the pooler understands no PREPARE
+        _logger.debug("The pool mode is not known: %s", error)
         return False
 
 

@@ -21,13 +21,10 @@ class Pooler:
     Args:
         version: PgBouncer's, which it tells since 1.26; None for another or an older one.
         pool_mode: ``session`` or ``transaction``; None where it is not known.
-        follows_statements: Whether a prepared statement is found on whichever server connection
-            the next transaction gets; None where none are kept.
     """
 
     version: str | None = None
     pool_mode: str | None = None
-    follows_statements: bool | None = None
 
     def __str__(self) -> str:
         """Return a name for messages, such as ``PgBouncer 1.26.1 (pool_mode=transaction)``."""
@@ -40,26 +37,36 @@ async def find_pooler(connection: Any, settings: DatabaseSettings) -> Pooler | N
 
     Args:
         connection: The driver's, in no transaction.
-        settings: They are checked against what is found.
+        settings: Of its database.
 
     Returns:
-        None where PostgreSQL itself answers.
+        None where PostgreSQL itself answers. The mode is the one that the pooler tells.
 
     Raises:
-        SettingsError: Through the pooler a setting is not in force, statements that are kept
-            prepared could fail or return another statement's rows, or no transaction can begin.
+        SettingsError: No transaction can begin.
     """
     async with _SESSIONS[settings.driver](connection) as session:
         if await session.count(f"SELECT 1 WHERE pg_backend_pid() = {session.pid}"):
             return None
-        mode = await _pool_mode(session)
-        pooler = Pooler(session.told("pgbouncer.version"), mode)
+        return Pooler(session.told("pgbouncer.version"), await _pool_mode(session))
+
+
+async def check_settings(connection: Any, pooler: Pooler, settings: DatabaseSettings) -> None:
+    """Check the settings against a pooler.
+
+    Args:
+        connection: A driver's, through it, in no transaction.
+        pooler: With its mode, as far as it was told or seen.
+        settings: Of its database.
+
+    Raises:
+        SettingsError: Through the pooler a setting is not in force, or statements that are kept
+            prepared could fail or return another statement's rows.
+    """
+    async with _SESSIONS[settings.driver](connection) as session:
         if settings.statement_cache_size and not _keeps_sessions(pooler, settings):
-            follows = await _follows_statements(session)
-            pooler = Pooler(pooler.version, mode, follows)
-            _check_statements(pooler, settings)
+            _check_statements(pooler, settings, follows=await _follows_statements(session))
         await _check_parameters(session, pooler, settings)
-    return pooler
 
 
 def pooler_finding(pooler: Pooler | None, settings: DatabaseSettings) -> Finding | None:
@@ -83,6 +90,16 @@ def pooler_finding(pooler: Pooler | None, settings: DatabaseSettings) -> Finding
                 "and max_overflow=0 among them."
             ),
         )
+    if pooler is not None and _is_misnamed(pooler, settings):
+        return Finding(
+            id="misnamed-pooler",
+            severity=Severity.WARNING,
+            evidence=f"{_claim(settings)}, and {pooler} gives it to others between transactions.",
+            remedy=(
+                "Set proxy to what stands there (proxy='pgbouncer', ...). What needs a session of "
+                "its own is refused until one is kept."
+            ),
+        )
     if settings.poolers and settings.max_overflow and settings.keeps_connections:
         return Finding(
             id="overflow-behind-pooler",
@@ -99,19 +116,27 @@ def pooler_finding(pooler: Pooler | None, settings: DatabaseSettings) -> Finding
 async def share_server(connection: Any, other: Any, settings: DatabaseSettings) -> bool:
     """Return whether two idle connections are seen to use the same server connection in turn.
 
-    They do where a pooler gives it to others after each transaction. That it is not seen proves
-    nothing: other clients may have been quicker.
+    They do where a pooler gives it to others after each transaction, whatever state the other one
+    has left there: it leaves what makes RDS Proxy pin it. That it is not seen proves nothing: other
+    clients may have been quicker.
 
     Args:
         connection: A driver's, through a pooler.
-        other: Another, which is open at the same time.
+        other: Another, which is open at the same time and closed afterwards.
         settings: Of both.
     """
     open_session = _SESSIONS[settings.driver]
-    async with open_session(connection) as first, open_session(other) as second:
+    async with open_session(connection) as session, open_session(other) as pinned:
+        name = f"{_NAME}{secrets.token_hex(4)}"
+        async with pinned.transaction():
+            await pinned.count(f"PREPARE {name} AS SELECT 1")
+            await pinned.count(f"DEALLOCATE {name}")
+        process = await pinned.backend_pid()
         for _ in range(_TURNS):
-            process = await first.backend_pid()
-            if await second.count(f"SELECT 1 WHERE pg_backend_pid() = {process}"):
+            if await session.count(f"SELECT 1 WHERE pg_backend_pid() = {process}"):
+                return True
+            before, process = process, await pinned.backend_pid()
+            if process != before:
                 return True
     return False
 
@@ -272,18 +297,35 @@ async def _follows_statements(session: _Session) -> bool:
 
 
 def _keeps_sessions(pooler: Pooler, settings: DatabaseSettings) -> bool:
-    """Return whether a client that has prepared something keeps its server connection."""
-    return pooler.pool_mode == "session" or settings.keeps_server_sessions
+    """Return whether a client that has prepared something keeps its server connection.
+
+    What is told or seen counts for more than a name.
+    """
+    if pooler.pool_mode is None:
+        return settings.keeps_server_sessions
+    return pooler.pool_mode == "session"
 
 
-def _check_statements(pooler: Pooler, settings: DatabaseSettings) -> None:
+def _is_misnamed(pooler: Pooler, settings: DatabaseSettings) -> bool:
+    return settings.keeps_server_sessions and pooler.pool_mode == "transaction"
+
+
+def _claim(settings: DatabaseSettings) -> str:
+    named = ",".join(settings.poolers)
+    return f"proxy={named!r} stands for a pooler that leaves a client its server connection"
+
+
+def _check_statements(pooler: Pooler, settings: DatabaseSettings, *, follows: bool) -> None:
     given = f"statement_cache_size={settings.statement_cache_size}"
     default = "" if settings.poolers else ", which is the default with proxy='pgbouncer'"
     remedy = f"set statement_cache_size=0{default}"
-    if not pooler.follows_statements:
+    if not follows:
+        why = "does not follow prepared statements, so that one may fail or return another's rows"
+        claim = ""
+        if _is_misnamed(pooler, settings):
+            claim, remedy = f" ({_claim(settings)})", f"correct proxy, and {remedy}"
         raise SettingsError(
-            f"{given}: {pooler} stands between this service and PostgreSQL and does not follow "
-            "prepared statements, so that one may fail or return another one's rows; "
+            f"{given}: {pooler} stands between this service and PostgreSQL{claim} and {why}; "
             f"{remedy}, or max_prepared_statements above 0 in a PgBouncer since 1.21"
         )
     if settings.driver == "psycopg" and not _closes_statements():

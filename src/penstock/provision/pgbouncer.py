@@ -299,8 +299,13 @@ def _server(url: URL, options: PgbouncerOptions) -> tuple[str, int]:
         url = URL.create("postgresql", host="")
     servers = hosts_of(url)
     host, port = servers[0]
-    if options.address is not None and (not url.host or url.username or url.database):
-        raise SettingsError("server: host:port is accepted, such as 10.0.0.5:5432")
+    is_port = url.port is None or 1 <= url.port <= 65535
+    if options.address is not None and (
+        not url.host or not is_port or url.username or url.database
+    ):
+        raise SettingsError(
+            "server: host:port is accepted, such as 10.0.0.5:5432, with a port from 1 to 65535"
+        )
     if len(servers) > 1:
         raise SettingsError(
             "url: PgBouncer does not look for the one of several hosts that writes; name the "

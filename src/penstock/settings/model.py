@@ -33,6 +33,7 @@ from penstock.settings.proxies import (
     PoolMode,
     Proxy,
     least_patient,
+    only_postgresqls,
     poolers_among,
 )
 from penstock.settings.replicas import PositionKey, Replicas, sources
@@ -253,7 +254,7 @@ class DatabaseSettings(BaseModel):
             url: Where the database is, such as ``postgresql://user:password@host:5432/name``, as
                 text, a ``SecretStr``, or a URL object of SQLAlchemy's or Pydantic's.
             **overrides: Any other setting, by its field's name. What is left out comes from
-                ``preset``, ``proxy`` and ``environment``, in this order.
+                ``proxy``, ``preset`` and ``environment``, in this order.
 
         Returns:
             Complete settings.
@@ -320,7 +321,7 @@ class DatabaseSettings(BaseModel):
 
     @property
     def keeps_server_sessions(self) -> bool:
-        """Whether each pooler leaves a client that has state on the server its connection."""
+        """Whether each pooler is said to leave a client with state there its server connection."""
         modes = {PROXIES[pooler].pool_mode for pooler in self.poolers}
         return bool(modes) and PoolMode.TRANSACTION not in modes
 
@@ -383,6 +384,13 @@ class DatabaseSettings(BaseModel):
         }
         if value and is_postgresqls and database == "mysql":
             raise ValueError("it is understood for PostgreSQL only")
+        return value
+
+    @field_validator("proxy")
+    @classmethod
+    def _check_proxy(cls, value: tuple[Proxy, ...], info: ValidationInfo) -> tuple[Proxy, ...]:
+        if _database(info) == "mysql" and (others := only_postgresqls(value)):
+            raise ValueError(f"{', '.join(others)} stands in front of PostgreSQL only")
         return value
 
     @field_validator("replicas")
@@ -455,15 +463,17 @@ class DatabaseSettings(BaseModel):
             )
         return value
 
-    @field_validator("tcp_keepalive")
+    @field_validator("keepalive", "tcp_keepalive")
     @classmethod
-    def _check_tcp_keepalive(cls, value: int, info: ValidationInfo) -> int:
+    def _check_keepalive(cls, value: float, info: ValidationInfo) -> float:
         proxy = least_patient(info.data.get("proxy", ()))
         limit = PROXIES[proxy].idle_timeout if proxy else None
         if limit is not None and value >= limit:
+            accepted = f"a number of seconds below {limit} is accepted, or 0 for no pings"
+            if info.field_name == "tcp_keepalive":
+                accepted = f"a whole number of seconds from 10 to {limit - 1} is accepted"
             raise ValueError(
-                f"{proxy} ends a connection that was idle for {limit} seconds, a long statement's "
-                f"too; a whole number of seconds from 10 to {limit - 1} is accepted"
+                f"{proxy} ends a connection that was idle for {limit} seconds; {accepted}"
             )
         return value
 

@@ -1,4 +1,4 @@
-"""The values of what was not set: by preset, proxy and environment."""
+"""The values of what was not set: by proxy, preset and environment."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -183,18 +183,17 @@ def filled_in(given: Mapping[str, object]) -> dict[str, object]:
         given: What was set, by field name, unchecked.
 
     Returns:
-        The same with the numbers of its preset, its proxy and its environment's profile.
-        A wrong choice among them counts as none and is left for the model to refuse.
+        The same with the numbers of its proxy, its preset and its environment's profile, of which
+        a proxy makes none larger. A wrong choice among them counts as none and is left for the
+        model to refuse.
     """
     environment = _member(Environment, given.get("environment")) or Environment.DEVELOPMENT
-    profile = PROFILES[environment]
-    complete = {
-        **asdict(profile),
+    alone = {
+        **asdict(PROFILES[environment]),
         "tcp_keepalive": TCP_KEEPALIVE,
-        **settings_behind(named(given.get("proxy")), profile.pool_size),
         **_by_preset(_member(SizePreset, given.get("preset")), given.get("pool_size")),
-        **given,
     }
+    complete = {**alone, **settings_behind(named(given.get("proxy")), alone), **given}
     if "min_idle" not in given:
         complete["min_idle"] = _within(complete["pool_size"], complete["min_idle"])
     return complete

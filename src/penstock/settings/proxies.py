@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 
 class Proxy(StrEnum):
@@ -171,6 +172,7 @@ PROXIES: Mapping[Proxy, ProxyProfile] = {
         idle_timeout=1800,
         idle_end=IdleEnd.CLOSED,
         pool_mode=PoolMode.PINNED,
+        keeps_statements=False,
         pins=(
             "SET, set_config (tenant context, too), PREPARE, EXECUTE, DEALLOCATE, DISCARD, "
             "temporary objects, cursors, LISTEN, LOAD, nextval, setval, session advisory locks, a "
@@ -295,6 +297,7 @@ PROXIES: Mapping[Proxy, ProxyProfile] = {
     Proxy.SUPAVISOR_SESSION: ProxyProfile(
         title="Supabase, Supavisor, port 5432",
         pool_mode=PoolMode.SESSION,
+        keeps_statements=False,
         refuses="unknown",
         note="Each client takes one of the pooler's server connections.",
         sources=(
@@ -319,18 +322,25 @@ def poolers_among(proxies: Iterable[Proxy]) -> tuple[Proxy, ...]:
     return tuple(proxy for proxy in proxies if PROXIES[proxy].pool_mode is not None)
 
 
+def only_postgresqls(proxies: Iterable[Proxy]) -> tuple[Proxy, ...]:
+    """Return those that never stand in front of MySQL, as networks and RDS Proxy do."""
+    direct = {Proxy.ALLOYDB_AUTH_PROXY, Proxy.AZURE_POSTGRESQL}
+    only = direct.union(poolers_among(Proxy)) - {Proxy.AWS_RDS_PROXY}
+    return tuple(proxy for proxy in proxies if proxy in only)
+
+
 def least_patient(proxies: Iterable[Proxy]) -> Proxy | None:
     """Return the one with the shortest idle timeout, which counts; None where none has any."""
     limits = [(limit, proxy) for proxy in proxies if (limit := PROXIES[proxy].idle_timeout)]
     return min(limits)[1] if limits else None
 
 
-def settings_behind(proxies: Iterable[Proxy], pool_size: int) -> dict[str, object]:
+def settings_behind(proxies: Iterable[Proxy], alone: Mapping[str, Any]) -> dict[str, object]:
     """Return the values of the settings that were not set, behind all of these.
 
     Args:
         proxies: In any order.
-        pool_size: The environment's, which a pooler makes smaller.
+        alone: The settings without any, whose numbers become smaller.
     """
     profiles = [PROXIES[proxy] for proxy in proxies]
     if not profiles:
@@ -341,9 +351,9 @@ def settings_behind(proxies: Iterable[Proxy], pool_size: int) -> dict[str, objec
     }
     early = [profile.pool_recycle for profile in profiles if profile.pool_recycle is not None]
     if early:
-        defaults |= {"pool_recycle": min(early), "tcp_keepalive": min(TCP_KEEPALIVE, *early)}
+        defaults |= {name: min(alone[name], *early) for name in ("pool_recycle", "tcp_keepalive")}
     if any(profile.pool_mode for profile in profiles):
-        defaults |= {"pool_size": min(pool_size, SMALL_POOL), "max_overflow": 0}
+        defaults |= {"pool_size": min(alone["pool_size"], SMALL_POOL), "max_overflow": 0}
     if not all(profile.keeps_statements for profile in profiles):
         defaults["statement_cache_size"] = 0
     if any(profile.sleeps for profile in profiles):

@@ -157,6 +157,8 @@ def _value(field: str, value: object) -> str:
         return ""
     if isinstance(value, StrEnum | PurePath):
         value = str(value)
+    if isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
+        value = ",".join(value)
     if not isinstance(value, str | int | float | None):
         return f" (a {type(value).__name__})"
     text = repr(value)
@@ -213,15 +215,27 @@ def _context_names(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-def _separated(value: object) -> object:
-    return () if value is None else _from_text(value)
+_PROXIES = f"one of {', '.join(Proxy)}, or several with commas between,"
 
 
-Proxies = Annotated[
-    tuple[Proxy, ...],
-    BeforeValidator(_separated),
-    Accepted(f"one of {', '.join(Proxy)}, or several with commas between,"),
-]
+def _proxies(value: object) -> object:
+    # An empty variable takes back the one of a base image.
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return ()
+    names = _from_text(value)
+    if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{_PROXIES} is accepted")
+    unknown = next((name for name in names if name not in set(Proxy)), None)
+    if unknown is None:
+        return names
+    meant = nearest(unknown.lower(), Proxy)
+    hint = f"did you mean {meant}?" if meant else f"{unknown!r} is none" if unknown else _EMPTY
+    raise ValueError(f"{_PROXIES} is accepted; {hint}")
+
+
+_EMPTY = "an entry is empty"
+
+Proxies = Annotated[tuple[Proxy, ...], BeforeValidator(_proxies), Accepted(_PROXIES)]
 
 
 RequiredContext = Annotated[

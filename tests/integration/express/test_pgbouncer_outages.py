@@ -295,6 +295,48 @@ async def test_each_wait_ends_within_our_limits_and_the_pool_heals(
         )
 
 
+SLOW = text("SELECT pg_sleep(5)")
+
+
+async def slow_session(database: Database) -> None:
+    async with database.read() as session:
+        await session.execute(SLOW)
+
+
+async def slow_write(database: Database) -> None:
+    await database.writer.execute(SLOW)
+
+
+async def slow_commit(database: Database) -> None:
+    async with database.write() as session:
+        await session.execute(text("INSERT INTO slow_notes VALUES (1)"))
+
+
+async def test_what_is_under_way_at_kill_may_have_run(outage: Outage) -> None:
+    for statement in (
+        "CREATE TABLE IF NOT EXISTS slow_notes (id int)",
+        (
+            "CREATE OR REPLACE FUNCTION sleep_on() RETURNS trigger LANGUAGE plpgsql AS "
+            "'BEGIN PERFORM pg_sleep(5); RETURN NULL; END'"
+        ),
+        (
+            "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON slow_notes "
+            "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION sleep_on()"
+        ),
+    ):
+        await asyncio.to_thread(outage.postgres.server.execute, statement)
+    sleeping = "SELECT count(*)::int FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+    async with database_on(outage.url, "asyncpg", command_timeout=30) as database:
+        ways = (slow_session, slow_write, slow_commit)
+        under_way = asyncio.gather(*(outcome(way(database)) for way in ways))
+        await eventually(lambda: outage.postgres.server.execute(sleeping) == [(len(ways),)])
+        async with killed(outage):
+            told = [answer(error) for error in await under_way]
+        await healed(database, "asyncpg")
+
+    assert told == [(503, "database_connection_lost", False), *UNKNOWN, *UNKNOWN]
+
+
 @pytest.mark.parametrize("driver", WAYS)
 async def test_what_waited_in_vain_for_a_server_connection_has_not_been_run(
     outage: Outage, driver: str

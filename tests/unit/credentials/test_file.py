@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from penstock.credentials.cache import CredentialCache
 from penstock.credentials.file import FileCredentials
 
 
@@ -80,3 +81,20 @@ async def test_a_file_has_changed_when_it_is_another_one(tmp_path: Path) -> None
     assert provider.has_changed()
     path.unlink()
     assert not provider.has_changed()
+
+
+async def test_a_change_that_cannot_be_read_is_told_once_and_not_for_each_connection(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "login"
+    cache = CredentialCache(FileCredentials(path), 5.0)
+    counts: list[int] = []
+    for content in ("first", "", "{", "second", ""):
+        path.write_text(content)
+        os.utime(path, (len(counts), len(counts)))
+        for _ in range(20):
+            await cache.get(5.0)
+        counts.append(len(caplog.records))
+
+    assert counts == [0, 1, 2, 2, 3]
+    assert (await cache.get(5.0)).password.get_secret_value() == "second"

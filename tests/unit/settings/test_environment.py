@@ -138,7 +138,16 @@ def test_all_wrong_variables_are_reported_together_by_name(
     ]
 
 
-@pytest.mark.parametrize("name", sorted(EVERY_VARIABLE))
+def test_an_empty_proxy_takes_back_the_one_of_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text("DATABASE_PROXY=pgbouncer\n")
+    set_all(monkeypatch, {"DATABASE_URL": URL, "DATABASE_PROXY": ""})
+
+    assert settings_from_environment(env_file=tmp_path / ".env").proxy == ()
+
+
+@pytest.mark.parametrize("name", sorted(EVERY_VARIABLE.keys() - {"DATABASE_PROXY"}))
 def test_an_empty_variable_is_refused_like_any_other_wrong_value(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

@@ -105,6 +105,8 @@ def accepted(given: dict[str, Any]) -> dict[str, Any]:
         del given["pool_recycle"]
     if limit and given.get("tcp_keepalive", 1) >= limit:
         del given["tcp_keepalive"]
+    if limit and given.get("keepalive", 0) >= limit:
+        del given["keepalive"]
     complete: dict[str, Any] = filled_in(given)
     if complete["min_idle"] > complete["pool_size"]:
         del given["min_idle"]

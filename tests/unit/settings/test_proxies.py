@@ -7,14 +7,14 @@ import pytest
 from tests.told import numbers
 
 from penstock.errors import SettingsError
-from penstock.settings import DatabaseSettings, Proxy
+from penstock.settings import DatabaseSettings, Environment, Proxy, SizePreset
 from penstock.settings.proxies import PROXIES, IdleEnd, PoolMode, least_patient, poolers_among
 
 URL = "postgresql://user:password@localhost/app"
 LIMITED = [proxy for proxy in Proxy if PROXIES[proxy].idle_timeout is not None]
 UNLIMITED = [proxy for proxy in Proxy if proxy not in LIMITED]
 POOLERS = poolers_among(Proxy)
-KEEPING = {Proxy.AWS_RDS_PROXY, Proxy.NEON, Proxy.SUPAVISOR_SESSION}
+KEEPING = {Proxy.NEON}
 """Poolers behind which prepared statements are kept by default."""
 
 
@@ -79,6 +79,8 @@ def test_a_setting_of_one_s_own_counts_below_the_idle_timeout(proxy: Proxy) -> N
 
     assert behind(proxy, pool_recycle=highest).pool_recycle == highest
     assert behind(proxy, tcp_keepalive=highest).tcp_keepalive == highest
+    assert behind(proxy, keepalive=highest + 0.5).keepalive == highest + 0.5
+    assert behind(proxy, keepalive=0).keepalive == 0
 
 
 @pytest.mark.parametrize("proxy", LIMITED)
@@ -87,6 +89,7 @@ def test_a_setting_at_the_idle_timeout_is_refused_with_both_numbers(proxy: Proxy
     expectations: dict[str, list[int | None]] = {
         "pool_recycle": [limit, 1, limit - 1, PROXIES[proxy].pool_recycle],
         "tcp_keepalive": [limit, 10, limit - 1],
+        "keepalive": [limit, limit, 0],
     }
     for name, expected in expectations.items():
         with pytest.raises(SettingsError) as refused:
@@ -116,8 +119,24 @@ def test_a_pool_behind_a_pooler_is_small_and_has_no_overflow(proxy: Proxy) -> No
     )
     chosen = behind(proxy, pool_size=30, max_overflow=7)
     assert (chosen.pool_size, chosen.max_overflow) == (30, 7)
-    preset = behind(proxy, preset="medium")
-    assert (preset.pool_size, preset.max_overflow) == (20, 10)
+
+
+@pytest.mark.parametrize("proxy", [None, *Proxy])
+@pytest.mark.parametrize("environment", Environment)
+@pytest.mark.parametrize("preset", [None, *SizePreset])
+def test_a_proxy_makes_no_number_larger_than_it_is_without(
+    proxy: Proxy | None, environment: Environment, preset: SizePreset | None
+) -> None:
+    alone = DatabaseSettings.of(URL, environment=environment, preset=preset)
+    settings = DatabaseSettings.of(URL, environment=environment, preset=preset, proxy=proxy)
+    pools = proxy in POOLERS
+    recycle = (proxy and PROXIES[proxy].pool_recycle) or alone.pool_recycle
+
+    assert settings.pool_size == (min(alone.pool_size, 10) if pools else alone.pool_size)
+    assert settings.max_overflow == (0 if pools else alone.max_overflow)
+    assert settings.pool_recycle == min(alone.pool_recycle, recycle)
+    for name in ("keepalive", "tcp_keepalive", "statement_cache_size", "min_idle"):
+        assert getattr(settings, name) <= getattr(alone, name)
 
 
 def test_a_pool_does_not_keep_a_database_awake_that_sleeps_when_nobody_uses_it() -> None:
@@ -164,13 +183,51 @@ def test_several_are_given_as_text_or_as_a_sequence(given: object) -> None:
     assert (settings.pool_recycle, settings.statement_cache_size) == (262, 0)
 
 
-@pytest.mark.parametrize("given", ["pgbuncer", "aws-nlb,pgbuncer", ["aws-nlb", "pgbuncer"], "", 7])
-def test_a_wrong_name_is_refused_with_all_that_are_known(given: object) -> None:
+@pytest.mark.parametrize(
+    ("given", "shown", "hint"),
+    [
+        ("pgbuncer", "'pgbuncer'", "did you mean pgbouncer?"),
+        ("PgBouncer", "'PgBouncer'", "did you mean pgbouncer?"),
+        ("aws_rds_proxy", "'aws_rds_proxy'", "did you mean aws-rds-proxy?"),
+        ("aws-nlb,pgbuncer", "'aws-nlb,pgbuncer'", "did you mean pgbouncer?"),
+        (["aws-nlb", "pgbuncer"], "'aws-nlb,pgbuncer'", "did you mean pgbouncer?"),
+        ("aws-nlb,", "'aws-nlb,'", "an entry is empty"),
+        ("aws-nlb,,pgbouncer", "'aws-nlb,,pgbouncer'", "an entry is empty"),
+        (",", "','", "an entry is empty"),
+        ([""], "''", "an entry is empty"),
+        ('["aws-nlb", "pgbouncer"]', '\'["aws-nlb", "pgbouncer"]\'', "did you mean aws-nlb?"),
+        ("haproxy", "'haproxy'", "'haproxy' is none"),
+        (7, "7", "is accepted"),
+    ],
+)
+def test_a_wrong_name_is_refused_as_typed_with_all_that_are_known(
+    given: object, shown: str, hint: str
+) -> None:
     with pytest.raises(SettingsError) as refused:
         DatabaseSettings.of(URL, proxy=given)
 
-    assert str(refused.value).startswith("proxy=")
-    assert ", ".join(Proxy) in str(refused.value)
+    assert str(refused.value).startswith(f"proxy={shown}: one of {', '.join(Proxy)}, ")
+    assert str(refused.value).endswith(hint)
+
+
+@pytest.mark.parametrize("given", [None, "", "  ", [], ()])
+def test_what_is_empty_names_none(given: object) -> None:
+    assert DatabaseSettings.of(URL, proxy=given).proxy == ()
+    assert DatabaseSettings.of("sqlite:///app.db", proxy=given).proxy == ()
+
+
+@pytest.mark.parametrize("proxy", Proxy)
+@pytest.mark.parametrize("driver", ["asyncmy", "aiomysql"])
+def test_a_pooler_of_postgresql_is_refused_for_mysql(proxy: Proxy, driver: str) -> None:
+    url, network = URL.replace("postgresql", f"mysql+{driver}"), Proxy.AWS_NLB
+    serves_both = {Proxy.AWS_RDS_PROXY, Proxy.CLOUD_SQL_AUTH_PROXY} | {
+        each for each in Proxy if each not in POOLERS and "postgres" not in each
+    }
+    if proxy in serves_both - {Proxy.ALLOYDB_AUTH_PROXY}:
+        assert DatabaseSettings.of(url, proxy=proxy).proxy == (proxy,)
+    else:
+        with pytest.raises(SettingsError, match=rf"^proxy='{network},{proxy}': {proxy} stands"):
+            DatabaseSettings.of(url, proxy=f"{network},{proxy}")
 
 
 @pytest.mark.parametrize("proxy", Proxy)

@@ -248,7 +248,7 @@ def test_a_tls_ca_file_that_would_not_be_used_is_refused(tmp_path: Path, tls: st
         ({"tls": "disable"}, "tls='disable': "),
         ({"proxy": "pgbouncer"}, "proxy='pgbouncer': "),
         ({"server_settings": {"timezone": "UTC"}}, "server_settings: "),
-        ({"requires_context": ("app.tenant",)}, "requires_context (a tuple): "),
+        ({"requires_context": ("app.tenant",)}, "requires_context='app.tenant': "),
         ({"fleet": True}, "fleet=True: "),
     ],
 )
