@@ -181,8 +181,9 @@ class AsyncpgConnection(TransactionTrace, AsyncAdapt_asyncpg_connection):
         effects = (effects_of_short if len(operation) <= SHORT else effects_of)(operation)
         if self.refuses_state:
             refuse_session_state(effects, operation)
-        if self.reads_within:
-            refuse_end(effects, operation, self.dbapi.ProgrammingError)
+        if effects & Effect.CONTROL:
+            is_autocommit = self.isolation_level == "autocommit"
+            refuse_end(self, operation, self.dbapi.ProgrammingError, is_autocommit=is_autocommit)
         if self._transaction is not None and self._opening and self._has_ended():
             # The next statement begins another transaction of the kind.
             self._send([*self._opening, STAY_READ_ONLY] if self.reads_within else self._opening)

@@ -3,10 +3,13 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from penstock.deadlines import Deadline, StatementLimit
 from penstock.drivers.effects import Effect
+from penstock.drivers.sql_text import CONTROL
+from penstock.drivers.sql_words import statements
 
 _UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 """Those in which PostgreSQL shows a time."""
@@ -113,6 +116,11 @@ class TransactionTrace(Trace):
             begins: False where that ends.
         """
         self.reads_within, self._may_have_state = begins, False
+
+    @property
+    def writes(self) -> bool:
+        """Whether the lease is a session's that writes."""
+        return self.lease_options is not None and not self.lease_options.reading
 
     def forget_options(self) -> None:
         """Forget how transactions were to begin: the lease that said so has failed."""
@@ -303,35 +311,56 @@ def seconds_of(shown: str) -> float:
     return float(number) * _UNITS.get(shown[len(number) :], 0.001)
 
 
-_OF_SAVEPOINTS = re.compile(
-    r"\s*(?:savepoint|release|rollback\s+(?:(?:work|transaction)\s+)?to)\b", re.IGNORECASE
-)
-
-
 def keeps_transaction(operation: str) -> bool:
-    """Return whether transaction control is about a savepoint alone, as far as can be seen.
+    """Return whether transaction control is about savepoints alone.
 
     Any other may have ended the transaction and its settings, also where another one is open
     after it (``AND CHAIN``).
 
     Args:
-        operation: One statement.
+        operation: As it is sent.
     """
-    return _OF_SAVEPOINTS.match(operation) is not None
+    is_in_body = False
+    for words in statements(operation):
+        if is_in_body and words[:1] == ["end"]:
+            is_in_body = False
+        elif _begins_or_ends(*words[:3]):
+            return False
+        is_in_body = is_in_body or ("begin", "atomic") in pairwise(words)
+    return True
 
 
-def refuse_end(effects: Effect, operation: str, refusal: type[Exception]) -> None:
-    """Refuse what would end a transaction that is another session's.
+def _begins_or_ends(kind: str = "", second: str = "", third: str = "") -> bool:
+    if kind == "prepare":
+        return second == "transaction" and third[:1] == "'"
+    if kind == "rollback":
+        return (third if second in {"work", "transaction"} else second) != "to"
+    return kind in CONTROL - {"savepoint", "release"}
+
+
+def refuse_end(
+    trace: TransactionTrace, operation: str, error: type[Exception], *, is_autocommit: bool
+) -> None:
+    """Refuse what would end a transaction past the session that it belongs to.
 
     Args:
-        effects: Of the statement.
-        operation: The statement.
-        refusal: The error.
+        trace: Of the connection.
+        operation: A statement that has the effect ``CONTROL``.
+        error: Of the driver, which is raised.
+        is_autocommit: Whether a session that writes has begun none by itself.
     """
-    if effects & Effect.CONTROL and not keeps_transaction(operation):
-        raise refusal(
+    if keeps_transaction(operation):
+        return
+    if trace.reads_within:
+        raise error(
             "A ReadSession that reads within the WriteSession's transaction cannot end that: what "
             "was written there would be saved, or lost, without a word. Commit by the WriteSession."
+        )
+    if trace.writes and not is_autocommit:
+        raise error(
+            "A session that writes begins its transaction itself and ends it by commit() or "
+            "rollback(): after a statement that has failed, a COMMIT as text would lose the work "
+            "without a word."
         )
 
 

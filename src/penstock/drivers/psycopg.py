@@ -135,8 +135,9 @@ class PsycopgConnection(TransactionTrace, AsyncAdapt_psycopg_connection):
         effects = effects_of(operation) if isinstance(operation, str) else Effect.SESSION
         if self.refuses_state and isinstance(operation, str):
             refuse_session_state(effects, operation)
-        if self.reads_within:
-            refuse_end(effects, operation, self.dbapi.ProgrammingError)
+        if effects & Effect.CONTROL:
+            is_autocommit = self._connection.autocommit
+            refuse_end(self, operation, self.dbapi.ProgrammingError, is_autocommit=is_autocommit)
         if self._is_idle():
             self.holds_state, self.limit = False, None
             self._options, self.begin = self.begin or self._options or self.lease_options, None

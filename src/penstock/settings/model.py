@@ -28,6 +28,7 @@ from penstock.settings.profiles import (
     filled_in,
 )
 from penstock.settings.proxies import (
+    BELOW_IDLE_LIMIT,
     PROXIES,
     RECYCLE_SHARE,
     PoolMode,
@@ -448,30 +449,18 @@ class DatabaseSettings(BaseModel):
             raise ValueError("it takes effect with leak_after only, which is off")
         return value
 
-    @field_validator("pool_recycle")
+    @field_validator("pool_recycle", "keepalive", "tcp_keepalive")
     @classmethod
-    def _check_recycle(cls, value: int, info: ValidationInfo) -> int:
-        if value == 0:
+    def _check_idle_limit(cls, value: float, info: ValidationInfo) -> float:
+        is_recycle = info.field_name == "pool_recycle"
+        if is_recycle and value == 0:
             raise ValueError(f"{RECYCLE} is accepted")
         proxy = least_patient(info.data.get("proxy", ()))
         limit = PROXIES[proxy].idle_timeout if proxy else None
-        if limit is not None and not 0 < value < limit:
-            raise ValueError(
-                f"{proxy} ends a connection that was idle for {limit} seconds; a whole number of "
-                f"seconds from 1 to {limit - 1} is accepted, {int(limit * RECYCLE_SHARE)} is the "
-                "default"
+        if limit is not None and (value >= limit or (is_recycle and value < 0)):
+            accepted = BELOW_IDLE_LIMIT[info.field_name or ""].format(
+                limit - 1, default=int(limit * RECYCLE_SHARE)
             )
-        return value
-
-    @field_validator("keepalive", "tcp_keepalive")
-    @classmethod
-    def _check_keepalive(cls, value: float, info: ValidationInfo) -> float:
-        proxy = least_patient(info.data.get("proxy", ()))
-        limit = PROXIES[proxy].idle_timeout if proxy else None
-        if limit is not None and value >= limit:
-            accepted = f"a number of seconds below {limit} is accepted, or 0 for no pings"
-            if info.field_name == "tcp_keepalive":
-                accepted = f"a whole number of seconds from 10 to {limit - 1} is accepted"
             raise ValueError(
                 f"{proxy} ends a connection that was idle for {limit} seconds; {accepted}"
             )

@@ -308,6 +308,16 @@ PROXIES: Mapping[Proxy, ProxyProfile] = {
 }
 
 
+BELOW_IDLE_LIMIT: Mapping[str, str] = {
+    "pool_recycle": (
+        "a whole number of seconds from 1 to {} is accepted, {default} is the default"
+    ),
+    "keepalive": "a number of seconds up to {} is accepted, or 0 for no pings",
+    "tcp_keepalive": "a whole number of seconds from 10 to {} is accepted",
+}
+"""What settings accept behind a proxy, by their names; with the largest value and the default."""
+
+
 def named(value: object) -> tuple[Proxy, ...]:
     """Return the proxies that a setting names, with commas between; what is none is left out."""
     names = value.split(",") if isinstance(value, str) else value

@@ -55,6 +55,11 @@ STATEFUL = [
     "CREATE TEMP TABLE kept (id int)",
     "CREATE TEMPORARY TABLE IF NOT EXISTS kept (id int)",
     "DECLARE kept CURSOR WITH HOLD FOR SELECT 1",
+    "SELECT 4711 AS secret INTO LOCAL TEMP kept",
+    'SELECT pg_catalog."pg_advisory_lock" /* it\'s */ (1)',
+    "SELECT set_config('work_mem', '5MB', (1=2))",
+    "RESET work_mem",
+    "DO $$ BEGIN PERFORM pg_advisory_lock(1); END $$",
 ]
 LOCAL = [
     "SET LOCAL work_mem = '5MB'",
@@ -101,7 +106,7 @@ async def test_what_would_stay_for_others_is_refused_in_transaction_mode_alone(
                 with pytest.raises(PenstockError, match=r"is refused: the pooler in between"):
                     await way(database, statement)
                 assert await database.reader.scalar(select(1)) == 1
-            elif not statement.startswith("CREATE"):
+            elif not re.search("CREATE|INTO", statement):
                 await way(database, statement)
         assert database.pool.snapshot().checked_out == 0
     assert await leftovers(url) == CLEAN

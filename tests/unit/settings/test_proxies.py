@@ -89,7 +89,7 @@ def test_a_setting_at_the_idle_timeout_is_refused_with_both_numbers(proxy: Proxy
     expectations: dict[str, list[int | None]] = {
         "pool_recycle": [limit, 1, limit - 1, PROXIES[proxy].pool_recycle],
         "tcp_keepalive": [limit, 10, limit - 1],
-        "keepalive": [limit, limit, 0],
+        "keepalive": [limit, limit - 1, 0],
     }
     for name, expected in expectations.items():
         with pytest.raises(SettingsError) as refused:
