@@ -12,7 +12,7 @@ from typing import Annotated, Never
 import typer
 
 from penstock.base_error import PenstockError
-from penstock.cli.doctor import HEADERS, doctor
+from penstock.cli.doctor import HEADERS, DoctorCommand, doctor
 from penstock.cli.extras import needs_extra
 from penstock.cli.load import load
 from penstock.cli.plan import plan
@@ -217,7 +217,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.command()(demo)
-app.command()(doctor)
+app.command(cls=DoctorCommand)(doctor)
 app.command()(load)
 app.command()(plan)
 app.command()(watch)

@@ -4,9 +4,10 @@ import asyncio
 import os
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from penstock.base_error import PenstockError
 from penstock.cli.extras import needs_extra
@@ -18,8 +19,23 @@ if TYPE_CHECKING:
 HEADERS = "PENSTOCK_WATCH_HEADER"
 """Headers for a service, one a line, as ``penstock watch`` has them."""
 
-NOT_EXAMINED = 3
-"""Exit status where the server could not be examined; 1 and 2 tell of what was found."""
+USAGE = 3
+"""Exit status of a wrong call: the 2 that it has elsewhere tells of a critical finding here."""
+
+
+class DoctorCommand(TyperCommand):
+    """The command, whose exit status 2 never means a wrong option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse, and give what is refused the status of a wrong call."""
+        try:
+            return super().parse_args(ctx, args)
+        except typer.Exit:
+            raise
+        except Exception as error:
+            # A usage error, of a class that typer does not export.
+            vars(error)["exit_code"] = USAGE
+            raise
 
 
 def doctor(
@@ -90,11 +106,13 @@ def doctor(
         penstock doctor --json
 
     The exit status is 0 where there is nothing above info, 1 for warnings, 2 for critical
-    findings, 3 if the server could not be examined.
+    findings, 3 if the call was wrong or the server could not be examined.
     """
     try:
         with needs_extra("cli"):
             from penstock.doctor import doctor_settings  # noqa: PLC0415 - rich is an extra
+        examines = only or skip or pgbouncer or declared or service or json
+        _refuse_mixed(end_idle, application, is_confirmed=yes, examines=bool(examines))
         settings = doctor_settings(_service(url))
         if end_idle is not None:
             _end_idle(settings, end_idle, application, is_confirmed=yes)
@@ -104,18 +122,34 @@ def doctor(
         examination = asyncio.run(_examine(settings, checks, pgbouncer, uses or []))
     except PenstockError as error:
         typer.echo(f"penstock: {error}", err=True)
-        raise typer.Exit(NOT_EXAMINED) from error
+        raise typer.Exit(USAGE) from error
     _print(examination, json=json)
     raise typer.Exit(examination.exit_status)
 
 
 def _service(url: str | None) -> "DatabaseSettings":
+    from penstock.doctor import refuse_other_databases  # noqa: PLC0415 - rich is an extra
     from penstock.settings import (  # noqa: PLC0415 - it takes a moment
         DatabaseSettings,
         settings_from_environment,
     )
 
-    return settings_from_environment() if url is None else DatabaseSettings.of(url)
+    if url is None:
+        return settings_from_environment()
+    refuse_other_databases(url.partition("://")[0] if "://" in url else "")
+    return DatabaseSettings.of(url)
+
+
+def _refuse_mixed(
+    end_idle: str | None, application: str | None, *, is_confirmed: bool, examines: bool
+) -> None:
+    if end_idle is None and (application is not None or is_confirmed):
+        option = "--yes" if application is None else "--application"
+        raise PenstockError(f"{option} belongs to --end-idle DURATION, which is not given")
+    if end_idle is not None and examines:
+        raise PenstockError(
+            "--end-idle ends connections and examines nothing: beside it go --application and --yes"
+        )
 
 
 def _uses(url: str) -> "list[SlowUse]":
@@ -154,7 +188,7 @@ async def _examine(
     pgbouncer: str | None,
     uses: "list[SlowUse]",
 ) -> "Examination":
-    from penstock.doctor import examine, examine_pgbouncer  # noqa: PLC0415 - rich is an extra
+    from penstock.doctor import Result, examine, examine_pgbouncer  # noqa: PLC0415 - rich is an extra
 
     of_pgbouncer = [check for check in checks if check.query.of_pgbouncer]
     if pgbouncer is None and len(of_pgbouncer) == len(checks):
@@ -163,8 +197,12 @@ async def _examine(
     examination = await examine(settings, of_server, uses)
     if pgbouncer is None:
         return examination
-    with needs_extra("psycopg"):
-        found = await examine_pgbouncer(pgbouncer, of_pgbouncer)
+    try:
+        with needs_extra("psycopg"):
+            found = await examine_pgbouncer(pgbouncer, of_pgbouncer)
+    except PenstockError as error:
+        found = tuple(Result(check, skipped=str(error)) for check in of_pgbouncer)
+        examination = replace(examination, is_partial=True)
     return replace(examination, results=examination.results + found)
 
 

@@ -3,7 +3,13 @@
 from penstock.doctor.check import Check, Observation
 from penstock.doctor.checklist import CHECKS, GROUPS, chosen
 from penstock.doctor.declared import DeclaredPools, declared_checks
-from penstock.doctor.examination import Examination, Result, doctor_settings, examine
+from penstock.doctor.examination import (
+    Examination,
+    Result,
+    doctor_settings,
+    examine,
+    refuse_other_databases,
+)
 from penstock.doctor.idle import IdleConnections, end_idle, find_idle, seconds_of
 from penstock.doctor.pgbouncer import examine_pgbouncer
 from penstock.doctor.report import draw, findings_table, write_json
@@ -30,6 +36,7 @@ __all__ = [
     "examine_pgbouncer",
     "find_idle",
     "findings_table",
+    "refuse_other_databases",
     "seconds_of",
     "write_json",
 ]

@@ -48,6 +48,7 @@ class Query:
             sessions of other roles are missing or empty.
         on_replica: Whether only a replica can answer (True), or only a primary (False).
         of_pgbouncer: Whether PgBouncer's console answers.
+        extension: Whose relations it reads; empty where the server has them all.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Query:
     shows_own_sessions_only: bool = False
     on_replica: bool | None = None
     of_pgbouncer: bool = False
+    extension: str = ""
 
     @property
     def sql(self) -> str:

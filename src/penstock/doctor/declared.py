@@ -76,11 +76,17 @@ def declared_checks(pools: DeclaredPools) -> tuple[Check, ...]:
             for row in rows
             if row["application"] != pools.application
         )
-        reserved = first["superuser_reserved"] + first["reserved"] + others
-        found = pools.budget.check(ServerLimits(first["accepted"], reserved))
+        reserved = first["superuser_reserved"] + first["reserved"]
+        found = pools.budget.check(ServerLimits(first["accepted"], reserved + others))
         if found is None:
             return None
-        evidence = f"{found.evidence} Open by others: {others}, counted as reserved."
+        evidence = (
+            f"The pools of {pools.application} may open {pools.budget.wanted} connections "
+            f"({pools.instances} x {pools.workers} x ({pools.pool_size} pool_size + "
+            f"{pools.max_overflow} max_overflow)); {max(0, first['accepted'] - reserved - others)} "
+            f"are left for them: max_connections {first['accepted']}, less {reserved} reserved "
+            f"and {others} that others have open."
+        )
         return Observation(found.severity, evidence, found.remedy)
 
     return (

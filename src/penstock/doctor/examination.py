@@ -31,6 +31,9 @@ LONGEST_SILENCE = 3.0
 """Seconds without an answer after which the server counts as lost. Its own limit ends a query much
 sooner; a busy machine of ours may take a moment to read that."""
 
+NOT_EXAMINED = 3
+"""Exit status where not all could be examined; 1 and 2 tell of what was found."""
+
 APPLICATION = "penstock doctor"
 SERVER = Query("server")
 _ROWS = "SELECT coalesce(max(reltuples), 0) FROM pg_class WHERE oid = to_regclass($1)"
@@ -38,6 +41,12 @@ _PREPARED = "penstock_doctor"
 _PARAMETERS = "SELECT cardinality(parameter_types) FROM pg_prepared_statements WHERE name = $1"
 _BEFORE_PLAN = "SAVEPOINT plan; SET LOCAL plan_cache_mode = force_generic_plan"
 _AFTER_PLAN = f"ROLLBACK TO plan; DEALLOCATE {_PREPARED}"
+_WITHOUT_EXTENSION = (
+    asyncpg.UndefinedTableError,
+    asyncpg.UndefinedColumnError,
+    asyncpg.ObjectNotInPrerequisiteStateError,
+)
+_POSTGRESQL = ("postgresql", "postgres", "postgresql+asyncpg", "postgresql+psycopg")
 _TLS = ("tls", "tls_ca_file", "tls_cert_file", "tls_key_file")
 _BEGIN = (
     "BEGIN READ ONLY; "
@@ -84,16 +93,35 @@ class Examination:
         server: What was examined, without a password.
         seconds: How long it took, with connecting.
         results: One for each check.
+        is_partial: Whether a PgBouncer was to be examined and could not be reached.
     """
 
     server: str
     seconds: float
     results: tuple[Result, ...]
+    is_partial: bool = False
 
     @property
     def exit_status(self) -> int:
-        """0 without a warning, 1 with one, 2 where something is critical."""
-        return exit_status(result.status for result in self.results)
+        """0 without a warning, 1 with one, 2 where something is critical, else 3 if partial."""
+        found = exit_status(result.status for result in self.results)
+        return found or (NOT_EXAMINED if self.is_partial else 0)
+
+
+def refuse_other_databases(scheme: str) -> None:
+    """Refuse what is no PostgreSQL.
+
+    Args:
+        scheme: Of its URL.
+
+    Raises:
+        PenstockError: It is another's.
+    """
+    if scheme not in _POSTGRESQL:
+        raise PenstockError(
+            "penstock doctor examines PostgreSQL, by a URL such as postgresql://user@host/name. "
+            "This URL is another's."
+        )
 
 
 def doctor_settings(settings: DatabaseSettings) -> DatabaseSettings:
@@ -109,8 +137,7 @@ def doctor_settings(settings: DatabaseSettings) -> DatabaseSettings:
         PenstockError: The database is no PostgreSQL.
     """
     scheme, _, rest = settings.url.get_secret_value().partition("://")
-    if not scheme.startswith("postgresql"):
-        raise PenstockError("penstock doctor examines PostgreSQL; the URL names another database.")
+    refuse_other_databases(scheme)
     given = {
         "url": f"postgresql+asyncpg://{rest}",
         "environment": "serverless",
@@ -231,7 +258,7 @@ class _Questions:
         except asyncpg.QueryCanceledError:
             reason = f"the query took longer than {LONGEST_QUERY:g} s"
         except asyncpg.PostgresError as error:
-            reason = _said(error)
+            reason = _refused(error, query, server)
         except (TimeoutError, OSError, asyncpg.InterfaceError) as error:
             self._lost = f"the server did not answer: {_said(error)}"
             self._connection.terminate()
@@ -307,6 +334,19 @@ def _unfit(query: Query, server: Row) -> str:
     if query.on_replica is not None and query.on_replica != server["is_replica"]:
         return f"only a {'replica' if query.on_replica else 'primary'} can tell"
     return ""
+
+
+def _refused(error: asyncpg.PostgresError, query: Query, server: Row) -> str:
+    if isinstance(error, asyncpg.InsufficientPrivilegeError):
+        return f"the role {server['role']} may not read it; a superuser may"
+    if isinstance(error, asyncpg.LockNotAvailableError):
+        return f"a lock was not free within {LONGEST_LOCK_WAIT:g} s"
+    if query.extension and isinstance(error, _WITHOUT_EXTENSION):
+        return (
+            f"the extension {query.extension} is not installed and loaded, is older than 1.9, or "
+            "not on this role's search_path"
+        )
+    return f"the server refused the query: {_said(error)}"
 
 
 def _said(error: BaseException) -> str:

@@ -33,8 +33,11 @@ _NOTES = "https://www.postgresql.org/docs/release/{}/"
 # Minor releases of each day, for the majors 14 to 18, and what the gravest fault before them was.
 _RELEASES: tuple[tuple[Severity, str, tuple[tuple[int, int], ...]], ...] = (
     (
-        Severity.WARNING,
-        "values of composite types are misread after their type has changed (CVE-2026-6460)",
+        Severity.CRITICAL,
+        (
+            "who may create a table or type may run any program as the server, by values that "
+            "outlive their type (CVE-2026-6460)"
+        ),
         ((14, 25), (15, 20), (16, 16), (17, 12), (18, 7)),
     ),
     (

@@ -45,4 +45,4 @@ async def _answers(url: str, queries: Sequence[Query]) -> dict[Query, Rows | str
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return ". ".join(line.strip().rstrip(".") for line in str(error).splitlines() if line.strip())

@@ -18,7 +18,7 @@ from penstock.doctor.check import (
 from penstock.drivers.sql_text import shape
 from penstock.findings import Severity
 
-STATEMENTS = Query("statements")
+STATEMENTS = Query("statements", extension="pg_stat_statements")
 MOST_PLANS = 5
 """Statements whose plan is asked for: those that took longest in the service."""
 

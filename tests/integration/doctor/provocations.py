@@ -22,7 +22,7 @@ class Provocation:
         sessions: Connections that stay, each with what it runs. A statement that begins with a
             ``>`` is not waited for; ``~`` cuts the connection, as a client does that was killed.
         until: Asked again and again until it is true: what happens in other processes.
-        undo: Undoes what a dropped database leaves behind.
+        undo: Undoes what a dropped database leaves behind; ``?`` begins what may be gone by then.
         limits: Limits that take too long to reach, by module and name, and their values here.
         since: First major version on which it can be brought about.
     """
@@ -118,7 +118,7 @@ SESSIONS = (
         WARNING,
         "1 prepared transaction not committed: left of postgres",
         sql=("BEGIN", "CREATE TABLE t ()", "PREPARE TRANSACTION 'left'"),
-        undo=("ROLLBACK PREPARED 'left'",),
+        undo=("?ROLLBACK PREPARED 'left'",),
         limits={"sessions.LONG_PREPARED": 0.0},
     ),
 )
@@ -139,10 +139,13 @@ SUBTRANSACTIONS = Provocation(
 )
 
 SLOT = "SELECT pg_create_physical_replication_slot('left', true)"
-DROP_SLOT = "SELECT pg_drop_replication_slot('left')"
+DROP_SLOT = "?SELECT pg_drop_replication_slot('left')"
+KEEP_NO_LIMIT = ("ALTER SYSTEM RESET max_slot_wal_keep_size", "SELECT pg_reload_conf()")
 REPLICATION = (
     Provocation("inactive-slot", WARNING, "left (", sql=(SLOT,), undo=(DROP_SLOT,)),
-    Provocation("unlimited-slot", WARNING, "is -1 with 1", sql=(SLOT,), undo=(DROP_SLOT,)),
+    Provocation(
+        "unlimited-slot", WARNING, "is -1 with 1", sql=(SLOT,), undo=(DROP_SLOT, *KEEP_NO_LIMIT)
+    ),
     Provocation(
         "lost-slot",
         CRITICAL,
@@ -153,14 +156,10 @@ REPLICATION = (
             SLOT,
             "CREATE TABLE t (c int)",
             *("INSERT INTO t VALUES (1)", "SELECT pg_switch_wal()") * 8,
-            "CHECKPOINT",
+            *("CHECKPOINT",) * 2,
         ),
-        until="SELECT wal_status IN ('lost', 'unreserved') FROM pg_replication_slots",
-        undo=(
-            DROP_SLOT,
-            "ALTER SYSTEM RESET max_slot_wal_keep_size",
-            "SELECT pg_reload_conf()",
-        ),
+        until="SELECT wal_status = 'lost' FROM pg_replication_slots",
+        undo=(DROP_SLOT, *KEEP_NO_LIMIT),
     ),
     Provocation(
         "synchronous-standby",
@@ -293,8 +292,8 @@ STATISTICS = (
     Provocation(
         "outdated-extension",
         INFO,
-        "plpgsql 0.1 to 1.0",
-        sql=("UPDATE pg_extension SET extversion = '0.1' WHERE extname = 'plpgsql'",),
+        "pg_stat_statements 1.9 to 1.",
+        sql=("CREATE EXTENSION pg_stat_statements VERSION '1.9'",),
     ),
 )
 
@@ -372,6 +371,19 @@ SCHEMA = (
             TABLE,
             "INSERT INTO thing VALUES (1, 'x'), (2, 'x')",
             "!CREATE UNIQUE INDEX CONCURRENTLY broken ON thing (name)",
+            "DELETE FROM thing WHERE id = 2",
+        ),
+    ),
+    Provocation(
+        "invalid-index",
+        WARNING,
+        "public.broken_ccnew",
+        sql=(
+            TABLE,
+            "INSERT INTO thing VALUES (1, 'x'), (2, 'x')",
+            "!CREATE UNIQUE INDEX CONCURRENTLY broken ON thing (name)",
+            "!REINDEX INDEX CONCURRENTLY broken",
+            "DELETE FROM thing WHERE id = 2",
         ),
     ),
     Provocation(
@@ -415,9 +427,21 @@ SCHEMA = (
         ),
     ),
     Provocation(
+        "foreign-key-without-index",
+        INFO,
+        "public.part (thing_id)",
+        sql=(
+            TABLE,
+            (
+                "CREATE TABLE part (thing_id int REFERENCES thing) PARTITION BY RANGE (thing_id); "
+                "CREATE TABLE part_one PARTITION OF part FOR VALUES FROM (1) TO (9)"
+            ),
+        ),
+    ),
+    Provocation(
         "unvalidated-constraint",
         INFO,
-        "short of thing",
+        "short of public.thing",
         sql=(TABLE, "ALTER TABLE thing ADD CONSTRAINT short CHECK (name < 'z') NOT VALID"),
     ),
     Provocation(
@@ -439,6 +463,43 @@ SCHEMA = (
     Provocation(
         "sequence-end",
         CRITICAL,
+        "public.s at 32,000",
+        sql=("CREATE SEQUENCE s AS smallint", "SELECT setval('s', 32000)"),
+    ),
+    Provocation(
+        "sequence-end",
+        WARNING,
+        "public.s of public.thing.id at 90",
+        sql=(
+            "CREATE SEQUENCE s AS int MAXVALUE 100",
+            "CREATE TABLE thing (id int DEFAULT nextval('s'))",
+            "SELECT setval('s', 90)",
+        ),
+    ),
+    Provocation(
+        "sequence-end",
+        CRITICAL,
+        "public.thing_id_seq of public.thing.id at 2,100,000,000",
+        sql=(
+            "CREATE TABLE thing (id int GENERATED ALWAYS AS IDENTITY, a int) PARTITION BY LIST (a)",
+            "CREATE TABLE part PARTITION OF thing FOR VALUES IN (1)",
+            "SELECT setval('thing_id_seq', 2100000000)",
+        ),
+        since=17,
+    ),
+    Provocation(
+        "sequence-end",
+        CRITICAL,
+        'public."Odd ""S" of public.code.name at 99',
+        sql=(
+            'CREATE SEQUENCE "Odd ""S" MAXVALUE 100',
+            """CREATE TABLE code (name text DEFAULT nextval('"Odd ""S"'))""",
+            """SELECT setval('"Odd ""S"', 99)""",
+        ),
+    ),
+    Provocation(
+        "sequence-end",
+        CRITICAL,
         "public.s at -99",
         sql=(
             "CREATE SEQUENCE s INCREMENT -1 MINVALUE -100 MAXVALUE -1",
@@ -448,13 +509,13 @@ SCHEMA = (
     Provocation(
         "sequence-end",
         CRITICAL,
-        "public.thing_id_seq of thing.id at 2,100,000,000 (98%)",
+        "public.thing_id_seq of public.thing.id at 2,100,000,000 (98%)",
         sql=("CREATE TABLE thing (id serial)", "SELECT setval('thing_id_seq', 2100000000)"),
     ),
     Provocation(
         "column-end",
         CRITICAL,
-        "public.s of thing.id at 32,000 (98%)",
+        "public.s of public.thing.id at 32,000 (98%)",
         sql=(
             "CREATE SEQUENCE s",
             "CREATE TABLE thing (id int2 DEFAULT nextval('s'))",
@@ -464,7 +525,7 @@ SCHEMA = (
     Provocation(
         "column-end",
         WARNING,
-        "public.s of thing.id at 1,800,000,000 (84%)",
+        "public.s of public.thing.id at 1,800,000,000 (84%)",
         sql=(
             "CREATE TABLE thing (id int4)",
             "CREATE SEQUENCE s AS bigint OWNED BY thing.id",
@@ -498,13 +559,19 @@ SECURITY = (
     Provocation(
         "security-definer",
         WARNING,
-        "f()",
-        sql=("CREATE FUNCTION f() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'",),
+        "public.f(a integer)",
+        sql=("CREATE FUNCTION f(a int) RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'",),
+    ),
+    Provocation(
+        "security-definer",
+        WARNING,
+        'public."P"()',
+        sql=("CREATE PROCEDURE \"P\"() LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'",),
     ),
     Provocation(
         "policy-without-row-security",
         CRITICAL,
-        "1 table with policies and row-level security off: thing",
+        "1 table with policies and row-level security off: public.thing",
         sql=(TABLE, "CREATE POLICY own ON thing USING (true)"),
     ),
 )
@@ -585,6 +652,18 @@ PROVOCATIONS = (
     *SECURITY,
     PENDING,
 )
+
+NOT_CURED = {
+    "long-query": "a person looks at the statement first",
+    "blocked-session": "a person looks at the holder first",
+    "superuser-application": "the service gets another role and a password",
+    "requested-checkpoints": "counts go on from when the statistics began",
+    "temporary-files": "counts go on from when the statistics began",
+    "password-expiry": "a person chooses the new end",
+    "md5-passwords": "a person types the new password",
+    "host-based-access": "a person edits pg_hba.conf",
+}
+"""Checks whose SQL is the beginning of a cure, and why."""
 
 ON_A_CLUSTER = {
     "replay-paused",

@@ -86,9 +86,9 @@ async def test_a_critical_finding_is_2_and_json_has_all_of_it(
         "id": "policy-without-row-security",
         "title": "Row-level security",
         "status": "critical",
-        "evidence": "1 table with policies and row-level security off: thing.",
+        "evidence": "1 table with policies and row-level security off: public.thing.",
         "remedy": "The policies do nothing.",
-        "sql": ["ALTER TABLE thing ENABLE ROW LEVEL SECURITY;"],
+        "sql": ["ALTER TABLE public.thing ENABLE ROW LEVEL SECURITY;"],
     }
     assert results["replay-lag"]["reason"] == "only a replica can tell"
     assert results["deadlocks"]["status"] == "ok"
@@ -100,10 +100,16 @@ async def test_a_critical_finding_is_2_and_json_has_all_of_it(
         (["postgresql://a:hunter2@127.0.0.1:1/b"], "opened no connection to database b"),
         (["sqlite:///a.db"], "examines PostgreSQL"),
         (["mysql+asyncmy://a:hunter2@h/b"], "examines PostgreSQL"),
-        (["nonsense"], "it does not start with a scheme"),
+        (["http://a:hunter2@h/b"], "examines PostgreSQL"),
+        (["nonsense"], "examines PostgreSQL"),
         (["postgresql://h/b", "--only", "missing"], "There is no check missing"),
         (["postgresql://h/b", "--only", "pgbouncer-version"], "--pgbouncer names its console"),
         (["postgresql://h/b", "--end-idle", "10m"], "name --application"),
+        (["postgresql://h/b", "--application", "x"], "--application belongs to --end-idle"),
+        (["postgresql://h/b", "--yes"], "--yes belongs to --end-idle"),
+        (["postgresql://h/b", "--end-idle", "10m", "--json"], "examines nothing"),
+        (["--missing"], "--missing"),
+        (["postgresql://h/b", "--only"], "--only"),
     ],
 )
 async def test_what_cannot_be_examined_is_3_without_a_password(
@@ -114,7 +120,27 @@ async def test_what_cannot_be_examined_is_3_without_a_password(
     assert run.status == 3
     assert message in " ".join(run.errors.split())
     assert "hunter2" not in run.output + run.errors
+    assert "sqlite" not in run.errors
     assert "Traceback" not in run.errors
+
+
+async def test_a_pgbouncer_that_is_down_is_skipped_and_no_success(
+    url: str, tuned: PostgresServer
+) -> None:
+    down = ("--pgbouncer", "postgresql://a:hunter2@127.0.0.1:1/pgbouncer")
+    only = ("--only", "public-schema", "--only", "pgbouncer-version")
+    fine = await doctor(url, *down, *only)
+    tuned.execute("GRANT CREATE ON SCHEMA public TO PUBLIC", url.rpartition("/")[2])
+    warned = await doctor(url, *down, *only, "--json")
+    results = {each["id"]: each for each in json.loads(warned.output)["results"]}
+
+    assert fine.status == 3
+    assert "1 ok, 1 skipped" in fine.output
+    assert "skipped  pgbouncer-version: PgBouncer's console cannot be reached" in fine.output
+    assert warned.status == 1
+    assert results["public-schema"]["status"] == "warning"
+    assert "Connection refused. Is the server" in results["pgbouncer-version"]["reason"]
+    assert "hunter2" not in fine.output + fine.errors + warned.output + warned.errors
 
 
 async def test_declared_pools_are_held_against_what_is_there(
@@ -138,7 +164,10 @@ async def test_declared_pools_are_held_against_what_is_there(
     assert more.status == 1
     assert "orders has 3 connections open and its settings allow 2." in more.output
     assert large.status == 2
-    assert "x (100 pool_size + 0 max_overflow) = 200 connections" in large.output
+    said = " ".join(large.output.split())
+    assert "orders may open 200 connections (1 x 2 x (100 pool_size + 0 max" in said
+    assert "reserved and 0 that others have open" in said
+    assert "%" not in said
 
 
 class Sessions(list[psycopg.Connection]):

@@ -4,13 +4,14 @@ import asyncio
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import psycopg
 import pytest
 from tests.eventually import eventually
 from tests.integration.doctor.examined import examined, found
 from tests.integration.doctor.provocations import (
+    NOT_CURED,
     ON_A_CLUSTER,
     PROVOCATIONS,
     WITH_TLS,
@@ -22,12 +23,12 @@ from tests.integration.doctor.provocations import (
 from tests.servers.postgres import PostgresServer
 from tests.unit.doctor.test_rules import CASES
 
-from penstock.doctor import CHECKS, Examination
+from penstock.doctor import CHECKS, Examination, Result
 from penstock.findings import Severity
 
 
 @pytest.mark.parametrize("provocation", PROVOCATIONS, ids=str)
-async def test_a_provoked_state_is_found(
+async def test_a_provoked_state_is_found_and_cured_by_its_sql(
     provocation: Provocation, provoked: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for limit, value in provocation.limits.items():
@@ -44,6 +45,8 @@ async def test_a_provoked_state_is_found(
                         lambda: provoked.execute(provocation.until, database) == [(True,)]
                     )
                 result = await found(provoked.url(database), provocation.check)
+                if result.observation and provocation.check not in NOT_CURED:
+                    await cure(provoked, database, result)
         finally:
             run(provoked, provocation.undo, database)
 
@@ -51,6 +54,21 @@ async def test_a_provoked_state_is_found(
     assert result.observation is not None
     assert provocation.evidence in result.observation.evidence
     assert result.observation.remedy.endswith((".", ")"))
+
+
+async def cure(server: PostgresServer, database: str, result: Result) -> None:
+    """Run the SQL of a finding as somebody with another search_path does, and look again."""
+    assert result.observation is not None
+    if not result.observation.sql:
+        return
+    there = "collated" if result.check.id == "collation-version" else database
+    run(server, ("SET search_path = information_schema", *result.observation.sql), there)
+    for _ in range(50):
+        again = await found(server.url(database), result.check.id)
+        if again.status == "ok":
+            break
+        await asyncio.sleep(0.05)
+    assert again.status == "ok", again.observation
 
 
 @contextmanager
@@ -87,15 +105,88 @@ def connect(server: PostgresServer, database: str) -> psycopg.Connection:
 
 
 def run(server: PostgresServer, statements: Statements, database: str) -> None:
-    """Run statements one after the other; one that begins with ``!`` is to fail."""
+    """Run statements one after the other; one that begins with ``!`` is to fail, ``?`` may."""
     with connect(server, database) as connection:
         for statement in statements:
             text = statement.replace("{database}", database)
-            if text.startswith("!"):
+            if text.startswith("?"):
+                with suppress(psycopg.Error):
+                    connection.execute(text[1:].encode())
+            elif text.startswith("!"):
                 with pytest.raises(psycopg.Error):
                     connection.execute(text[1:].encode())
             else:
                 connection.execute(text.encode())
+
+
+OF_ANY_SCOPE = {
+    "synchronous-commit-off",
+    "random-page-cost",
+    "effective-io-concurrency",
+    "maintenance-work-mem",
+    "work-mem",
+    "statistics-target",
+    "password-encryption",
+    "damage-ignored",
+    "planner-switches",
+    "effective-cache-size",
+}
+
+
+@pytest.mark.parametrize(
+    "scope",
+    ["DATABASE {database}", "ROLE ALL", "ROLE {user}", "ROLE {user} IN DATABASE {database}", ""],
+)
+async def test_a_wrong_setting_is_cured_where_it_is_set(
+    scope: str, provoked: PostgresServer
+) -> None:
+    wrong = {each.name: each.value or "4" for each in WRONG_SETTINGS if each.check in OF_ANY_SCOPE}
+    with provoked.database() as url:
+        database = url.rpartition("/")[2]
+        place = scope.format(database=database, user=provoked.user)
+        if place:
+            change(provoked, [f"ALTER {place} SET {k} = '{v}'" for k, v in wrong.items()])
+        else:
+            # In the file, which ALTER SYSTEM RESET leaves as it is.
+            wrong = {"zero_damaged_pages": "on", "enable_seqscan": "off"}
+            add_to_file(provoked, wrong)
+        try:
+            await seen(provoked, "SHOW enable_seqscan", "off", database)
+            before = await findings(provoked.url(database))
+            change(provoked, [sql for result in before for sql in sql_of(result)], database)
+            await seen(provoked, "SHOW enable_seqscan", "on", database)
+            after = await findings(provoked.url(database))
+        finally:
+            provoked.execute(f"ALTER {place} RESET ALL" if place else "ALTER SYSTEM RESET ALL")
+
+    assert {each.check.id for each in before} == (
+        OF_ANY_SCOPE if place else {"damage-ignored", "planner-switches"}
+    )
+    assert after == []
+
+
+async def findings(url: str) -> list[Result]:
+    results = (await examined(url, *sorted(OF_ANY_SCOPE))).results
+    return [each for each in results if each.observation]
+
+
+def sql_of(result: Result) -> tuple[str, ...]:
+    return result.observation.sql if result.observation else ()
+
+
+def change(server: PostgresServer, statements: list[str], database: str = "postgres") -> None:
+    run(server, tuple(statements), database)
+
+
+def add_to_file(server: PostgresServer, settings: dict[str, str]) -> None:
+    assert server.directory is not None
+    with (server.directory / "data" / "postgresql.conf").open("a") as file:
+        file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
+    server.execute("SELECT pg_reload_conf()")
+
+
+async def seen(server: PostgresServer, statement: str, value: str, database: str) -> None:
+    await eventually(lambda: server.execute(statement, database) == [(value,)])
 
 
 @pytest.fixture(scope="module")

@@ -110,6 +110,7 @@ HEALTHY: Mapping[str, Mapping[str, Any]] = {
         "value": "16384",
         "unit": "8kB",
         "pending_restart": False,
+        "set_for": "",
     },
     "memory": {
         "total": 4 * 1024**3,

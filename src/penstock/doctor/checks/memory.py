@@ -18,7 +18,12 @@ def _cache_size(rows: Rows) -> Observation | None:
         f"effective_cache_size is {shown(cache)}, less than shared_buffers of {shown(buffers)}.",
         "The planner takes index scans for dearer than they are. Set it to three quarters of the "
         "memory.",
-        applied("effective_cache_size", "1GB", restarts=False),
+        applied(
+            "effective_cache_size",
+            f"{round(number(buffers)) * 3 // MIB}MB",
+            restarts=False,
+            set_for=cache["set_for"],
+        ),
     )
 
 

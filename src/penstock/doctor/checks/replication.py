@@ -210,7 +210,7 @@ def _wal_buffers(rows: Rows) -> Observation | None:
         f"{full:,} of {records:,} records of the write-ahead log found its buffers full "
         f"(wal_buffers {row['wal_buffers']}).",
         "Set wal_buffers to 16MB, and restart.",
-        ("ALTER SYSTEM SET wal_buffers = '16MB';",),
+        ("ALTER SYSTEM SET wal_buffers = '16MB'; -- and restart",),
     )
 
 

@@ -1,5 +1,6 @@
 """Checks of tables, indexes, constraints and sequences."""
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 
@@ -29,14 +30,17 @@ UNUSED_PAGES = 1024
 SCANS = 100
 NEAR_END, AT_END = 0.8, 0.95
 LARGE_CHILD = 1000
+LAST_BIGINT = 2**63 - 1
+_LEFT_OVER = re.compile(r'_cc(new|old)\d*"?$')
+"""Ends the names of what REINDEX CONCURRENTLY leaves when it fails."""
 
 
 def _names(rows: Iterable[Row], column: str = "relation") -> str:
     return listed([row[column] for row in rows])
 
 
-def _each(rows: Iterable[Row], statement: str) -> tuple[str, ...]:
-    return tuple(statement.format(**row) for row in rows)
+def _each(rows: Iterable[Row], *statements: str) -> tuple[str, ...]:
+    return tuple(statement.format(**row) for row in rows for statement in statements)
 
 
 def _tables(
@@ -44,7 +48,8 @@ def _tables(
     severity: Severity,
     seen: str,
     remedy: str,
-    statement: str = "",
+    *statements: str,
+    unless: Callable[[Row], bool] = lambda _: False,
 ) -> Callable[[Rows], Observation | None]:
     def rule(rows: Rows) -> Observation | None:
         found = [row for row in rows if is_wrong(row)]
@@ -54,7 +59,7 @@ def _tables(
             severity,
             f"{number_of(len(found), 'table')} {seen}: {_names(found)}.",
             remedy,
-            _each(found, statement) if statement else (),
+            _each((row for row in found if not unless(row)), *statements),
         )
 
     return rule
@@ -77,7 +82,11 @@ def _dead(rows: Rows) -> Observation | None:
         Severity.WARNING if worst else Severity.INFO,
         f"{number_of(len(found), 'table')} with many dead rows: {listed(named)}.",
         "Let autovacuum come sooner for them, and look at what holds it back (vacuum-horizon).",
-        _each(found, "ALTER TABLE {relation} SET (autovacuum_vacuum_scale_factor = 0.02);"),
+        _each(
+            found,
+            "ALTER TABLE {relation} SET (autovacuum_vacuum_scale_factor = 0.02);",
+            "VACUUM {relation};",
+        ),
     )
 
 
@@ -102,7 +111,11 @@ def _invalid(rows: Rows) -> Observation | None:
         Severity.WARNING,
         f"{number_of(len(found), 'invalid index', 'invalid indexes')}: {_names(found, 'index')}.",
         "CREATE INDEX CONCURRENTLY failed: each write maintains them still, no query uses them.",
-        _each(found, "REINDEX INDEX CONCURRENTLY {index};"),
+        tuple(
+            f"{'DROP' if _LEFT_OVER.search(row['index']) else 'REINDEX'} INDEX CONCURRENTLY "
+            f"{row['index']};"
+            for row in found
+        ),
     )
 
 
@@ -200,7 +213,17 @@ def _foreign_keys(rows: Rows) -> Observation | None:
         f"{number_of(len(rows), 'foreign key')} without an index: {listed(named)}.",
         "A delete in the referenced table reads the whole table, under a lock, and so does each "
         "join from there.",
-        _each(rows, "CREATE INDEX CONCURRENTLY ON {relation} ({columns});"),
+        (
+            *_each(
+                (row for row in rows if not row["is_partitioned"]),
+                "CREATE INDEX CONCURRENTLY ON {relation} ({columns});",
+            ),
+            # PostgreSQL builds no index of a partitioned table concurrently.
+            *_each(
+                (row for row in rows if row["is_partitioned"]),
+                "CREATE INDEX ON {relation} ({columns});",
+            ),
+        ),
     )
 
 
@@ -236,7 +259,28 @@ def _share(row: Row, end: int) -> float:
     return last / (least or -1) if row["increment_by"] < 0 else last / end
 
 
-def _sequences(rows: Rows, end_of: Callable[[Row], int | None], what: str) -> Observation | None:
+def _longer_sequence(row: Row) -> tuple[str, ...]:
+    if row["increment_by"] < 0:
+        end = "NO MINVALUE" if int(row["min_value"]) > -LAST_BIGINT else ""
+    elif row["column_max"] and row["max_value"] < row["column_max"]:
+        end = f"MAXVALUE {row['column_max']}"
+    else:
+        end = "NO MAXVALUE" if int(row["max_value"]) < LAST_BIGINT else ""
+    return (f"ALTER SEQUENCE {row['sequence']} AS bigint {end};",) if end else ()
+
+
+def _larger_column(row: Row) -> tuple[str, ...]:
+    if not row["column_max"] or row["max_value"] < row["column_max"]:
+        return ()
+    return (f"ALTER TABLE {row['relation']} ALTER COLUMN {row['column']} TYPE bigint;",)
+
+
+def _sequences(
+    rows: Rows,
+    end_of: Callable[[Row], int | None],
+    what: str,
+    *cures: Callable[[Row], tuple[str, ...]],
+) -> Observation | None:
     known = [
         (row, _share(row, end))
         for row in rows
@@ -256,21 +300,19 @@ def _sequences(rows: Rows, end_of: Callable[[Row], int | None], what: str) -> Ob
         f"at {row['last_value']:,} ({share:.0%})"
         for row, share in near
     ]
-    columns = [row for row, _ in near if row["relation"]]
     return Observation(
         Severity.CRITICAL if near[0][1] > AT_END else Severity.WARNING,
         f"{number_of(len(near), 'sequence')} near the end of {what}: {listed(named)}.",
         "Inserts fail when it is reached. Changing the column rewrites the table under a lock: for "
         "a large one, add a bigint column, fill it in steps, and swap.",
-        (
-            *_each((row for row, _ in near), "ALTER SEQUENCE {sequence} AS bigint;"),
-            *_each(columns, "ALTER TABLE {relation} ALTER COLUMN {column} TYPE bigint;"),
-        ),
+        tuple(dict.fromkeys(sql for cure in cures for row, _ in near for sql in cure(row))),
     )
 
 
 def _sequence_end(rows: Rows) -> Observation | None:
-    return _sequences(rows, lambda row: int(row["max_value"]), "their values")
+    return _sequences(
+        rows, lambda row: int(row["max_value"]), "their values", _longer_sequence, _larger_column
+    )
 
 
 def _column_end(rows: Rows) -> Observation | None:
@@ -278,7 +320,7 @@ def _column_end(rows: Rows) -> Observation | None:
         column = row["column_max"]
         return int(column) if column and column < row["max_value"] else None
 
-    return _sequences(rows, end, "what their column can hold")
+    return _sequences(rows, end, "what their column can hold", _larger_column)
 
 
 CHECKS = (
@@ -340,7 +382,7 @@ CHECKS = (
             Severity.WARNING,
             "with half of the rows changed since ANALYZE",
             "Let autovacuum analyze them sooner.",
-            "ALTER TABLE {relation} SET (autovacuum_analyze_scale_factor = 0.02); "
+            "ALTER TABLE {relation} SET (autovacuum_analyze_scale_factor = 0.02);",
             "ANALYZE {relation};",
         ),
     ),
@@ -368,6 +410,7 @@ CHECKS = (
             "without a primary key",
             "A row cannot be named: logical replication refuses its updates, and so does the ORM.",
             "ALTER TABLE {relation} ADD COLUMN id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY;",
+            unless=lambda row: row["has_id"] or row["is_partitioned"],
         ),
     ),
     Check(

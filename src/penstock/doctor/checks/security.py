@@ -120,7 +120,7 @@ def _hba(rows: Rows) -> Observation | None:
         severity = Severity.CRITICAL
     return Observation(
         severity,
-        f"pg_hba.conf lets clients in by little: {listed(named)}.",
+        f"pg_hba.conf has rules that ask clients for little or nothing: {listed(named)}.",
         "Use scram-sha-256 with hostssl; trust asks for no password at all.",
         ("SELECT * FROM pg_hba_file_rules;",),
     )
@@ -146,7 +146,7 @@ def _definers(rows: Rows) -> Observation | None:
         f"{listed([row['function'] for row in rows])}.",
         "A caller can have them use tables and functions of its own, with the owner's rights.",
         tuple(
-            f"ALTER FUNCTION {row['function']} SET search_path = pg_catalog, pg_temp;"
+            f"ALTER ROUTINE {row['function']} SET search_path = pg_catalog, pg_temp;"
             for row in rows
         ),
     )

@@ -68,7 +68,7 @@ def _own_limits(rows: Rows) -> Observation | None:
         "Raise the limit to what the pools of all workers may open, or make the pools smaller.",
         tuple(
             f"ALTER {row['kind'].upper()} {identifier(row['name'])} "
-            f"CONNECTION LIMIT {row['accepted'] * 2};"
+            f"CONNECTION LIMIT {max(row['accepted'], row['connections']) * 2};"
             for row in near
             if row["accepted"]
         ),
@@ -112,7 +112,7 @@ def _reserved(rows: Rows) -> Observation | None:
         Severity.WARNING,
         "superuser_reserved_connections is 0: when all connections are in use, nobody can look.",
         "Reserve three, and restart.",
-        ("ALTER SYSTEM SET superuser_reserved_connections = 3;",),
+        ("ALTER SYSTEM SET superuser_reserved_connections = 3; -- and restart",),
     )
 
 

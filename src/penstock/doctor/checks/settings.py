@@ -49,8 +49,10 @@ def shown(row: Row) -> str:
     return f"{row['value']} {unit}".strip()
 
 
-def applied(name: str, value: str, *, restarts: bool) -> tuple[str, ...]:
-    """Return the statements that change a setting for all sessions."""
+def applied(name: str, value: str, *, restarts: bool, set_for: str = "") -> tuple[str, ...]:
+    """Return the statements that change a setting, where it is set: it may be for a role alone."""
+    if set_for:
+        return (f"ALTER {set_for} SET {name} = '{value}';",)
     change = f"ALTER SYSTEM SET {name} = '{value}';"
     return (f"{change} -- and restart",) if restarts else (change, "SELECT pg_reload_conf();")
 
@@ -86,7 +88,7 @@ def _check(  # noqa: PLR0917 - each call is the row of a table
         if not is_wrong({**row, "value": row[column]}):
             return None
         evidence = f"{name} is {shown({**row, 'value': row[column]})}."
-        sql = applied(name, better, restarts=restarts) if better else ()
+        sql = applied(name, better, restarts=restarts, set_for=row["set_for"]) if better else ()
         return Observation(severity, evidence, remedy, sql)
 
     return Check(id_, name, f"{severity.value} {reports}", SETTINGS, rule)
@@ -116,29 +118,38 @@ def _pending(rows: Rows) -> Observation | None:
     )
 
 
+def _names(rows: Rows) -> str:
+    return listed([row["name"] for row in rows])
+
+
+def _switched(rows: Rows, value: str) -> tuple[str, ...]:
+    # Set, not reset: what a file says would be left.
+    return tuple(
+        statement
+        for row in rows
+        for statement in applied(row["name"], value, restarts=False, set_for=row["set_for"])
+    )
+
+
 _DAMAGE = ("zero_damaged_pages", "ignore_checksum_failure", "ignore_system_indexes")
 
 
 def _damage(rows: Rows) -> Observation | None:
-    found = [row["name"] for row in rows if row["name"] in _DAMAGE and row["value"] == "on"]
+    found = [row for row in rows if row["name"] in _DAMAGE and row["value"] == "on"]
     if not found:
         return None
     return Observation(
         CRITICAL,
-        f"{listed(found)} is on for every session.",
+        f"{_names(found)} is on for every session.",
         "Damage is hidden and made permanent. These are for saving what can be saved, in one "
         "session.",
-        tuple(
-            line
-            for name in found
-            for line in (f"ALTER SYSTEM RESET {name};", "SELECT pg_reload_conf();")
-        ),
+        _switched(found, "off"),
     )
 
 
 def _planner(rows: Rows) -> Observation | None:
     found = [
-        row["name"]
+        row
         for row in rows
         if row["name"].startswith("enable_")
         and not row["name"].startswith("enable_partitionwise")
@@ -148,9 +159,9 @@ def _planner(rows: Rows) -> Observation | None:
         return None
     return Observation(
         WARNING,
-        f"The planner may not use everything: {listed(found)} off for every session.",
+        f"The planner may not use everything: {_names(found)} off for every session.",
         "Set such switches for the one statement that needs it.",
-        tuple(f"ALTER SYSTEM RESET {name};" for name in found),
+        _switched(found, "on"),
     )
 
 

@@ -1,5 +1,6 @@
 """Checks of what each database has counted since its statistics began."""
 
+import re
 from collections.abc import Callable
 
 from penstock.doctor.check import (
@@ -10,6 +11,7 @@ from penstock.doctor.check import (
     Row,
     Rows,
     listed,
+    literal,
     number_of,
     size,
 )
@@ -195,13 +197,20 @@ def _forgotten(rows: Rows) -> Observation | None:
 def _no_statements(rows: Rows) -> Observation | None:
     if any(row["extension"] == "pg_stat_statements" for row in rows):
         return None
+    # Only who may see the libraries is told which ones to load: a list without one would unload it.
+    loaded = [
+        name for row in rows[:1] for name in re.split(r"[\s,]+", row["preloaded"] or "") if name
+    ]
+    is_known = bool(rows) and rows[0]["preloaded"] is not None
+    libraries = ", ".join(literal(name) for name in [*loaded, "pg_stat_statements"])
+    preload = f"ALTER SYSTEM SET shared_preload_libraries = {libraries}; -- and restart"
     return Observation(
         Severity.INFO,
         "pg_stat_statements is not installed in this database.",
         "Without it nobody can say which statement costs the server most. It must be in "
         "shared_preload_libraries, which needs a restart.",
         (
-            "ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements';",
+            *((preload,) if is_known and "pg_stat_statements" not in loaded else ()),
             "CREATE EXTENSION pg_stat_statements;",
         ),
     )
@@ -231,9 +240,12 @@ def _collation(rows: Rows) -> Observation | None:
         "They may be out of order, and unique ones may have duplicates. Rebuild them, then refresh "
         "the version.",
         tuple(
-            f"REINDEX DATABASE CONCURRENTLY {row['database']}; "
-            f"ALTER DATABASE {row['database']} REFRESH COLLATION VERSION;"
+            statement
             for row in rows
+            for statement in (
+                f"REINDEX DATABASE CONCURRENTLY {row['database']}; -- connected to it",
+                f"ALTER DATABASE {row['database']} REFRESH COLLATION VERSION;",
+            )
         ),
     )
 
@@ -371,7 +383,7 @@ CHECKS = (
         "forgotten-statements",
         "What pg_stat_statements forgot",
         "info where it forgets once an hour or more often",
-        Query("statement_statistics"),
+        Query("statement_statistics", extension="pg_stat_statements"),
         _forgotten,
     ),
     Check(

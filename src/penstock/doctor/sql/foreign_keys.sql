@@ -1,6 +1,6 @@
 -- foreign_keys: those whose columns no index begins with.
 SELECT k.conname::text AS name, format('%I.%I', n.nspname, t.relname) AS relation,
-    k.confrelid::regclass::text AS referenced, greatest(t.reltuples, 0)::int8 AS rows,
+    t.relkind = 'p' AS is_partitioned, greatest(t.reltuples, 0)::int8 AS rows,
     (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY position)
         FROM unnest(k.conkey) WITH ORDINALITY AS part (number, position)
         JOIN pg_attribute AS a ON a.attrelid = k.conrelid AND a.attnum = part.number) AS columns

@@ -15,7 +15,8 @@ SELECT format('%I.%I', n.nspname, c.relname) AS relation,
     coalesce(array_to_string(c.reloptions, ','), '') ~ 'autovacuum_enabled=(false|off|no|0)'
         AS is_without_autovacuum,
     EXISTS (SELECT FROM pg_constraint AS p WHERE p.conrelid = c.oid AND p.contype = 'p')
-        AS has_primary_key
+        AS has_primary_key,
+    EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attname = 'id') AS has_id
 FROM pg_class AS c
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
 LEFT JOIN pg_stat_user_tables AS s ON s.relid = c.oid
