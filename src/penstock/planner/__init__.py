@@ -13,6 +13,7 @@ from penstock.planner.durations import (
     poisson,
 )
 from penstock.planner.erlang import Queue, erlang_b, erlang_c
+from penstock.planner.fit import Limit, Shortfall
 from penstock.planner.hold import HoldTime, fitting_p99
 from penstock.planner.inputs import PlanInputs, overridden, read_inputs, write_inputs
 from penstock.planner.models import (
@@ -24,7 +25,7 @@ from penstock.planner.models import (
 )
 from penstock.planner.plan import SIMULATED, PgBouncerSizes, Plan, Prediction, plan
 from penstock.planner.simulation import Latencies, Simulated, SimulatedSample, simulate
-from penstock.planner.units import shown, shown_size
+from penstock.planner.units import shown, shown_rate, shown_share, shown_size
 
 __all__ = [
     "SIMULATED",
@@ -38,6 +39,7 @@ __all__ = [
     "FleetModel",
     "HoldTime",
     "Latencies",
+    "Limit",
     "Lognormal",
     "PgBouncerSizes",
     "Plan",
@@ -49,6 +51,7 @@ __all__ = [
     "Samples",
     "ScalabilityLaw",
     "ServerLimits",
+    "Shortfall",
     "Simulated",
     "SimulatedSample",
     "Workload",
@@ -60,6 +63,8 @@ __all__ = [
     "poisson",
     "read_inputs",
     "shown",
+    "shown_rate",
+    "shown_share",
     "shown_size",
     "simulate",
     "write_inputs",

@@ -67,8 +67,14 @@ class ConnectionBudget:
         """Connections that the fleet may have on ``server`` when the reserve is kept."""
         return server.allowed(self.reserve)
 
-    def check(self, server: ServerLimits) -> Finding | None:
-        """Return a finding when the fleet may ask for more than it is allowed, else None."""
+    def check(self, server: ServerLimits, remedy: str | None = None) -> Finding | None:
+        """Return a finding when the fleet may ask for more than it is allowed, else None.
+
+        Args:
+            server: What the server accepts.
+            remedy: What to do where more is known of the load; None for what follows from the
+                sizes alone.
+        """
         allowed = self.allowed(server)
         if self.wanted <= allowed:
             return None
@@ -84,7 +90,7 @@ class ConnectionBudget:
                 f"server serves {usable} (max_connections {server.max_connections} - "
                 f"{server.reserved} reserved), {allowed} with {self.reserve:.0%} kept in reserve."
             ),
-            remedy=self._remedy(server),
+            remedy=remedy or self._remedy(server),
         )
 
     def largest_pool(self, server: ServerLimits) -> int:

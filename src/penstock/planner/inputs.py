@@ -63,6 +63,9 @@ class PlanInputs(BaseModel):
     query_p99: OptionalDuration = Field(
         None, gt=0, le=_HOUR, description="99th percentile of that; without it, exponential."
     )
+    sample: WholeOrOff = Field(
+        None, ge=0, description="Checkouts that the times were measured from."
+    )
     queries: Real = Field(1.0, gt=0, le=10_000, description="Queries of each request.")
     code_time: Duration = Field(
         0.0, ge=0, le=_HOUR, description="Time of the code between them, the connection held."
@@ -260,8 +263,13 @@ def overridden(known: Mapping[str, object], chosen: Mapping[str, object]) -> dic
         chosen: They take the place of those; ``p99`` that of the rate, too, and ``query_time``
             that of the percentile that belonged to the other mean.
     """
-    replaced = {"p99": "rate", "rate": "p99", "query_time": "query_p99"}
-    gone = {other for name, other in replaced.items() if chosen.get(name) is not None}
+    replaced = {"p99": ("rate",), "rate": ("p99",), "query_time": ("query_p99", "sample")}
+    gone = {
+        other
+        for name, others in replaced.items()
+        if chosen.get(name) is not None
+        for other in others
+    }
     return {**{name: each for name, each in known.items() if name not in gone}, **chosen}
 
 

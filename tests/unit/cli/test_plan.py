@@ -218,7 +218,7 @@ def measured(**fields: Any) -> dict[str, Any]:
 
 
 def test_a_running_service_tells_what_it_measures(penstock: Run) -> None:
-    recent = {"seconds": 60.0, "hold": {"count": 700, "mean": 0.01, "p99": 0.04}}
+    recent = {"seconds": 60.0, "hold": {"count": 7000, "mean": 0.01, "p99": 0.04}}
     with telling(measured(recent=recent)) as service:
         status, output, _ = penstock("--from", service.url, "--instances", "3", "--json")
 
@@ -228,6 +228,7 @@ def test_a_running_service_tells_what_it_measures(penstock: Run) -> None:
         "rate": 36.0,
         "query_time": 0.01,
         "query_p99": 0.04,
+        "sample": 7000,
         "workers": 1,
         "instances": 3,
         "max_connections": 80,
@@ -255,7 +256,7 @@ def test_what_is_typed_has_priority_over_what_is_measured(penstock: Run) -> None
 def test_what_is_typed_replaces_what_it_does_not_go_with(
     penstock: Run, arguments: tuple[str, ...], gone: str
 ) -> None:
-    recent = {"seconds": 60.0, "hold": {"count": 700, "mean": 0.01, "p99": 0.03}}
+    recent = {"seconds": 60.0, "hold": {"count": 7000, "mean": 0.01, "p99": 0.03}}
     with telling(measured(recent=recent)) as service:
         status, output, errors = penstock("--from", service.url, *arguments, "--json")
 
