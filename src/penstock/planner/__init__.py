@@ -15,7 +15,14 @@ from penstock.planner.durations import (
 from penstock.planner.erlang import Queue, erlang_b, erlang_c
 from penstock.planner.fit import Limit, Shortfall
 from penstock.planner.hold import HoldTime, fitting_p99
-from penstock.planner.inputs import PlanInputs, overridden, read_inputs, write_inputs
+from penstock.planner.inputs import (
+    PlanInputs,
+    input_default,
+    input_kind,
+    overridden,
+    read_inputs,
+    write_inputs,
+)
 from penstock.planner.models import (
     DatabaseModel,
     FleetModel,
@@ -58,6 +65,8 @@ __all__ = [
     "erlang_b",
     "erlang_c",
     "fitting_p99",
+    "input_default",
+    "input_kind",
     "overridden",
     "plan",
     "poisson",

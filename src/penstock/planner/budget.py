@@ -64,7 +64,11 @@ class ConnectionBudget:
         return math.ceil(self.wanted / (1 - self.reserve)) + reserved
 
     def allowed(self, server: ServerLimits) -> int:
-        """Connections that the fleet may have on ``server`` when the reserve is kept."""
+        """Return the connections that the fleet may have when the reserve is kept.
+
+        Args:
+            server: What the server accepts.
+        """
         return server.allowed(self.reserve)
 
     def check(self, server: ServerLimits, remedy: str | None = None) -> Finding | None:
@@ -94,7 +98,11 @@ class ConnectionBudget:
         )
 
     def largest_pool(self, server: ServerLimits) -> int:
-        """Return the connections that each pool may have for all to fit; 0 where not one does."""
+        """Return the connections that each pool may have for all to fit; 0 where not one does.
+
+        Args:
+            server: What the server accepts.
+        """
         return max(0, self.allowed(server) - self.others) // (self.instances * self.workers)
 
     def _remedy(self, server: ServerLimits) -> str:

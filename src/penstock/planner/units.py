@@ -54,10 +54,20 @@ Size = Annotated[
     int | None, BeforeValidator(_bytes), Accepted("a size from 1MB to 64TB, such as 64MB or 8GB,")
 ]
 """Bytes, or text with a unit, which counts in powers of 1024 as PostgreSQL's do."""
+WorkMem = Annotated[
+    int | None,
+    BeforeValidator(_bytes),
+    Accepted("a size from 64kB to 1TB, such as 4MB or 64MB,"),
+]
+"""Bytes of a sort or hash, or text with a unit."""
 
 
 def shown(seconds: float) -> str:
-    """Return a duration with a unit, such as ``7.84 ms``, or ``< 1 us``."""
+    """Return a duration with a unit, such as ``7.84 ms``, or ``< 1 us``.
+
+    Args:
+        seconds: Of the duration.
+    """
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
         if seconds >= size * _ROUNDED_UP:
             return f"{_digits(seconds / size)} {unit}"
@@ -65,14 +75,22 @@ def shown(seconds: float) -> str:
 
 
 def shown_rate(rate: float) -> str:
-    """Return a number of requests per second, such as ``10,000`` or ``0.017``."""
+    """Return a number of requests per second, such as ``10,000`` or ``0.017``.
+
+    Args:
+        rate: Requests per second.
+    """
     if rate >= 1:
         return _digits(rate)
     return f"{rate:.2g}" if rate >= _LEAST_RATE else "< 0.001"
 
 
 def shown_share(share: float) -> str:
-    """Return a share in per cent; above ten times the whole as ``> 999%``."""
+    """Return a share in per cent; above ten times the whole as ``> 999%``.
+
+    Args:
+        share: 1.0 for the whole.
+    """
     return f"{share:.0%}" if share < _LARGEST_SHARE else "> 999%"
 
 
@@ -81,7 +99,11 @@ def _digits(number: float) -> str:
 
 
 def shown_size(number: float) -> str:
-    """Return a size with a unit, such as ``1.5 GiB``."""
+    """Return a size with a unit, such as ``1.5 GiB``.
+
+    Args:
+        number: Of bytes.
+    """
     gib = number / 2**30
     if gib >= 1:
         return f"{gib:,.1f} GiB"
