@@ -260,6 +260,21 @@ def unusual_size(
     return Finding("unusual-pool-size", Severity.INFO, evidence, remedy)
 
 
+def beyond_pooler(most: int, remedy: str) -> Finding:
+    """Return the finding that no pooler has connections enough for the load.
+
+    Args:
+        most: Server connections of a pooler.
+        remedy: What it takes.
+    """
+    return Finding(
+        id="connection-budget",
+        severity=Severity.CRITICAL,
+        evidence=f"The load needs more than {most:,} connections from the pooler to the server.",
+        remedy=remedy,
+    )
+
+
 def overflow_behind_pooler(max_overflow: int) -> Finding | None:
     """Return a finding if a pool behind a pooler has overflow.
 

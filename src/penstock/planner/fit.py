@@ -13,7 +13,8 @@ from penstock.planner.inputs import LARGEST_POOL, LARGEST_RATE, PlanInputs
 from penstock.planner.units import shown, shown_rate, shown_share
 from penstock.settings import Proxy
 
-_MOST_SHARED = 100_000
+MOST_SHARED = 100_000
+"""Connections of a pooler to the server, at the most."""
 _LEAST_SHARE = 1e-9
 _MOST_CONNECTIONS = 262_143
 _MOST_CORES = 4096
@@ -95,8 +96,8 @@ def fewest_shared(inputs: PlanInputs) -> int | None:
 
     The percentile of the response is a goal of the pools.
     """
-    found = _fewest(inputs.model_copy(update={"p99": None}), per_second(inputs), _MOST_SHARED)
-    return found if found <= _MOST_SHARED else None
+    found = _fewest(inputs.model_copy(update={"p99": None}), per_second(inputs), MOST_SHARED)
+    return found if found <= MOST_SHARED else None
 
 
 def _fewest(inputs: PlanInputs, checkouts: float, most: int) -> int:
@@ -131,7 +132,7 @@ def limit_of(inputs: PlanInputs, largest: int = LARGEST_POOL) -> Limit | None:
 def _limit_behind(inputs: PlanInputs) -> Limit | None:
     if not inputs.shares_connections:
         return None
-    room, server = _MOST_SHARED, inputs.server
+    room, server = MOST_SHARED, inputs.server
     if server is not None:
         room = min(room, budget_behind(inputs, 0).largest_pool(server))
     alone = inputs.model_copy(update={"p99": None})

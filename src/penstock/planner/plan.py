@@ -13,6 +13,7 @@ from penstock.planner.budget import ConnectionBudget
 from penstock.planner.durations import poisson
 from penstock.planner.erlang import Queue
 from penstock.planner.fit import (
+    MOST_SHARED,
     Limit,
     Shortfall,
     advice,
@@ -165,12 +166,12 @@ class Plan:
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
         """What is wrong with it, the most severe first."""
-        inputs, server = self.inputs, self.inputs.server
+        inputs = self.inputs
         found = (
             checks.sample(inputs.sample),
             checks.utilisation(self.predicted.queue, inputs.utilisation, self._advice),
             checks.long_wait(self.predicted.queue, inputs.wait, self._advice),
-            None if server is None else self.budget.check(server, self._advice),
+            self._budget_finding(),
             checks.active_connections(inputs.active(self.rate), inputs.most_active, self._advice),
             checks.deadlock_floor(self.connections, inputs.deadlock_floor, self._advice),
             checks.timeout_order(
@@ -192,6 +193,12 @@ class Plan:
     def shortfall(self) -> Shortfall | None:
         """What it takes where the load does not fit; None where it does."""
         return shortfall(self.inputs)
+
+    def _budget_finding(self) -> Finding | None:
+        inputs = self.inputs
+        if inputs.shares_connections and self.pgbouncer is None:
+            return checks.beyond_pooler(MOST_SHARED, self._advice)
+        return None if inputs.server is None else self.budget.check(inputs.server, self._advice)
 
     @cached_property
     def _advice(self) -> str:

@@ -180,6 +180,22 @@ def test_an_impossible_load_is_told_so() -> None:
     assert max(made.pool_size, made.max_overflow) <= 1000
 
 
+def test_a_load_that_no_pooler_has_connections_for_is_told_so() -> None:
+    made = plan(
+        {
+            "rate": 3847,
+            "query_time": 1.33,
+            "workers": 29,
+            "instances": 18,
+            "utilisation": 0.05,
+            "proxy": "pgbouncer",
+        }
+    )
+
+    assert wrong(made) == {"connection-budget"}
+    assert made.shortfall is not None
+
+
 def test_times_from_few_checkouts_are_a_warning() -> None:
     asked = {"rate": 10, "query_time": 0.01}
 
