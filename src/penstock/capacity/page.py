@@ -9,6 +9,7 @@ from pathlib import Path
 from penstock.base_error import PenstockError
 from penstock.capacity.report import (
     SIMULATED_HEADINGS,
+    bounded_by,
     expected_rows,
     seconds,
     server_rows,
@@ -17,7 +18,7 @@ from penstock.capacity.report import (
     title,
     what_if_rows,
 )
-from penstock.planner import Plan, Simulated
+from penstock.planner import Plan, Simulated, shown_rate, shown_share
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _STYLE = Path(__file__).with_name("page.css")
@@ -66,6 +67,7 @@ def render_page(plan: Plan, simulated: Simulated | None = None) -> str:
             f"<title>Capacity plan: {escape(title(plan))}</title>",
             f"<style>{_STYLE.read_text(encoding='utf-8')}</style></head><body>",
             f"<h1>Capacity plan</h1><p>{escape(title(plan))}</p>",
+            f"<p>{escape(bound)}</p>" if (bound := bounded_by(plan)) else "",
             _findings(plan),
             f'<div class="tables">{"".join(_pairs(*each) for each in tables)}</div>',
             "" if simulated is None else _simulated(plan, simulated),
@@ -144,7 +146,7 @@ def _by_connections(plan: Plan) -> str:
     return _chart(
         "By connections",
         "connections of each pool, at the planned rate",
-        lambda share: f"{share:.0%}",
+        shown_share,
         [
             _Series("in use", [(each.connections, each.queue.utilisation) for each in found]),
             _Series(
@@ -218,6 +220,6 @@ def _grid(
             f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _MARGIN}" y1="{up:.1f}" y2="{up:.1f}"/>'
             f'<text x="{_LEFT - 6}" y="{up + 4:.1f}" text-anchor="end">{escape(label(y))}</text>'
             f'<text x="{across:.1f}" y="{_HEIGHT - _BOTTOM + 16}" text-anchor="middle">'
-            f"{x:,.4g}</text>"
+            f"{escape(shown_rate(x) if x else '0')}</text>"
         )
     return "".join(parts)

@@ -11,7 +11,16 @@ from rich.text import Text
 
 from penstock.doctor import Observation, findings_table
 from penstock.findings import number_of
-from penstock.planner import Plan, Prediction, Simulated, shown, shown_size
+from penstock.planner import (
+    Limit,
+    Plan,
+    Prediction,
+    Simulated,
+    shown,
+    shown_rate,
+    shown_share,
+    shown_size,
+)
 
 if TYPE_CHECKING:
     from penstock.capacity.verification import Verification
@@ -31,9 +40,31 @@ def title(plan: Plan) -> str:
     """Return what a plan is for, on one line."""
     inputs = plan.inputs
     return (
-        f"{plan.rate:,.4g} requests/s, {number_of(inputs.workers, 'worker')} x "
+        f"{shown_rate(plan.rate)} requests/s, {number_of(inputs.workers, 'worker')} x "
         f"{number_of(inputs.instances, 'instance')}, a connection held for {shown(plan.hold.mean)}"
     )
+
+
+def bounded_by(plan: Plan) -> str | None:
+    """Return what bounds the largest rate; None where the rate was given."""
+    if plan.limit is None:
+        return None
+    inputs = plan.inputs
+    why = {
+        Limit.UTILISATION: f"utilisation, of {inputs.utilisation:.0%} at the most",
+        Limit.WAIT: f"wait, of {shown(inputs.wait or 0.0)} at the most for 99 % of the requests",
+        Limit.P99: "p99, of wait and hold time",
+        Limit.CORES: "cores, of which the server has no more",
+        Limit.BUDGET: "max_connections: no pool can have more connections",
+        Limit.POOL: f"pool size: {plan.connections} connections, as many as the largest preset "
+        "has; max_connections or pool_size sets another",
+        Limit.RATE: "the largest rate that is planned",
+    }
+    return f"The largest rate; it is bounded by {why[plan.limit]}."
+
+
+def _share(share: float) -> str:
+    return f"{share:.1%}" if share < 1 else shown_share(share)
 
 
 def settings_rows(plan: Plan) -> dict[str, str]:
@@ -55,11 +86,18 @@ def server_rows(plan: Plan) -> dict[str, str]:
     rows = {
         "max_connections": f"{plan.max_connections} or more "
         f"({plan.budget.wanted} open in a deployment)",
-        "memory": f"{shown_size(memory.total)} with work_mem {shown_size(memory.work_mem)} x "
-        f"{memory.nodes} for each of them",
+        "memory": f"{shown_size(memory.total)}: {memory.connections} open connections with "
+        f"{memory.nodes} x work_mem {shown_size(memory.work_mem)} each, "
+        + (
+            f"and shared_buffers {shown_size(memory.shared_buffers)}"
+            if memory.shared_buffers
+            else "shared_buffers not counted (the server's memory is not known)"
+        ),
     }
     if (pooler := plan.pgbouncer) is None:
-        return rows | {"PgBouncer": "not needed"}
+        is_short = any(each.id == "connection-budget" for each in plan.findings)
+        is_short = is_short or (plan.shortfall is not None and plan.shortfall.connections is None)
+        return rows | {"PgBouncer": "does not suffice either" if is_short else "not needed"}
     return rows | {
         "PgBouncer": f"yes; then max_connections {pooler.max_connections} or more is enough",
         "default_pool_size": str(pooler.default_pool_size),
@@ -72,7 +110,7 @@ def expected_rows(prediction: Prediction) -> dict[str, str]:
     """Return what to expect, by what it is."""
     queue = prediction.queue
     return {
-        "connections in use": f"{queue.utilisation:.1%} of {queue.servers} in each pool",
+        "connections in use": f"{_share(queue.utilisation)} of {queue.servers} in each pool",
         "requests that wait": f"{queue.waiting_probability:.2%}",
         "mean wait": seconds(queue.mean_wait),
         "p99 of the wait": seconds(queue.wait_quantile(0.99)),
@@ -108,8 +146,11 @@ def what_if_rows(plan: Plan) -> tuple[list[str], list[tuple[bool, list[str]]]]:
         (
             row[0].rate == plan.rate,
             [
-                f"{row[0].rate:,.4g}",
-                *(f"{seconds(each.response_p99)} {each.queue.utilisation:.0%}" for each in row),
+                shown_rate(row[0].rate),
+                *(
+                    f"{seconds(each.response_p99)} {shown_share(each.queue.utilisation)}"
+                    for each in row
+                ),
             ],
         )
         for row in rows
@@ -124,6 +165,8 @@ def draw_plan(plan: Plan, simulated: Simulated | None = None) -> Iterator[Render
         simulated: Its simulation; None where there is none.
     """
     yield Text(f"penstock plan  {title(plan)}", style="bold")
+    if (bound := bounded_by(plan)) is not None:
+        yield Text(bound)
     for heading, rows in (
         ("Set", settings_rows(plan)),
         ("On the server", server_rows(plan)),

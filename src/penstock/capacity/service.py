@@ -44,23 +44,24 @@ def measured_inputs(database: Part, instances: int) -> dict[str, object]:
     hold = hold_of(database)
     if not sum(checkouts) or hold is None:
         raise PenstockError("No connection was checked out within the last minute: send it load")
-    mean, p99 = hold
+    mean, p99, sample = hold
     limit = database.part("now").count("server_limit")
     return {
         "rate": sum(checkouts) / len(checkouts) * instances,
         "query_time": mean,
         "query_p99": p99,
+        "sample": sample,
         "workers": max(1, len(database.parts("workers"))),
         "instances": instances,
         "max_connections": limit or None,
     }
 
 
-def hold_of(database: Part) -> tuple[float, float] | None:
-    """Return mean and 99th percentile of the hold time, of the last minute where that is known."""
+def hold_of(database: Part) -> tuple[float, float, int] | None:
+    """Return mean, 99th percentile and number of the hold times, the last minute's if known."""
     for when in ("recent", "times"):
         hold = database.part(when).part("hold")
         mean, p99 = hold.number("mean"), hold.number("p99")
-        if hold.count("count") and mean and p99:
-            return mean, fitting_p99(mean, p99)
+        if (number := hold.count("count")) and mean and p99:
+            return mean, fitting_p99(mean, p99), number
     return None

@@ -20,6 +20,8 @@ from penstock.planner import (
     Plan,
     PlanInputs,
     Simulated,
+    input_default,
+    input_kind,
     overridden,
     read_inputs,
     write_inputs,
@@ -84,9 +86,12 @@ def plan(
             show_default=False,
         ),
     ] = None,
-    path: Annotated[str, typer.Option(help="What --verify asks for, by GET.")] = "/",
+    path: Annotated[
+        str, typer.Option(metavar="PATH", help="What --verify asks for, by GET.")
+    ] = "/",
     seconds: Annotated[
-        float, typer.Option(min=1, max=3600, help="How long --verify sends requests.")
+        float,
+        typer.Option(min=1, max=3600, metavar="SECONDS", help="How long --verify sends requests."),
     ] = 10.0,
     **given: str | None,
 ) -> None:
@@ -116,13 +121,18 @@ def plan(
         penstock plan plan.json --verify http://127.0.0.1:8000 --path /users/1
 
     The exit status is 0 where no check finds anything above info, 1 for warnings, 2 for critical
-    findings, 3 if there is no plan.
+    findings, 3 if there is no plan: a value is refused, a file cannot be read, a service not
+    reached. As with every command, it is 2 for an option that does not exist.
     """
     try:
         inputs: dict[str, object] = {} if file is None else dict(read_inputs(file))
         inputs |= {} if service is None else _measured(service, database, given)
         chosen = {name: text for name, text in given.items() if text is not None}
-        made = make_plan(overridden(inputs, chosen), _OPTIONS)
+        in_file = {name: f"{file}: {name}" for name in inputs} if service is None else {}
+        made = make_plan(
+            overridden(inputs, chosen),
+            {**_OPTIONS, **{name: x for name, x in in_file.items() if name not in chosen}},
+        )
         verification = _verify(made, verify, path, seconds, database) if verify else None
         if save is not None:
             write_inputs(save, made.settled())
@@ -144,7 +154,9 @@ def _with_options(function: Any) -> Any:
             default=None,
             annotation=Annotated[
                 str | None,
-                typer.Option(option, metavar="VALUE", help=_help(name), show_default=False),
+                typer.Option(
+                    option, metavar=input_kind(name), help=_help(name), show_default=False
+                ),
             ],
         )
         for name, option in _OPTIONS.items()
@@ -155,9 +167,9 @@ def _with_options(function: Any) -> Any:
 
 
 def _help(name: str) -> str:
-    field = PlanInputs.model_fields[name]
-    default = "" if field.default in (None, 0.0) else f" [default: {field.default}]"
-    return f"{field.description}{default}"
+    default = input_default(name)
+    shown = "" if default is None else f" [default: {default}]"
+    return f"{PlanInputs.model_fields[name].description}{shown}"
 
 
 def _client(url: str) -> "Client":

@@ -13,8 +13,16 @@ from penstock.planner.durations import (
     poisson,
 )
 from penstock.planner.erlang import Queue, erlang_b, erlang_c
+from penstock.planner.fit import Limit, Shortfall
 from penstock.planner.hold import HoldTime, fitting_p99
-from penstock.planner.inputs import PlanInputs, overridden, read_inputs, write_inputs
+from penstock.planner.inputs import (
+    PlanInputs,
+    input_default,
+    input_kind,
+    overridden,
+    read_inputs,
+    write_inputs,
+)
 from penstock.planner.models import (
     DatabaseModel,
     FleetModel,
@@ -24,7 +32,7 @@ from penstock.planner.models import (
 )
 from penstock.planner.plan import SIMULATED, PgBouncerSizes, Plan, Prediction, plan
 from penstock.planner.simulation import Latencies, Simulated, SimulatedSample, simulate
-from penstock.planner.units import shown, shown_size
+from penstock.planner.units import shown, shown_rate, shown_share, shown_size
 
 __all__ = [
     "SIMULATED",
@@ -38,6 +46,7 @@ __all__ = [
     "FleetModel",
     "HoldTime",
     "Latencies",
+    "Limit",
     "Lognormal",
     "PgBouncerSizes",
     "Plan",
@@ -49,17 +58,22 @@ __all__ = [
     "Samples",
     "ScalabilityLaw",
     "ServerLimits",
+    "Shortfall",
     "Simulated",
     "SimulatedSample",
     "Workload",
     "erlang_b",
     "erlang_c",
     "fitting_p99",
+    "input_default",
+    "input_kind",
     "overridden",
     "plan",
     "poisson",
     "read_inputs",
     "shown",
+    "shown_rate",
+    "shown_share",
     "shown_size",
     "simulate",
     "write_inputs",

@@ -64,11 +64,21 @@ class ConnectionBudget:
         return math.ceil(self.wanted / (1 - self.reserve)) + reserved
 
     def allowed(self, server: ServerLimits) -> int:
-        """Connections that the fleet may have on ``server`` when the reserve is kept."""
+        """Return the connections that the fleet may have when the reserve is kept.
+
+        Args:
+            server: What the server accepts.
+        """
         return server.allowed(self.reserve)
 
-    def check(self, server: ServerLimits) -> Finding | None:
-        """Return a finding when the fleet may ask for more than it is allowed, else None."""
+    def check(self, server: ServerLimits, remedy: str | None = None) -> Finding | None:
+        """Return a finding when the fleet may ask for more than it is allowed, else None.
+
+        Args:
+            server: What the server accepts.
+            remedy: What to do where more is known of the load; None for what follows from the
+                sizes alone.
+        """
         allowed = self.allowed(server)
         if self.wanted <= allowed:
             return None
@@ -84,11 +94,15 @@ class ConnectionBudget:
                 f"server serves {usable} (max_connections {server.max_connections} - "
                 f"{server.reserved} reserved), {allowed} with {self.reserve:.0%} kept in reserve."
             ),
-            remedy=self._remedy(server),
+            remedy=remedy or self._remedy(server),
         )
 
     def largest_pool(self, server: ServerLimits) -> int:
-        """Return the connections that each pool may have for all to fit; 0 where not one does."""
+        """Return the connections that each pool may have for all to fit; 0 where not one does.
+
+        Args:
+            server: What the server accepts.
+        """
         return max(0, self.allowed(server) - self.others) // (self.instances * self.workers)
 
     def _remedy(self, server: ServerLimits) -> str:

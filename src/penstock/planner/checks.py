@@ -1,27 +1,49 @@
 """What may be wrong with a plan, each as a finding or None; ``docs/planning.md`` explains each."""
 
 from itertools import pairwise
-from math import inf
+from math import ceil, inf
 
-from penstock.findings import Finding, Severity
+from penstock.findings import Finding, Severity, number_of
 from penstock.planner.erlang import Queue
-from penstock.planner.memory import ServerMemory
-from penstock.planner.units import MIB, shown, shown_size
+from penstock.planner.memory import LEAST_WORK_MEM, ServerMemory
+from penstock.planner.units import MIB, shown, shown_share, shown_size
 from penstock.settings import PRESETS, PROFILES, RECYCLE_SHARE, Environment
 
+LEAST_SAMPLE = 1000
+"""Checkouts of which ten are above the 99th percentile."""
 HIGH_UTILISATION = 0.8
 """Mean share of the connections in use above which waits grow steeply."""
 
 
-def utilisation(queue: Queue, target: float) -> Finding | None:
+def sample(checkouts: int | None) -> Finding | None:
+    """Return a finding if the hold times rest on few checkouts.
+
+    Args:
+        checkouts: From which they were measured; None where they were given.
+    """
+    if checkouts is None or checkouts >= LEAST_SAMPLE:
+        return None
+    return Finding(
+        id="plan-sample",
+        severity=Severity.WARNING,
+        evidence=(
+            f"The hold times are those of {number_of(checkouts, 'checkout')}; below "
+            f"{LEAST_SAMPLE:,} their 99th percentile, and the rate, mean little."
+        ),
+        remedy="Plan while the service has its usual load, or give query_time and query_p99.",
+    )
+
+
+def utilisation(queue: Queue, target: float, remedy: str) -> Finding | None:
     """Return a finding if too large a share of the connections is in use on average.
 
     Args:
         queue: In front of one pool.
         target: Largest share that was asked for; above 0.8, and above 1.0, it is graver.
+        remedy: The size that keeps the goals, or what it takes where none does.
     """
     used = queue.utilisation
-    if used <= min(target, HIGH_UTILISATION):
+    if used <= target:
         return None
     grows = used >= 1
     severity = Severity.WARNING if used > HIGH_UTILISATION else Severity.INFO
@@ -29,23 +51,21 @@ def utilisation(queue: Queue, target: float) -> Finding | None:
         id="plan-utilisation",
         severity=Severity.CRITICAL if grows else severity,
         evidence=(
-            f"{queue.load:.2f} of the {queue.servers} connections of each pool are in use on "
-            f"average ({used:.0%})"
+            f"{queue.load:,.2f} of the {queue.servers} connections of each pool are in use on "
+            f"average ({shown_share(used)})"
             f"{', and the queue grows without bound' if grows else ''}."
         ),
-        remedy=(
-            f"Give each pool {int(queue.load / target) + 1} connections (pool_size + "
-            f"max_overflow), which are {target:.0%} in use, or hold them for less time."
-        ),
+        remedy=remedy,
     )
 
 
-def long_wait(queue: Queue, longest: float | None) -> Finding | None:
+def long_wait(queue: Queue, longest: float | None, remedy: str) -> Finding | None:
     """Return a finding if the 99th percentile of the wait is above a goal.
 
     Args:
         queue: In front of one pool.
         longest: The goal in seconds; None for none.
+        remedy: The size that keeps the goals, or what it takes where none does.
     """
     wait = queue.wait_quantile(0.99)
     if longest is None or wait <= longest or queue.utilisation >= 1:
@@ -57,16 +77,17 @@ def long_wait(queue: Queue, longest: float | None) -> Finding | None:
             f"1 % of the requests wait for a connection for more than {shown(wait)}; the goal is "
             f"{shown(longest)}."
         ),
-        remedy=f"Give each pool more than its {queue.servers} connections.",
+        remedy=remedy,
     )
 
 
-def active_connections(active: float, most: float) -> Finding | None:
+def active_connections(active: float, most: float, remedy: str) -> Finding | None:
     """Return a finding if the server has more to do at once than it does well.
 
     Args:
         active: Mean number of connections that it works on.
         most: 2 x cores + spindles; infinite where they are not known.
+        remedy: What it takes.
     """
     if most == inf or active <= most * HIGH_UTILISATION:
         return None
@@ -74,20 +95,20 @@ def active_connections(active: float, most: float) -> Finding | None:
         id="database-cores",
         severity=Severity.CRITICAL if active > most else Severity.WARNING,
         evidence=(
-            f"The server works on {active:.1f} connections at once on average; 2 x cores + "
+            f"The server works on {active:,.1f} connections at once on average; 2 x cores + "
             f"spindles, with which it does most, are {most:.0f}."
         ),
-        remedy="Make the queries shorter, add cores, or let replicas read; more connections would "
-        "make it slower.",
+        remedy=f"{remedy} Replicas that read help, too; more connections would make it slower.",
     )
 
 
-def deadlock_floor(connections: int, least: int) -> Finding | None:
+def deadlock_floor(connections: int, least: int, remedy: str) -> Finding | None:
     """Return a finding if requests that hold a connection can all wait for another.
 
     Args:
         connections: Of each pool.
         least: Requests at once x (connections of each - 1) + 1.
+        remedy: The size that keeps the goals, or what it takes where none does.
     """
     if connections >= least:
         return None
@@ -98,7 +119,7 @@ def deadlock_floor(connections: int, least: int) -> Finding | None:
             f"Each pool has {connections} connections; requests that hold several at once can all "
             f"wait for each other unless there are {least}."
         ),
-        remedy=f"Use one connection per request, or set pool_size + max_overflow to {least}.",
+        remedy=f"Use one connection per request. {remedy}",
     )
 
 
@@ -172,8 +193,12 @@ def memory(needed: ServerMemory, available: int | None) -> Finding | None:
     """
     if available is None or needed.total <= available:
         return None
-    fitting = needed.fitting_work_mem(available) // MIB
-    lower = f"Set work_mem to {fitting}MB" if fitting else "Add memory"
+    least = f"{ceil(needed.least_memory() / MIB)}MB"
+    lower = (
+        f"Set work_mem to {fitting // 1024}kB, or give the server more memory."
+        if (fitting := needed.fitting_work_mem(available)) >= LEAST_WORK_MEM
+        else f"Give the server {least} of memory, with work_mem {LEAST_WORK_MEM // 1024}kB."
+    )
     return Finding(
         id="plan-memory",
         severity=Severity.WARNING,
@@ -183,7 +208,7 @@ def memory(needed: ServerMemory, available: int | None) -> Finding | None:
             f"{shown_size(needed.shared_buffers)}, may take {shown_size(needed.total)}; the server "
             f"has {shown_size(available)}."
         ),
-        remedy=f"{lower}, or open fewer connections: PgBouncer shares few among many clients.",
+        remedy=lower,
     )
 
 
@@ -197,25 +222,33 @@ LARGEST_USUAL = max(size + overflow for size, overflow in _SIZES)
 LARGEST_OVERFLOW = max(overflow / size for size, overflow in _SIZES)
 
 
-def unusual_size(pool_size: int, max_overflow: int) -> Finding | None:
+def unusual_size(
+    pool_size: int, max_overflow: int, remedy: str, needed: int | None
+) -> Finding | None:
     """Return a finding if a pool is of another size, or has more overflow, than any preset has.
 
     Args:
         pool_size: Connections that it keeps.
         max_overflow: Connections that it may add.
+        remedy: The size that keeps the goals, or what it takes where none does.
+        needed: The fewest connections that keep them; None where none do.
     """
     if pool_size + max_overflow > LARGEST_USUAL:
         evidence = (
             f"Each pool may open {pool_size + max_overflow} connections; the largest preset has "
             f"{LARGEST_USUAL}."
         )
-        remedy = "Run more workers, hold connections for less time, or put PgBouncer in between."
+        remedy = (
+            remedy
+            if needed is not None and needed <= LARGEST_USUAL
+            else "The load needs as many, or more: hold connections for less time."
+        )
     elif pool_size + max_overflow < SMALLEST_USUAL:
         evidence = (
             f"Each pool has {pool_size + max_overflow} connection; the smallest profile has "
             f"{SMALLEST_USUAL}."
         )
-        remedy = "Keep another one: the readiness probe waits for what a request holds."
+        remedy = f"{remedy} With one, the readiness probe waits for what a request holds."
     elif max_overflow > LARGEST_OVERFLOW * pool_size:
         evidence = (
             f"max_overflow is {max_overflow / pool_size:.1f} times pool_size; no profile has more "
@@ -225,6 +258,21 @@ def unusual_size(pool_size: int, max_overflow: int) -> Finding | None:
     else:
         return None
     return Finding("unusual-pool-size", Severity.INFO, evidence, remedy)
+
+
+def beyond_pooler(most: int, remedy: str) -> Finding:
+    """Return the finding that no pooler has connections enough for the load.
+
+    Args:
+        most: Server connections of a pooler.
+        remedy: What it takes.
+    """
+    return Finding(
+        id="connection-budget",
+        severity=Severity.CRITICAL,
+        evidence=f"The load needs more than {most:,} connections from the pooler to the server.",
+        remedy=remedy,
+    )
 
 
 def overflow_behind_pooler(max_overflow: int) -> Finding | None:

@@ -81,7 +81,11 @@ class Queue:
         return probability * self.mean_wait_of_waiters if probability else 0.0
 
     def share_waiting_longer(self, seconds: float) -> float:
-        """Return the share of the arrivals that wait for longer than some seconds."""
+        """Return the share of the arrivals that wait for longer than some time.
+
+        Args:
+            seconds: That time.
+        """
         mean = self.mean_wait_of_waiters
         if not mean:
             return 0.0

@@ -7,13 +7,22 @@ from math import ceil, inf
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from penstock.base_error import SettingsError
 from penstock.planner.budget import ConnectionBudget, ServerLimits
 from penstock.planner.durations import LARGEST_P99
 from penstock.planner.hold import HoldTime
-from penstock.planner.units import Duration, OptionalDuration, Size, shown
+from penstock.planner.units import Duration, OptionalDuration, Size, WorkMem, shown
 from penstock.settings import (
     PROXIES,
     Accepted,
@@ -35,6 +44,8 @@ LARGEST_POOL = 1000
 _Rate = Annotated[
     float | None, Accepted(f"a number of requests per second above 0 and up to {LARGEST_RATE:.0f}")
 ]
+
+_ProxiesOrNone = Annotated[Proxies, BeforeValidator(lambda value: () if value == "none" else value)]
 
 
 class PlanInputs(BaseModel):
@@ -62,6 +73,9 @@ class PlanInputs(BaseModel):
     )
     query_p99: OptionalDuration = Field(
         None, gt=0, le=_HOUR, description="99th percentile of that; without it, exponential."
+    )
+    sample: WholeOrOff = Field(
+        None, ge=0, description="Checkouts that the times were measured from."
     )
     queries: Real = Field(1.0, gt=0, le=10_000, description="Queries of each request.")
     code_time: Duration = Field(
@@ -98,7 +112,7 @@ class PlanInputs(BaseModel):
     )
     spindles: Whole = Field(1, ge=0, le=4096, description="Its disks that seek independently.")
     memory: Size = Field(None, ge=2**20, le=2**46, description="Its memory.")
-    work_mem: Size = Field(None, ge=2**16, le=2**40, description="Its work_mem.")
+    work_mem: WorkMem = Field(None, ge=2**16, le=2**40, description="Its work_mem.")
     work_mem_nodes: Whole = Field(
         2, ge=1, le=100, description="Sorts and hashes of one query, each of which may use it."
     )
@@ -108,7 +122,7 @@ class PlanInputs(BaseModel):
     wait: OptionalDuration = Field(
         0.01, gt=0, le=_HOUR, description="Largest 99th percentile of the wait for a connection."
     )
-    proxy: Proxies = Field((), description="What stands between service and database.")
+    proxy: _ProxiesOrNone = Field((), description="What stands between service and database.")
     proxy_idle_timeout: OptionalDuration = Field(
         None, gt=0, le=86_400, description="Idleness after which that closes a connection."
     )
@@ -147,7 +161,7 @@ class PlanInputs(BaseModel):
         mean = info.data.get("query_time")
         if value is not None and mean and not mean <= value <= mean * LARGEST_P99:
             raise ValueError(
-                f"from the mean, {shown(mean)}, to {LARGEST_P99:.1f} times it, "
+                f"from the mean, {shown(mean)}, to {LARGEST_P99:.2f} times it, "
                 f"{shown(mean * LARGEST_P99)}, is accepted"
             )
         return value
@@ -167,7 +181,7 @@ class PlanInputs(BaseModel):
         try:
             made = cls.model_validate({name: x for name, x in given.items() if x is not None})
         except ValidationError as error:
-            refused = refusal(error, cls.model_fields, named)
+            refused = refusal(_as_given(error, given), cls.model_fields, named)
         else:
             if made.query_time is None:
                 raise SettingsError(f"{named['query_time']} is not set: for example 4ms")
@@ -180,7 +194,11 @@ class PlanInputs(BaseModel):
 
     @classmethod
     def of_settings(cls, settings: DatabaseSettings) -> dict[str, object]:
-        """Return what the settings of a database tell beside the sizes, by field name."""
+        """Return what the settings of a database tell beside the sizes, by field name.
+
+        Args:
+            settings: Of the database.
+        """
         return {
             "workers": settings.workers,
             "instances": settings.instances,
@@ -232,12 +250,21 @@ class PlanInputs(BaseModel):
         return inf if self.cores is None else 2 * self.cores + self.spindles
 
     def active(self, rate: float) -> float:
-        """Return the mean number of connections that the server works on at a rate."""
+        """Return the mean number of connections that the server works on at a rate.
+
+        Args:
+            rate: Requests per second of the whole service.
+        """
         assert self.query_time is not None  # noqa: S101 - of() has seen to it
         return rate * (self.query_time * self.queries + self.transaction_time)
 
     def budget(self, pool_size: int, max_overflow: int) -> ConnectionBudget:
-        """Return the connections that pools of such a size may have open during a deployment."""
+        """Return the connections that pools of such a size may have open during a deployment.
+
+        Args:
+            pool_size: Connections that each pool keeps.
+            max_overflow: Connections that each may add.
+        """
         return ConnectionBudget(
             workers=self.workers,
             instances=ceil(self.instances * self.surge),
@@ -252,6 +279,57 @@ class PlanInputs(BaseModel):
         return self.model_dump(mode="json", exclude_unset=True, exclude_none=True)
 
 
+def _as_given(error: ValidationError, given: Mapping[str, object]) -> ValidationError:
+    """Return an error that shows what was typed in place of the seconds or bytes of it."""
+    details = error.errors(include_url=False)
+    return ValidationError.from_exception_data(
+        error.title,
+        [
+            InitErrorDetails(
+                type=PydanticCustomError(each["type"], "refused", each.get("ctx")),
+                loc=each["loc"],
+                input=given.get(str(each["loc"][0]), each["input"]),
+            )
+            for each in details
+        ],
+    )
+
+
+_KINDS = {
+    OptionalDuration: "DURATION",
+    Duration: "DURATION",
+    Size: "SIZE",
+    WorkMem: "SIZE",
+    _Rate: "RATE",
+    _ProxiesOrNone: "NAME,...",
+}
+
+
+def input_kind(name: str) -> str:
+    """Return what an input is written as, such as ``DURATION``.
+
+    Args:
+        name: Of a field of :class:`PlanInputs`.
+    """
+    return _KINDS.get(PlanInputs.__annotations__[name], "NUMBER")
+
+
+def input_default(name: str) -> str | None:
+    """Return the default of an input as it is written, such as ``10ms``; None for unknown.
+
+    Args:
+        name: Of a field of :class:`PlanInputs`.
+    """
+    default = PlanInputs.model_fields[name].default
+    if default is None:
+        return None
+    if default == ():
+        return "none"
+    if input_kind(name) == "DURATION":
+        return shown(default).replace(" ", "") if default else "0s"
+    return f"{default:g}"
+
+
 def overridden(known: Mapping[str, object], chosen: Mapping[str, object]) -> dict[str, object]:
     """Return inputs of which some have priority over others.
 
@@ -260,8 +338,13 @@ def overridden(known: Mapping[str, object], chosen: Mapping[str, object]) -> dic
         chosen: They take the place of those; ``p99`` that of the rate, too, and ``query_time``
             that of the percentile that belonged to the other mean.
     """
-    replaced = {"p99": "rate", "rate": "p99", "query_time": "query_p99"}
-    gone = {other for name, other in replaced.items() if chosen.get(name) is not None}
+    replaced = {"p99": ("rate",), "rate": ("p99",), "query_time": ("query_p99", "sample")}
+    gone = {
+        other
+        for name, others in replaced.items()
+        if chosen.get(name) is not None
+        for other in others
+    }
     return {**{name: each for name, each in known.items() if name not in gone}, **chosen}
 
 
@@ -269,12 +352,14 @@ def write_inputs(path: Path, inputs: PlanInputs) -> None:
     """Write inputs into a file.
 
     Args:
-        path: Whose name ends in ``.toml``, or else it is JSON.
+        path: Whose name ends in ``.json`` or ``.toml``.
         inputs: All that :func:`read_inputs` gives back.
 
     Raises:
-        SettingsError: It cannot be written.
+        SettingsError: It cannot be written, or its name ends otherwise.
     """
+    if path.suffix not in {".json", ".toml"}:
+        raise SettingsError(f"{path}: a name that ends in .json or .toml is accepted")
     given = inputs.given()
     lines = [f"{name} = {json.dumps(value)}" for name, value in given.items()]
     text = "\n".join(lines) if path.suffix == ".toml" else json.dumps(given, indent=2)
@@ -285,13 +370,13 @@ def write_inputs(path: Path, inputs: PlanInputs) -> None:
 
 
 def read_inputs(path: Path) -> dict[str, Any]:
-    """Return what is in a file of inputs, unchecked.
+    """Return what is in a file of inputs, with its values unchecked.
 
     Args:
         path: Whose name ends in ``.toml``, or else it is JSON.
 
     Raises:
-        SettingsError: It cannot be read, or is no such file.
+        SettingsError: It cannot be read, is no such file, or has a key that is no input.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -300,4 +385,8 @@ def read_inputs(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path} cannot be read as a plan: {error}") from None
     if not isinstance(found, dict):
         raise SettingsError(f"{path} is no plan: penstock plan --save writes one")
+    if unknown := sorted(found.keys() - PlanInputs.model_fields.keys()):
+        raise SettingsError(
+            f"{path}: {', '.join(unknown)}: accepted are {', '.join(PlanInputs.model_fields)}"
+        )
     return found

@@ -1,19 +1,32 @@
 """A capacity plan: the sizes that a load needs, and how the pool behaves with them."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
-from math import ceil, floor, isfinite, log10
+from math import ceil, isfinite
 from typing import Any
 
 from penstock.base_error import SettingsError
 from penstock.findings import Finding, most_severe_first
 from penstock.planner import checks
-from penstock.planner.budget import ConnectionBudget, ServerLimits
+from penstock.planner.budget import ConnectionBudget
 from penstock.planner.durations import poisson
-from penstock.planner.erlang import Queue, fewest_servers
+from penstock.planner.erlang import Queue
+from penstock.planner.fit import (
+    MOST_SHARED,
+    Limit,
+    Shortfall,
+    advice,
+    budget_behind,
+    fewest_of_pool,
+    fewest_shared,
+    largest_rate,
+    least,
+    limit_of,
+    shortfall,
+)
 from penstock.planner.hold import HoldTime
-from penstock.planner.inputs import LARGEST_POOL, LARGEST_RATE, PlanInputs
+from penstock.planner.inputs import LARGEST_POOL, PlanInputs
 from penstock.planner.memory import ServerMemory
 from penstock.planner.models import FleetModel, PoolModel, Workload
 from penstock.planner.simulation import Simulated, simulate
@@ -28,10 +41,6 @@ from penstock.settings import (
 
 _PROFILE = PROFILES[Environment.PRODUCTION]
 _COMMAND_TIMEOUT: float = DatabaseSettings.model_fields["command_timeout"].default
-_MOST_SHARED = 100_000
-_UNKNOWN_SERVER = 100
-"""PostgreSQL's default of max_connections, for the largest rate where none was given."""
-_LEAST_SHARE = 1e-6
 SIMULATED = 200_000
 """Requests of a plan's simulation: a second or two of one core."""
 _SIMULATED_POOLS = 16
@@ -100,7 +109,9 @@ class Plan:
         statement_timeout: Seconds that a statement may take (``command_timeout``).
         pool_timeout: Seconds that a request waits for a connection.
         pool_recycle: Seconds after which a connection is replaced.
-        pgbouncer: Its sizes where one is needed; None where the server has room for all pools.
+        pgbouncer: Its sizes where one is needed; None where the server has room for all pools, or
+            where it would not suffice.
+        limit: What bounds the largest rate; None where the rate was given.
     """
 
     inputs: PlanInputs
@@ -110,6 +121,7 @@ class Plan:
     pool_timeout: float
     pool_recycle: int
     pgbouncer: PgBouncerSizes | None
+    limit: Limit | None = None
 
     @cached_property
     def hold(self) -> HoldTime:
@@ -135,7 +147,7 @@ class Plan:
     def budget(self) -> ConnectionBudget:
         """What may be open on the server itself during a deployment."""
         if self.inputs.shares_connections and self.pgbouncer is not None:
-            return _budget_behind(self.inputs, self.pgbouncer.max_db_connections)
+            return budget_behind(self.inputs, self.pgbouncer.max_db_connections)
         return self.inputs.budget(self.pool_size, self.max_overflow)
 
     @property
@@ -154,13 +166,14 @@ class Plan:
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
         """What is wrong with it, the most severe first."""
-        inputs, server = self.inputs, self.inputs.server
+        inputs = self.inputs
         found = (
-            checks.utilisation(self.predicted.queue, inputs.utilisation),
-            checks.long_wait(self.predicted.queue, inputs.wait),
-            None if server is None else self.budget.check(server),
-            checks.active_connections(inputs.active(self.rate), inputs.most_active),
-            checks.deadlock_floor(self.connections, inputs.deadlock_floor),
+            checks.sample(inputs.sample),
+            checks.utilisation(self.predicted.queue, inputs.utilisation, self._advice),
+            checks.long_wait(self.predicted.queue, inputs.wait, self._advice),
+            self._budget_finding(),
+            checks.active_connections(inputs.active(self.rate), inputs.most_active, self._advice),
+            checks.deadlock_floor(self.connections, inputs.deadlock_floor, self._advice),
             checks.timeout_order(
                 pool_timeout=self.pool_timeout,
                 command_timeout=self.statement_timeout,
@@ -169,10 +182,27 @@ class Plan:
             ),
             checks.late_recycle(self.pool_recycle, inputs.idle_limit),
             checks.memory(self.memory, inputs.memory),
-            checks.unusual_size(self.pool_size, self.max_overflow),
+            checks.unusual_size(
+                self.pool_size, self.max_overflow, self._advice, fewest_of_pool(inputs)
+            ),
             checks.overflow_behind_pooler(self.max_overflow) if inputs.shares_connections else None,
         )
         return most_severe_first(each for each in found if each is not None)
+
+    @cached_property
+    def shortfall(self) -> Shortfall | None:
+        """What it takes where the load does not fit; None where it does."""
+        return shortfall(self.inputs)
+
+    def _budget_finding(self) -> Finding | None:
+        inputs = self.inputs
+        if inputs.shares_connections and self.pgbouncer is None:
+            return checks.beyond_pooler(MOST_SHARED, self._advice)
+        return None if inputs.server is None else self.budget.check(inputs.server, self._advice)
+
+    @cached_property
+    def _advice(self) -> str:
+        return advice(self.inputs, self.shortfall)
 
     def predict(self, rate: float | None = None, connections: int | None = None) -> Prediction:
         """Return what to expect when something is not as planned.
@@ -246,6 +276,8 @@ class Plan:
             "hold_time": self.hold.mean,
             "predicted": self.predicted.document(),
             "memory": asdict(self.memory) | {"total": self.memory.total},
+            "limit": self.limit,
+            "shortfall": None if self.shortfall is None else asdict(self.shortfall),
             "what_if": [[each.document() for each in row] for row in self.what_if()],
             "findings": [asdict(finding) for finding in self.findings],
         }
@@ -262,9 +294,9 @@ def plan(given: Mapping[str, object], names: Mapping[str, str] | None = None) ->
     Raises:
         SettingsError: One is wrong or missing; the message names it and what is accepted.
     """
-    inputs = PlanInputs.of(given, names)
+    inputs, limit = PlanInputs.of(given, names), None
     if inputs.p99 is not None:
-        inputs = _at_largest_rate(inputs, (names or {}).get("p99", "p99"))
+        inputs, limit = _at_largest_rate(inputs, (names or {}).get("p99", "p99"))
     pool_size, max_overflow = _sizes(inputs)
     statement_timeout = inputs.statement_timeout or _statement_timeout(inputs)
     return Plan(
@@ -275,6 +307,7 @@ def plan(given: Mapping[str, object], names: Mapping[str, str] | None = None) ->
         pool_timeout=inputs.pool_timeout or min(_PROFILE.pool_timeout, statement_timeout / 2),
         pool_recycle=_recycle(inputs),
         pgbouncer=_pgbouncer(inputs, pool_size, max_overflow),
+        limit=limit,
     )
 
 
@@ -283,29 +316,17 @@ def _predict(inputs: PlanInputs, hold: HoldTime, rate: float, connections: int) 
     return Prediction(rate, connections, queue, hold.response_quantile(queue))
 
 
-def _needed(inputs: PlanInputs, per_second: float, most: int) -> int:
-    """Return the connections with which a queue keeps the goals."""
-    hold, longest = inputs.hold, inputs.wait or 0.0
-
-    def is_enough(connections: int) -> bool:
-        queue = hold.queue(connections, per_second)
-        return queue.utilisation <= inputs.utilisation and queue.wait_quantile(0.99) <= longest
-
-    return fewest_servers(is_enough, most)
-
-
 def _sizes(inputs: PlanInputs) -> tuple[int, int]:
     size, overflow = inputs.pool_size, inputs.max_overflow
-    per_second = (inputs.rate or 0.0) * inputs.connections_per_request / inputs.pools
-    needed = max(
-        _needed(inputs, per_second, LARGEST_POOL), inputs.deadlock_floor, checks.SMALLEST_USUAL
-    )
+    if size is not None and overflow is not None:
+        return size, overflow
+    needed = fewest_of_pool(inputs) or LARGEST_POOL
     if size is None:
         share = 0.0 if inputs.shares_connections else OVERFLOW_SHARE
         kept = ceil(needed / (1 + share)) if overflow is None else needed - overflow
         size = min(max(1, kept), LARGEST_POOL)
     if overflow is None:
-        overflow = 0 if inputs.shares_connections else max(0, needed - size)
+        overflow = max(0, needed - size)
     return size, overflow
 
 
@@ -325,77 +346,44 @@ def _early(idle: float) -> int:
     return max(1, int(idle * RECYCLE_SHARE))
 
 
-def _budget_behind(inputs: PlanInputs, connections: int) -> ConnectionBudget:
-    alone = inputs.budget(connections, 0)
-    return replace(alone, workers=1, instances=1)
-
-
 def _pgbouncer(inputs: PlanInputs, pool_size: int, max_overflow: int) -> PgBouncerSizes | None:
-    budget = inputs.budget(pool_size, max_overflow)
-    fits = inputs.server is None or budget.wanted <= budget.allowed(inputs.server)
+    budget, server = inputs.budget(pool_size, max_overflow), inputs.server
+    fits = server is None or budget.wanted <= budget.allowed(server)
     if fits and not inputs.shares_connections:
         return None
-    per_second = (inputs.rate or 0.0) * inputs.connections_per_request
-    shared = _needed(inputs, per_second, _MOST_SHARED)
+    shared = fewest_shared(inputs)
+    if shared is None:
+        return None
+    behind = budget_behind(inputs, shared)
+    missing = None if inputs.shares_connections else shortfall(inputs)
+    if missing is not None and not missing.pgbouncer:
+        return None
     return PgBouncerSizes(
         default_pool_size=shared,
         max_db_connections=shared,
         max_client_conn=budget.wanted,
-        max_connections=_budget_behind(inputs, shared).needed(inputs.reserved),
+        max_connections=behind.needed(inputs.reserved),
     )
 
 
-def _at_largest_rate(inputs: PlanInputs, name: str) -> PlanInputs:
-    """Return inputs with the largest rate at which ``p99`` and the limits are kept."""
-    goal, hold = inputs.p99 or 0.0, inputs.hold
-    server = inputs.server or ServerLimits(_UNKNOWN_SERVER, inputs.reserved)
-    size, overflow = _largest_sizes(inputs, server)
-    room = server.allowed(inputs.reserve) - inputs.other_connections
-
-    def is_kept(rate: float) -> bool:
-        found = _predict(inputs, hold, rate, size + overflow)
-        per_second = rate * inputs.connections_per_request
-        return (
-            found.response_p99 <= goal
-            and found.queue.utilisation <= inputs.utilisation
-            and inputs.active(rate) <= inputs.most_active * inputs.utilisation
-            and (not inputs.shares_connections or _needed(inputs, per_second, room + 1) <= room)
-        )
-
-    high = min(LARGEST_RATE, inputs.pools * (size + overflow) / hold.mean)
-    low = high * _LEAST_SHARE
-    if not is_kept(low):
-        alone = hold.response_quantile(hold.queue(size + overflow, 0.0))
+def _at_largest_rate(inputs: PlanInputs, name: str) -> tuple[PlanInputs, Limit]:
+    """Return inputs with the largest rate at which ``p99`` and the limits are kept, and which."""
+    found = largest_rate(inputs)
+    if found is None:
+        alone = inputs.hold.response_quantile(inputs.hold.queue(1, 0.0))
+        limit = limit_of(inputs.model_copy(update={"rate": 1e-9}))
         raise SettingsError(
-            f"{name}={shown(goal)}: no rate keeps it; the 99th percentile of the hold time alone "
-            f"is {shown(alone)}: more than that is accepted"
+            f"{name}={shown(inputs.p99 or 0.0)}: no rate keeps it; "
+            + (
+                f"the 99th percentile of the hold time alone is {shown(alone)}: more than that is "
+                "accepted"
+                if limit in {Limit.P99, Limit.POOL} or alone > (inputs.p99 or 0.0)
+                else f"the server has no room for {least(inputs)} connections in each of the "
+                f"{inputs.pools} pools: raise max_connections or run fewer workers"
+            )
         )
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (middle, high) if is_kept(middle) else (low, middle)
-    return inputs.model_copy(
-        update={
-            "rate": _floored(low),
-            "p99": None,
-            "wait": goal,
-            "pool_size": size,
-            "max_overflow": overflow,
-        }
-    )
-
-
-def _largest_sizes(inputs: PlanInputs, server: ServerLimits) -> tuple[int, int]:
-    """Return the sizes of each pool with which the server has room for all of them."""
-    if inputs.pool_size is not None:
-        return inputs.pool_size, inputs.max_overflow or 0
-    if inputs.shares_connections:
-        return LARGEST_POOL, 0
-    most = max(1, inputs.budget(1, 0).largest_pool(server))
-    size = min(ceil(most / (1 + OVERFLOW_SHARE)), LARGEST_POOL)
-    return size, min(most - size, LARGEST_POOL)
-
-
-def _floored(rate: float) -> float:
-    """Return a rate with four digits, which is never larger."""
-    step = 10.0 ** (floor(log10(rate)) - 3)
-    return round(floor(rate / step) * step, 6)
+    rate, limit = found
+    inputs = inputs.model_copy(update={"rate": rate})
+    size, overflow = _sizes(inputs)
+    changes = {"p99": None, "pool_size": size, "max_overflow": overflow}
+    return inputs.model_copy(update=changes), limit

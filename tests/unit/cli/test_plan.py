@@ -13,7 +13,7 @@ import pytest
 from tests.unit.cli.live_service import AT, LiveService, database, serving
 
 from penstock.cli.main import main
-from penstock.planner import PlanInputs, plan, read_inputs
+from penstock.planner import PlanInputs, input_default, plan, read_inputs
 
 Run = Callable[..., tuple[int, str, str]]
 ASKED = ("--rate", "800", "--query-time", "4ms", "--workers", "2")
@@ -93,6 +93,69 @@ def test_an_error_names_option_value_and_range(penstock: Run) -> None:
     ]
     assert all("accepted" in line for line in lines)
     assert "262143" in lines[2]
+
+
+@pytest.mark.parametrize(
+    ("option", "typed"), [("--query-time", "0ms"), ("--work-mem", "1kB"), ("--wait", "2h")]
+)
+def test_an_error_shows_what_was_typed(penstock: Run, option: str, typed: str) -> None:
+    _, _, errors = penstock(*ASKED, option, typed)
+
+    assert f"{option}={typed!r}" in errors
+
+
+def test_a_default_is_shown_as_it_is_typed() -> None:
+    needed = {"rate": "1", "query_time": "1ms"}
+    shown = {
+        name: default
+        for name in PlanInputs.model_fields
+        if (default := input_default(name)) is not None
+    }
+
+    assert (shown["wait"], shown["proxy"], shown["code_time"]) == ("10ms", "none", "0s")
+    assert PlanInputs.of({**needed, **shown}).model_dump() == PlanInputs.of(needed).model_dump()
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ('{"rate": 3, "query_tme": 4}', ["query_tme", "query_time"]),
+        ('{"rate": -3, "query_time": "4ms"}', [": rate=-3"]),
+        ('{"rate": 3,\n "query_time": 4ms}', ["line 2"]),
+    ],
+)
+def test_a_file_that_is_wrong_is_named_with_what_is_wrong_in_it(
+    penstock: Run, tmp_path: Path, written: str, said: list[str]
+) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text(written)
+    status, _, errors = penstock(str(path))
+
+    assert status == 3
+    assert str(path) in errors
+    assert all(each in errors for each in said)
+
+
+def test_a_plan_is_not_saved_under_another_ending(penstock: Run, tmp_path: Path) -> None:
+    path = tmp_path / "plan.yaml"
+    status, _, errors = penstock(*ASKED, "--save", str(path))
+
+    assert status == 3
+    assert ".toml" in errors
+    assert not path.exists()
+
+
+def test_no_number_of_a_plan_has_an_exponent(penstock: Run, tmp_path: Path) -> None:
+    page = tmp_path / "plan.html"
+    for asked in (
+        ("--rate", "1000000", "--query-time", "1h"),
+        ("--rate", "5000", "--query-time", "20ms", "--workers", "4", "--instances", "4"),
+        ("--rate", "0.0167", "--query-time", "1ms"),
+    ):
+        _, output, _ = penstock(*asked, "--html", str(page))
+        body = page.read_text(encoding="utf-8").partition("</style>")[2]
+
+        assert not re.search(r"\de[+-]\d", output + body)
 
 
 def test_every_input_is_an_option_with_its_description(penstock: Run) -> None:
@@ -218,7 +281,7 @@ def measured(**fields: Any) -> dict[str, Any]:
 
 
 def test_a_running_service_tells_what_it_measures(penstock: Run) -> None:
-    recent = {"seconds": 60.0, "hold": {"count": 700, "mean": 0.01, "p99": 0.04}}
+    recent = {"seconds": 60.0, "hold": {"count": 7000, "mean": 0.01, "p99": 0.04}}
     with telling(measured(recent=recent)) as service:
         status, output, _ = penstock("--from", service.url, "--instances", "3", "--json")
 
@@ -228,6 +291,7 @@ def test_a_running_service_tells_what_it_measures(penstock: Run) -> None:
         "rate": 36.0,
         "query_time": 0.01,
         "query_p99": 0.04,
+        "sample": 7000,
         "workers": 1,
         "instances": 3,
         "max_connections": 80,
@@ -244,6 +308,17 @@ def test_what_is_typed_has_priority_over_what_is_measured(penstock: Run) -> None
     assert inputs["query_p99"] == pytest.approx(0.02995, rel=1e-3)
 
 
+def test_a_nearly_idle_service_is_a_warning(penstock: Run) -> None:
+    recent = {"seconds": 60.0, "hold": {"count": 1, "mean": 0.01, "p99": 0.01}}
+    with telling(measured(recent=recent)) as service:
+        status, output, _ = penstock("--from", service.url, "--json")
+        _, typed, _ = penstock("--from", service.url, "--query-time", "10ms", "--json")
+
+    found = json.loads(output)["findings"]
+    assert (status, [each["id"] for each in found]) == (1, ["plan-sample"])
+    assert json.loads(typed)["findings"] == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "gone"),
     [
@@ -255,7 +330,7 @@ def test_what_is_typed_has_priority_over_what_is_measured(penstock: Run) -> None
 def test_what_is_typed_replaces_what_it_does_not_go_with(
     penstock: Run, arguments: tuple[str, ...], gone: str
 ) -> None:
-    recent = {"seconds": 60.0, "hold": {"count": 700, "mean": 0.01, "p99": 0.03}}
+    recent = {"seconds": 60.0, "hold": {"count": 7000, "mean": 0.01, "p99": 0.03}}
     with telling(measured(recent=recent)) as service:
         status, output, errors = penstock("--from", service.url, *arguments, "--json")
 
