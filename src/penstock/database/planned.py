@@ -55,4 +55,5 @@ def planned_by(settings: DatabaseSettings, reading: Reading) -> dict[str, object
         "rate": sum(recent) / seconds * settings.instances,
         "query_time": mean,
         "query_p99": fitting_p99(mean, hold.quantile(0.99)),
+        "sample": hold.count,
     }
