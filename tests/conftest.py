@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,10 @@ settings.load_profile("any machine")
 
 # Logfire's makes the start of each process half as slow again.
 os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
+
+# A shell has what it runs in the background ignore it, and so would the processes that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # They wait for real servers, browsers and clocks.
 REAL_TIME = {"adversity", "browser", "clusters", "diagnosis", "integration", "provisioning"}
