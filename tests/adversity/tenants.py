@@ -215,7 +215,7 @@ async def write_in_a_session(it: Tenant) -> None:
 
 async def end_by_hand(it: Tenant) -> None:
     end = it.random.choice(["COMMIT", "ROLLBACK", "COMMIT AND CHAIN", "ROLLBACK AND CHAIN"])
-    async with it.database.write(settings=it.settings) as session:
+    async with it.database.read(settings=it.settings) as session:
         it.check(await session.scalars(select(it.table)))
         await session.execute(text(end))
         it.check(await session.scalars(select(it.table)))

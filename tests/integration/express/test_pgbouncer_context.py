@@ -74,7 +74,7 @@ async def writes(database: Database, tenant: str) -> list[Any]:
         session.add(Note(meant=tenant))
         await session.commit()
         seen += await session.scalars(select(Note.tenant))
-        await session.execute(text("COMMIT"))
+        await session.rollback()
         seen += await session.scalars(select(Note.tenant))
     return seen
 
