@@ -38,8 +38,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def small_heap() -> None:
-    """Leave what earlier modules have made out of collections: late in a run each takes seconds."""
+def small_heap() -> Iterator[None]:
+    """Leave what a module has made out of later collections, which late in a run take seconds.
+
+    What it has left open is found by its own last test, and not by another module's first.
+    """
+    yield
     gc.collect()
     gc.freeze()
 

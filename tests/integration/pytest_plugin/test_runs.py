@@ -145,7 +145,8 @@ def test_migrations_that_fail_are_reported_once(tmp_path: Path, server_url: str)
     counts, output = run.counts()
 
     assert counts == {"errors": 4}, output
-    assert output.count("alembic.ini failed") == 1
+    reported, _, _ = output.partition("short test summary info")  # which has it once more in CI
+    assert reported.count("alembic.ini failed") == 1
     assert "there_is_no_such_function() does not exist" in output
     assert not (tmp_path / "migrated").exists()
 
