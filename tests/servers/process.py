@@ -63,6 +63,7 @@ class ServerProcess:
     def __init__(self, name: str, *, stop_signal: str) -> None:
         self._account = account = server_account()
         self.directory = server_directory(f"penstock-{name}-", account, place=roomy_memory())
+        self._readable: dict[Path, Path] = {}
         self._stop_signal = stop_signal
         self._runtime: subprocess.Popen[bytes] | None = None
         self._command: Sequence[str | Path] = ()
@@ -85,7 +86,9 @@ class ServerProcess:
 
     def readable(self, tree: Path) -> Path:
         """Return ``tree``, or a copy of it where the server's user may not reach it."""
-        return readable_tree(tree, self.directory, self._account)
+        if tree not in self._readable:
+            self._readable[tree] = readable_tree(tree, self.directory, self._account)
+        return self._readable[tree]
 
     def run(self, command: Sequence[str | Path], *, env: Mapping[str, str] | None = None) -> None:
         """Run a preparation to its end as the server's user.
