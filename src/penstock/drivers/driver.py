@@ -213,7 +213,7 @@ class Driver:
         """
         return True
 
-    def followed_settings(self, connection: Any) -> tuple[str | None, ...]:  # noqa: ARG002
+    def followed_settings(self, connection: Any) -> tuple[str | None, ...]:  # noqa: ARG002 - others need it
         """Return the values of ``FOLLOWED`` as the server has reported them last."""
         return ()
 

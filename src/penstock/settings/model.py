@@ -28,12 +28,10 @@ from penstock.settings.profiles import (
     filled_in,
 )
 from penstock.settings.proxies import (
-    BELOW_IDLE_LIMIT,
     PROXIES,
-    RECYCLE_SHARE,
     PoolMode,
     Proxy,
-    least_patient,
+    check_idle_limit,
     only_postgresqls,
     poolers_among,
 )
@@ -48,6 +46,7 @@ from penstock.settings.url import (
     text_of,
 )
 from penstock.settings.validation import (
+    RECYCLE,
     SECONDS,
     Accepted,
     ApplicationName,
@@ -65,8 +64,6 @@ from penstock.settings.validation import (
 
 # The name by which uvicorn and gunicorn learn how many workers to start.
 WORKERS_VARIABLE = "WEB_CONCURRENCY"
-
-RECYCLE = "-1 for never, or a whole number of seconds from 1 to 86400"
 
 
 class DatabaseSettings(BaseModel):
@@ -452,18 +449,10 @@ class DatabaseSettings(BaseModel):
     @field_validator("pool_recycle", "keepalive", "tcp_keepalive")
     @classmethod
     def _check_idle_limit(cls, value: float, info: ValidationInfo) -> float:
-        is_recycle = info.field_name == "pool_recycle"
-        if is_recycle and value == 0:
+        name = info.field_name or ""
+        if name == "pool_recycle" and value == 0:
             raise ValueError(f"{RECYCLE} is accepted")
-        proxy = least_patient(info.data.get("proxy", ()))
-        limit = PROXIES[proxy].idle_timeout if proxy else None
-        if limit is not None and (value >= limit or (is_recycle and value < 0)):
-            accepted = BELOW_IDLE_LIMIT[info.field_name or ""].format(
-                limit - 1, default=int(limit * RECYCLE_SHARE)
-            )
-            raise ValueError(
-                f"{proxy} ends a connection that was idle for {limit} seconds; {accepted}"
-            )
+        check_idle_limit(name, value, info.data.get("proxy", ()))
         return value
 
     @field_validator("credentials_file", "plan")

@@ -308,7 +308,7 @@ PROXIES: Mapping[Proxy, ProxyProfile] = {
 }
 
 
-BELOW_IDLE_LIMIT: Mapping[str, str] = {
+_BELOW_IDLE_LIMIT: Mapping[str, str] = {
     "pool_recycle": (
         "a whole number of seconds from 1 to {} is accepted, {default} is the default"
     ),
@@ -343,6 +343,26 @@ def least_patient(proxies: Iterable[Proxy]) -> Proxy | None:
     """Return the one with the shortest idle timeout, which counts; None where none has any."""
     limits = [(limit, proxy) for proxy in proxies if (limit := PROXIES[proxy].idle_timeout)]
     return min(limits)[1] if limits else None
+
+
+def check_idle_limit(name: str, value: float, proxies: Iterable[Proxy]) -> None:
+    """Refuse a setting that lets a connection be idle for as long as a proxy keeps it.
+
+    Args:
+        name: Of the setting: ``pool_recycle``, ``keepalive`` or ``tcp_keepalive``.
+        value: Seconds.
+        proxies: In any order.
+
+    Raises:
+        ValueError: It is not below the shortest idle timeout.
+    """
+    proxy = least_patient(proxies)
+    limit = PROXIES[proxy].idle_timeout if proxy else None
+    if limit is None or (value < limit and (value > 0 or name != "pool_recycle")):
+        return
+    default = int(limit * RECYCLE_SHARE)
+    accepted = _BELOW_IDLE_LIMIT[name].format(limit - 1, default=default)
+    raise ValueError(f"{proxy} ends a connection that was idle for {limit} seconds; {accepted}")
 
 
 def settings_behind(proxies: Iterable[Proxy], alone: Mapping[str, Any]) -> dict[str, object]:

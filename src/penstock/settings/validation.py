@@ -82,6 +82,7 @@ def _bounds(metadata: list[Any]) -> str:
 
 
 SECONDS = Unit("seconds")
+RECYCLE = "-1 for never, or a whole number of seconds from 1 to 86400"
 
 
 def _no_bool(value: object) -> object:
