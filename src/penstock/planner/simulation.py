@@ -281,10 +281,14 @@ class _Simulation:
         )
 
 
+_NO_LATENCIES = Latencies(*[math.nan] * 5)
+"""One object, for a run has to equal its repetition, and a NaN equals nothing."""
+
+
 def _latencies(values: Sequence[float], count: int) -> Latencies:
     """Return the figures of ``count`` durations: the values, and 0.0 for each that is missing."""
     if not count:
-        return Latencies(*[math.nan] * 5)
+        return _NO_LATENCIES
     ordered, zeros = sorted(values), count - len(values)
 
     def rank(share: float) -> float:
