@@ -94,6 +94,7 @@ class Members:
             self.settings.command_timeout,
             session_class=self._kinds.writing.sync_session_class,
             isolates=self._isolates,
+            batches=self.settings.batch_reads,
         )
         lane.observer.watch = self._watch
         return lane

@@ -2,10 +2,11 @@
 
 import contextlib
 from collections.abc import Callable, Coroutine, Sequence
-from itertools import islice
+from itertools import accumulate, islice, pairwise
 from typing import Any
 
 from asyncpg import Connection
+from asyncpg.exceptions import InternalClientError
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
 from sqlalchemy.util import await_
 from typing_extensions import override
@@ -15,6 +16,7 @@ from penstock.drivers.driver import FOLLOWED, LASTING, Driver, Prepared, never
 from penstock.drivers.effects import Effect
 from penstock.drivers.followed_statements import text_on
 from penstock.drivers.pipelining import Pipeline
+from penstock.drivers.row_counter import RowCounter
 
 SET_READ_ONLY = "SET default_transaction_read_only = on"
 FREE = "RESET default_transaction_read_only"
@@ -231,9 +233,7 @@ def prepared_of(driver: Any, sql: str) -> Any:
     """
     if driver._query_loggers or driver._top_xact is not None:
         return None
-    return driver._stmt_cache.get(
-        (text_on(driver, sql), driver._protocol.get_record_class(), False)
-    )
+    return _kept(driver, sql)
 
 
 def fetch(driver: Any, sql: str, arguments: Sequence[Any]) -> Coroutine[Any, Any, Any]:
@@ -312,6 +312,51 @@ async def fetch_many(driver: Any, sql: str, arguments: Sequence[Any]) -> Sequenc
     if prepared is None:
         return await driver.fetchmany(sql, arguments)  # type: ignore[no-any-return]  # untyped
     return await driver._protocol.bind_execute_many(prepared, arguments, "", None, True)  # type: ignore[no-any-return]  # untyped
+
+
+class StatementNotKept(Exception):  # noqa: N818 - it says what happened
+    """The driver keeps a statement prepared only while it runs."""
+
+
+async def fetch_each(
+    driver: Any, sql: str, arguments: Sequence[Sequence[Any]], counter: RowCounter
+) -> list[Sequence[Any]]:
+    """Run a statement for each of several rows of values, in one round trip and one transaction.
+
+    Args:
+        driver: asyncpg's connection.
+        sql: The statement.
+        arguments: The rows.
+        counter: Counts the rows of each answer.
+
+    Returns:
+        The records of each, in their order.
+
+    Raises:
+        StatementNotKept: It was not sent.
+        asyncpg.PostgresError: One of them has failed, and nothing is known of the others.
+    """
+    prepared = _kept(driver, sql)
+    if prepared is None:
+        await driver._get_statement(sql, None)
+        prepared = _kept(driver, sql)
+    pipeline = Pipeline.of(driver._transport)
+    if prepared is None or driver._query_loggers or pipeline.is_within_message:
+        raise StatementNotKept
+    pipeline.row_counter = counter
+    try:
+        records = await driver._protocol.bind_execute_many(prepared, arguments, "", None, True)
+    finally:
+        pipeline.row_counter = None
+    ends = list(accumulate(counter.counts, initial=0))
+    if len(ends) != len(arguments) + 1 or ends[-1] != len(records):
+        raise InternalClientError(f"{len(arguments)} answers of {ends[-1]} rows were counted")
+    return [records[begin:end] for begin, end in pairwise(ends)]
+
+
+def _kept(driver: Any, sql: str) -> Any:
+    key = text_on(driver, sql), driver._protocol.get_record_class(), False
+    return driver._stmt_cache.get(key)
 
 
 async def prepare(driver: Any, sql: str) -> Any:

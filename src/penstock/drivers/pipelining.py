@@ -18,6 +18,7 @@ from asyncpg.exceptions import PostgresError
 
 from penstock.deadlines import StatementLimit
 from penstock.drivers.driver import never, without_values
+from penstock.drivers.row_counter import RowCounter
 
 Parameters = Sequence[str | None]
 """Values of one statement, as text; None for NULL."""
@@ -80,6 +81,7 @@ class Pipeline(asyncio.Protocol):
         ended_by: The SQLSTATE with which the server has ended the connection; empty while it has
             not said one. The driver drops what it receives between two statements, so that the
             connection is closed then, though the server may take its time to hang up.
+        row_counter: Counts the rows of the driver's answers; None for nothing.
     """
 
     __slots__ = (
@@ -91,6 +93,7 @@ class Pipeline(asyncio.Protocol):
         "_transport",
         "ended_by",
         "is_refused",
+        "row_counter",
     )
 
     def __init__(self, transport: Any) -> None:
@@ -107,6 +110,7 @@ class Pipeline(asyncio.Protocol):
         self.is_refused = False
         """Whether the server has refused a statement of the latest batch, or one before it."""
         self.ended_by = ""
+        self.row_counter: RowCounter | None = None
         transport.set_protocol(self)
 
     @classmethod
@@ -242,6 +246,8 @@ class Pipeline(asyncio.Protocol):
 
         What the server sends unasked may be cut anywhere when a statement is sent.
         """
+        if self.row_counter is not None:
+            self.row_counter.feed(data)
         if data[-6:-1] == _READY_HEADER:
             self._left, self._tail = 0, b""
             return

@@ -15,7 +15,8 @@ from penstock.drivers import sqlalchemy_internals as internals
 from penstock.drivers.effects import AFTER_TRANSACTION, Effect, effects_of
 from penstock.express.errors import ParameterError, QueryRefused, shortened
 from penstock.express.orm import Description
-from penstock.express.rows import Shape, expected_shape, shape_of
+from penstock.express.pace import Pace
+from penstock.express.rows import Shape, expected_shape, may_share, shape_of
 
 _Spread = Callable[[dict[str, Any], Any], None]
 """Adds to a row's values what one value stands for."""
@@ -287,6 +288,7 @@ class Plan:
         is_fixed: Whether that will do for every answer to come.
         effects: What it may leave on the server's session.
         reads: Whether it may run where only reads are allowed.
+        pace: How fast it is answered.
 
     Raises:
         QueryRefused: It controls a transaction, or is several statements.
@@ -315,6 +317,7 @@ class Plan:
         self.shape: Shape | None = None
         self.further: dict[Any, Plan] = {}
         self.is_fixed = False
+        self.pace = Pace()
 
     def _compile(self, column_keys: Sequence[str] | None) -> SQLCompiler:
         translated = {SCHEMAS: self.schemas, "render_schema_translate": True}
@@ -363,6 +366,12 @@ class Plan:
     def _expected(self) -> Shape:
         """What the results would be, without a server."""
         return expected_shape(self.statement, self.compiled, partial(self._compile, self._keys))
+
+    @cached_property
+    def may_share(self) -> bool:
+        """Whether callers who give equal values may have the same records."""
+        columns = internals.result_columns(self.compiled)
+        return may_share(self.compiled.statement, [column.type for column in columns])
 
     @cached_property
     def takes_statements(self) -> bool:

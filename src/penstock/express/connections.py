@@ -20,6 +20,7 @@ from penstock.drivers.asyncpg import is_read_only, lift_command_timeout, set_con
 from penstock.drivers.driver import BeginOptions
 from penstock.drivers.session_state import refuse_session_state
 from penstock.engine import ReadOnlyConnections, TransactionTimeout, leave_standby
+from penstock.express.command_timeout import CommandTimeout
 from penstock.express.errors import ErrorTranslator, LaneEnded, is_lost, is_outdated
 from penstock.express.execution import (
     SCHEMA_CHANGES,
@@ -34,63 +35,7 @@ from penstock.express.work import ConnectionLost, Then, Use, Work, fetch, learn,
 from penstock.pool import ConnectFailed, PenstockPool
 from penstock.pool.leak import OpenLease
 from penstock.pool.record import STATEMENT_KEY, Record
-from penstock.telemetry.statement_watch import IDLE_IN_TRANSACTION_KEY, request_statements
-
-SHORTEST_WATCHED = 10.0
-"""Seconds below which a limit is left to the driver's timers, which are exact but cost a twelfth of
-a read."""
-CHECK_INTERVAL = 1.0
-"""Seconds between two checks of what is running: a statement may be ended so late."""
-
-
-class CommandTimeout:
-    """Cancels what runs for longer than ``command_timeout``, in place of the driver.
-
-    Args:
-        seconds: The limit, which the driver has as well.
-
-    Attributes:
-        leaves_it_to_the_driver: Whether the limit is too short for this.
-        running: The connections that are watched: each user adds its own, and removes it.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self.leaves_it_to_the_driver = seconds < SHORTEST_WATCHED
-        self._seconds = seconds
-        self.running: set[Record] = set()
-        self._ended: set[Record] = set()
-        self._timer: asyncio.TimerHandle | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        """The timer's: one that has ended calls nothing any more."""
-        self.unlimited: Any = None
-        """asyncpg's configuration without the limit, as it was lifted last; None at first."""
-
-    def watch(self) -> None:
-        """Begin to check what is running."""
-        loop = asyncio.get_running_loop()
-        if self._timer is None or loop is not self._loop:
-            self._timer, self._loop = loop.call_later(CHECK_INTERVAL, self._check), loop
-
-    def translate_timeout(self, record: Record, error: BaseException) -> BaseException:
-        """Return the error to raise: a cancellation that came from here is a ``TimeoutError``."""
-        if record not in self._ended:
-            return error
-        self._ended.discard(record)
-        task = asyncio.current_task()
-        if not isinstance(error, asyncio.CancelledError) or task is None or task.uncancel() > 0:
-            return error
-        return TimeoutError()  # as the driver's own
-
-    def _check(self) -> None:
-        self._timer = None
-        now = monotonic()
-        for record in self.running - self._ended:
-            holder = record.slot.lease  # None where the pool has taken the connection back
-            if holder is not None and now - record.slot.checked_out_at > self._seconds:
-                self._ended.add(record)
-                holder.cancel()
-        if self.running:
-            self.watch()
+from penstock.telemetry.statement_watch import IDLE_IN_TRANSACTION_KEY
 
 
 class Connections:
@@ -163,9 +108,8 @@ class Connections:
             refuse_session_state(plan.effects, sql)
         pool: PenstockPool = self._engine.pool  # type: ignore[assignment]  # as Database has looked
         command_timeout, observer = self._command_timeout, self.observer
+        observer.count(sql)
         watch = observer.watch
-        if watch is not None and (counts := request_statements.get()) is not None:
-            watch.count(sql, counts)
         if observer.spans:
             use = observer.traced(use)
         if (
@@ -207,8 +151,11 @@ class Connections:
             return await self._recovered(record, adapter, work, error)
         running.discard(record)
         set_configuration(driver, limited)
-        if watch is not None and monotonic() - record.slot.checked_out_at > watch.slow_after:
-            observer.time_lease(record, sql, answer)
+        seconds = monotonic() - record.slot.checked_out_at
+        if not writes:
+            plan.pace.note(seconds)
+        if watch is not None and seconds > watch.slow_after:
+            observer.report_slow(sql, seconds, answer)
         pool.release(record)
         return answer
 
@@ -248,7 +195,31 @@ class Connections:
 
     def _time(self, record: Record, work: Work, answer: Any = None) -> None:
         if work.then is None:  # else each of its statements was timed
-            self.observer.time_lease(record, work.sql, answer)
+            seconds = monotonic() - record.slot.checked_out_at
+            if not work.writes and answer is not None:
+                work.plan.pace.note(seconds)
+            self.observer.report_slow(work.sql, seconds, answer)
+
+    async def use_together(self, work: Work) -> None:
+        """Check out a connection for several reads that are sent as one.
+
+        Args:
+            work: Sends them.
+
+        Raises:
+            Exception: The driver's or the pool's error, as it is: each read meets its own, alone.
+        """
+        lease = await Lease.of(self._pool, records_checkout=False)
+        try:
+            self._make_ready(lease.record, work.sql, writes=False)
+            await self.execution.run_alone(lease, work)
+        except BaseException as error:
+            is_open = lease.driver.is_in_transaction() or lease.adapter.has_begun
+            await lease.release_failed(
+                error, in_transaction=is_open and not lease.driver.is_closed()
+            )
+            raise
+        await lease.release()
 
     async def _use_anew(self, lease: Lease, work: Work) -> Any:
         # asyncpg knows a table or a type as it was before.

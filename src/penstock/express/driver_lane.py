@@ -18,6 +18,7 @@ from penstock.context import Settings
 from penstock.drivers import sqlalchemy_internals as internals
 from penstock.drivers.driver import BeginOptions
 from penstock.engine import ReadOnlyConnections
+from penstock.express.batch import Batching
 from penstock.express.compiled import Plan
 from penstock.express.connections import Connections, ReadTransaction
 from penstock.express.errors import (
@@ -56,7 +57,7 @@ from penstock.express.work import (
     learn,
     loads_related,
     open_cursor,
-    repeated,
+    read_alone,
     send_copy,
 )
 from penstock.pool import LeaseReclaimed
@@ -159,6 +160,7 @@ class DriverLane(Lane):
         command_timeout: Seconds that a statement may take.
         session_class: Whose listeners to ``do_orm_execute`` are called.
         isolates: Whether the configured isolation level has a transaction see one moment.
+        batches: Whether reads of one statement may leave together.
 
     Attributes:
         observer: Counts, times and traces its statements.
@@ -172,22 +174,25 @@ class DriverLane(Lane):
         *,
         session_class: type[Session] = Session,
         isolates: bool = False,
+        batches: bool = True,
     ) -> None:
         self._snapshot = None if isolates else SNAPSHOT
         self._connections = Connections(engine, read_only, command_timeout, self._snapshot)
         self.observer = self._connections.observer
         self._dialect = engine.dialect
         self._listeners = ExecuteListeners(session_class)
+        self._batching = Batching(self._connections.use_together, self.observer)
+        self._batches = batches
 
     async def read(self, call: Call, extract: Extract) -> Any:
         """Run a statement that reads; again where the connection ended without an answer."""
         call, plan, sql, arguments, then = _prepared(call, self._listeners, self._dialect)
         use, settings = self._connections.use, call.settings
-        try:
-            answer = await use(fetch, plan, sql, arguments, False, settings=settings, then=then)
-        except ConnectionLost as lost:
-            again = partial(use, fetch, plan, sql, arguments, False, settings=settings, then=then)
-            answer = await repeated(lost, again)
+        send = partial(use, fetch, plan, sql, arguments, False, settings=settings, then=then)
+        group = None
+        if then is None and plan.is_fixed and self._batches and call.query.batch:
+            group = self._batching.group(plan, sql, settings)
+        answer = await (read_alone(send) if group is None else group.read(arguments, send))
         return extract(_results(call, plan, answer, then))
 
     @override

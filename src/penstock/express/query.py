@@ -195,9 +195,11 @@ class Query(Generic[_T_co]):
 
     Args:
         statement: What is to be run.
+        batch: Whether a read of it may leave together with others.
 
     Attributes:
         statement: As it was given.
+        batch: The same.
         writes: Whether it is an INSERT, UPDATE or DELETE.
         required: Names of the parameters that every call has to give.
         count: How many these are.
@@ -206,8 +208,9 @@ class Query(Generic[_T_co]):
         plans: Those that were made, by dialect; none of an open statement.
     """
 
-    def __init__(self, statement: Statement) -> None:
+    def __init__(self, statement: Statement, *, batch: bool = True) -> None:
         self.statement: Any = statement
+        self.batch = batch
         self.writes = isinstance(statement, UpdateBase)
         named = [bind for bind in _binds(statement) if not bind.unique]
         self.required = frozenset(b.key for b in named if b.required)
@@ -267,7 +270,7 @@ class Query(Generic[_T_co]):
             ExpressError: This is no ``select()``.
         """
         if self._existence is None:
-            self._existence = query(existence_of(self.statement))
+            self._existence = query(existence_of(self.statement), batch=self.batch)
         return self._existence
 
     def spread(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -308,11 +311,13 @@ class Query(Generic[_T_co]):
 
 
 @overload
-def query(statement: Select[_M]) -> Query[_M]: ...  # type: ignore[overload-overlap]  # the first that fits
+def query(statement: Select[_M], *, batch: bool = ...) -> Query[_M]: ...  # type: ignore[overload-overlap]  # the first that fits
 @overload
-def query(statement: Select[_T]) -> Query[Row[_T]]: ...
+def query(statement: Select[_T], *, batch: bool = ...) -> Query[Row[_T]]: ...
 @overload
-def query(statement: Select[_T1, _T2, *_Ts]) -> Query[Row[_T1, _T2, *_Ts]]: ...
+def query(
+    statement: Select[_T1, _T2, *_Ts], *, batch: bool = ...
+) -> Query[Row[_T1, _T2, *_Ts]]: ...
 @overload
 def query(  # type: ignore[overload-overlap]  # as above
     statement: ReturningInsert[_M] | ReturningUpdate[_M] | ReturningDelete[_M],
@@ -328,20 +333,25 @@ def query(
     | ReturningDelete[_T1, _T2, *_Ts],
 ) -> Query[Row[_T1, _T2, *_Ts]]: ...
 @overload
-def query(statement: CompoundSelect[*_Ts]) -> Query[Row[*_Ts]]: ...
+def query(statement: CompoundSelect[*_Ts], *, batch: bool = ...) -> Query[Row[*_Ts]]: ...
 @overload
 def query(
     statement: TextClause | TextualSelect | FromStatement[*_Ts] | Insert | Update | Delete,
+    *,
+    batch: bool = ...,
 ) -> Query[Any]: ...
 
 
-def query(statement: Any) -> Query[Any]:
+def query(statement: Any, *, batch: bool = True) -> Query[Any]:
     """Prepare a statement for the express lane, once, at import.
 
     Args:
         statement: A ``select()``, also of mapped classes, a ``union()``, a ``text()``, or an
             ``insert()``, ``update()`` or ``delete()``. What differs from call to call is a named
             ``bindparam("name")``; for ``text()``, ``:name``.
+        batch: Whether a read of it may leave together with others that are asked for at the same
+            time, in one round trip and one transaction; False for one that each caller has to
+            have run by itself. Writes never do.
 
     Returns:
         What :class:`Reader` and :class:`Writer` run. One mapped class gives its instances,
@@ -351,7 +361,7 @@ def query(statement: Any) -> Query[Any]:
         QueryRefused: The express lane cannot run it as a session would; the message says why.
     """
     refuse_unfit(statement)
-    return Query(statement)
+    return Query(statement, batch=batch)
 
 
 def existence_of(statement: Any) -> Select[bool]:

@@ -1,16 +1,38 @@
 """What the driver's rows become: rows of columns, or instances of mapped classes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-from sqlalchemy import Column, Delete, Insert, Row, Table, TextClause, Update
+from sqlalchemy import (
+    Boolean,
+    Column,
+    ColumnClause,
+    Date,
+    DateTime,
+    Delete,
+    Enum,
+    Insert,
+    Integer,
+    Interval,
+    Numeric,
+    Row,
+    String,
+    Table,
+    TextClause,
+    TextualSelect,
+    Time,
+    TypeDecorator,
+    Update,
+    Uuid,
+)
 from sqlalchemy.engine.result import SimpleResultMetaData
 from sqlalchemy.exc import MultipleResultsFound, NoResultFound
 from sqlalchemy.orm import FromStatement, InstrumentedAttribute
-from sqlalchemy.sql import operators
+from sqlalchemy.sql import operators, visitors
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.elements import BinaryExpression, BindParameter, BooleanClauseList
+from sqlalchemy.sql.functions import FunctionElement
 from typing_extensions import override
 
 from penstock.drivers import sqlalchemy_internals as internals
@@ -179,6 +201,35 @@ def _shape_of(statement: Any, compiled: SQLCompiler, cursor: Cursor) -> Shape:
     if parts is None:
         return LoadedShape(loading, cursor, takes_statements=takes_statements)
     return EntityShape(parts, metadata, cursor, is_single=loading.is_single)
+
+
+_CALLS = (FunctionElement, TextClause, TextualSelect)
+"""Parts of a statement that call a function, or may."""
+_CONSTANTS = (Boolean, Date, DateTime, Enum, Integer, Interval, Numeric, String, Time, Uuid)
+"""Types whose values, as the driver has them, cannot be changed."""
+
+
+def may_share(statement: Any, types: Iterable[Any]) -> bool:
+    """Return whether callers who give a statement equal values may have the same records.
+
+    What is called might give each of them another value, and one that can be changed, such as an
+    array, has to be each caller's own.
+
+    Args:
+        statement: The statement.
+        types: Of its columns.
+    """
+    return all(map(_is_constant, types)) and not any(map(_calls, visitors.iterate(statement)))
+
+
+def _is_constant(kind: Any) -> bool:
+    while isinstance(kind, TypeDecorator):
+        kind = kind.impl
+    return isinstance(kind, _CONSTANTS)
+
+
+def _calls(part: Any) -> bool:
+    return isinstance(part, _CALLS) or (isinstance(part, ColumnClause) and part.is_literal)
 
 
 class ColumnRebinder:

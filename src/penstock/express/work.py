@@ -141,6 +141,22 @@ async def repeated(lost: ConnectionLost, attempt: Callable[..., Awaitable[T]]) -
     raise lost.error from lost
 
 
+async def read_alone(send: Callable[..., Awaitable[T]], asked_at: float | None = None) -> T:
+    """Send a statement that reads; again where the connection ended without an answer.
+
+    Args:
+        send: Sends it; takes ``asked_at``, when its connection counts as requested.
+        asked_at: The same; None for now.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: As a session would raise it.
+    """
+    try:
+        return await send(asked_at=asked_at)
+    except ConnectionLost as lost:
+        return await repeated(lost, send)
+
+
 class Answer:
     """Records and their shape, where the next answer to the same statement may have another.
 

@@ -12,7 +12,7 @@ from penstock.pool.errors import (
     PoolTimeout,
 )
 from penstock.pool.events import PoolSnapshot
-from penstock.pool.leak import enclosing_tasks, holding_tasks
+from penstock.pool.leak import enclosing_tasks, holding_tasks, holds_connection
 from penstock.pool.policy import PoolPolicy
 from penstock.pool.pool import PenstockPool
 from penstock.pool.record import holder_route, task_of
@@ -33,5 +33,6 @@ __all__ = [
     "enclosing_tasks",
     "holder_route",
     "holding_tasks",
+    "holds_connection",
     "task_of",
 ]

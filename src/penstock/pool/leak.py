@@ -90,6 +90,12 @@ enclosing_tasks: ContextVar[tuple[Any, ...]] = ContextVar("enclosing_tasks", def
 """The tasks that have acquired what the enclosing blocks keep until they are left."""
 
 
+def holds_connection() -> bool:
+    """Return whether the running request or block may hold a connection."""
+    holding = holding_tasks.get()
+    return bool(enclosing_tasks.get()) or (holding is not None and any(True for _ in holding()))
+
+
 @dataclass(frozen=True, eq=False)
 class NestedCheckoutGuard:
     """Detects callers that hold a connection of the pool and wait for another.

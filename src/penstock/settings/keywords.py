@@ -74,5 +74,6 @@ class SettingsKeywords(TypedDict, total=False):
     fleet_surge: float
     utilisation_warning: float
     slow_query: float | Literal["off"] | None
+    batch_reads: bool
     telemetry: bool
     telemetry_dir: str | Path | None

@@ -236,6 +236,10 @@ class DatabaseSettings(BaseModel):
     slow_query: Annotated[RealOrOff, SECONDS] = Field(
         0.1, gt=0, le=3600, description="How long a statement takes before it is logged."
     )
+    batch_reads: bool = Field(
+        default=True,
+        description="Whether reads of one statement leave together while others are under way.",
+    )
     telemetry: bool = Field(
         default=True,
         description="Whether numbers are kept for the live page, metrics and diagnosis.",

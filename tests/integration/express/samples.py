@@ -18,6 +18,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import registry
+from tests.integration.express.batches import at_once
 from tests.integration.express.column_kind import Kind
 
 from penstock import Database, query
@@ -166,9 +167,19 @@ async def check(database: Database, sample: Sample, values: list[Any]) -> set[st
             await ask_express(database, sample.prepared[name], {"wanted": wanted}), by_session
         )
         assert_same(await ask_express(database, sample.asked[name], {"wanted": wanted}), by_session)
+    for name in ("equal", "echo"):
+        await _check_together(database, sample, name, values)
     for value in values[1:]:
         statement = select(sample.entity.id).where(sample.entity.value == value)
         by_session = await ask_session(database, statement, {})
         assert_same(await ask_express(database, query(statement), {}), by_session)
         assert_same(await ask_express(database, statement, {}), by_session)
     return refused
+
+
+async def _check_together(database: Database, sample: Sample, name: str, values: list[Any]) -> None:
+    """Ask for several values at once, as requests that leave together do."""
+    asked, many = sample.prepared[name], values * 3
+    alone = [await ask_express(database, asked, {"wanted": value}) for value in many]
+    together = await at_once(ask_express(database, asked, {"wanted": value}) for value in many)
+    assert_same(together, alone)

@@ -21,6 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidRequestError
 from tests.integration.express.answers import by_session
+from tests.integration.express.batches import at_once
 from tests.integration.express.reads import READS, ids
 from tests.integration.express.shop import Base, Item, Stock, fill
 from tests.integration.express.writes import MANY, WRITES
@@ -71,6 +72,8 @@ async def test_reads_are_as_a_session_reads(filled: Database, name: str) -> None
     for _ in range(2):
         assert seen(await filled.reader.all(asked, given)) == expected
         assert seen(await filled.reader.all(statement, given)) == expected
+    for results in await at_once(filled.reader.all(asked, given) for _ in range(12)):
+        assert seen(results) == expected
     async with filled.reader.snapshot() as snapshot:
         assert seen(await snapshot.all(asked, given)) == expected
     async with filled.reader.stream(asked, given).yield_per(2) as rows:

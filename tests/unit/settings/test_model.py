@@ -80,6 +80,7 @@ def test_a_url_is_all_that_is_needed() -> None:
         "fleet_surge": 0.03,
         "utilisation_warning": 0.8,
         "slow_query": 0.1,
+        "batch_reads": True,
         "telemetry": True,
         "telemetry_dir": None,
     }
