@@ -136,6 +136,7 @@ class Group:
 
     __slots__ = (
         "_gathering",
+        "_is_crowded",
         "_observer",
         "_plan",
         "_settings",
@@ -151,6 +152,8 @@ class Group:
         self._observer = observer
         self._gathering: _Batch | None = None
         """The batch that has no connection yet."""
+        self._is_crowded = False
+        """Whether the latest batch was large, so that the next reads come in numbers as well."""
         self.under_way = 0
 
     @property
@@ -169,7 +172,8 @@ class Group:
             The records, or what ``send`` returns.
         """
         asked_at = None
-        if self.under_way >= WORTH and self._has_room() and not holds_connection():
+        is_busy = self._is_crowded or self.under_way >= WORTH
+        if is_busy and self._has_room() and not holds_connection():
             asked_at = monotonic()
             records = await self._join(arguments)
             if records is not None:
@@ -223,6 +227,7 @@ class Group:
         return batch
 
     async def _run(self, batch: _Batch) -> None:
+        self._is_crowded = batch.living >= WORTH
         if batch.living <= 1:
             return
         send = partial(self._send, batch)

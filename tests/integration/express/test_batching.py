@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from decimal import Decimal
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from tests.integration.express.batches import CROWD, Batches, at_once, learn
 from tests.servers.proxy import Proxy
 
 from penstock import Database, query
+from penstock.errors import PoolTimeout
 from penstock.express import batch, pace
 from penstock.telemetry.statement_watch import RequestStatements, request_statements
 
@@ -431,3 +433,22 @@ async def test_a_pool_of_one_connection_answers_a_crowd(
         assert [row.id for row in rows] == list(range(1, 101))
         assert database.pool.snapshot().opened_total == 1
     assert batches.sizes
+
+
+async def test_a_crowd_waits_no_longer_for_a_connection_than_each_alone(
+    database_url: str, batches: Batches
+) -> None:
+    async with Database.from_url(
+        database_url, environment="testing", pool_size=1, max_overflow=0, pool_timeout=2.0
+    ) as database:
+        await add_notes(database)
+        await learn(database, line_by_id, id=1)
+        await at_once(database.reader.one(line_by_id, id=n) for n in range(1, CROWD))
+        async with database.connection() as held:
+            began = monotonic()
+            found = await at_once(database.reader.one(line_by_id, id=n) for n in range(1, CROWD))
+            waited = monotonic() - began
+            await held.execute(select(1))
+        assert {type(each) for each in found} == {PoolTimeout}
+        assert 2.0 <= waited < 3.5
+        assert (await database.reader.one(line_by_id, id=7)).id == 7

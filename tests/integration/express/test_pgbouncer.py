@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import bindparam, delete, func, insert, make_url, select, text, update
 from sqlalchemy.exc import DBAPIError
 from tests.eventually import eventually
+from tests.integration.express.batches import Batches, at_once
 from tests.integration.express.leftovers import CLEAN, SERVERS, leftovers
 from tests.integration.express.pooled_service import (
     ENTRIES,
@@ -92,6 +93,25 @@ async def test_nothing_stays_on_a_server_connection(database: Database, pooled_u
     await work(database, first=0)
 
     assert await leftovers(pooled_url) == CLEAN
+
+
+async def test_reads_that_leave_together_are_each_their_callers_own(
+    database: Database, pooled_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = Batches(monkeypatch)
+    tenants = {name: database.reader.with_context(settings={"app.tenant": name}) for name in "abc"}
+    readers = [database.reader, *tenants.values()]
+    for reader in readers:
+        await reader.scalar(name_of, item_id=1)
+    for _ in range(3):
+        found = await at_once(
+            readers[each % 4].scalar(name_of, item_id=each) for each in range(1, ITEMS)
+        )
+        assert found == [expected_name(each) for each in range(1, ITEMS)]
+
+    assert await leftovers(pooled_url) == CLEAN
+    keeps_statements = database.settings.statement_cache_size > 0
+    assert bool(batches.sizes) or not keeps_statements
 
 
 async def test_no_reader_makes_a_writer_read_only(database: Database) -> None:
