@@ -159,7 +159,7 @@ def requests_of(kinds: Sequence[dict[str, Any]], seed: int) -> Callable[[], byte
     """Return what makes the bytes of the next request.
 
     Args:
-        kinds: Those of a ``Traffic``, in turn.
+        kinds: The fields of each ``Traffic``, in their order.
         seed: Of the random numbers, equal seeds giving equal ones.
     """
     random = Random(seed)  # noqa: S311 - load, no secret

@@ -42,10 +42,11 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Rotation:
-    """Requests of several kinds in turn, in a closed loop.
+    """Requests of several kinds in turn.
 
     Args:
         kinds: In their order; one that comes more often than others is in it more often.
+        rate: Requests per second that are due at each worker; 0 for a closed loop.
     """
 
     kinds: Sequence[Traffic]

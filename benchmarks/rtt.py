@@ -23,7 +23,7 @@ ARRIVALS = 100.0
 NAMES = ("tutorial", *BY_HAND, "sessions", "express_orm", "express")
 SHORT_NAMES = ("tutorial", "asyncpg_by_hand", "asyncpg_without_reset_gc", "sessions", "express")
 TRAFFICS = {"read": replace(READ, rate=ARRIVALS), "write": replace(WRITE, rate=ARRIVALS)}
-LONG = Lengths(generations=2, rounds=3, seconds=5.0, warm_up=1.0)
+LONG = Lengths(generations=2, rounds=2, seconds=4.0, warm_up=1.0)
 SHORT = Lengths(generations=1, rounds=1, seconds=0.1, warm_up=0.0)
 TRIPS = 50
 

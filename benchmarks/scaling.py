@@ -44,13 +44,25 @@ class Cores:
 
 def cores() -> Cores:
     """Return who is to run where: all apart where there are enough cores."""
-    if not hasattr(os, "sched_getaffinity"):
-        return Cores()
-    every = sorted(os.sched_getaffinity(0))
+    every = physical_cores()
     if len(every) < CORES_NEEDED:
         return Cores()
     first, second, driver, *database = every
     return Cores(({first}, {second}), set(database), {driver})
+
+
+def physical_cores() -> list[int]:
+    """Return one processor of each core that this process may run on; none where Linux is not."""
+    if not hasattr(os, "sched_getaffinity"):
+        return []
+    processors = sorted(os.sched_getaffinity(0), reverse=True)
+    return sorted({threads_of(number): number for number in processors}.values())
+
+
+def threads_of(processor: int) -> str:
+    """Return the processors that are threads of one core with this one, which they slow down."""
+    siblings = Path(f"/sys/devices/system/cpu/cpu{processor}/topology/thread_siblings_list")
+    return siblings.read_text() if siblings.exists() else str(processor)
 
 
 def run(short: bool) -> Result:
@@ -100,15 +112,18 @@ def run(short: bool) -> Result:
 
 def _peers(placed: Cores, directory: Path) -> Mapping[str, Peer]:
     # The two share their telemetry, as the workers of one supervisor do.
-    homes = {name: {"DATABASE_TELEMETRY_DIR": str(directory / name)} for name in ("one", "two")}
     return {
-        "one": Peer("express", environment=homes["one"], workers=placed.workers[:1]),
-        "two": Peer("express", environment=homes["two"], workers=placed.workers),
+        name: Peer(
+            "express",
+            environment={"DATABASE_TELEMETRY_DIR": str(directory / name)},
+            workers=placed.workers[:count],
+        )
+        for count, name in enumerate(("one", "two"), 1)
     }
 
 
 def _conditions(placed: Cores) -> Mapping[str, Any]:
-    known = {"cores": os.cpu_count(), "cores_needed_for_throughput": CORES_NEEDED}
+    known = {"cores_to_pin": len(physical_cores()), "needed_for_throughput": CORES_NEEDED}
     if placed.are_apart:
         return {**known, "throughput": "measured", "clients_per_worker": CLIENTS}
     return {
