@@ -15,12 +15,14 @@ from benchmarks import (
     fairness,
     http_read,
     http_write,
+    httparena,
     lane_cpu,
     overload,
     planner_accuracy,
     pool_cpu,
     roundtrips,
-    techempower,
+    rtt,
+    scaling,
     telemetry_cost,
 )
 from benchmarks.machine import machine
@@ -34,13 +36,15 @@ BENCHMARKS: Mapping[str, Callable[[bool], Result]] = {
     "gc": collector.run,
     "http_read": http_read.run,
     "http_write": http_write.run,
+    "httparena": httparena.run,
     "lane_cpu": lane_cpu.run,
     "overload": overload.run,
     "planner_accuracy": planner_accuracy.run,
     "pool_cpu": pool_cpu.run,
     "roundtrips": roundtrips.run,
-    "techempower": techempower.run,
+    "rtt": rtt.run,
     "telemetry_cost": telemetry_cost.run,
+    "workers": scaling.run,
 }
 
 

@@ -28,7 +28,7 @@ def run(short: bool) -> Result:
         users_database(server) as url,
         progress("gc", lengths.turns(len(PEERS))) as advance,
     ):
-        read = contest(PEERS, READ, lengths, url, advance)["read"]
+        read = contest(PEERS, {"read": READ}, lengths, url, advance)["read"]
     conditions = {"clients": CLIENTS, "rounds": lengths.turns(1), "seconds": lengths.seconds}
     figures = read.figures("tune_gc_off")
     return Result("gc", conditions, figures, charts=(RATE, "p99_ms"))

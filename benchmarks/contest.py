@@ -1,9 +1,10 @@
 """Peers under the same load in turn."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from benchmarks.http_load import Driver, Load, Traffic
+from benchmarks.http_load import Driver, Load, Rotation, Traffic
 from benchmarks.result import Figures, Ratio, Target, median
 from benchmarks.service import Peer, Service, serving
 
@@ -39,18 +40,27 @@ class Turn:
 
     Args:
         load: What the client saw.
-        server_us: Microseconds of CPU that the server's process used for a request.
-        server_share: Share of one core that it used.
+        server_us: Microseconds of CPU that the server's processes used for a request.
+        server_share: Share of one core that they used.
+        waits: How often they left their core for a request, to wait for something.
+        preemptions: How often it was taken from them for a request.
     """
 
     load: Load
     server_us: float
     server_share: float
+    waits: float
+    preemptions: float
 
     @property
     def requests_per_second(self) -> float:
         """Answers per second."""
         return self.load.requests_per_second
+
+    @property
+    def p50_ms(self) -> float:
+        """Median latency."""
+        return self.load.p50_ms
 
     @property
     def p99_ms(self) -> float:
@@ -75,30 +85,49 @@ class Contest:
         )
         return Ratio.of(ones, others)
 
-    def median(self, peer: str, figure: str, digits: int) -> float | None:
-        """Return the median of a peer's rounds, rounded."""
-        return median([getattr(turn, figure) for turn in self.turns[peer]], digits)
+    def medians(self, figure: str, digits: int) -> dict[str, float | None]:
+        """Return the median of each peer's rounds, rounded."""
+        return {
+            peer: median([getattr(turn, figure) for turn in turns], digits)
+            for peer, turns in self.turns.items()
+        }
+
+    def ranges(self, figure: str, digits: int) -> dict[str, list[float]]:
+        """Return the least and the greatest of each peer's rounds, rounded."""
+        ranges = {}
+        for peer, turns in self.turns.items():
+            each = [getattr(turn, figure) for turn in turns]
+            ranges[peer] = [round(bound, digits or None) for bound in (min(each), max(each))]
+        return ranges
+
+    def fastest(self, peers: Iterable[str]) -> str:
+        """Return which of some peers answers the most, by the median of its rounds."""
+        rates = self.medians(RATE, 0)
+        return max(peers, key=lambda peer: rates[peer] or 0)
 
     def target(self, one: str, other: str, figure: str = RATE, **bounds: float) -> Target:
         """Return what the ratio of two peers has to be, with its spread."""
         return self.ratio(one, other, figure).target(**bounds)
 
-    def figures(self, base: str, ours: str | None = None) -> Figures:
+    def figures(self, base: str, ours: str | None = None, **more: str) -> Figures:
         """Return what is to be known of each peer.
 
         Args:
-            base: The peer whose figures the others' are multiples of.
+            base: The peer whose rate the others' are multiples of.
             ours: The peer that should be the fastest; the table says where it is not.
+            more: Further peers such as ``base``, by what the multiples are of.
         """
-        rates = {peer: [t.requests_per_second for t in turns] for peer, turns in self.turns.items()}
+        multiples = self._multiples(base, base)
+        for name, peer in more.items():
+            multiples |= self._multiples(name, peer)
         return {
-            RATE: {peer: median(each, 0) for peer, each in rates.items()},
-            f"{RATE}_range": {p: [round(min(each)), round(max(each))] for p, each in rates.items()},
-            "p99_ms": self._medians("p99_ms", 2),
-            "server_us": self._medians("server_us", 1),
-            "server_share": self._medians("server_share", 2),
-            **self._multiples(base),
-            **({**self._multiples(ours), **self._winners(ours)} if ours else {}),
+            RATE: self.medians(RATE, 0),
+            f"{RATE}_range": self.ranges(RATE, 0),
+            "p99_ms": self.medians("p99_ms", 2),
+            "server_us": self.medians("server_us", 1),
+            "server_share": self.medians("server_share", 2),
+            **multiples,
+            **({**self._multiples(ours, ours), **self._winners(ours)} if ours else {}),
         }
 
     def busiest_driver(self) -> float:
@@ -106,24 +135,21 @@ class Contest:
         turns = [turn for each in self.turns.values() for turn in each]
         return round(max(turn.load.driver_share for turn in turns), 2)
 
-    def _multiples(self, base: str) -> Figures:
+    def _multiples(self, name: str, base: str) -> dict[str, dict[str, Any]]:
         ratios = {peer: self.ratio(peer, base) for peer in self.turns}
         return {
-            f"times_{base}": {peer: ratio.median for peer, ratio in ratios.items()},
-            f"times_{base}_range": {peer: list(ratio.spread) for peer, ratio in ratios.items()},
+            f"times_{name}": {peer: ratio.median for peer, ratio in ratios.items()},
+            f"times_{name}_range": {peer: list(ratio.spread) for peer, ratio in ratios.items()},
         }
 
     def _winners(self, ours: str) -> Figures:
         wins = {peer: self.ratio(peer, ours).median > 1 for peer in self.turns}
         return {f"beats_{ours}": {peer: "yes" if won else "no" for peer, won in wins.items()}}
 
-    def _medians(self, figure: str, digits: int) -> dict[str, float | None]:
-        return {peer: self.median(peer, figure, digits) for peer in self.turns}
-
 
 def contest(
     peers: Mapping[str, Peer],
-    traffics: Mapping[str, Traffic],
+    traffics: Mapping[str, Traffic | Rotation],
     lengths: Lengths,
     database_url: str,
     advance: Callable[[], None],
@@ -148,7 +174,7 @@ def contest(
         with serving(peers, database_url) as services:
             for service in services.values():
                 for traffic in traffics.values():
-                    driver.load(service.url, traffic, lengths.warm_up, 0.0)
+                    driver.load(service.url, traffic, lengths.warm_up, 0.0, service.others)
             for number in range(lengths.rounds):
                 for name, traffic in traffics.items():
                     for peer in list(peers)[:: -1 if number % 2 else 1]:
@@ -158,8 +184,16 @@ def contest(
     return {name: Contest(by_peer) for name, by_peer in turns.items()}
 
 
-def _turn(driver: Driver, service: Service, traffic: Traffic, lengths: Lengths) -> Turn:
-    before = service.cpu_seconds()
-    load = driver.load(service.url, traffic, lengths.seconds, lengths.warm_up / 5)
-    used = service.cpu_seconds() - before
-    return Turn(load, used / load.sent * 1e6, used / load.elapsed)
+def _turn(driver: Driver, service: Service, traffic: Traffic | Rotation, lengths: Lengths) -> Turn:
+    before = service.usage()
+    load = driver.load(
+        service.url, traffic, lengths.seconds, lengths.warm_up / 5, others=service.others
+    )
+    used = service.usage().since(before)
+    return Turn(
+        load,
+        server_us=used.cpu_seconds / load.sent * 1e6,
+        server_share=used.cpu_seconds / load.elapsed,
+        waits=used.waits / load.sent,
+        preemptions=used.preemptions / load.sent,
+    )

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from benchmarks.peers import users
-from benchmarks.peers.techempower import worlds
-from sqlalchemy import MetaData, create_engine, insert, text
+from benchmarks.peers.httparena import items
+from sqlalchemy import MetaData, create_engine, text
 from sqlalchemy.sql import Executable
 from tests.servers.postgres import (
     PostgresServer,
@@ -28,26 +28,17 @@ SEED_USERS = text("""
            timestamptz '2025-01-01 00:00+00' + n * interval '1 minute'
     FROM generate_series(1, :users) AS n
 """).bindparams(users=USERS)
-SEED_WORLDS = text("""
-    INSERT INTO world (id, randomnumber)
-    SELECT n, 1 + floor(random() * :worlds) FROM generate_series(1, :worlds) AS n
-""").bindparams(worlds=worlds.WORLDS)
-FORTUNES = (
-    "An index that nobody reads is still written.",
-    "Be kind to the one who is on call: it may be you.",
-    "Count the round trips before you count the cores.",
-    "Every queue is empty until it is needed.",
-    "Measure it twice & change it once.",
-    "No plan survives the statistics of last year.",
-    "Retry what is safe to repeat, and nothing else.",
-    "The fastest query is the one that is not sent.",
-    "The lock you forget is the lock you wait for.",
-    "Who caches must also forget.",
-    '<script>alert("This must be shown, not run.");</script>',
-    "急がば回れ",
-)
-SEED_FORTUNES = insert(worlds.Fortune).values(
-    [{"id": number, "message": message} for number, message in enumerate(FORTUNES, 1)]
+SEED_ITEMS = text("""
+    INSERT INTO items
+    SELECT n, 'Item ' || n, (CAST(:categories AS text[]))[1 + mod(n, 10)],
+           1 + floor(random() * 500), 1 + floor(random() * 1000), random() < 0.5,
+           to_jsonb((CAST(:tags AS text[]))[1 : 1 + mod(n, 4)]),
+           1 + floor(random() * 50), 1 + floor(random() * 500)
+    FROM setseed(0.42), generate_series(1, :items) AS n
+""").bindparams(
+    categories=list(items.CATEGORIES),
+    tags=["compact", "eco", "fast", "popular"],
+    items=items.ITEMS,
 )
 
 
@@ -68,10 +59,10 @@ def users_database(server: PostgresServer) -> Iterator[str]:
 
 
 @contextmanager
-def worlds_database(server: PostgresServer) -> Iterator[str]:
-    """Make a database with TechEmpower's tables; yield its URL."""
+def items_database(server: PostgresServer) -> Iterator[str]:
+    """Make a database with HttpArena's table of a hundred thousand items; yield its URL."""
     with server.database() as url:
-        _fill(url, worlds.Model.metadata, SEED_WORLDS, SEED_FORTUNES)
+        _fill(url, items.Model.metadata, SEED_ITEMS)
         yield url
 
 

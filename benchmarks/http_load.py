@@ -15,17 +15,42 @@ PATIENCE = 90.0
 
 @dataclass(frozen=True)
 class Traffic:
-    """The requests of a closed loop.
+    """Requests of one kind.
 
     Args:
-        path: Path and query; ``ID`` in it becomes a random id from 1 to 10,000.
+        path: Path and query; ``ID`` in it becomes a random number.
         method: HTTP method, in capitals.
-        body: JSON, ``NEW`` in it becoming a name that no other request has; empty for none.
+        body: JSON, ``NEW`` in it becoming a name that no other request has and ``NEXT`` the next
+            number from 100,001 on; empty for none.
+        ids: The largest of the random numbers, which begin at 1.
+        rate: Requests per second that are due at each worker, however slow the answers are; a
+            latency counts from then. 0 for a closed loop: each client's next as soon as it has its
+            answer.
     """
 
     path: str
     method: str = "GET"
     body: str = ""
+    ids: int = 10_000
+    rate: float = 0.0
+
+    @property
+    def kinds(self) -> "Sequence[Traffic]":
+        """The kinds of request that take turns: this one."""
+        return (self,)
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """Requests of several kinds in turn.
+
+    Args:
+        kinds: In their order; one that comes more often than others is in it more often.
+        rate: Requests per second that are due at each worker; 0 for a closed loop.
+    """
+
+    kinds: Sequence[Traffic]
+    rate: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -55,24 +80,42 @@ class Driver:
     def __init__(self) -> None:
         self._turns = 0
 
-    def load(self, url: str, traffic: Traffic, seconds: float, warm_up: float) -> Load:
-        """Keep 32 requests under way.
+    def load(
+        self,
+        url: str,
+        traffic: Traffic | Rotation,
+        seconds: float,
+        warm_up: float,
+        others: Sequence[str] = (),
+    ) -> Load:
+        """Ask by 32 clients for each worker.
 
         Args:
             url: Base URL of the server.
             traffic: What to ask for.
-            seconds: For how long to measure, or longer until there are 32 answers.
+            seconds: For how long to measure, or longer until there are as many answers as clients.
             warm_up: Seconds of the same load before.
+            others: Base URLs of further workers, which get as much each.
 
         Raises:
             RuntimeError: Not every request succeeded.
         """
         self._turns += 1
-        order = {"url": url, "seconds": seconds, "warm_up": warm_up, **asdict(traffic)}
-        answer = self._ask({**order, "clients": CLIENTS, "seed": self._turns})
+        urls = [url, *others]
+        order = {
+            "urls": urls,
+            "seconds": seconds,
+            "warm_up": warm_up,
+            "kinds": [asdict(kind) for kind in traffic.kinds],
+            "rate": traffic.rate * len(urls),
+            "clients": CLIENTS * len(urls),
+            "seed": self._turns,
+        }
+        answer = self._ask(order)
         milliseconds = sorted(answer["milliseconds"])
         if answer["errors"]:
-            raise RuntimeError(f"{traffic.method} {url}{traffic.path}: {answer['errors']}")
+            asked = ", ".join(dict.fromkeys(f"{k.method} {k.path}" for k in traffic.kinds))
+            raise RuntimeError(f"{asked} of {url}: {answer['errors']}")
         return Load(
             sent=answer["sent"],
             elapsed=answer["elapsed"],

@@ -5,11 +5,11 @@ It is uvicorn with one worker, on a port that the system chooses and standard ou
 
 import importlib
 import os
+import resource
 import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -19,7 +19,7 @@ from fastapi import FastAPI
 
 from penstock.fastapi.install import tuned_collector
 
-CPU_SECONDS = "/cpu-seconds"
+USAGE = "/usage"
 
 
 def main() -> None:
@@ -45,14 +45,15 @@ def _end_with_input() -> None:
 
 def _make_app() -> FastAPI:
     app: FastAPI = importlib.import_module(os.environ["PEER"]).app
-    app.add_api_route(CPU_SECONDS, _cpu_seconds, include_in_schema=False)
+    app.add_api_route(USAGE, _usage, include_in_schema=False)
     if os.environ.get("TUNE_GC") == "all":
         _tune_after_start(app)
     return app
 
 
-async def _cpu_seconds() -> float:
-    return time.process_time()
+async def _usage() -> tuple[float, int, int]:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime, used.ru_nvcsw, used.ru_nivcsw
 
 
 def _tune_after_start(app: FastAPI) -> None:

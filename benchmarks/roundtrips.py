@@ -16,7 +16,7 @@ from benchmarks.service import Peer, Service, serving
 from tests.servers.postgres import PostgresServer, postgres_server
 from tests.servers.proxy import Proxy, proxy_before
 
-PEERS = tuple(peer for peer in http_read.PEERS if peer != "no_database")
+PEERS = tuple(route for route in http_read.ROUTES if route != "no_database")
 SHORT_PEERS = ("tutorial", "asyncpg_by_hand", "asyncpg_without_reset", "express", "sessions")
 KINDS = ("read", "write")
 # No connection is opened ahead of need: that would be counted too, and is no request's.

@@ -39,7 +39,7 @@ def run(short: bool) -> Result:
         users_database(server) as url,
         progress("telemetry_cost", lengths.turns(len(PEERS)) + 1) as advance,
     ):
-        read = contest(PEERS, READ, lengths, url, advance)["read"]
+        read = contest(PEERS, {"read": READ}, lengths, url, advance)["read"]
         with serving({"watched": Peer("watched")}, url) as services:
             shares = _shares(services["watched"], 1.0 if short else 20.0)
             advance()

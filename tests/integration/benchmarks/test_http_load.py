@@ -1,5 +1,6 @@
 """The HTTP client of the benchmarks against servers that do not make it easy."""
 
+import json
 import socket
 import threading
 import time
@@ -7,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import pytest
-from benchmarks.http_load import CLIENTS, Driver, Traffic
+from benchmarks.http_load import CLIENTS, Driver, Rotation, Traffic
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n12\r\n\r\n345678"
 """Its body has what ends a head."""
@@ -76,6 +77,47 @@ def test_a_turn_lasts_until_there_are_enough_answers() -> None:
 
     assert load.sent >= CLIENTS
     assert load.requests_per_second > 0
+
+
+def test_a_rate_is_not_exceeded_by_a_fast_server() -> None:
+    with server(in_pieces) as (url, requests):
+        load = Driver().load(url, Traffic("/", rate=200.0), 0.3, 0.0)
+
+    assert CLIENTS <= load.sent == len(requests) <= 1 + 200 * load.elapsed
+
+
+def test_a_latency_counts_from_when_a_request_was_due() -> None:
+    def slowly(connection: socket.socket, request: bytes) -> None:
+        time.sleep(0.05)
+        connection.sendall(ANSWER)
+
+    with server(slowly) as (url, _):
+        load = Driver().load(url, Traffic("/", rate=10_000.0), 0.2, 0.0)
+
+    # The second request of each client was due at once, and sent after the answer to its first.
+    assert load.p99_ms >= 90
+
+
+def test_kinds_of_request_take_turns() -> None:
+    read, write = Traffic("/ID", ids=3), Traffic("/", "PUT", '{"id": NEXT}')
+
+    with server(in_pieces) as (url, requests):
+        Driver().load(url, Rotation([read, read, write]), 0.2, 0.0)
+
+    paths = [request.split()[1] for request in requests if request.startswith(b"GET")]
+    bodies = [request.rpartition(b"\r\n")[2] for request in requests if request.startswith(b"PUT")]
+    numbers = {json.loads(body)["id"] for body in bodies}
+    assert set(paths) == {b"/1", b"/2", b"/3"}
+    assert numbers == set(range(100_001, 100_001 + len(numbers)))
+    assert abs(len(paths) - 2 * len(numbers)) <= 2
+
+
+def test_each_worker_has_clients_of_its_own() -> None:
+    with server(in_pieces) as (url, one), server(in_pieces) as (other, two):
+        load = Driver().load(url, Traffic("/"), 0.2, 0.0, others=[other])
+
+    assert load.sent == len(one) + len(two)
+    assert min(len(one), len(two)) >= CLIENTS
 
 
 def test_a_failed_request_is_an_error_that_names_it() -> None:

@@ -7,9 +7,8 @@ from functools import partial
 import httpx
 import psycopg
 import pytest
-from benchmarks import http_read, roundtrips, techempower
-from benchmarks.dataset import FORTUNES, users_database, worlds_database
-from benchmarks.peers.techempower.worlds import ADDED
+from benchmarks import http_read, roundtrips
+from benchmarks.dataset import items_database, users_database
 from benchmarks.service import Peer, Service, serving
 from tests.eventually import eventually
 from tests.servers.postgres import PostgresServer
@@ -21,9 +20,18 @@ FIRST = {
     "is_active": True,
     "created_at": "2025-01-01T00:01:00Z",
 }
-
-
-STORED = "SELECT id, randomnumber FROM world WHERE id = ANY (%s)"
+ITEM = {
+    "id": int,
+    "name": str,
+    "category": str,
+    "price": int,
+    "quantity": int,
+    "active": bool,
+    "tags": list,
+    "rating": dict,
+}
+HTTPARENA = ("asyncpg_pool", "express")
+RESETS = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND query LIKE %s"
 Clients = dict[str, httpx.Client]
 
 
@@ -38,7 +46,7 @@ def clients_of(services: Mapping[str, Service]) -> Iterator[Clients]:
 
 @pytest.fixture(scope="module")
 def users(postgres: PostgresServer) -> Iterator[Clients]:
-    peers = {name: Peer(name) for name in http_read.PEERS}
+    peers = {name: Peer(name) for name in http_read.ROUTES}
     with (
         users_database(postgres) as url,
         serving(peers, url) as services,
@@ -48,18 +56,19 @@ def users(postgres: PostgresServer) -> Iterator[Clients]:
 
 
 @pytest.fixture(scope="module")
-def worlds_url(postgres: PostgresServer) -> Iterator[str]:
-    with worlds_database(postgres) as url:
+def items_url(postgres: PostgresServer) -> Iterator[str]:
+    with items_database(postgres) as url:
         yield url
 
 
 @pytest.fixture(scope="module")
-def worlds(worlds_url: str) -> Iterator[Clients]:
-    with serving(techempower.PEERS, worlds_url) as services, clients_of(services) as clients:
+def items(items_url: str) -> Iterator[Clients]:
+    peers = {name: Peer(f"httparena.{name}") for name in HTTPARENA}
+    with serving(peers, items_url) as services, clients_of(services) as clients:
         yield clients
 
 
-@pytest.mark.parametrize("peer", http_read.PEERS)
+@pytest.mark.parametrize("peer", http_read.ROUTES)
 def test_a_peer_answers_the_first_user(users: Clients, peer: str) -> None:
     answer = users[peer].get("/users/1")
 
@@ -86,38 +95,68 @@ async def test_a_peer_saves_a_user_and_answers_it(users: Clients, peer: str) -> 
     await eventually(lambda: read().json() == written)  # some commit after their response
 
 
-@pytest.mark.parametrize("peer", techempower.PEERS)
-def test_a_techempower_peer_keeps_the_rules(worlds: Clients, peer: str) -> None:
-    client = worlds[peer]
+@pytest.mark.parametrize("path", ["/crud/items/7", "/crud/items?category=office&page=3&limit=9"])
+def test_both_peers_of_httparena_answer_the_same(items: Clients, path: str) -> None:
+    one, other = (client.get(path) for client in items.values())
 
-    assert client.get("/json").json() == {"message": "Hello, World!"}
-    assert client.get("/plaintext").text == "Hello, World!"
-    assert client.get("/db").json().keys() == {"id", "randomNumber"}
-    assert len(client.get("/queries?queries=none").json()) == 1
-    assert len({world["id"] for world in client.get("/queries?queries=20").json()}) == 20
+    assert one.headers["content-type"] == "application/json"
+    assert one.json() == other.json()
 
 
-@pytest.mark.parametrize("peer", techempower.PEERS)
-async def test_a_techempower_peer_saves_updates(
-    worlds_url: str, worlds: Clients, peer: str
-) -> None:
-    updated = worlds[peer].get("/updates?queries=20").json()
+@pytest.mark.parametrize("peer", HTTPARENA)
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ("?min=5&max=80&limit=7", 7),
+        ("?min=100&max=400&limit=33", 33),
+        ("?min=9999&max=9999&limit=50", 0),
+        ("?limit=1000", 50),
+        ("?limit=0", 1),
+        ("", 50),
+    ],
+)
+def test_items_are_found_by_their_price(items: Clients, peer: str, asked: str, found: int) -> None:
+    answer = items[peer].get(f"/async-db{asked}").json()
 
-    numbers = {world["id"]: world["randomNumber"] for world in updated}
-    assert len(numbers) == 20
-    with psycopg.connect(worlds_url.replace("+asyncpg", ""), autocommit=True) as connection:
-        read = partial(connection.execute, STORED, [list(numbers)])
-        await eventually(lambda: dict(read().fetchall()) == numbers)  # as above
+    assert answer["count"] == len(answer["items"]) == found
+    for item in answer["items"]:
+        assert {name: type(value) for name, value in item.items()} == ITEM
+        assert item["rating"].keys() == {"score", "count"}
 
 
-def test_the_page_of_fortunes_is_the_same_everywhere(worlds: Clients) -> None:
-    pages = {client.get("/fortunes").text for client in worlds.values()}
+@pytest.mark.parametrize("peer", HTTPARENA)
+def test_a_page_of_items_is_counted(items: Clients, peer: str) -> None:
+    page = items[peer].get("/crud/items?category=electronics&page=2&limit=5").json()
 
-    assert len(pages) == 1
-    page = pages.pop()
-    assert ADDED in page
-    assert "<script>" not in page
-    assert page.count("<tr>") == len(FORTUNES) + 2
+    assert (page["total"], page["page"], page["limit"]) == (5, 2, 5)
+    assert {item["category"] for item in page["items"]} == {"electronics"}
+    ids = [item["id"] for item in page["items"]]
+    assert ids == sorted(ids)
+
+
+@pytest.mark.parametrize(("peer", "number"), [("asyncpg_pool", 200_001), ("express", 200_002)])
+async def test_items_are_created_changed_and_cached(items: Clients, peer: str, number: int) -> None:
+    client, path = items[peer], f"/crud/items/{number}"
+    new = {"id": number, "name": "New", "category": "test", "price": 25, "quantity": 10}
+    changed = {"name": "Changed", "price": 30, "quantity": 5}
+
+    assert client.get(path).status_code == client.put(path, json=changed).status_code == 404
+    created = [client.post("/crud/items", json=new) for _ in range(2)]
+    assert [answer.status_code for answer in created] == [201, 201]
+    assert created[1].json() == {**created[1].json(), **new}
+    await eventually(lambda: client.get(path).headers["x-cache"] == "HIT")
+    assert client.put(path, json=changed).json() == {**created[1].json(), **changed}
+    read = client.get(path)
+    assert read.headers["x-cache"] == "MISS"
+    assert read.json() == {**created[1].json(), **changed}
+
+
+def test_the_pool_of_httparena_resets_nothing(items_url: str, items: Clients) -> None:
+    items["asyncpg_pool"].get("/async-db")
+
+    with psycopg.connect(items_url.replace("+asyncpg", ""), autocommit=True) as connection:
+        resets = connection.execute(RESETS, ["SELECT pg_advisory_unlock_all%"])
+        assert resets.fetchall() == []
 
 
 def test_a_peer_that_does_not_start_is_an_error() -> None:
