@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, TypeAdapter
 from sqlalchemy.engine import Dialect
@@ -10,12 +10,12 @@ from typing_extensions import override
 
 from penstock.express.compiled import Plan
 from penstock.express.errors import QueryRefused, shortened
-from penstock.express.json_sql import MARK, JsonSql
+from penstock.express.json_sql import JsonSql
 from penstock.express.query import Query, Statement, as_query
+from penstock.express.rows import Shape
 from penstock.log_limit import LogLimit
 
 _logger = logging.getLogger(__name__)
-_MARK = MARK.encode()
 
 
 class JsonQuery:
@@ -51,7 +51,7 @@ class JsonQuery:
 
     async def read(
         self,
-        ask: Callable[..., Coroutine[Any, Any, bytes]],
+        ask: Callable[..., Coroutine[Any, Any, "_Written"]],
         values: Any,
         named: dict[str, Any],
     ) -> bytes:
@@ -66,28 +66,32 @@ class JsonQuery:
             pydantic.ValidationError: A row is none of the model's.
         """
         written = await ask(self._written, values, named, self._extract)
-        if _MARK not in written:
-            return written
-        self._log(written.split(_MARK, 2)[1].decode())
-        return await ask(self.rows, values, named, self._extract)
-
-    def _extract(self, results: Sequence[Any]) -> bytes:
-        """Return what the server wrote, or the JSON of rows, which a session reads."""
-        if results and results[0].__class__ is bytes:
-            return results[0]
-        models = self._adapter.validate_python(results, from_attributes=True)
-        return self._adapter.dump_json(models, by_alias=True)
-
-    def _log(self, field: str) -> None:
+        if written.unlike is None:
+            return written.json
         left_out = self._log_limit.passes()
         if left_out is not None:
             _logger.warning(
-                "PostgreSQL has a value or a type for %s that it does not write as the model does: "
-                "the rows are read a second time (%d more lines left out): %r",
-                field,
+                "PostgreSQL does not write %s as %s does, and rows are read a second time (%d more "
+                "lines left out): %s",
+                written.unlike,
+                self.model.__name__,
                 left_out,
                 shortened(repr(self.rows)),
             )
+        return (await ask(self.rows, values, named, self._extract)).json
+
+    def _extract(self, results: Sequence[Any]) -> "_Written":
+        if results and results[0].__class__ is _Written:
+            return results[0]
+        # Rows: they were asked for, or are all that a session reads, or that a listener leaves.
+        models = self._adapter.validate_python(results, from_attributes=True)
+        return _Written(self._adapter.dump_json(models, by_alias=True), None)
+
+
+class _Written(NamedTuple):
+    json: bytes
+    unlike: str | None
+    """What the response model would have written otherwise."""
 
 
 def json_of(query: Query[Any] | JsonQuery, model: type[BaseModel] | None) -> JsonQuery:
@@ -144,7 +148,7 @@ class _JsonPlan(Plan):
         self._bind_rows = self.bind
         self._last = ("", "")
         self.bind = self._bind
-        self.shape = _JSON
+        self.shape = _JsonShape(sql)
         self.is_fixed = True
 
     def _bind(self, values: Mapping[str, Any]) -> tuple[str, Sequence[Any]]:
@@ -154,14 +158,15 @@ class _JsonPlan(Plan):
         return self._last[1], arguments
 
 
-class _JsonShape:
+class _JsonShape(Shape):
     is_single = True
     is_collected = takes_statements = may_fail = False
     cursor: Any = None
 
-    def results(self, records: Sequence[Any], _: Any, __: Any = None) -> list[bytes]:
-        """Return the one value."""
-        return [records[0][0]]
+    def __init__(self, sql: JsonSql) -> None:
+        self._sql = sql
 
-
-_JSON: Any = _JsonShape()
+    @override
+    def results(self, records: Sequence[Any], statement: Any, origin: Any = None) -> list[Any]:
+        ((types, written),) = records
+        return [_Written(written, self._sql.unlike(types, written))]

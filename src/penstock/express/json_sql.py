@@ -17,19 +17,18 @@ from sqlalchemy.sql.selectable import Alias
 from penstock.drivers import sqlalchemy_internals as internals
 from penstock.express.compiled import Plan
 from penstock.express.errors import QueryRefused
-from penstock.express.json_values import Unwritable, kind_of, literal
+from penstock.express.json_values import Kind, Unwritable, kind_of, literal
 from penstock.express.query import DIALECT
 
-MARK = "\x01"
-"""Around the name of a field for which rows have to be read; in a value JSON escapes it."""
+_MARK = b"\x01"
+"""Stands for a row that has to be read; in a value JSON escapes it."""
 
-_AROUND = """
+_AROUND = r"""
 )
-SELECT convert_to(
-    (SELECT concat({checks}) FROM (SELECT) AS one LEFT JOIN penstock_rows ON false)
-    || '[' || COALESCE(string_agg({row}, ','), '') || ']', 'UTF8'
+SELECT concat_ws(' ', {types}), convert_to(
+    '[' || COALESCE(string_agg(COALESCE({row}, E'\x01'), ','), '') || ']', 'UTF8'
 ) FROM penstock_rows"""
-"""The checks look at one row of NULLs, for whose types the server reads nothing."""
+"""What a value is joined with is NULL where the value is."""
 
 
 class JsonSql:
@@ -50,24 +49,35 @@ class JsonSql:
                 "neither: use all()."
             )
         named = model.__name__
+        parts: list[str] = []
+        self._kinds: dict[str, Kind] = {}
+        types, required = [], set[str]()
         try:
             sample, fields = _Sample(statement), _Fields(model)
-            parts = [_mark_nulls(column) for column in sample.key]
-            checks = []
-            for number, field in enumerate(fields.schemas):
+            for field in fields.schemas:
                 named = f"{model.__name__}.{field}"
-                check, written = fields.written(field, sample)
-                parts += [literal(f"{',' if number else ''}{fields.key(field)}:"), written]
-                checks += [check] if check else []
+                parts.append(literal(f"{',' if parts else ''}{fields.key(field)}:"))
+                found = fields.column(field, sample)
+                if found is None:
+                    parts.append(literal(fields.default(field)))
+                    continue
+                column, kind, optional = found
+                self._kinds[field] = kind
+                types.append(kind.type_of(column))
+                parts.append(kind.written(column, optional=optional))
+                required |= set() if optional else {column}
         except Unwritable as error:
             raise QueryRefused(
                 f"PostgreSQL is not known to write {named} as the response model does: {error}. "
                 "Use all()."
             ) from error
+        key = [f"CASE WHEN {c} IS NOT NULL THEN '' END" for c in sample.key if c not in required]
         columns = ", ".join(f"c{number}" for number in range(sample.width))
-        row = " || ".join(["'{'", *parts, "'}'"])
         self._begin = f"WITH penstock_rows ({columns}) AS NOT MATERIALIZED (\n"
-        self._end = _AROUND.format(checks=", ".join(checks) or "''", row=row)
+        self._end = _AROUND.format(
+            types=", ".join(types) or "''", row=" || ".join([*key, "'{'", *parts, "'}'"])
+        )
+        self._known: set[str] = set()
 
     def around(self, sql: str) -> str:
         """Return the SQL for the JSON of a statement's rows.
@@ -77,13 +87,19 @@ class JsonSql:
         """
         return f"{self._begin}{sql}{self._end}"
 
+    def unlike(self, types: str, written: bytes) -> str | None:
+        """Return what PostgreSQL has that it does not write as the model does; None for nothing.
 
-def _mark(name: str) -> str:
-    return literal(f"{MARK}{name}{MARK}").replace(MARK, r"\x01")
-
-
-def _mark_nulls(column: str) -> str:
-    return f"CASE WHEN {column} IS NULL THEN {_mark('the primary key')} ELSE '' END"
+        Args:
+            types: What it says of the columns.
+            written: The JSON.
+        """
+        if types not in self._known:
+            for (field, kind), oid in zip(self._kinds.items(), types.split(), strict=True):
+                if not kind.is_of(int(oid)):
+                    return f"the type of {field}"
+            self._known.add(types)
+        return "a value" if _MARK in written else None
 
 
 class _Sample:
@@ -239,39 +255,42 @@ class _Fields:
         """Return what a field is called in JSON, quoted."""
         return to_json(self.schemas[field].get("serialization_alias", field)).decode()
 
-    def written(self, field: str, sample: _Sample) -> tuple[str, str]:
-        """Return what writes a field.
+    def column(self, field: str, sample: _Sample) -> tuple[str, Kind, bool] | None:
+        """Return where a field is read from, how it is written, and whether a NULL is.
 
         Args:
             field: Its name.
             sample: Says which column it is read from.
 
         Returns:
-            SQL for whether the column is another, and for the JSON of its value.
+            None where it is always its default.
 
         Raises:
             Unwritable: It is not known to be written the same.
         """
         whole = self._known(self.schemas[field])
-        schema = self._known(whole["schema"])
-        null, defaults = _mark(field), []
+        schema, defaults, optional = self._leaf(whole["schema"])
+        found = self._found(whole.get("validation_alias", field), field, sample)
+        if found is not None:
+            return found[0], kind_of(schema, found[1]), optional
+        if not defaults:
+            raise Unwritable("the statement selects nothing of that name")
+        return None
+
+    def default(self, field: str) -> str:
+        """Return the JSON of a field's default."""
+        schema, (value,), _ = self._leaf(self.schemas[field]["schema"])
+        return "null" if value is None else SchemaSerializer(schema).to_json(value).decode()
+
+    def _leaf(self, schema: Any) -> tuple[Any, list[Any], bool]:
+        """Return the schema of a field's values, its default if it has one, and if None is one."""
+        schema, defaults = self._known(schema), []
         if schema["type"] == "default":
             defaults, schema = [schema["default"]], self._known(schema["schema"])
-        if schema["type"] == "nullable":
-            null, schema = "'null'", self._known(schema["schema"])
-        found = self._column(whole.get("validation_alias", field), field, sample)
-        if found is None and defaults:
-            given = None if defaults[0] is None else SchemaSerializer(schema).to_json(defaults[0])
-            return "", "'null'" if given is None else literal(given.decode())
-        if found is None:
-            raise Unwritable("the statement selects nothing of that name")
-        column, kind = found[0], kind_of(schema, found[1])
-        otherwise = f"CASE WHEN {column} IS NULL THEN {null} ELSE {_mark(field)} END"
-        check = kind.is_other.format(c=column, oids=", ".join(map(str, kind.oids)))
-        written = kind.written.format(c=column, null=null, otherwise=otherwise)
-        return f"CASE WHEN {check} THEN {_mark(field)} END", written
+        optional = schema["type"] == "nullable"
+        return self._known(schema["schema"]) if optional else schema, defaults, optional
 
-    def _column(self, alias: Any, field: str, sample: _Sample) -> tuple[str, Any] | None:
+    def _found(self, alias: Any, field: str, sample: _Sample) -> tuple[str, Any] | None:
         """Return the column of the first name by which Pydantic finds a field."""
         if not isinstance(alias, str):
             raise Unwritable("it has a path or several names for its alias")

@@ -36,33 +36,50 @@ class Unwritable(Exception):  # noqa: N818 - it says what is
 
 @dataclass(frozen=True)
 class Kind:
-    """Values that are written in one way.
-
-    In its SQL ``{c}`` is the column and ``{oids}`` are those of ``oids``; ``{null}`` is what a NULL
-    is written as, and ``{otherwise}`` also what is written of any value that has to be read.
+    """Values that are written in one way. In its SQL ``{c}`` is the column.
 
     Args:
         declared: What the column is declared as.
         oids: Of the types that it may have on the server.
-        text: SQL for the JSON of a value; NULL for NULL.
+        text: SQL for the JSON of a value.
         guard: SQL for whether Pydantic writes the value so; empty for any value.
-        is_other: SQL for whether the column, or the server's settings, are others.
+        is_set: SQL for whether the server's settings have it written so.
     """
 
     declared: type
     oids: Sequence[int]
     text: str
     guard: str = ""
-    is_other: str = "pg_typeof({c})::oid NOT IN ({oids})"
+    is_set: str = ""
 
-    @property
-    def written(self) -> str:
-        """SQL for the JSON of a value, whatever it is."""
-        if self.guard:
-            return f"CASE WHEN {self.guard} THEN {self.text} ELSE {{otherwise}} END"
-        return f"COALESCE({self.text}, {{null}})"
+    def written(self, column: str, *, optional: bool) -> str:
+        """Return the SQL for the JSON of a value; NULL where it has to be made of the row.
+
+        Args:
+            column: Where the value is.
+            optional: Whether a NULL is one.
+        """
+        text = f"CASE WHEN {self.guard} THEN {self.text} END" if self.guard else self.text
+        null = "CASE WHEN {c} IS NULL THEN 'null' ELSE " + text + " END"
+        return (null if optional else text).format(c=column)
+
+    def type_of(self, column: str) -> str:
+        """Return the SQL for the oid of a column's type; 0 where its values are not written so.
+
+        Args:
+            column: In the rows that are aggregated.
+        """
+        value = f"(array_agg({column})){'' if self.declared is ARRAY else '[1]'}"
+        found = f"pg_typeof(CASE WHEN false THEN {value} END)::oid"
+        return f"CASE WHEN {self.is_set} THEN {found} ELSE 0 END" if self.is_set else found
+
+    def is_of(self, oid: int) -> bool:
+        """Return whether the column may have a type on the server."""
+        return oid in self.oids or (self.declared is Enum and oid >= _FIRST_OWN)
 
 
+_FIRST_OWN = 16384
+"""The first oid that is given to what users make (FirstNormalObjectId), such as native enums."""
 _QUOTED = """'"' || {c}::text || '"'"""
 _YEARS = "{c} >= '0001-01-01%s' AND {c} < '10000-01-01%s'"
 """Those that Python has; infinity is in none of them."""
@@ -79,11 +96,11 @@ def _with_fraction(server: str, length: int, end: str = '"', value: str = "{c}")
         end: Of the JSON.
         value: SQL for what is written.
     """
-    json, whole = f"to_json({value})::text", length + len(".123456")
+    json, whole = f"to_json({value})", length + len(".123456")
     return (
-        f"CASE WHEN {{c}} = {{c}}::{server}(0) THEN left({json}, {length}) "
-        f"WHEN {{c}} <> {{c}}::{server}(5) THEN left({json}, {whole}) "
-        f"ELSE rpad(rtrim({json}, '\"'), {whole}, '0') END || '{end}'"
+        f"CASE WHEN {{c}} = {{c}}::{server}(0) THEN {json}::varchar({length}) "
+        f"WHEN {{c}} <> {{c}}::{server}(5) THEN {json}::varchar({whole}) "
+        f"ELSE rpad(rtrim({json}::text, '\"'), {whole}, '0') END || '{end}'"
     )
 
 
@@ -99,7 +116,7 @@ _KINDS: Mapping[str, Kind] = {
         (700, 701),
         "{c}::float8::text || CASE WHEN {c} = trunc({c}) THEN '.0' ELSE '' END",
         "{c} = 0 OR abs({c}::float8) >= 1e-4 AND abs({c}::float8) < 1e15",
-        "pg_typeof({c})::oid NOT IN ({oids}) OR current_setting('extra_float_digits')::int < 1",
+        "current_setting('extra_float_digits')::int > 0",
     ),
     # asyncpg gives an integer with zeros at its end an exponent, and Python what is near zero.
     "decimal": Kind(
@@ -138,10 +155,6 @@ _LIST = Kind(
     "to_json({c})::text",
     "CASE array_ndims({c}) WHEN 1 THEN array_position({c}, NULL) IS NULL "
     "ELSE cardinality({c}) = 0 END",
-)
-_IS_OTHER_CHOICE = (
-    "pg_typeof({c})::oid NOT IN ({oids}) AND NOT EXISTS "
-    "(SELECT FROM pg_type WHERE pg_type.oid = pg_typeof({c})::oid AND typtype = 'e')"
 )
 _LIMITS: Mapping[str, str] = {
     "ge": "{c} >= %s",
@@ -222,25 +235,15 @@ def _choice(schema: Any, values: Mapping[str, Any]) -> Kind:
             written[label] = serializer.to_json(validator.validate_python(value)).decode()
     if not written:
         raise Unwritable("it takes none of the values that its column may have")
-    labels = ", ".join(map(literal, written))
     cases = " ".join(f"WHEN {literal(label)} THEN {literal(j)}" for label, j in written.items())
-    return Kind(
-        Enum,
-        _TEXT,
-        f"CASE {{c}}::text {_escaped(cases)} END",
-        f"{{c}}::text IN ({_escaped(labels)})",
-        _IS_OTHER_CHOICE,
-    )
+    escaped = cases.replace("{", "{{").replace("}", "}}")
+    return Kind(Enum, _TEXT, f"CASE {{c}}::text {escaped} END")
 
 
 def _limit(sql: str, limit: Any) -> str:
     if type(limit) is int or (type(limit) is Decimal and limit.is_finite()):
         return sql % limit
     raise Unwritable(f"it has the limit {limit!r}")
-
-
-def _escaped(sql: str) -> str:
-    return sql.replace("{", "{{").replace("}", "}}")
 
 
 def literal(text: str) -> str:

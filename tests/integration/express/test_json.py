@@ -35,6 +35,7 @@ from sqlalchemy import (
     LargeBinary,
     Numeric,
     Select,
+    Text,
     Time,
     Uuid,
     bindparam,
@@ -373,7 +374,7 @@ async def test_snapshots_contexts_limits_and_sessions_take_it(database: Database
     of_tenant = query(select(literal(1).label("id"), setting))
     assert await tenant.json(of_tenant, Out) == b'[{"id":1,"name":"7"}]'
     assert await database.reader.with_timeout(5).json(rows, Out) == expected
-    slow = query(select(func.pg_sleep(9, type_=User.name.type).label("name"), User.id))
+    slow = query(select(User.id, cast(func.pg_sleep(9), Text).label("name")))
     with pytest.raises(DeadlineExceeded):
         await database.reader.with_timeout(0.05).json(slow, Out)
     async with rollback_after(database):
