@@ -25,6 +25,12 @@ TARGETS = {
         "express_p99_over_tutorial",
     },
     "http_write": {"sessions_times_tutorial", "express_times_tutorial"},
+    "json_list": {
+        "list_application_over_json",
+        "list_both_over_json",
+        "route_application_over_json",
+        "route_both_over_json",
+    },
     "lane_cpu": {"reader_over_bare_connection", "reader_over_asyncpg_pool"},
     "overload": {"goodput_share", "p99_ms", "seconds_until_healthy"},
     "planner_accuracy": {
