@@ -27,8 +27,9 @@ _AROUND = r"""
 )
 SELECT concat_ws(' ', {types}), convert_to(
     '[' || COALESCE(string_agg(COALESCE({row}, E'\x01'), ','), '') || ']', 'UTF8'
-) FROM penstock_rows"""
-"""What a value is joined with is NULL where the value is."""
+) FROM (SELECT * FROM penstock_rows OFFSET 0) AS penstock_rows"""
+"""What a value is joined with is NULL where the value is. The OFFSET has each value computed once,
+however often it is looked at."""
 
 
 class JsonSql:
@@ -43,10 +44,10 @@ class JsonSql:
     """
 
     def __init__(self, statement: Any, model: type[BaseModel]) -> None:
-        if not isinstance(statement, Select | CompoundSelect):
+        if not isinstance(statement, Select | CompoundSelect) or not issubclass(model, BaseModel):
             raise QueryRefused(
-                f"JSON is written of a select() or union(), and {type(statement).__name__} is "
-                "neither: use all()."
+                "JSON is written of a select() or union() and a BaseModel, which "
+                f"{type(statement).__name__} and {model.__name__} are not: use all()."
             )
         named = model.__name__
         parts: list[str] = []
@@ -225,6 +226,7 @@ class _Fields:
     """
 
     def __init__(self, model: type[BaseModel]) -> None:
+        model.model_rebuild()  # where it refers to what came later
         schema: Any = model.__pydantic_core_schema__
         self._definitions: Mapping[str, Any] = {}
         if schema["type"] == "definitions":
@@ -237,7 +239,7 @@ class _Fields:
             raise Unwritable(f"its configuration has {', '.join(sorted(unknown))}")
         if self._config.get("extra_fields_behavior", "ignore") != "ignore":
             raise Unwritable("it keeps or forbids extra fields")
-        if whole["custom_init"] or whole["root_model"] or fields["computed_fields"]:
+        if whole.get("custom_init") or whole.get("root_model") or fields.get("computed_fields"):
             raise Unwritable("it has an __init__, a root or computed fields")
         self.schemas: Mapping[str, Any] = fields["fields"]
 

@@ -53,7 +53,7 @@ from sqlalchemy.dialects.postgresql import CITEXT
 from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
 from tests.integration.express.entity_statements import STATEMENTS, everybody
 from tests.integration.express.json_kinds import Color, by_model, by_server, readings
-from tests.integration.express.staff import Base, Order, Team, User, rows
+from tests.integration.express.staff import Base, Order, Point, Team, User, rows
 
 from penstock import Database, query
 from penstock.deadlines import DeadlineExceeded
@@ -161,6 +161,7 @@ MODELS = {
             decimal=(Decimal, Decimal("1.0")),
         ),
     ),
+    "built later": (everybody, model_of(ConfigDict(defer_build=True), id=int)),
     "default beside a NULL": (everybody, model_of(age=(int | None, 5), team_id=(int | None, 6))),
 }
 
@@ -279,6 +280,7 @@ NOT_WRITTEN: dict[str, tuple[Any, Any]] = {
             {"ser_json_temporal": "seconds"},
         )
     },
+    "dataclass": (everybody, Point),
     "enum's values": (
         select(User.name.label("x")),
         model_of(ConfigDict(use_enum_values=True), x=Color),
