@@ -202,9 +202,11 @@ _CONFIG = frozenset(
         "extra_fields_behavior",
         "from_attributes",
         "frozen",
+        "hide_input_in_errors",
         "populate_by_name",
         "serialize_by_alias",
         "title",
+        "validate_assignment",
         "validate_by_alias",
         "validate_by_name",
     }
@@ -277,6 +279,8 @@ class _Fields:
             return found[0], kind_of(schema, found[1]), optional
         if not defaults:
             raise Unwritable("the statement selects nothing of that name")
+        if defaults[0] is not None and schema["type"] in ("model", "list"):
+            raise Unwritable(f"its default is a {schema['type']}")
         return None
 
     def default(self, field: str) -> str:

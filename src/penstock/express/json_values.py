@@ -148,7 +148,7 @@ _ARRAYS: Mapping[str, Sequence[int]] = {
     "str": (1009, 1015),
     "uuid": (2951,),
 }
-"""Of what lists may be, and the types of their arrays: that whose JSON has one form everywhere."""
+"""Of what lists may be, whose JSON PostgreSQL writes as it is, and the types of their arrays."""
 _LIST = Kind(
     ARRAY,
     (),
@@ -177,13 +177,15 @@ def kind_of(schema: Mapping[str, Any], declared: Any) -> Kind:
         Unwritable: It is not known that PostgreSQL writes the same.
     """
     name, stored = schema["type"], _stored(declared)
-    if type(declared) in (Enum, ENUM) and isinstance(stored, Enum):
-        convert = internals.result_converter(declared, DIALECT)
-        return _choice(schema, {label: convert(label) for label in stored.enums})
     if name == "list":
         return _list(schema["items_schema"], declared)
     is_choice = name in ("enum", "literal")
-    kind = _KINDS["str" if is_choice else name]
+    kind = _KINDS.get("str" if is_choice else name)
+    if kind is None:
+        raise Unwritable(f"it has a {name} there")
+    if type(declared) in (Enum, ENUM) and isinstance(stored, Enum):
+        convert = internals.result_converter(declared, DIALECT)
+        return _choice(schema, {label: convert(label) for label in stored.enums})
     has_zone = bool(getattr(stored, "timezone", False))
     if name == "datetime" and has_zone:
         kind = _AWARE
@@ -207,9 +209,13 @@ def kind_of(schema: Mapping[str, Any], declared: Any) -> Kind:
 def _list(items: Mapping[str, Any], declared: Any) -> Kind:
     name = items["type"]
     is_known = name in _ARRAYS and items.keys() <= {"type", "metadata"}
-    if not is_known or type(declared) not in (ARRAY, PG_ARRAY) or declared.as_tuple:
+    if (
+        not is_known
+        or type(declared) not in (ARRAY, PG_ARRAY)
+        or declared.as_tuple
+        or kind_of(items, declared.item_type) is not _KINDS[name]
+    ):
         raise Unwritable(f"it is a list of {name}, and its column is {declared!r}")
-    kind_of(items, declared.item_type)
     return replace(_LIST, oids=_ARRAYS[name])
 
 
