@@ -41,7 +41,7 @@ class Lengths:
 
 
 LONG = Lengths(rounds=60, lists=300)
-SHORT = Lengths(rounds=2, lists=50)
+SHORT = Lengths(rounds=2, lists=20)
 
 
 def run(short: bool) -> Result:
