@@ -8,10 +8,11 @@ import pytest
 from mypy import api
 
 PRELUDE = """
+from pydantic import BaseModel
 from sqlalchemy import Row, bindparam, delete, func, insert, select, text, union, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, mapped_column
 from penstock import Database, query
-from penstock.express import Query
+from penstock.express import JsonQuery, Query
 from penstock.fastapi import Reader, Writer
 
 class Model(DeclarativeBase): ...
@@ -39,6 +40,11 @@ deleted = query(delete(User).returning(User))
 either = query(union(select(User.id, User.email), select(User.id, User.email)))
 words = query(text("SELECT 1"))
 plain = query(insert(User))
+
+class Out(BaseModel):
+    id: int
+
+as_json = JsonQuery(select(User.id), Out)
 
 """
 
@@ -103,6 +109,8 @@ def test_each_way_to_ask_knows_what_it_gives(cache: Path) -> None:
         "await reader.scalar(user_id)": "int | None",
         "await reader.scalar(select(User.id))": "int | None",
         "await reader.scalar(added)": "int | None",
+        "await reader.json(user, Out, user_id=1)": "bytes",
+        "await reader.json(as_json)": "bytes",
         "reader.stream(user, user_id=1)": "penstock.express.reader.Stream[User]",
         "(await reader.one(columns)).id": "Any",
         "(await reader.one(columns))[0]": "int",
@@ -139,6 +147,8 @@ def test_the_first_column_of_several_is_a_scalar_too(cache: Path) -> None:
         "await reader.with_timeout('soon').one(columns)",
         "await writer.copy_in(User, 5)",
         "reader.execute(plain)",
+        "await reader.json(select(User), Out)",
+        "await reader.all(as_json)",
         "(await reader.one(user)).nothing",
     ],
 )

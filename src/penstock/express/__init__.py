@@ -7,6 +7,7 @@ from penstock.express.errors import (
     ParameterError,
     QueryRefused,
 )
+from penstock.express.json import JsonQuery
 from penstock.express.lane import Lane, SqlalchemyLane
 from penstock.express.query import Query, query
 from penstock.express.reader import Reader
@@ -16,6 +17,7 @@ __all__ = [
     "CommitOutcomeUnknown",
     "DriverLane",
     "ExpressError",
+    "JsonQuery",
     "Lane",
     "ParameterError",
     "Query",

@@ -363,7 +363,7 @@ class Plan:
         return shape_of(self.statement, self.compiled, description)
 
     @cached_property
-    def _expected(self) -> Shape:
+    def expected(self) -> Shape:
         """What the results would be, without a server."""
         return expected_shape(self.statement, self.compiled, partial(self._compile, self._keys))
 
@@ -376,7 +376,7 @@ class Plan:
     @cached_property
     def takes_statements(self) -> bool:
         """Whether its results may be loaded with further ones, as ``selectinload()`` asks for."""
-        return self._expected.takes_statements
+        return self.expected.takes_statements
 
     @cached_property
     def may_fail(self) -> bool:
@@ -384,7 +384,7 @@ class Plan:
         types = [column.type for column in internals.result_columns(self.compiled)]
         if any(_converts(each, self.dialect) for each in types):
             return True
-        return bool(types) and self._expected.may_fail
+        return bool(types) and self.expected.may_fail
 
 
 def schemas_of(statement: Any) -> tuple[Any, ...]:

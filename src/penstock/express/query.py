@@ -42,7 +42,7 @@ from penstock.express.compiled import Attributes, Plan, refuse_control, schemas_
 from penstock.express.errors import ExpressError, ParameterError, QueryRefused
 from penstock.express.rows import ColumnRebinder, is_of_one_row
 
-_DIALECT: Dialect = asyncpg.dialect(dbapi=asyncpg.dialect.import_dbapi())  # type: ignore[no-untyped-call]  # SQLAlchemy's
+DIALECT: Dialect = asyncpg.dialect(dbapi=asyncpg.dialect.import_dbapi())  # type: ignore[no-untyped-call]  # SQLAlchemy's
 """With its driver, which converts ranges and bit strings."""
 
 _KINDS = (Select, CompoundSelect, TextualSelect, TextClause, FromStatement, UpdateBase)
@@ -152,7 +152,7 @@ def _refuse_mistakes(statement: Any) -> None:
     if attributes.get("compile_state_plugin") == "orm" and not isinstance(statement, UpdateBase):
         # Compiled and loaded of no rows, for SQLAlchemy to raise now what it would raise then.
         with contextlib.suppress(CompileError):  # as it may be another database's
-            _ = Plan(statement, _DIALECT).takes_statements
+            _ = Plan(statement, DIALECT).takes_statements
 
 
 _REFUSALS = (
@@ -206,6 +206,7 @@ class Query(Generic[_T_co]):
         optional: Names of those that have a value of their own.
         is_open: Whether its columns are named by the values, as ``insert(table)`` alone.
         plans: Those that were made, by dialect; none of an open statement.
+        json: The queries for the JSON of its rows, by response model.
     """
 
     def __init__(self, statement: Statement, *, batch: bool = True) -> None:
@@ -219,6 +220,7 @@ class Query(Generic[_T_co]):
         self.is_open = is_open(statement)
         self.plans: dict[Dialect, Plan] = {}
         self._open_plans: dict[tuple[Dialect, tuple[str, ...]], Plan] = {}
+        self.json: dict[type, Any] = {}
         self._existence: Query[Any] | None = None
 
     @cached_property

@@ -17,11 +17,13 @@ from copy import copy
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, overload
 
+from pydantic import BaseModel
 from sqlalchemy import Row, Select
 
 from penstock.context import ContextError, ContextSource, Settings, SettingValue, context_of
 from penstock.deadlines import Deadline, DeadlineExceeded, current_limits, within_limits
 from penstock.express.errors import ExpressError, ParameterError, raise_if_unknown
+from penstock.express.json import JsonQuery, json_of
 from penstock.express.lane import Batches, Extract, ReadingLane
 from penstock.express.query import AdHocQueries, Call, Mapped, Query, Statement, existence_of
 from penstock.express.rows import all_, first, one, one_or_none, scalar
@@ -178,7 +180,7 @@ class Executor(Generic[_L]):
             if not isinstance(values, Mapping):
                 return self._call_of_rows(statement, list(values), named)
             named = {**values, **named}
-        if statement.__class__ is Query:
+        if isinstance(statement, Query):
             return Call(statement, statement.statement, named)
         return self._adhoc.call(statement, named)
 
@@ -420,6 +422,31 @@ class Reader(Executor[ReadingLane]):
         found: Any
         found = statement.existence() if isinstance(statement, Query) else existence_of(statement)
         return bool(await self.scalar(found, values, **named))
+
+    def json(
+        self,
+        statement: Query[Any] | JsonQuery,
+        model: type[BaseModel] | None = None,
+        values: Values = None,
+        /,
+        **named: Any,
+    ) -> Coroutine[Any, Any, bytes]:
+        """Return all results as the JSON of a response model's list, which PostgreSQL writes.
+
+        Args:
+            statement: What ``query()`` made of a ``select()``, or a :class:`JsonQuery`.
+            model: The response model of one row; None for a :class:`JsonQuery`, which has it.
+            values: Of the statement's named parameters, as a mapping.
+            **named: The same as keywords; they take precedence.
+
+        Returns:
+            UTF-8, the bytes that ``TypeAdapter(list[model])`` makes of the rows, by alias.
+
+        Raises:
+            QueryRefused: It is not known that PostgreSQL writes the same; nothing was sent.
+            pydantic.ValidationError: A row is none of the model's.
+        """
+        return self._within(json_of(statement, model).read(self._ask, values, named))
 
     @overload
     def stream(

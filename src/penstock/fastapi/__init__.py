@@ -26,9 +26,11 @@ from penstock.fastapi.errors import Problem, handle_database_errors
 from penstock.fastapi.install import install
 from penstock.fastapi.middleware import SessionScope
 from penstock.fastapi.positions import read_policy
+from penstock.fastapi.responses import JSONBytes
 
 __all__ = [
     "CurrentDatabase",
+    "JSONBytes",
     "Problem",
     "ReadSession",
     "Reader",

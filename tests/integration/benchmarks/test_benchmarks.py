@@ -31,6 +31,12 @@ TARGETS = {
         "express_times_best_by_hand",
     },
     "httparena": set(),
+    "json_list": {
+        "list_application_over_json",
+        "list_both_over_json",
+        "route_application_over_json",
+        "route_both_over_json",
+    },
     "lane_cpu": {"reader_over_bare_connection", "reader_over_asyncpg_pool"},
     "overload": {"goodput_share", "p99_ms", "seconds_until_healthy"},
     "planner_accuracy": {

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import uvloop
+from pydantic import create_model
 from sqlalchemy import bindparam, insert, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from tests.eventually import eventually
@@ -16,6 +17,7 @@ from tests.servers.proxy import Proxy, proxy_before
 
 from penstock import Database, query
 from penstock.deadlines import Deadline, Limits, current_limits
+from penstock.express import JsonQuery
 from penstock.fastapi.request_sessions import RequestSessions
 
 
@@ -32,12 +34,17 @@ class Note(Base):
 
 
 line_of = query(select(Note.line).where(Note.id == bindparam("note_id")))
+lines_as_json = JsonQuery(line_of, create_model("Line", line=(str, ...)))
 add = query(insert(Note).values(line=bindparam("line")))
 add_returning = query(insert(Note).values(line=bindparam("line")).returning(Note))
 
 
 async def express_read(database: Database) -> None:
     assert await database.reader.scalar(line_of, note_id=1) == "first"
+
+
+async def express_json(database: Database) -> None:
+    assert await database.reader.json(lines_as_json, note_id=1) == b'[{"line":"first"}]'
 
 
 async def express_text(database: Database) -> None:
@@ -75,6 +82,7 @@ Operation = Callable[[Database], Awaitable[None]]
 ROUND_TRIPS: dict[Operation, int] = {
     express_read: 1,
     express_text: 1,
+    express_json: 1,
     session_read: 1,
     session_write: 2,
     express_write: 1,

@@ -1,6 +1,6 @@
 """The express lane in routes: its dependencies, its answers to errors, and beside sessions."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import BackgroundTasks, Depends, FastAPI
 from pydantic import BaseModel, ConfigDict
@@ -10,9 +10,10 @@ from tests.servers.web import client_of
 
 import penstock
 from penstock import Database, query
-from penstock.fastapi import Reader, Writer, WriteSession, install, reader
+from penstock.fastapi import JSONBytes, Reader, Writer, WriteSession, install, reader
 
 BY_ID = query(select(Note).where(Note.id == bindparam("note_id")))
+ALL = query(select(Note).order_by(Note.id))
 NEW = query(insert(Note).values(text=bindparam("text")).returning(Note))
 
 
@@ -53,6 +54,41 @@ async def test_a_route_writes_and_reads(app: FastAPI, onlooker: Onlooker) -> Non
     assert created.status_code == 201
     assert found.json() == created.json()
     assert await onlooker.texts() == ["hello"]
+
+
+async def test_a_list_as_json_is_sent_and_documented_as_the_response_model_is(
+    app: FastAPI,
+) -> None:
+    @app.get("/models", response_model=list[NoteOut])
+    async def models(reader: Reader) -> Any:
+        return await reader.all(ALL)
+
+    @app.get("/json", response_model=list[NoteOut])
+    async def json(reader: Reader) -> JSONBytes:
+        return JSONBytes(await reader.json(ALL, NoteOut))
+
+    @app.post("/json", response_model=list[NoteOut])
+    async def flushed(session: WriteSession, reader: Reader) -> JSONBytes:
+        session.add(Note(text="not committed yet"))
+        await session.flush()
+        return JSONBytes(await reader.json(ALL, NoteOut))
+
+    add_routes(app)
+    async with client_of(app) as client:
+        await client.post("/notes", params={"note": 'a "note"\n'})
+        by_model, by_server = await client.get("/models"), await client.get("/json")
+        beside = await client.post("/json")
+
+    assert by_server.content == by_model.content
+    assert by_server.headers["content-type"] == by_model.headers["content-type"]
+    assert [note["text"] for note in beside.json()] == ['a "note"\n', "not committed yet"]
+    documented = {path: get["get"] for path, get in app.openapi()["paths"].items() if "get" in get}
+    assert documented["/json"]["responses"].keys() == documented["/models"]["responses"].keys()
+    schemas = [
+        documented[path]["responses"]["200"]["content"]["application/json"]["schema"]["items"]
+        for path in ("/json", "/models")
+    ]
+    assert schemas[0] == schemas[1] == {"$ref": "#/components/schemas/NoteOut"}
 
 
 async def test_what_is_missing_is_a_404_and_what_is_there_twice_a_409(app: FastAPI) -> None:
