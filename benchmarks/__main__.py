@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from benchmarks import (
+    batching,
     burst,
     collector,
     fairness,
@@ -32,6 +33,7 @@ from benchmarks.result import Result
 from rich.console import Console
 
 BENCHMARKS: Mapping[str, Callable[[bool], Result]] = {
+    "batching": batching.run,
     "burst": burst.run,
     "fairness": fairness.run,
     "gc": collector.run,

@@ -26,6 +26,7 @@ class Traffic:
         rate: Requests per second that are due at each worker, however slow the answers are; a
             latency counts from then. 0 for a closed loop: each client's next as soon as it has its
             answer.
+        clients: How many ask each worker.
     """
 
     path: str
@@ -33,6 +34,7 @@ class Traffic:
     body: str = ""
     ids: int = 10_000
     rate: float = 0.0
+    clients: int = CLIENTS
 
     @property
     def kinds(self) -> "Sequence[Traffic]":
@@ -47,10 +49,12 @@ class Rotation:
     Args:
         kinds: In their order; one that comes more often than others is in it more often.
         rate: Requests per second that are due at each worker; 0 for a closed loop.
+        clients: How many ask each worker.
     """
 
     kinds: Sequence[Traffic]
     rate: float = 0.0
+    clients: int = CLIENTS
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ class Driver:
         warm_up: float,
         others: Sequence[str] = (),
     ) -> Load:
-        """Ask by 32 clients for each worker.
+        """Ask by as many clients for each worker as the traffic says.
 
         Args:
             url: Base URL of the server.
@@ -108,7 +112,7 @@ class Driver:
             "warm_up": warm_up,
             "kinds": [asdict(kind) for kind in traffic.kinds],
             "rate": traffic.rate * len(urls),
-            "clients": CLIENTS * len(urls),
+            "clients": traffic.clients * len(urls),
             "seed": self._turns,
         }
         answer = self._ask(order)

@@ -14,6 +14,12 @@ from benchmarks.http_read import BY_HAND
 pytestmark = pytest.mark.timeout(300)
 ROOT = Path(__file__).parents[3]
 TARGETS = {
+    "batching": {
+        "times_best_by_hand_1",
+        "times_best_by_hand_32",
+        "p99_over_best_by_hand_32",
+        "no_database_cpu_over_express_32",
+    },
     "burst": {"connects_after_first_burst"},
     "fairness": {"busiest_over_idlest"},
     "gc": set(),
