@@ -2,6 +2,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Trust what the system trusts, as pip does: a company's proxy signs with its own authority.
 export UV_SYSTEM_CERTS := true
+# Containers often set it: each of the interpreters that the tests start would compile every module.
+unexport PYTHONDONTWRITEBYTECODE
 # Three minutes in which nothing is to be found wrong, so that nothing else may keep the machine busy.
 ALONE := tests/diagnosis/test_healthy_run.py
 
