@@ -4,6 +4,8 @@ BIN := .venv/bin
 export UV_SYSTEM_CERTS := true
 # Containers often set it: each of the interpreters that the tests start would compile every module.
 unexport PYTHONDONTWRITEBYTECODE
+# Tests wait for half of their time, so that three processes keep two cores busy.
+TEST_PROCESSES ?= 3
 # Three minutes in which nothing is to be found wrong, so that nothing else may keep the machine busy.
 ALONE := tests/diagnosis/test_healthy_run.py
 
@@ -20,14 +22,14 @@ demo: setup                   ## PostgreSQL, the users service, a load run; Ctrl
 	$(BIN)/penstock demo --replicas $(REPLICAS)
 
 test: setup                   ## every test that this machine can run
-	$(BIN)/python -m tests.run -n 2 --dist loadfile --ignore=$(ALONE)
+	$(BIN)/python -m tests.run -n $(TEST_PROCESSES) --dist loadfile --ignore=$(ALONE)
 	$(BIN)/python -m tests.run $(ALONE)
 
 test-fast: setup              ## what needs no server, in a minute
-	$(FAST_PYTHON) -m pytest -n 2 --dist loadfile -m "not server and not slow" $(FAST)
+	$(FAST_PYTHON) -m pytest -n $(TEST_PROCESSES) --dist loadfile -m "not server and not slow" $(FAST)
 
 coverage: setup               ## lines and branches that COVERED runs, by room; reported, not gated
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore=tests/integration/benchmarks --cov --cov-report= $(COVERED)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --ignore=tests/integration/benchmarks --cov --cov-report= $(COVERED)
 	@$(BIN)/coverage report --sort=cover
 	@for room in pool database express; do printf '%-10s %s %%\n' $$room "$$($(BIN)/coverage report --format=total --precision=1 --include="src/penstock/$$room/*")"; done
 
