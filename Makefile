@@ -8,6 +8,11 @@ unexport PYTHONDONTWRITEBYTECODE
 TEST_PROCESSES ?= 3
 # Three minutes in which nothing is to be found wrong, so that nothing else may keep the machine busy.
 ALONE := tests/diagnosis/test_healthy_run.py
+# Three minutes, too, of which nine tenths are waits: what runs beside it all the same.
+QUIET := tests/adversity/test_express_timeouts.py tests/browser/test_guarded.py \
+	tests/integration/database/test_timeouts.py tests/integration/doctor/test_harmless.py \
+	tests/integration/fastapi/test_deadlines.py tests/integration/fastapi/test_live.py \
+	tests/integration/pool/test_liveness.py
 
 # What answers in a minute: no server, no browser, nothing that starts the interpreter many times.
 FAST ?= tests/unit tests/contract tests/docs tests/typing
@@ -22,8 +27,11 @@ demo: setup                   ## PostgreSQL, the users service, a load run; Ctrl
 	$(BIN)/penstock demo --replicas $(REPLICAS)
 
 test: setup                   ## every test that this machine can run
-	$(BIN)/python -m tests.run -n $(TEST_PROCESSES) --dist loadfile --ignore=$(ALONE)
-	$(BIN)/python -m tests.run $(ALONE)
+	$(BIN)/python -m tests.run -n $(TEST_PROCESSES) --dist loadfile $(addprefix --ignore=,$(ALONE) $(QUIET))
+	@mkdir -p .cache
+	@$(BIN)/python -m tests.run $(QUIET) >.cache/quiet.log 2>&1 & \
+	$(BIN)/python -m tests.run $(ALONE); alone=$$?; \
+	wait $$!; quiet=$$?; cat .cache/quiet.log; exit $$((alone | quiet))
 
 test-fast: setup              ## what needs no server, in a minute
 	$(FAST_PYTHON) -m pytest -n $(TEST_PROCESSES) --dist loadfile -m "not server and not slow" $(FAST)
