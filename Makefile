@@ -2,8 +2,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Trust what the system trusts, as pip does: a company's proxy signs with its own authority.
 export UV_SYSTEM_CERTS := true
+# Containers often set it: each of the interpreters that the tests start would compile every module.
+unexport PYTHONDONTWRITEBYTECODE
+TEST_PROCESSES ?= 2
 # Three minutes in which nothing is to be found wrong, so that nothing else may keep the machine busy.
 ALONE := tests/diagnosis/test_healthy_run.py
+# Three minutes, too, of which nine tenths are waits: what runs beside it all the same.
+QUIET := tests/adversity/test_express_timeouts.py tests/browser/test_guarded.py \
+	tests/integration/database/test_timeouts.py tests/integration/doctor/test_harmless.py \
+	tests/integration/fastapi/test_deadlines.py tests/integration/fastapi/test_live.py \
+	tests/integration/pool/test_liveness.py
 
 # What answers in a minute: no server, no browser, nothing that starts the interpreter many times.
 FAST ?= tests/unit tests/contract tests/docs tests/typing
@@ -18,14 +26,17 @@ demo: setup                   ## PostgreSQL, the users service, a load run; Ctrl
 	$(BIN)/penstock demo --replicas $(REPLICAS)
 
 test: setup                   ## every test that this machine can run
-	$(BIN)/python -m tests.run -n 2 --dist loadfile --ignore=$(ALONE)
-	$(BIN)/python -m tests.run $(ALONE)
+	$(BIN)/python -m tests.run -n $(TEST_PROCESSES) --dist loadfile $(addprefix --ignore=,$(ALONE) $(QUIET))
+	@mkdir -p .cache
+	@$(BIN)/python -m tests.run $(QUIET) >.cache/quiet.log 2>&1 & \
+	$(BIN)/python -m tests.run $(ALONE); alone=$$?; \
+	wait $$!; quiet=$$?; cat .cache/quiet.log; exit $$((alone | quiet))
 
 test-fast: setup              ## what needs no server, in a minute
-	$(FAST_PYTHON) -m pytest -n 2 --dist loadfile -m "not server and not slow" $(FAST)
+	$(FAST_PYTHON) -m pytest -n $(TEST_PROCESSES) --dist loadfile -m "not server and not slow" $(FAST)
 
 coverage: setup               ## lines and branches that COVERED runs, by room; reported, not gated
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore=tests/integration/benchmarks --cov --cov-report= $(COVERED)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --ignore=tests/integration/benchmarks --cov --cov-report= $(COVERED)
 	@$(BIN)/coverage report --sort=cover
 	@for room in pool database express; do printf '%-10s %s %%\n' $$room "$$($(BIN)/coverage report --format=total --precision=1 --include="src/penstock/$$room/*")"; done
 

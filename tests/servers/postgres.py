@@ -52,16 +52,19 @@ class PostgresServer:
 
     def execute(self, statement: str, database: str = "postgres") -> list[tuple[object, ...]]:
         """Run one statement as the superuser, outside a transaction, and return its rows."""
-        with psycopg.connect(
+        with self._connection(database) as connection:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def _connection(self, database: str = "postgres") -> psycopg.Connection:
+        return psycopg.connect(
             host=self.host,
             port=self.port,
             user=self.user,
             password=self.password,
             dbname=database,
             autocommit=True,
-        ) as connection:
-            cursor = connection.execute(statement.encode())
-            return cursor.fetchall() if cursor.description else []
+        )
 
     def answers(self) -> bool:
         """Return whether a connection can be opened."""
@@ -85,13 +88,15 @@ class PostgresServer:
             The URL, as ``postgresql+asyncpg://role:password@host:port/name``.
         """
         name, password = f"test_{secrets.token_hex(8)}", secrets.token_hex(8)
-        self.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{password}'")
-        self.execute(f"CREATE DATABASE {name} OWNER {name} STRATEGY file_copy")
+        with self._connection() as connection:
+            connection.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{password}'".encode())
+            connection.execute(f"CREATE DATABASE {name} OWNER {name} STRATEGY file_copy".encode())
         try:
             yield self.url(name, user=name, password=password)
         finally:
-            self.execute(f"DROP DATABASE {name} WITH (FORCE)")
-            self.execute(f"DROP ROLE {name}")
+            with self._connection() as connection:
+                connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+                connection.execute(f"DROP ROLE {name}".encode())
 
 
 def postgres_programs() -> Path | None:
@@ -240,6 +245,7 @@ def initialise(process: ServerProcess, programs: Path, password: str) -> None:
             "--encoding=UTF8",
             "--locale=C",
             "--no-sync",
+            "--set=scram_iterations=1",  # or each of ten thousand connections takes a moment more
         ]
     )
 

@@ -10,6 +10,8 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
+FEW_PLUGINS = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": "xdist.plugin"}
+"""Others take a second to import in each process."""
 PASSES = "def test_passes(): pass\n"
 FAILS = "def test_fails(): assert 0\n"
 AT_FIRST = """
@@ -62,7 +64,7 @@ def test_the_status_and_the_last_line(case: str, tmp_path: Path) -> None:
         capture_output=True,
         check=False,
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, **FEW_PLUGINS, "PYTHONPATH": str(ROOT)},
         text=True,
     )
 

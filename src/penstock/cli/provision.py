@@ -7,6 +7,7 @@ import typer
 import typer.core
 
 from penstock.base_error import PenstockError
+from penstock.budget import ServerLimits
 
 if TYPE_CHECKING:
     from penstock.settings import DatabaseSettings
@@ -194,8 +195,7 @@ def pgbouncer(
 
     Files that are there and differ are shown and left as they are, unless `--force` is given.
     """
-    from penstock.planner import ServerLimits  # noqa: PLC0415 - it takes a moment
-    from penstock.provision import (  # noqa: PLC0415 - so does this
+    from penstock.provision import (  # noqa: PLC0415 - it takes a moment
         PgbouncerOptions,
         pgbouncer_files,
         write_files,

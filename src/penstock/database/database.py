@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Self, Unpack, cast
+from typing import TYPE_CHECKING, Self, Unpack, cast
 
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
@@ -31,7 +31,6 @@ from penstock.database.lifecycle import (
     warn_of_unnamed_environment,
 )
 from penstock.database.members import Members
-from penstock.database.planned import planned_by, planned_load
 from penstock.database.read_session import ReadOnlyAsyncSession
 from penstock.database.unit import MakeUnit, SessionKinds, UnitOfWork
 from penstock.database.write_session import record_failures
@@ -41,7 +40,6 @@ from penstock.engine import EngineKeywords, EngineOptions, ReadOnlyConnections, 
 from penstock.express import Lane, Reader, Writer
 from penstock.findings import Finding
 from penstock.fleet import Fleet
-from penstock.planner import Plan, overridden, plan
 from penstock.pool import PenstockPool
 from penstock.settings import (
     DatabaseSettings,
@@ -50,6 +48,9 @@ from penstock.settings import (
 )
 from penstock.telemetry import Telemetry
 from penstock.telemetry.rules import find
+
+if TYPE_CHECKING:
+    from penstock.planner import Plan
 
 
 class DatabaseKeywords(SettingsKeywords, EngineKeywords, total=False):
@@ -85,8 +86,11 @@ class Database:
         self.settings = settings = settings_only(settings)
         """What it connects to and how."""
         self.telemetry = Telemetry(identity_of(settings), settings.telemetry_dir)
-        self.telemetry.plan = planned_load(settings)
         """What is counted, of all workers of this machine."""
+        if settings.plan is not None:
+            from penstock.database.planned import planned_load  # noqa: PLC0415 - most have no plan
+
+            self.telemetry.plan = planned_load(settings)
         kinds = SessionKinds.of(session_class, autoflush=settings.autoflush)
         self._members = Members(settings, engine_options or EngineOptions(), kinds, self.telemetry)
         self._engine = self._members.engine()
@@ -204,7 +208,7 @@ class Database:
         finding = self._read_only_connections.finding
         return [] if finding is None else [finding]
 
-    def plan(self, **inputs: object) -> Plan:
+    def plan(self, **inputs: object) -> "Plan":
         """Return the sizes that a load needs, and what to expect; see ``docs/planning.md``.
 
         Args:
@@ -214,7 +218,9 @@ class Database:
         Raises:
             SettingsError: An input is wrong or missing; the message says what is accepted.
         """
-        return plan(overridden(planned_by(self.settings, self.telemetry.read()), inputs))
+        from penstock.database.planned import plan_of  # noqa: PLC0415 - a service rarely plans
+
+        return plan_of(self.settings, self.telemetry.read(), inputs)
 
     async def open(self) -> None:
         """Connect, check the connection budget against the server's limit, and fill ``min_idle``.

@@ -15,9 +15,9 @@ from sqlalchemy import bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from penstock.base_error import PenstockError, SettingsError
+from penstock.budget import ConnectionBudget, ServerLimits
 from penstock.drivers.sqlalchemy_internals import record_of
 from penstock.engine import ReadOnlyConnections, pool_snapshot
-from penstock.planner import ConnectionBudget, ServerLimits
 from penstock.pool import PenstockPool, PoolInAnotherLoop, PoolTimeout
 from penstock.settings import BudgetPolicy, DatabaseSettings
 

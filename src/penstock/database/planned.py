@@ -1,9 +1,10 @@
 """A database's capacity plan: what its settings and its telemetry tell of it."""
 
+from collections.abc import Mapping
 from math import isfinite
 
 from penstock.base_error import SettingsError
-from penstock.planner import PlanInputs, fitting_p99, plan, read_inputs
+from penstock.planner import Plan, PlanInputs, fitting_p99, overridden, plan, read_inputs
 from penstock.settings import DatabaseSettings
 from penstock.telemetry import PlannedLoad, Reading
 
@@ -11,14 +12,13 @@ _SECONDS = 60
 """The last seconds from which the rate is taken."""
 
 
-def planned_load(settings: DatabaseSettings) -> PlannedLoad | None:
-    """Return what the plan that the settings name expects of one machine; None for none.
+def planned_load(settings: DatabaseSettings) -> PlannedLoad:
+    """Return what the plan that the settings name expects of one machine.
 
     Raises:
         SettingsError: The file is no plan; the message says why.
     """
-    if settings.plan is None:
-        return None
+    assert settings.plan is not None  # noqa: S101 - as Database has looked
     try:
         made = plan(read_inputs(settings.plan))
     except SettingsError as error:
@@ -34,14 +34,19 @@ def planned_load(settings: DatabaseSettings) -> PlannedLoad | None:
     )
 
 
-def planned_by(settings: DatabaseSettings, reading: Reading) -> dict[str, object]:
-    """Return what is known of a service, by the names of :class:`PlanInputs`.
+def plan_of(settings: DatabaseSettings, reading: Reading, inputs: Mapping[str, object]) -> Plan:
+    """Return the plan of a service; :meth:`Database.plan` says more.
 
     Args:
         settings: Of the database.
         reading: Of its telemetry: each checkout counts as a request, and the time for which it
             held its connection as one query.
+        inputs: By the names of :class:`PlanInputs`, which have priority over what is known.
     """
+    return plan(overridden(_known(settings, reading), inputs))
+
+
+def _known(settings: DatabaseSettings, reading: Reading) -> dict[str, object]:
     known = PlanInputs.of_settings(settings)
     if isfinite(limit := reading.now.server_limit) and limit >= 1:
         known["max_connections"] = int(limit)

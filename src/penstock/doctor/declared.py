@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from penstock.budget import ConnectionBudget, ServerLimits
 from penstock.doctor.check import Check, Observation, Query, Rows
 from penstock.findings import Severity
-from penstock.planner import ConnectionBudget, ServerLimits
 from penstock.settings import DatabaseSettings
 
 

@@ -6,21 +6,14 @@ alone: slower, and with less of what a pool can do, but not wrongly.
 
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from sqlalchemy.dialects.mysql.aiomysql import AsyncAdapt_aiomysql_connection
-from sqlalchemy.dialects.mysql.asyncmy import AsyncAdapt_asyncmy_connection
-from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_connection
-from typing_extensions import override
-
-from penstock.drivers.asyncpg import Asyncpg
-from penstock.drivers.driver import Driver, never
-from penstock.drivers.psycopg import Psycopg
+from penstock.drivers.driver import Driver
 
 _logger = logging.getLogger("penstock.drivers.requirements")
 
@@ -203,70 +196,15 @@ def is_met(package: str, parts: Iterable[Part], without: str) -> bool:
     return False
 
 
-class Aiosqlite(Driver):
-    """aiosqlite: its thread goes on with a cancelled statement, and takes the rollback after it."""
-
-    can_recover = True
-
-    @override
-    def owns(self, connection: Any) -> bool:
-        return isinstance(connection, AsyncAdapt_aiosqlite_connection) and hasattr(
-            type(connection.driver_connection), "in_transaction"
-        )
-
-    @override
-    def recover(self, connection: Any) -> bool:
-        driver = connection.driver_connection
-        # Not interrupted: while a cursor is open, SQLite would interrupt the next statement, too.
-        connection.rollback()
-        return not driver.in_transaction
-
-    @override
-    def is_in_transaction(self, connection: Any) -> bool:
-        return bool(connection.driver_connection.in_transaction)
-
-
-def transport_of(connection: Any) -> Any:
-    """Return the transport of asyncpg's, asyncmy's or aiomysql's own connection, or None."""
-    writer = getattr(connection, "_writer", None)  # of aiomysql
-    return getattr(connection, "_transport", None) if writer is None else writer.transport
-
-
-_ADAPTERS = (AsyncAdapt_aiomysql_connection, AsyncAdapt_asyncmy_connection)
-
-
-class Mysql(Driver):
-    """aiomysql and asyncmy: they close a connection whose query is cancelled."""
-
-    @override
-    def owns(self, connection: Any) -> bool:
-        return isinstance(connection, _ADAPTERS) and hasattr(
-            connection.driver_connection, "get_transaction_status"
-        )
-
-    @override
-    def is_closed(self, connection: Any) -> Callable[[], bool]:
-        transport = transport_of(connection.driver_connection)
-        return never if transport is None else transport.is_closing
-
-    @override
-    def fileno(self, connection: Any) -> int | None:
-        transport = transport_of(connection.driver_connection)
-        return None if transport is None else transport.get_extra_info("socket").fileno()
-
-    @override
-    def is_in_transaction(self, connection: Any) -> bool:
-        return bool(connection.driver_connection.get_transaction_status())
-
-
-_DRIVERS: dict[str, type[Driver]] = {
-    "aiomysql": Mysql,
-    "aiosqlite": Aiosqlite,
-    "asyncmy": Mysql,
-    "asyncpg": Asyncpg,
-    "psycopg": Psycopg,
-    "psycopg_async": Psycopg,
+_DRIVERS = {
+    "aiomysql": ("mysql", "Mysql"),
+    "aiosqlite": ("aiosqlite", "Aiosqlite"),
+    "asyncmy": ("mysql", "Mysql"),
+    "asyncpg": ("asyncpg", "Asyncpg"),
+    "psycopg": ("psycopg", "Psycopg"),
+    "psycopg_async": ("psycopg", "Psycopg"),
 }
+"""Module and class; a service imports those of its own driver."""
 _REQUIREMENTS = {"asyncpg": ASYNCPG, "psycopg": PSYCOPG, "psycopg_async": PSYCOPG}
 
 
@@ -286,8 +224,16 @@ def driver_of(dialect: Any) -> Driver:
 def _kind_of(name: str) -> type[Driver]:
     without = "it is used like an unknown driver, with more round trips"
     if is_met(name.removesuffix("_async"), _REQUIREMENTS.get(name, ()), without):
-        return _DRIVERS.get(name, Driver)
+        return _known(name)
     return Driver
+
+
+def _known(name: str) -> type[Driver]:
+    if name not in _DRIVERS:
+        return Driver
+    module, kind = _DRIVERS[name]
+    known: type[Driver] = getattr(import_module(f"penstock.drivers.{module}"), kind)
+    return known
 
 
 def runs_express(dialect: Any) -> bool:

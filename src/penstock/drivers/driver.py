@@ -133,6 +133,12 @@ def never() -> bool:
     return False
 
 
+def transport_of(connection: Any) -> Any:
+    """Return the transport of asyncpg's, asyncmy's or aiomysql's own connection, or None."""
+    writer = getattr(connection, "_writer", None)  # of aiomysql
+    return getattr(connection, "_transport", None) if writer is None else writer.transport
+
+
 class Driver:
     """Any driver: nothing is known but what SQLAlchemy's dialect can do."""
 

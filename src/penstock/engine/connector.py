@@ -22,8 +22,8 @@ from sqlalchemy.util import await_
 from penstock.base_error import PenstockError, SettingsError
 from penstock.credentials.cache import CredentialCache
 from penstock.credentials.provider import Credentials, CredentialsFailed
-from penstock.drivers.capabilities import driver_of, transport_of
-from penstock.drivers.driver import TransactionTrace
+from penstock.drivers.capabilities import driver_of
+from penstock.drivers.driver import TransactionTrace, transport_of
 from penstock.engine.address import address_of
 from penstock.engine.pooler import (
     Pooler,

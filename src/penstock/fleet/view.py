@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
+from penstock.budget import ServerLimits
 from penstock.fleet.member import Member
-from penstock.planner import ServerLimits
 
 Row = tuple[int, int, int, str, int]
 """A row of ``look.sql``."""

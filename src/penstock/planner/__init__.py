@@ -1,6 +1,6 @@
 """Capacity planning: sizes for a load, the queue in front of a pool, and simulations of it."""
 
-from penstock.planner.budget import ConnectionBudget, ServerLimits
+from penstock.budget import ConnectionBudget, ServerLimits
 from penstock.planner.durations import (
     Buckets,
     Bursts,

@@ -6,7 +6,7 @@ from enum import StrEnum
 from math import ceil, floor, log10
 from typing import Any
 
-from penstock.planner.budget import ConnectionBudget
+from penstock.budget import ConnectionBudget
 from penstock.planner.checks import HIGH_UTILISATION, LARGEST_USUAL, SMALLEST_USUAL
 from penstock.planner.erlang import fewest_servers
 from penstock.planner.inputs import LARGEST_POOL, LARGEST_RATE, PlanInputs

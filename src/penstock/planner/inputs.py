@@ -19,7 +19,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from penstock.base_error import SettingsError
-from penstock.planner.budget import ConnectionBudget, ServerLimits
+from penstock.budget import ConnectionBudget, ServerLimits
 from penstock.planner.durations import LARGEST_P99
 from penstock.planner.hold import HoldTime
 from penstock.planner.units import Duration, OptionalDuration, Size, WorkMem, shown

@@ -7,9 +7,9 @@ from math import ceil, isfinite
 from typing import Any
 
 from penstock.base_error import SettingsError
+from penstock.budget import ConnectionBudget
 from penstock.findings import Finding, most_severe_first
 from penstock.planner import checks
-from penstock.planner.budget import ConnectionBudget
 from penstock.planner.durations import poisson
 from penstock.planner.erlang import Queue
 from penstock.planner.fit import (

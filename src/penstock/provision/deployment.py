@@ -10,7 +10,7 @@ from pathlib import Path
 from sqlalchemy import make_url
 
 from penstock.base_error import SettingsError
-from penstock.planner import ServerLimits
+from penstock.budget import ServerLimits
 from penstock.provision.files import GeneratedFile
 from penstock.provision.machine import MIB, Machine
 from penstock.provision.pgbouncer import PgbouncerOptions, pgbouncer_files

@@ -10,8 +10,8 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from penstock.base_error import SettingsError
+from penstock.budget import ServerLimits
 from penstock.engine.address import hosts_of
-from penstock.planner import ServerLimits
 from penstock.provision.files import GeneratedFile
 from penstock.provision.scram import secret_in, secret_of
 from penstock.provision.template import filled
