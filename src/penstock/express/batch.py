@@ -17,7 +17,7 @@ from penstock.drivers.asyncpg import StatementNotKept, fetch_each
 from penstock.drivers.row_counter import RowCounter
 from penstock.express.compiled import Plan
 from penstock.express.execution import Observer
-from penstock.express.pace import MOST_BYTES
+from penstock.express.pace import FIRST, MOST_BYTES
 from penstock.express.work import Work, read_alone
 from penstock.pool import holds_connection
 
@@ -135,8 +135,8 @@ class Group:
     """
 
     __slots__ = (
+        "_crowd",
         "_gathering",
-        "_is_crowded",
         "_observer",
         "_plan",
         "_settings",
@@ -152,8 +152,8 @@ class Group:
         self._observer = observer
         self._gathering: _Batch | None = None
         """The batch that has no connection yet."""
-        self._is_crowded = False
-        """Whether the latest batch was large, so that the next reads come in numbers as well."""
+        self._crowd = 0
+        """How many were under way or gathered at once, of late."""
         self.under_way = 0
 
     @property
@@ -172,28 +172,27 @@ class Group:
             The records, or what ``send`` returns.
         """
         asked_at = None
-        is_busy = self._is_crowded or self.under_way >= WORTH
-        if is_busy and self._has_room() and not holds_connection():
-            asked_at = monotonic()
-            records = await self._join(arguments)
-            if records is not None:
-                return records
+        if max(self._crowd, self.under_way) >= WORTH:
+            most = self._plan.pace.most()
+            if most > 1 and not holds_connection():
+                asked_at = monotonic()
+                records = await self._join(arguments, most)
+                if records is not None:
+                    return records
         self.under_way += 1
         try:
             return await read_alone(send, asked_at)
         finally:
             self.under_way -= 1
 
-    def _has_room(self) -> bool:
-        gathered = 0 if self._gathering is None else self._gathering.size
-        return gathered < self._plan.pace.most()
-
-    async def _join(self, arguments: Sequence[Any]) -> Any:
+    async def _join(self, arguments: Sequence[Any], most: int) -> Any:
         loop = asyncio.get_running_loop()
         batch = self._gathering
-        if batch is None or batch.loop is not loop:
+        most = min(most, max(FIRST, self._crowd // 2))  # two, for the server answers while we work
+        if batch is None or batch.size >= most or batch.loop is not loop:
             batch = self._begin(loop)
         answer = batch.add(arguments)
+        self._crowd = max(self._crowd, self.under_way + batch.size)
         try:
             records = await self._await(batch, answer)
         except asyncio.CancelledError:
@@ -227,7 +226,7 @@ class Group:
         return batch
 
     async def _run(self, batch: _Batch) -> None:
-        self._is_crowded = batch.living >= WORTH
+        self._crowd = max(batch.living, self._crowd - 1 - self._crowd // 8)
         if batch.living <= 1:
             return
         send = partial(self._send, batch)
