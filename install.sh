@@ -161,7 +161,7 @@ detect_debian() {
     jammy) python=/usr/bin/python3.11 ;;
     esac
     packages=("postgresql-$version" "${python#/usr/bin/}-venv")
-    [ ! -e "$conf/postgresql.conf" ] || data=$(pg_conftool -s "$version" main show data_directory)
+    [ ! -e "$conf/postgresql.conf" ] || [ ! -x /usr/bin/pg_conftool ] || data=$(pg_conftool -s "$version" main show data_directory)
 }
 
 detect_rhel() {
@@ -440,7 +440,7 @@ make_cluster() {
 
 undo_cluster() { # [stop]
     local others=''
-    [ "${1-}" != stop ] || { control stop && return; }
+    [ "${1-}" != stop ] || { control stop && return 0; } # a bare one has the status before the trap
     [ -z "$cluster_was_there" ] || others=$(query "SELECT string_agg(datname, ', ') FROM pg_database
         WHERE NOT datistemplate AND datname NOT IN ('postgres', '${dry_run:+$name}')") || return
     [ -z "$others" ] || { say "The server stays: it has other databases ($others)." >&2 && return 1; }
@@ -796,7 +796,7 @@ main() {
     trap on_exit EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM HUP
-    exec 9>/run/penstock-install.lock
+    umask 077 && exec 9>/run/penstock-install.lock && umask 022 # for nobody else to lock
     ! command -v flock >/dev/null || flock -n 9 || die 'another install.sh is running' # an image may have none yet
     if [ -n "$uninstall" ]; then uninstall_all; else install_all; fi
 }

@@ -345,6 +345,17 @@ def test_a_failure_beside_another_service_undoes_exactly_this_run(
     assert [*running.state(), psql(running, SERVED), psql(running, DATABASES)] == before
 
 
+def test_a_failure_stops_a_server_that_was_stopped(own: Machine) -> None:
+    own.run("pg_ctlcluster", "17", "main", "stop")
+    before = own.state()
+
+    failed = fail_at(own, "^sed -i 1e cat", "--package", WHEEL, "shop")
+
+    assert failed.status == 1
+    assert "not undone" not in failed.output
+    assert own.state() == before
+
+
 def test_what_is_uninstalled_keeps_the_data_until_it_is_purged(
     own: Machine, installed: Layers
 ) -> None:
