@@ -6,7 +6,7 @@
 # and removes exactly this. A failed run undoes its own notes, --uninstall those of the record.
 set -euo pipefail
 shopt -s inherit_errexit
-umask 022
+umask 077
 
 STEPS=(
     # of the machine: all services share it
@@ -789,14 +789,14 @@ main() {
     parse "$@"
     check
     detect
-    work=$(mktemp -d)
-    cluster_was_there='' port=5432
+    work=$(mktemp -d) cluster_was_there='' port=5432
     [ ! -e "$data/PG_VERSION" ] || { cluster_was_there=yes && find_port; }
     cd /
     trap on_exit EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM HUP
-    umask 077 && exec 9>/run/penstock-install.lock && umask 022 # for nobody else to lock
+    exec 9>/run/penstock-install.lock # for nobody else to lock
+    umask 022
     ! command -v flock >/dev/null || flock -n 9 || die 'another install.sh is running' # an image may have none yet
     if [ -n "$uninstall" ]; then uninstall_all; else install_all; fi
 }

@@ -108,7 +108,6 @@ def _write(file: GeneratedFile, path: Path) -> None:
 
 def _close(file: GeneratedFile, path: Path) -> None:
     """Let nobody else reach a secret that is to be written, or is there already."""
-    if file.mode & 0o077:
-        path.parent.chmod(0o700)
-    elif path.exists():
-        path.chmod(file.mode)
+    closed, mode = (path.parent, 0o700) if file.mode & 0o077 else (path, file.mode)
+    if closed.exists() and closed.stat().st_mode & 0o777 & ~mode:
+        closed.chmod(mode)
