@@ -6,7 +6,7 @@
 # and removes exactly this. A failed run undoes its own notes, --uninstall those of the record.
 set -euo pipefail
 shopt -s inherit_errexit
-umask 022
+umask 077
 
 STEPS=(
     # of the machine: all services share it
@@ -23,6 +23,7 @@ STEPS=(
     python         # /opt/penstock/NAME, a virtual environment
 )
 OF_THE_MACHINE=' repository packages cluster tuning '
+OF_THE_CLUSTER=' tuning authentication role database '
 PURGED=' repository packages cluster role database ' # stay without --purge
 
 version=17
@@ -59,6 +60,7 @@ Penstock, and verifies all of it. A failure undoes what the run did; a second ru
   --purge               with --uninstall: remove these, too
   --yes                 with --uninstall: do not ask
   --help                show this
+  --                    what follows are arguments, such as a password that begins with -
 
 Examples:
   sudo ./install.sh
@@ -85,7 +87,8 @@ parse() {
             [ $# -gt 1 ] || refuse "$1 needs a value; see --help"
             case $1 in --package) package=$2 ;; --memory) memory=$2 ;; *) password_file=$2 ;; esac
             shift ;;
-        -*) refuse "there is no option $1; see --help" ;;
+        --) shift && words+=("$@") && break ;;
+        -*) refuse "there is no option $1; see --help, and put -- before arguments that begin with -" ;;
         *) words+=("$1") ;;
         esac
         shift
@@ -96,8 +99,10 @@ parse() {
     account=${words[3]:-$role}
     password=${words[2]:-${PENSTOCK_DB_PASSWORD-}}
     [ -z "$password_file" ] || read_password "$password_file"
-    unset PENSTOCK_DB_PASSWORD "${!PG@}" # no child needs them; libpq would take the latter into account
+    # No child needs them; libpq, Python and pip would take the others into account.
+    unset PENSTOCK_DB_PASSWORD "${!PG@}" "${!PYTHON@}" PIP_TARGET PIP_PREFIX PIP_ROOT PIP_USER PIP_DRY_RUN
     export LC_ALL=C PGCLIENTENCODING=UTF8 DEBIAN_FRONTEND=noninteractive PIP_DISABLE_PIP_VERSION_CHECK=1
+    PATH+=:/usr/local/sbin:/usr/sbin:/sbin # su has the user's
 }
 
 read_password() { # FILE; the line's end is not part of it
@@ -118,10 +123,11 @@ check() {
         refuse "DB_USER '$role': it is the server's own"
     [[ $account =~ ^[a-z_][a-z0-9_-]{0,31}$ ]] || refuse "APP_USER '$account': 1 to 32 small $rule"
     [[ $account != root && $account != postgres ]] || refuse "APP_USER '$account': the service needs no such rights"
-    [[ $memory =~ ^([1-9][0-9]{2,7})?$ ]] || refuse "--memory '$memory': MB, between 100 and 99999999"
+    [[ $memory =~ ^([1-9][0-9]{2,6})?$ ]] || refuse "--memory '$memory': MB, between 100 and 9999999"
     [[ $package =~ ^[A-Za-z0-9./~_] && $package != *$'\n'* ]] || refuse "--package '$package': a requirement or a path"
     [ -z "$purge" ] || [ -n "$uninstall" ] || refuse '--purge belongs to --uninstall'
     printf %s "$password" | iconv -f UTF-8 -t UTF-8 >/dev/null 2>&1 || refuse 'the password is not valid UTF-8'
+    [ ${#password} -le 1024 ] || refuse 'the password is longer than 1024 bytes'
     [ "$(id -u)" -eq 0 ] || refuse 'it needs root: sudo ./install.sh'
     [ ! -e "$path" ] || package=$(realpath "$path")${package#"$path"}
     venv=/opt/penstock/$name env_file=/etc/penstock/$name.env
@@ -143,6 +149,7 @@ detect() {
     *' debian '* | *' ubuntu '*) detect_debian ;;
     *) die "'$id' is not supported: Debian, Ubuntu, RHEL and its rebuilds, Fedora, Amazon Linux 2023 are" ;;
     esac
+    [ $manager = apt ] || conf=$data
 }
 
 detect_debian() {
@@ -154,7 +161,7 @@ detect_debian() {
     jammy) python=/usr/bin/python3.11 ;;
     esac
     packages=("postgresql-$version" "${python#/usr/bin/}-venv")
-    [ ! -e "$conf/postgresql.conf" ] || data=$(pg_conftool -s "$version" main show data_directory)
+    [ ! -e "$conf/postgresql.conf" ] || [ ! -x /usr/bin/pg_conftool ] || data=$(pg_conftool -s "$version" main show data_directory)
 }
 
 detect_rhel() {
@@ -165,9 +172,8 @@ detect_rhel() {
 
 detect_fedora() {
     manager=dnf
-    if [ -e "/usr/pgsql-$version" ]; then
-        of_the_project
-    elif is_installed "postgresql$version-server" || dnf -q list "postgresql$version-server" >/dev/null 2>&1; then
+    if [ ! -e "/usr/pgsql-$version" ] &&
+        { is_installed "postgresql$version-server" || dnf -q list "postgresql$version-server" >/dev/null 2>&1; }; then
         of_the_distribution
     else
         of_the_project
@@ -182,15 +188,13 @@ detect_amazon() {
 
 of_the_project() { # as PostgreSQL's RPMs lay things out
     bin=/usr/pgsql-$version/bin data=/var/lib/pgsql/$version/data unit=postgresql-$version
-    conf=$data
-    # A container's image may be without the last two, which have runuser and useradd.
-    packages=("postgresql$version-server" "${python#/usr/bin/}" util-linux shadow-utils)
+    # A container's image may be without the last three, which have runuser, useradd and find.
+    packages=("postgresql$version-server" "${python#/usr/bin/}" util-linux shadow-utils findutils)
 }
 
 of_the_distribution() { # as the RPMs of Fedora and Amazon lay things out
     of_the_project
     bin=/usr/bin data=/var/lib/pgsql/data unit=postgresql has_own=yes
-    conf=$data
 }
 
 has_systemd() { [ -d /run/systemd/system ]; }
@@ -205,7 +209,8 @@ control() { # start, stop, reload or restart
     else
         # For the socket; systemd makes it anew at each boot.
         [ "$1" != start ] || [ -d /run/postgresql ] || run install -d -o postgres -g postgres -m 755 /run/postgresql
-        run runuser -u postgres -- "$bin/pg_ctl" -s -w -D "$data" -l "$data/pg_ctl.log" "$1"
+        run runuser -u postgres -- "$bin/pg_ctl" -s -w -D "$data" -l "$data/pg_ctl.log" "$1" ||
+            { tail -n 5 "$data/pg_ctl.log" >&2 && return 1; }
     fi
 }
 
@@ -245,7 +250,7 @@ sql() { # STATEMENT [DATABASE]; the options keep a password out of the server's 
 }
 
 find_port() {
-    [ ! -e "$conf/postgresql.conf" ] || port=$(runuser -u postgres -- "$bin/postgres" -D "$conf" -C port)
+    [ ! -e "$conf/postgresql.conf" ] || [ ! -x "$bin/postgres" ] || port=$(runuser -u postgres -- "$bin/postgres" -D "$conf" -C port)
 }
 
 server_runs() { runuser -u postgres -- "$bin/pg_ctl" -D "$data" status >/dev/null 2>&1; }
@@ -265,14 +270,9 @@ record_of() { # STEP
     if [[ $OF_THE_MACHINE == *" $1 "* ]]; then say "$state/machine"; else say "$state/$name.service"; fi
 }
 
-note() { # STEP ARGUMENT...: what is about to be made
-    notes+=("$*")
-    record "$@"
-}
+note() { note_change "$@" && record "$@"; } # STEP ARGUMENT...: what is about to be made
 
-note_change() { # STEP ARGUMENT...: what was there and is about to change, so that a failed run puts it back
-    notes+=("$*")
-}
+note_change() { notes+=("$*"); } # STEP ARGUMENT...: what is about to change, for a failed run to put back
 
 record() {
     [ -z "$dry_run" ] || return 0
@@ -283,18 +283,19 @@ record() {
 undo() { # NOTE
     local words file
     read -ra words <<<"$1"
-    "undo_${words[0]}" "${words[@]:1}" || return
     file=$(record_of "${words[0]}")
-    [ -n "$dry_run" ] || [ ! -e "$file" ] || forget "$1" "$file"
+    # What was in a cluster went with it.
+    [[ $OF_THE_CLUSTER == *" ${words[0]} "* && ! -e $data/PG_VERSION ]] || "undo_${words[0]}" "${words[@]:1}" || return
+    [ -n "$dry_run" ] || ! grep -qsxF -e "$1" "$file" || forget "$1" "$file"
 }
 
 forget() { # NOTE RECORD
-    grep -vxF -e "$1" "$2" >"$2.new" || true
+    grep -vxF -e "$1" "$2" >"$2.new" || [ $? -eq 1 ] || { rm -f "$2.new" && return 1; } # 1: it is the last
     if [ -s "$2.new" ]; then mv "$2.new" "$2"; else rm "$2" "$2.new"; fi
 }
 
 put() { # STEP FILE MODE CONTENT: a file of root's
-    [ ! -e "$2" ] || [ "$(stat -c %a "$2") $(cat "$2")" != "${3#0} $4" ] || return 0
+    [ ! -e "$2" ] || [ "$(stat -c '%a %U' "$2") $(cat "$2")" != "${3#0} root $4" ] || return 0
     if [ -e "$2" ]; then
         local earlier=$work/${#notes[@]}
         cp -a "$2" "$earlier"
@@ -383,6 +384,7 @@ install_packages() { # PACKAGE...: those that are missing
     note_change packages "$before"
     case $manager in
     apt)
+        [ -z "$(ls /var/lib/dpkg/updates)" ] || run dpkg --configure -a # dpkg was killed
         run apt-get update -qq
         run apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=120 "${missing[@]}"
         ;;
@@ -418,8 +420,8 @@ do_cluster() {
     if [ -z "$cluster_was_there" ]; then
         note cluster
         [ -e "$data/PG_VERSION" ] || make_cluster # Debian's package makes it
-        find_port
     fi
+    find_port
     server_runs || {
         [ -z "$cluster_was_there" ] || note_change cluster stop
         control start
@@ -438,7 +440,7 @@ make_cluster() {
 
 undo_cluster() { # [stop]
     local others=''
-    [ "${1-}" != stop ] || { control stop && return; }
+    [ "${1-}" != stop ] || { control stop && return 0; } # a bare one has the status before the trap
     [ -z "$cluster_was_there" ] || others=$(query "SELECT string_agg(datname, ', ') FROM pg_database
         WHERE NOT datistemplate AND datname NOT IN ('postgres', '${dry_run:+$name}')") || return
     [ -z "$others" ] || { say "The server stays: it has other databases ($others)." >&2 && return 1; }
@@ -589,17 +591,15 @@ do_role() {
         ;;
     esac
     logs_in || {
-        note_change role password "$(query "SELECT rolpassword FROM pg_authid WHERE rolname = '$role'")"
+        note_change role password "$(query "SELECT quote_nullable(rolpassword) FROM pg_authid WHERE rolname = '$role'")"
         sql "ALTER ROLE \"$role\" LOGIN PASSWORD $(quoted "$password");"
     }
 }
 
-undo_role() { # made ROLE, password [VERIFIER], or CREATEDB and NOCREATEDB
-    local verifier=''
-    [ $# -eq 1 ] || verifier=$(quoted "$2")
+undo_role() { # made ROLE, password VERIFIER, or CREATEDB and NOCREATEDB
     case $1 in
     made) sql "DROP ROLE IF EXISTS \"$2\";" ;;
-    password) sql "ALTER ROLE \"$role\" PASSWORD ${verifier:-NULL};" ;;
+    password) sql "ALTER ROLE \"$role\" PASSWORD $2;" ;;
     *) sql "ALTER ROLE \"$role\" $1;" ;;
     esac
 }
@@ -613,17 +613,22 @@ do_database() {
         # The server's own locale sorts the same with any C library, so that an upgrade of the system breaks no index.
         sql "CREATE DATABASE \"$name\" OWNER \"$role\" TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'
     LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8';"
-        sql "REVOKE ALL ON DATABASE \"$name\" FROM PUBLIC;"
     elif [ "$(query "SELECT has_schema_privilege('public', 'public', 'CREATE')" "$name")" = t ]; then
         note_change database public # as before PostgreSQL 15
         sql 'REVOKE CREATE ON SCHEMA public FROM PUBLIC;' "$name"
     fi
+    # An interrupted run may have left it open.
+    [ "$(query "SELECT has_database_privilege('public', oid, 'CONNECT') FROM pg_database WHERE datname = '$name'")" = f ] || {
+        [ -z "$owner" ] || note_change database open
+        sql "REVOKE ALL ON DATABASE \"$name\" FROM PUBLIC;"
+    }
 }
 
-undo_database() { # made or public
+undo_database() { # made, public or open
     case $1 in
     made) sql "DROP DATABASE IF EXISTS \"$name\" WITH (FORCE);" ;;
     public) sql 'GRANT CREATE ON SCHEMA public TO PUBLIC;' "$name" ;;
+    open) sql "GRANT CONNECT, TEMPORARY ON DATABASE \"$name\" TO PUBLIC;" ;;
     esac
 }
 
@@ -639,7 +644,7 @@ do_account() {
 undo_account() { ! getent passwd "$1" >/dev/null || run userdel "$1"; }
 
 do_environment() {
-    put environment "$env_file" 0600 "# By install.sh; for systemd's EnvironmentFile=
+    put environment "$env_file" 0600 "# By install.sh, which overwrites it; for systemd's EnvironmentFile=, of which a unit may have several
 DATABASE_URL=$(url)
 ENVIRONMENT=production"
 }
@@ -664,7 +669,7 @@ do_python() {
     fi
     run "$python" -m venv "$venv"
     run "$venv/bin/python" -m pip install --quiet "$package"
-    feed "$wanted" install -m 0644 /dev/stdin "$venv/package"
+    feed "$wanted" install -m 0600 /dev/stdin "$venv/package" # a URL may have a password
 }
 
 undo_python() { # made, or where the earlier one is
@@ -697,7 +702,7 @@ roll_back() {
     local i
     say "install.sh: the step $step failed; undoing this run" >&2
     for ((i = ${#notes[@]} - 1; i >= 0; i--)); do
-        undo "${notes[i]}" >&2 || say "install.sh: not undone: ${notes[i]%% SCRAM*}" >&2
+        undo "${notes[i]}" >&2 || say "install.sh: not undone: ${notes[i]%% \'*}" >&2
     done
 }
 
@@ -751,9 +756,10 @@ END
 
 uninstall_all() {
     local records=() file kept=0
-    [ -e "$(record_of role)" ] || die "install.sh has made nothing for $name here"
+    [ -e "$(record_of role)" ] || { [ -n "$purge" ] && [ -e $state/machine ] && ! is_shared; } ||
+        die "install.sh has made nothing for $name here"
     confirm
-    [ -z "$purge" ] || server_runs || control start
+    [ -z "$purge" ] || [ -z "$cluster_was_there" ] || server_runs || control start
     for file in "$state/$name.service" "$state/machine"; do
         [ -e "$file" ] || continue
         [ "$file" != $state/machine ] || ! is_shared || { say "The server stays: other services use it." && continue; }
@@ -768,13 +774,7 @@ uninstall_all() {
     [ $kept -eq 0 ] || say "The database $name, its role and the server stay; --purge removes them."
 }
 
-is_shared() { # with another service
-    local file
-    for file in "$state"/*.service; do
-        [ ! -e "$file" ] || [ "$file" = "$state/$name.service" ] || return 0
-    done
-    return 1
-}
+is_shared() { compgen -G "$state/*.service" | grep -vxF -e "$state/$name.service" >/dev/null; } # with another service
 
 confirm() {
     local answer='' what="what install.sh made for $name"
@@ -789,15 +789,15 @@ main() {
     parse "$@"
     check
     detect
-    work=$(mktemp -d)
-    cluster_was_there='' port=5432
+    work=$(mktemp -d) cluster_was_there='' port=5432
     [ ! -e "$data/PG_VERSION" ] || { cluster_was_there=yes && find_port; }
     cd /
     trap on_exit EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM HUP
-    exec 9>/run/penstock-install.lock
-    flock -n 9 || die 'another install.sh is running'
+    exec 9>/run/penstock-install.lock # for nobody else to lock
+    umask 022
+    ! command -v flock >/dev/null || flock -n 9 || die 'another install.sh is running' # an image may have none yet
     if [ -n "$uninstall" ]; then uninstall_all; else install_all; fi
 }
 

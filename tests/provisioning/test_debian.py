@@ -31,9 +31,10 @@ NASTY = """ p'a"s\\s;$(id)`id`%41:@/?#é 数\t!*"""
 SHIMMED = "apt-get curl install pg_createcluster pg_ctlcluster runuser sed useradd"
 SHIM = (HERE / "shim.sh").read_text()
 # Besides files: roles with their passwords, and when the server was started.
-SERVED = """SELECT rolname, rolpassword, rolcreatedb FROM pg_authid;
+SERVED = """SELECT rolname, rolpassword, rolcreatedb FROM pg_authid ORDER BY 1;
 SELECT pg_postmaster_start_time()"""
 ROLES = SERVED.partition(";")[0]
+CREATES = "SELECT has_schema_privilege('public', 'public', 'CREATE')"
 DATABASES = "SELECT datname FROM pg_database WHERE NOT datistemplate ORDER BY 1"
 
 
@@ -122,9 +123,7 @@ def test_privileges_are_the_least(running: Machine) -> None:
         == "users_service"
     )
     assert psql(running, "SELECT has_database_privilege('other', 'users', 'CONNECT')") == "f"
-    assert (
-        psql(running, "SELECT has_schema_privilege('public', 'public', 'CREATE')", "users") == "f"
-    )
+    assert psql(running, CREATES, "users") == "f"
     assert (
         psql(running, "SELECT has_schema_privilege('users_service', 'public', 'CREATE')", "users")
         == "t"
@@ -135,6 +134,31 @@ def test_privileges_are_the_least(running: Machine) -> None:
     assert running.run(
         "runuser", "-u", "users_service", "--", "cat", "/etc/penstock/users.env"
     ).status
+
+
+def test_what_was_opened_is_closed_again(running: Machine) -> None:
+    psql(running, "GRANT CONNECT ON DATABASE users TO PUBLIC")
+    psql(running, "GRANT CREATE ON SCHEMA public TO PUBLIC", "users")
+    running.run("chown", "users_service", "/etc/penstock/users.env")
+
+    done = running.install(*PACKAGE)
+
+    assert not done.status, done.output
+    steps = [line for line in done.output.splitlines() if line.endswith("done")]
+    assert steps == ["database: done", "environment: done"]
+    assert psql(running, "SELECT has_database_privilege('public', 'users', 'CONNECT')") == "f"
+    assert psql(running, CREATES, "users") == "f"
+    assert running.run("stat", "-c", "%a %U", "/etc/penstock/users.env").output == "600 root\n"
+    assert running.run("stat", "-c", "%a", "/opt/penstock/users/package").output == "600\n"
+
+
+def test_the_callers_environment_does_not_matter(running: Machine) -> None:
+    again = running.run(
+        *["env", "PATH=/usr/bin:/bin", "PYTHONHOME=/nowhere", "PGHOST=elsewhere"],
+        *["/source/install.sh", *PACKAGE],
+    )
+
+    assert "Nothing was changed" in again.output
 
 
 def test_a_new_password_is_applied_in_each_way_whatever_it_consists_of(running: Machine) -> None:
@@ -321,6 +345,17 @@ def test_a_failure_beside_another_service_undoes_exactly_this_run(
     assert [*running.state(), psql(running, SERVED), psql(running, DATABASES)] == before
 
 
+def test_a_failure_stops_a_server_that_was_stopped(own: Machine) -> None:
+    own.run("pg_ctlcluster", "17", "main", "stop")
+    before = own.state()
+
+    failed = fail_at(own, "^sed -i 1e cat", "--package", WHEEL, "shop")
+
+    assert failed.status == 1
+    assert "not undone" not in failed.output
+    assert own.state() == before
+
+
 def test_what_is_uninstalled_keeps_the_data_until_it_is_purged(
     own: Machine, installed: Layers
 ) -> None:
@@ -348,7 +383,42 @@ def test_what_is_uninstalled_keeps_the_data_until_it_is_purged(
     assert own.state() == installed.before
 
 
-def test_a_server_with_databases_of_others_is_not_purged(own: Machine) -> None:
+REMOVED_BY_HAND = {
+    "the cluster": "pg_dropcluster --stop 17 main",
+    "the server's programs": "pg_ctlcluster 17 main stop; mv /usr/lib/postgresql/17/bin /elsewhere;"
+    "rm -r /etc/postgresql/17 /var/lib/postgresql/17",
+    "all of the service": "rm -r /etc/penstock /opt/penstock; userdel users_service;"
+    "runuser -u postgres -- psql -c 'DROP DATABASE users' -c 'DROP ROLE users_service'",
+}
+
+
+@pytest.mark.parametrize("command", REMOVED_BY_HAND.values(), ids=REMOVED_BY_HAND)
+def test_what_was_removed_by_hand_does_not_stop_a_removal(own: Machine, command: str) -> None:
+    own.run("sed", "-i", "/^packages/d", "/var/lib/penstock/machine")
+    own.run("bash", "-c", command)
+
+    purged = own.install("--uninstall", "--purge", "--yes")
+
+    assert not purged.status, purged.output
+    for gone in ["etc/penstock", "opt/penstock", "var/lib/penstock", "var/lib/postgresql/17/main"]:
+        assert own.run("test", "-e", f"/{gone}").status, gone
+
+
+def test_a_full_disk_does_not_lose_the_records(own: Machine) -> None:
+    state, mount = "/var/lib/penstock", "mount -t tmpfs -o size=8k,mode=700 tmpfs"
+    own.run("bash", "-c", f"cp -a {state} /copy; {mount} {state}; cp /copy/* {state}")
+    records = own.run("bash", "-c", f"cat {state}/*").output
+
+    removed = own.install("--uninstall", "--yes")
+
+    assert removed.status == 1, removed.output
+    assert own.run("bash", "-c", f"cat {state}/*").output == records
+    own.run("mount", "-o", "remount,size=1m", state)
+    assert not own.install("--uninstall", "--yes").status
+
+
+def test_a_server_is_purged_once_there_are_no_databases_of_others(own: Machine) -> None:
+    own.run("sed", "-i", "/^packages/d", "/var/lib/penstock/machine")
     psql(own, "CREATE DATABASE others")
 
     purged = own.install("--uninstall", "--purge", "--yes")
@@ -356,10 +426,13 @@ def test_a_server_with_databases_of_others_is_not_purged(own: Machine) -> None:
     assert purged.status == 1
     assert "others" in purged.output
     assert psql(own, DATABASES) == "others\npostgres"
+    psql(own, "DROP DATABASE others")
+    assert not own.install("--uninstall", "--purge", "--yes").status
+    assert own.run("test", "-e", "/var/lib/penstock").status
 
 
 def test_two_services_share_the_server(own: Machine) -> None:
-    second = own.install("--package", WHEEL, "shop")
+    second = own.install("--package", WHEEL, "shop", environment={"PIP_TARGET": "/elsewhere"})
     databases = psql(own, DATABASES)
     removed = own.install("--uninstall", "--purge", "--yes", "shop")
 

@@ -88,7 +88,7 @@ class Family:
             "install -D -m 0600 /dev/stdin /etc/penstock/users.env",
             f"{self.python} -m venv /opt/penstock/users",
             f"/opt/penstock/users/bin/python -m pip install --quiet {PACKAGE}",
-            "install -m 0644 /dev/stdin /opt/penstock/users/package",
+            "install -m 0600 /dev/stdin /opt/penstock/users/package",
         ]
 
 
@@ -109,7 +109,7 @@ def of_rhel(release: str, major: int, python: str) -> Family:
     """Return a Red Hat Enterprise Linux or a rebuild of it."""
     repository = f"{YUM}/EL-{major}-x86_64/pgdg-redhat-repo-latest.noarch.rpm"
     module = ["dnf -qy module disable postgresql"] if major < 10 else []
-    packages = f"dnf install -y -q postgresql17-server {python} util-linux shadow-utils"
+    packages = f"dnf install -y -q postgresql17-server {python} util-linux shadow-utils findutils"
     return Family(
         release,
         [f"dnf install -y -q {repository}", *module, packages],
@@ -151,7 +151,7 @@ FAMILIES = {
     "Oracle Linux 9": of_rhel("ID=ol\nID_LIKE=fedora\nVERSION_ID=9.5", 9, "python3.12"),
     "Fedora with 17": Family(
         "ID=fedora\nVERSION_ID=42",
-        ["dnf install -y -q postgresql17-server python3 util-linux shadow-utils"],
+        ["dnf install -y -q postgresql17-server python3 util-linux shadow-utils findutils"],
         *OF_THE_DISTRIBUTION,
         no_package="0",
     ),
@@ -159,13 +159,13 @@ FAMILIES = {
         "ID=fedora\nVERSION_ID=44",
         [
             f"dnf install -y -q {YUM}/F-44-x86_64/pgdg-fedora-repo-latest.noarch.rpm",
-            "dnf install -y -q postgresql17-server python3 util-linux shadow-utils",
+            "dnf install -y -q postgresql17-server python3 util-linux shadow-utils findutils",
         ],
         *OF_THE_PROJECT,
     ),
     "Amazon Linux 2023": Family(
         "ID=amzn\nID_LIKE=fedora\nVERSION_ID=2023",
-        ["dnf install -y -q postgresql17-server python3.11 util-linux shadow-utils"],
+        ["dnf install -y -q postgresql17-server python3.11 util-linux shadow-utils findutils"],
         *OF_THE_DISTRIBUTION,
         python="/usr/bin/python3.11",
     ),

@@ -28,15 +28,26 @@ DRAIN = 10
 PRE_STOP = 5
 """Seconds for load balancers to notice that a pod ends."""
 MARGIN = 5
+_RESERVED = "and none that is there already"
 LEAST_SHARE = 2
 """Connections of a worker below which another pod does not pay."""
 WORKER_MEMORY = 192
 """MiB that a worker may use."""
-_LABEL = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")
-_ROLE = re.compile(r"[a-z_][a-z0-9_]{0,62}")
-_APPLICATION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", re.ASCII)
-_IMAGE = re.compile(r"[a-z0-9][a-z0-9._/:@-]*", re.ASCII)
-_DOMAIN = re.compile(r"[A-Za-z0-9*]([A-Za-z0-9.-]*[A-Za-z0-9])?")
+# No longer than systemd wants an account; nginx has blue.conf, green.conf and active.conf.
+_LABEL = re.compile(r"(?!(?:root|postgres|blue|green|active)$)[a-z]([a-z0-9-]{0,29}[a-z0-9])?")
+# Those of PostgreSQL, of the compose file and of CloudNativePG are there before.
+_ROLE = re.compile(
+    r"(?!pg_|(?:postgres|public|none|replicator|streaming_replica)$)[a-z_][a-z0-9_]{0,62}"
+)
+_DATABASE = re.compile(r"(?!(?:postgres|template[01])$)[a-z_][a-z0-9_]{0,62}")
+_DOTTED = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*"
+_APPLICATION = re.compile(f"{_DOTTED}:{_DOTTED}", re.ASCII)
+_PLACE = r"[a-z0-9]+(?:[._-]+[a-z0-9]+)*"
+_IMAGE = re.compile(
+    rf"(?:{_PLACE}(?::\d+)?/)?{_PLACE}(?:/{_PLACE})*(?::\w[\w.-]{{0,127}})?(?:@sha256:[0-9a-f]{{64}})?",
+    re.ASCII,
+)
+_DOMAIN = re.compile(r"(?:\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,10 +111,20 @@ class Deployment:
 
     @property
     def most_pods(self) -> int:
-        """Pods among which the fleet's budget can be divided."""
+        """Pods among which the fleet's budget can be divided.
+
+        Raises:
+            SettingsError: It is not enough for one.
+        """
         settings = self.settings
         budget = int(self.limits.allowed(settings.connection_reserve) * (1 - settings.fleet_surge))
-        return max(1, budget // (LEAST_SHARE * settings.workers))
+        found = budget // (LEAST_SHARE * settings.workers)
+        if not found:
+            raise SettingsError(
+                f"workers={settings.workers}: a pod's need {LEAST_SHARE} connections each, and of "
+                f"max_connections={self.limits.max_connections} there are {budget}"
+            )
+        return found
 
     def values(self) -> dict[str, object]:
         """Return what the templates are filled in with.
@@ -116,9 +137,9 @@ class Deployment:
         if url.get_backend_name() != "postgresql":
             raise SettingsError("url: a deployment is of PostgreSQL, and it names another database")
         names = {
-            "application_name": (self.name, _LABEL, "1 to 40 of a-z, 0-9 and -"),
-            "url: its user": (url.username or "", _ROLE, "a-z, 0-9 and _"),
-            "url: its database": (url.database or "", _ROLE, "a-z, 0-9 and _"),
+            "application_name": (self.name, _LABEL, f"1 to 31 of a-z, 0-9 and -, {_RESERVED},"),
+            "url: its user": (url.username or "", _ROLE, f"a-z, 0-9 and _, {_RESERVED},"),
+            "url: its database": (url.database or "", _DATABASE, f"a-z, 0-9 and _, {_RESERVED},"),
             "application": (self.application, _APPLICATION, "package.module:name"),
             "image": (self.image or self.name, _IMAGE, "the name of an image"),
             "domain": (self.domain, _DOMAIN, "the name of a host"),
@@ -149,12 +170,6 @@ class Deployment:
             "blue": BLUE,
             "green": GREEN,
             "memory": 64 + WORKER_MEMORY * settings.workers,
-            "min_pods": min(max(2, settings.instances), self.most_pods),
-            "max_pods": self.most_pods,
-            "budget_reason": (
-                f"So that each of {settings.workers} worker(s) a pod has {LEAST_SHARE} of the "
-                f"{self.limits.max_connections} connections, less the reserve."
-            ),
             "machine_cores": self.machine.cores,
             "machine_memory": self.machine.memory // MIB,
             "cluster_parameters": "\n".join(
@@ -243,7 +258,17 @@ def _prometheus(deployment: Deployment) -> tuple[GeneratedFile, ...]:
 
 
 def _kubernetes(deployment: Deployment) -> tuple[GeneratedFile, ...]:
-    text = filled("kubernetes.yaml", deployment.values())
+    most, settings = deployment.most_pods, deployment.settings
+    values = {
+        **deployment.values(),
+        "min_pods": min(max(2, settings.instances), most),
+        "max_pods": most,
+        "budget_reason": (
+            f"So that each of {settings.workers} worker(s) a pod has {LEAST_SHARE} of the "
+            f"{deployment.limits.max_connections} connections, less the reserve."
+        ),
+    }
+    text = filled("kubernetes.yaml", values)
     return (GeneratedFile(f"{deployment.name}.yaml", text),)
 
 

@@ -81,18 +81,33 @@ def write_files(
         for each, difference in zip(files, differences, strict=True)
         if difference or not (directory / each.name).exists()
     ]
-    try:
-        return [_write(each, directory / each.name) for each in written]
-    except OSError as error:
-        raise PenstockError(f"{error.filename} cannot be written: {error.strerror}") from None
+    for each in files:
+        path = directory / each.name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if each.is_secret:
+                _close(each, path)
+            if each in written:
+                _write(each, path)
+        except OSError as error:
+            raise PenstockError(f"{path} cannot be written: {error.strerror}") from None
+    return [directory / each.name for each in written]
 
 
-def _write(file: GeneratedFile, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if file.is_secret and file.mode & 0o077:
-        path.parent.chmod(0o700)
+def _write(file: GeneratedFile, path: Path) -> None:
     new = path.with_name(f".{path.name}.new")
     new.unlink(missing_ok=True)
-    new.touch(mode=file.mode, exist_ok=False)
-    new.write_text(file.text, encoding="utf-8")
-    return new.replace(path)
+    try:
+        new.touch(mode=0o600, exist_ok=False)
+        new.write_text(file.text, encoding="utf-8")
+        new.chmod(file.mode)  # whatever the umask: containers read them as another user
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _close(file: GeneratedFile, path: Path) -> None:
+    """Let nobody else reach a secret that is to be written, or is there already."""
+    closed, mode = (path.parent, 0o700) if file.mode & 0o077 else (path, file.mode)
+    if closed.exists() and closed.stat().st_mode & 0o777 & ~mode:
+        closed.chmod(mode)

@@ -29,6 +29,7 @@ LONGEST_NAME = 63
 FOLLOWS_STATEMENTS = (1, 21)
 _TLS_FILES = ("tls_cert_file", "tls_key_file")
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]+")
+_ADDRESSES = re.compile(r"\*|[A-Za-z0-9_.:%-]+( *, *[A-Za-z0-9_.:%-]+)*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,11 +206,13 @@ def _check_options(settings: DatabaseSettings, options: PgbouncerOptions) -> Non
     host, _ = _server(make_url(settings.url.get_secret_value()), options)
     for name, value in [
         ("server", host),
-        *((name, getattr(options, name)) for name in ("listen", "directory", *_TLS_FILES)),
+        *((name, getattr(options, name)) for name in ("directory", *_TLS_FILES)),
         *((name, getattr(settings, name)) for name in ("tls_ca_file", *_TLS_FILES)),
     ]:
         if not str(value).isprintable():
             raise SettingsError(f"{name}: printable characters are accepted")
+    if not _ADDRESSES.fullmatch(options.listen):
+        raise SettingsError(f"listen={options.listen!r}: addresses with commas between, or *")
     if (options.tls_cert_file is None) != (options.tls_key_file is None):
         raise SettingsError("tls_cert_file and tls_key_file: one needs the other")
     if settings.tls is not None and settings.tls.verifies and settings.tls_ca_file is None:

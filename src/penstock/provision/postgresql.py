@@ -7,6 +7,8 @@ from penstock.provision.machine import GIB, MIB, Disk, Machine
 
 BASE = 4 * GIB
 """Memory of the machine whose values are fixed."""
+MOST_CACHE = 15 * 1024 * GIB
+"""What ``effective_cache_size`` can be, in whole TB."""
 MOST_MAINTENANCE = 8 * GIB
 MOST_WAL_BUFFERS = 16 * MIB
 LEAST_WORK_MEM = 4 * MIB
@@ -70,7 +72,7 @@ def _memory(machine: Machine, connections: int) -> tuple[Parameter, ...]:
         shared, cache, maintenance, buffers, work = 256 * MIB, GIB, 64 * MIB, 16 * MIB, 4 * MIB
         why = dict.fromkeys(("shared", "cache", "maintenance", "buffers", "work"), _FIXED)
     else:
-        shared, cache, maintenance = memory // 4, memory * 3 // 4, memory // 16
+        shared, cache, maintenance = memory // 4, min(memory * 3 // 4, MOST_CACHE), memory // 16
         if memory < BASE:
             shared, cache, maintenance = (
                 min(shared, 256 * MIB),

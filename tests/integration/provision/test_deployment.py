@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ import yaml
 from tests.servers.parts import require_part
 
 from penstock import DatabaseSettings
+from penstock.errors import SettingsError
 from penstock.provision import PARTS, Deployment, Machine, write_files
 
 COMPOSE = Path(__file__).parents[3] / ".cache/compose/docker-compose"
 WORKERS = 4
 
 
-def deployment(**settings: Any) -> Deployment:
+def deployment(domain: str = "shop.example", **settings: Any) -> Deployment:
     return Deployment(
         settings=DatabaseSettings.of(
             **{
@@ -34,7 +36,7 @@ def deployment(**settings: Any) -> Deployment:
             },
         ),
         machine=Machine.of("16GB", 4),
-        domain="shop.example",
+        domain=domain,
     )
 
 
@@ -79,9 +81,43 @@ def test_names_that_yaml_has_another_meaning_for_are_texts() -> None:
     assert prometheus["scrape_configs"][0]["job_name"] == "on"
 
 
+NAMES = {
+    "application_name": ["root", "postgres", "blue", "green", "active", "a" * 32, "x-", "Shop"],
+    "user": ["postgres", "public", "none", "replicator", "streaming_replica", "pg_app", "a-b", ""],
+    "database": ["postgres", "template0", "template1", "a-b", ""],
+    "application": ["app", "a..b:c", "a.:b", "a:b.", "a:b()", "--help:x", "a:b\n"],
+    "image": ["Shop", "x:", "x/", "x//y", "x@", "x:1:2", "-x", "x@sha256:1", "a b"],
+    "domain": ["*", "*x.y", "a b", "a;b", ""],
+}
+
+
+@pytest.mark.parametrize("what", NAMES)
+def test_a_name_that_one_of_the_programs_refuses_is_refused(what: str) -> None:
+    for name in NAMES[what]:
+        given: dict[str, Any] = {
+            "user": "app",
+            "database": "app",
+            "application_name": "shop",
+            what: name,
+        }
+        url = f"postgresql://{given.pop('user')}:x@db/{given.pop('database')}"
+        named = deployment(url=url, application_name=given.pop("application_name"))
+
+        with pytest.raises(SettingsError, match=what.removesuffix("_name")):
+            replace(named, **given).files(["systemd"])
+
+
+def test_an_image_may_have_a_registry_a_tag_and_a_digest() -> None:
+    for image in ["shop", "localhost:5000/a/shop:v1.0-RC1", f"a.b/c_d@sha256:{'a' * 64}"]:
+        compose = replace(deployment(), image=image).files(["compose"])[0].text
+        assert yaml.safe_load(compose)["services"]["service-1"]["image"] == image
+
+
 def test_nginx_accepts_blue_and_green(directory: Path, tmp_path: Path) -> None:
     nginx = program("nginx", "nginx-light")
-    text = (directory / "nginx/shop.conf").read_text().replace("/etc/nginx/shop", str(tmp_path))
+    name = "s" * 31
+    files = deployment(application_name=name, domain="*.shop.example").files(["nginx"])
+    text = files[0].text.replace(f"/etc/nginx/{name}", str(tmp_path))
     (tmp_path / "shop.conf").write_text(text)
     main = tmp_path / "nginx.conf"
     main.write_text(f"pid {tmp_path}/pid; events {{}} http {{ include {tmp_path}/shop.conf; }}")
@@ -183,6 +219,15 @@ def test_a_pod_ends_after_its_pool_and_pods_stay_within_the_budget(directory: Pa
         "readinessProbe": "/health/ready",
     }
     assert found["Secret"]["stringData"] == {"OPERATOR_TOKEN": "REPLACE-ME"}
+
+
+def test_a_budget_that_is_not_enough_for_one_pod_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"^workers=72: .* there are 142$"):
+        deployment(workers=72).files(["kubernetes"])
+    text = deployment(workers=71).files(["kubernetes"])[0].text
+    assert "minReplicas: 1\n" in text
+    assert "maxReplicas: 1\n" in text
+    assert deployment(workers=72).files(["systemd"])
 
 
 def test_the_cluster_has_the_machines_settings_and_the_services_names(directory: Path) -> None:

@@ -18,7 +18,7 @@ from tests.servers.process import ServerProcess
 
 from penstock.provision import Machine, fragment, parameters
 
-SHARED = {"1GB": 256, "2GB": 256, "4GB": 256, "16GB": 4096, "64GB": 16384, "256GB": 65536}
+SHARED = {"1GB": 256, "4GB": 256, "16GB": 4096, "64GB": 16384, "256GB": 65536, "24TB": 6 * 1024**2}
 """MB of shared_buffers by a machine's memory."""
 MACHINES = list(product(SHARED, (1, 2, 8, 64), ("ssd", "hdd")))
 

@@ -42,6 +42,7 @@ def test_a_machine_of_4_gb_has_the_base_values() -> None:
         ("16GB", 4, ["200", "4GB", "12GB", "1GB", "16MB", "19MB"]),
         ("64GB", 16, ["200", "16GB", "48GB", "4GB", "16MB", "75MB"]),
         ("256GB", 64, ["200", "64GB", "192GB", "8GB", "16MB", "248MB"]),
+        ("24TB", 1024, ["200", "6144GB", "15360GB", "8GB", "16MB", "5140MB"]),
     ],
 )
 def test_others_are_computed(memory: str, cores: int, expected: list[str]) -> None:
