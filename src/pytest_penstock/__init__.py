@@ -8,6 +8,7 @@ import os
 import secrets
 import sys
 from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -78,6 +79,8 @@ class Run:
         return f"postgresql+asyncpg://postgres@/{name}?host={self.directory}/server&port=5432"
 
 
+LOOP_SCOPES = ("function", "class", "module", "package", "session")
+"""For how long an event loop of pytest-asyncio may last."""
 _RUN = pytest.StashKey[Run]()
 _FAILED = pytest.StashKey[bool]()
 _INI = {
@@ -202,18 +205,40 @@ def penstock_test_client(
 
 
 def _opened(request: pytest.FixtureRequest) -> Any:
-    if "anyio_backend" in request.fixturenames:
-        return request.getfixturevalue("penstock_opened_by_anyio")
     is_async = inspect.iscoroutinefunction(getattr(request, "function", None))
-    if not (is_async and _has_pytest_asyncio(request.config)):
-        pytest.fail(
-            "penstock_database and penstock_client are for async tests of pytest-asyncio or anyio; "
-            "a plain test takes penstock_test_client.",
-            pytrace=False,
-        )
-    return request.getfixturevalue("penstock_opened_by_asyncio")
+    runs_by_asyncio = is_async and _has_pytest_asyncio(request.config)
+    if "anyio_backend" in request.fixturenames:
+        # Its fixtures would be in anyio's event loop, and the test in another.
+        if runs_by_asyncio and request.node.get_closest_marker("asyncio") is not None:
+            pytest.fail(_BOTH, pytrace=False)
+        return request.getfixturevalue("penstock_opened_by_anyio")
+    if not runs_by_asyncio:
+        pytest.fail(_PLAIN, pytrace=False)
+    return request.getfixturevalue(f"penstock_opened_by_asyncio_{_loop_scope(request)}")
 
 
+_PLAIN = (
+    "penstock_database and penstock_client are for async tests of pytest-asyncio or anyio; "
+    "a plain test takes penstock_test_client."
+)
+_BOTH = (
+    "This test is anyio's, and pytest-asyncio runs it, for its mode is auto: set asyncio_mode = "
+    "strict, or take the mark anyio away."
+)
+
+
+def _loop_scope(request: pytest.FixtureRequest) -> str:
+    marker = request.node.get_closest_marker("asyncio")
+    named = {} if marker is None else marker.kwargs
+    scope: str = (
+        named.get("loop_scope")
+        or named.get("scope")
+        or request.config.getini("asyncio_default_test_loop_scope")
+    )
+    return scope
+
+
+@asynccontextmanager
 async def open_for_test(
     request: pytest.FixtureRequest, penstock_url: str, penstock_app: "FastAPI | None"
 ) -> AsyncIterator[Any]:
@@ -231,7 +256,13 @@ async def open_for_test(
         yield database_and_state
 
 
-penstock_opened_by_anyio = pytest.fixture(open_for_test, name="penstock_opened_by_anyio")
+@pytest.fixture
+async def penstock_opened_by_anyio(
+    request: pytest.FixtureRequest, penstock_url: str, penstock_app: "FastAPI | None"
+) -> AsyncIterator[Any]:
+    """The database, open in the loop of anyio's test."""
+    async with open_for_test(request, penstock_url, penstock_app) as database_and_state:
+        yield database_and_state
 
 
 def _alembic(config: pytest.Config) -> Path | None:

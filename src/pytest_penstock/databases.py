@@ -143,7 +143,7 @@ def _stop_server(run: Run) -> None:
 def _migrate(url: str, alembic: Path, variable: str) -> None:
     # In a process of its own: its env.py may run an event loop and set up logging.
     done = subprocess.run(  # noqa: S603 - by the project's own configuration
-        [sys.executable, "-m", "alembic", "--config", alembic, "upgrade", "heads"],
+        [sys.executable, "-m", "pytest_penstock.migrate", alembic, url],
         cwd=alembic.parent,
         env={
             **os.environ,
@@ -158,6 +158,11 @@ def _migrate(url: str, alembic: Path, variable: str) -> None:
     if done.returncode:
         raise Unavailable(
             f"The migrations of {alembic} failed:\n{done.stdout}{done.stderr}".rstrip()
+        )
+    if not _in_thread(_has_tables(url)):
+        raise Unavailable(
+            f"The migrations of {alembic} left the test database empty: its env.py takes a URL "
+            f"that is neither sqlalchemy.url nor in the variable {variable} (penstock_variable)."
         )
 
 
@@ -198,6 +203,15 @@ async def _create_all(url: str, metadata: MetaData) -> None:
         await connection.run_sync(metadata.create_all)
 
 
+async def _has_tables(url: str) -> bool:
+    async with _engine(url).connect() as connection:
+        return bool(await connection.scalar(_TABLES))
+
+
+_TABLES = text(
+    "SELECT count(*) FROM information_schema.tables "
+    "WHERE table_schema NOT IN ('pg_catalog', 'information_schema')"
+)
 _MADE = text("SELECT datname FROM pg_database WHERE starts_with(datname, :prefix)")
 
 

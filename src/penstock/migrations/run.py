@@ -34,8 +34,9 @@ def run(
     Args:
         metadata: The models' tables, for ``--autogenerate`` and ``alembic check``. Where they are
             in schemas, those schemas are compared, and no others.
-        settings: Of the database; None for those that ``config.attributes["settings"]`` has, or
-            else for the environment's. ``migrations_url`` is where they connect, if it is set.
+        settings: Of the database; None for the environment's. Those that a caller of Alembic has
+            put into ``config.attributes["settings"]`` outrank them. ``migrations_url`` is where
+            they connect, if it is set.
         lock_timeout: Seconds that a statement waits for a lock.
         retry_for: Seconds after which no attempt begins anew.
         wait_for_others: Seconds for a run that is in progress elsewhere to end.
@@ -54,7 +55,7 @@ def run(
     if context.is_offline_mode():
         _write_sql(options, lock_timeout)
         return
-    settings = settings or context.config.attributes.get("settings") or settings_from_environment()
+    settings = context.config.attributes.get("settings") or settings or settings_from_environment()
     _finish(_migrate(settings, options, lock_timeout, retry_for, wait_for_others))
 
 

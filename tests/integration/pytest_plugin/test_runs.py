@@ -117,7 +117,7 @@ def test_alone_on_an_own_server_migrated_by_alembic(tmp_path: Path) -> None:
 
     counts, output = run.counts()
 
-    assert counts == {"passed": 12}, output
+    assert counts == {"passed": 16}, output
     assert (tmp_path / "migrated").read_text() == "once\n"
     assert not run.server.parent.exists()
 
@@ -144,7 +144,7 @@ def test_migrations_that_fail_are_reported_once(tmp_path: Path, server_url: str)
 
     counts, output = run.counts()
 
-    assert counts == {"errors": 4}, output
+    assert counts == {"errors": 8}, output
     reported, _, _ = output.partition("short test summary info")  # which has it once more in CI
     assert reported.count("alembic.ini failed") == 1
     assert "there_is_no_such_function() does not exist" in output
