@@ -5,7 +5,6 @@ Where no test uses it, it costs the import of this module: everything else is im
 
 import inspect
 import os
-import secrets
 import sys
 from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager
@@ -50,9 +49,9 @@ class Run:
         parent, _, name = os.environ.get(_RUN_VARIABLE, "").partition(":")
         worker = os.environ.get("PYTEST_XDIST_WORKER")
         if worker is None or parent != str(os.getppid()):
-            worker, name = None, secrets.token_hex(4)
+            worker, name = None, os.urandom(4).hex()
             os.environ[_RUN_VARIABLE] = f"{os.getpid()}:{name}"
-        return cls(name, worker, os.environ.get(_SERVER_VARIABLE))
+        return cls(name, worker, os.environ.get(_SERVER_VARIABLE) or None)
 
     @property
     def directory(self) -> Path:
@@ -103,8 +102,12 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Lead the application to the test database before anything can import it."""
     run = early_config.stash[_RUN] = Run.current()
     if early_config.getini("penstock_app"):
-        os.environ[early_config.getini("penstock_variable")] = run.url()
+        variable: str = early_config.getini("penstock_variable")
+        os.environ[variable] = run.url()
+        os.environ[f"{variable.removesuffix('URL')}REPLICAS"] = ""  # the service's have no copy
         os.environ.setdefault("ENVIRONMENT", "testing")
+    if early_config.getini("penstock_app") or early_config.getini("penstock_metadata"):
+        sys.path.append(str(early_config.rootpath))  # python -m pytest has it there as well
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -143,7 +146,17 @@ def _fixtures_of(item: pytest.Item) -> Collection[str]:
 def penstock_metadata(request: pytest.FixtureRequest) -> "MetaData | None":
     """The tables to create, by ``penstock_metadata``; None where Alembic does. Override it."""
     named: str = request.config.getini("penstock_metadata")
-    return _load(named) if named else None
+    if not named:
+        return None
+    from sqlalchemy import MetaData
+
+    found = _load(named)
+    if not isinstance(found, MetaData):
+        pytest.fail(
+            f"penstock_metadata = {named} is no MetaData; that of a base class is its .metadata.",
+            pytrace=False,
+        )
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -277,4 +290,7 @@ def _load(named: str) -> Any:
     try:
         return resolve_name(named)
     except (ImportError, AttributeError, ValueError) as error:
-        pytest.fail(f"{named}: module:name is accepted in pytest's configuration: {error}")
+        pytest.fail(
+            f"pytest's configuration names {named}, which is not to be had: {error}. It is "
+            "module:name, of a module in the root directory, in pytest's pythonpath or installed."
+        )
