@@ -1,8 +1,9 @@
 """What an ``env.py`` of Alembic's calls."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from logging.config import fileConfig
 from typing import Any
 
@@ -10,7 +11,9 @@ from alembic import context
 from sqlalchemy import Connection, MetaData, event
 from sqlalchemy.schema import CreateSchema
 
+from penstock.base_error import SettingsError
 from penstock.migrations.session import MigrationFailed, migration_session
+from penstock.pool import ConnectFailed
 from penstock.settings import DatabaseSettings, settings_from_environment
 
 __all__ = ["MigrationFailed", "run"]
@@ -43,10 +46,8 @@ def run(
         **options: Of Alembic's ``context.configure``, such as ``version_table_schema``.
 
     Raises:
-        ConnectFailed: The server cannot be reached.
-        MigrationFailed: A lock was not to be had, another run has not ended, or a pooler shares the
-            server connection.
-        SettingsError: The environment has no database.
+        MigrationFailed: The environment has no database, the server cannot be reached, a lock was
+            not to be had, another run has not ended, or a pooler shares the server connection.
         sqlalchemy.exc.DBAPIError: The server refused a statement; its migration is rolled back.
     """
     options = {"target_metadata": metadata, "transaction_per_migration": True, **options}
@@ -55,8 +56,19 @@ def run(
     if context.is_offline_mode():
         _write_sql(options, lock_timeout)
         return
-    settings = context.config.attributes.get("settings") or settings or settings_from_environment()
-    _finish(_migrate(settings, options, lock_timeout, retry_for, wait_for_others))
+    given = context.config.attributes.get("settings") or settings
+    with _told_in_a_line():
+        settings = given or settings_from_environment()
+        _finish(_migrate(settings, options, lock_timeout, retry_for, wait_for_others))
+
+
+@contextmanager
+def _told_in_a_line() -> Iterator[None]:
+    """Raise what Alembic's program prints, where its traceback would say nothing more."""
+    try:
+        yield
+    except (ConnectFailed, SettingsError) as error:
+        raise MigrationFailed(str(error)) from error
 
 
 def _name_schemas(metadata: MetaData | Sequence[MetaData], options: dict[str, Any]) -> None:
