@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from logging.config import fileConfig
+from math import inf
 from typing import Any
 
 from alembic import context
@@ -46,12 +47,17 @@ def run(
         **options: Of Alembic's ``context.configure``, such as ``version_table_schema``.
 
     Raises:
-        MigrationFailed: The environment has no database, the server cannot be reached, a lock was
-            not to be had, another run has not ended, or a pooler shares the server connection.
+        MigrationFailed: An argument is something else, the environment has no database, the server
+            cannot be reached, a lock was not to be had, another run has not ended, or a pooler
+            shares the server connection.
         sqlalchemy.exc.DBAPIError: The server refused a statement; its migration is rolled back.
     """
+    each = _checked(metadata)
+    _refuse_seconds("lock_timeout", lock_timeout, _SHORTEST_LOCK, _LONGEST_LOCK)
+    _refuse_seconds("retry_for", retry_for)
+    _refuse_seconds("wait_for_others", wait_for_others)
     options = {"target_metadata": metadata, "transaction_per_migration": True, **options}
-    _name_schemas(metadata, options)
+    _name_schemas(each, options)
     _set_up_logging()
     if context.is_offline_mode():
         _write_sql(options, lock_timeout)
@@ -71,8 +77,25 @@ def _told_in_a_line() -> Iterator[None]:
         raise MigrationFailed(str(error)) from error
 
 
-def _name_schemas(metadata: MetaData | Sequence[MetaData], options: dict[str, Any]) -> None:
-    each: Iterable[MetaData] = [metadata] if isinstance(metadata, MetaData) else metadata
+def _checked(metadata: object) -> Sequence[MetaData]:
+    each = [metadata] if isinstance(metadata, MetaData) else metadata
+    if isinstance(each, Sequence) and all(isinstance(one, MetaData) for one in each):
+        return each
+    raise MigrationFailed(
+        f"run({metadata!r}): a MetaData, such as Base.metadata, or a list of them is accepted."
+    )
+
+
+_SHORTEST_LOCK, _LONGEST_LOCK = 0.001, 2_000_000.0
+"""Seconds: PostgreSQL counts thousandths, up to 24 days, and takes 0 for no limit."""
+
+
+def _refuse_seconds(name: str, given: object, least: float = 0, most: float = inf) -> None:
+    if not (isinstance(given, int | float) and least <= given <= most):
+        raise MigrationFailed(f"run({name}={given!r}): {least:g} to {most:g} seconds are accepted.")
+
+
+def _name_schemas(each: Iterable[MetaData], options: dict[str, Any]) -> None:
     schemas = {table.schema for one in each for table in one.tables.values()}
     if schemas - {None}:
         options.setdefault("include_schemas", True)
