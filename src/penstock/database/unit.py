@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self, TypeVar
 
+from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
@@ -324,6 +325,10 @@ _NESTED_ELSEWHERE = (
     "rollback_after() holds the database in another event loop: tests, fixtures and clients that "
     "share it run in one loop. A TestClient has its own; take the plugin's penstock_test_client."
 )
+_NESTED_LOST = (
+    "The connection of rollback_after() was lost, and with it all that its block has written: the "
+    "server or what is in between has closed it."
+)
 _LEFT = "its async with block was left"
 _ABANDONED = "its request was over, where its async with block was still open"
 
@@ -378,12 +383,15 @@ class UnitFactory:
 
         Raises:
             PoolInAnotherLoop: By what makes them, elsewhere than in this event loop.
+            sqlalchemy.exc.PendingRollbackError: The same, once the connection is lost.
         """
         lock, loop = NestedLock(self._lock_wait), asyncio.get_running_loop()
 
         def make(options: BeginOptions) -> UnitOfWork:
             if asyncio.get_running_loop() is not loop:
                 raise PoolInAnotherLoop(_NESTED_ELSEWHERE)
+            if connection.invalidated:
+                raise PendingRollbackError(_NESTED_LOST)
             return UnitOfWork(
                 connection, connection, options=options, kinds=self._kinds, nested=lock.within()
             )

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import func, insert, select, text
+from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from tests.integration.fastapi.notes import Note
 
 from penstock import Database
@@ -130,3 +131,12 @@ async def test_another_event_loop_is_refused(database: Database, work: Work) -> 
     async with database, rollback_after(database):
         with pytest.raises(PoolInAnotherLoop, match="penstock_test_client"):
             await asyncio.to_thread(lambda: asyncio.run(work(database)))
+
+
+async def test_a_connection_that_is_lost_is_told(database: Database) -> None:
+    async with database, rollback_after(database):
+        with pytest.raises(DBAPIError):
+            await database.writer.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+        for work in (write, read, read_express, write_express):
+            with pytest.raises(PendingRollbackError, match=r"rollback_after\(\) was lost"):
+                await work(database)
