@@ -153,7 +153,7 @@ def _migrate(url: str, alembic: Path, variable: str) -> None:
         raise Unavailable(f"There is no file {alembic} (penstock_alembic).")
     # In a process of its own: its env.py may run an event loop and set up logging.
     done = subprocess.run(  # noqa: S603 - by the project's own configuration
-        [sys.executable, "-m", "pytest_penstock.migrate", alembic, url],
+        [sys.executable, "-m", "pytest_penstock.migrate", alembic],
         cwd=alembic.parent,
         env={
             **os.environ,

@@ -1,5 +1,6 @@
 """The program that runs a project's migrations on the test database, whatever their files say."""
 
+import os
 import sys
 from argparse import Namespace
 
@@ -41,5 +42,6 @@ class OnTestDatabase(CommandLine):
 
 
 if __name__ == "__main__":
-    path, url = sys.argv[1:]
-    OnTestDatabase(url).main(["--config", path, "upgrade", "heads"])
+    # The URL has a password, and others see arguments.
+    program = OnTestDatabase(os.environ["DATABASE_MIGRATIONS_URL"])
+    program.main(["--config", sys.argv[1], "upgrade", "heads"])
