@@ -5,9 +5,9 @@ Where no test uses it, it costs the import of this module: everything else is im
 
 import inspect
 import os
-import secrets
 import sys
 from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -49,9 +49,9 @@ class Run:
         parent, _, name = os.environ.get(_RUN_VARIABLE, "").partition(":")
         worker = os.environ.get("PYTEST_XDIST_WORKER")
         if worker is None or parent != str(os.getppid()):
-            worker, name = None, secrets.token_hex(4)
+            worker, name = None, os.urandom(4).hex()
             os.environ[_RUN_VARIABLE] = f"{os.getpid()}:{name}"
-        return cls(name, worker, os.environ.get(_SERVER_VARIABLE))
+        return cls(name, worker, os.environ.get(_SERVER_VARIABLE) or None)
 
     @property
     def directory(self) -> Path:
@@ -78,6 +78,8 @@ class Run:
         return f"postgresql+asyncpg://postgres@/{name}?host={self.directory}/server&port=5432"
 
 
+LOOP_SCOPES = ("function", "class", "module", "package", "session")
+"""For how long an event loop of pytest-asyncio may last."""
 _RUN = pytest.StashKey[Run]()
 _FAILED = pytest.StashKey[bool]()
 _INI = {
@@ -100,8 +102,12 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Lead the application to the test database before anything can import it."""
     run = early_config.stash[_RUN] = Run.current()
     if early_config.getini("penstock_app"):
-        os.environ[early_config.getini("penstock_variable")] = run.url()
+        variable: str = early_config.getini("penstock_variable")
+        os.environ[variable] = run.url()
+        os.environ[f"{variable.removesuffix('URL')}REPLICAS"] = ""  # the service's have no copy
         os.environ.setdefault("ENVIRONMENT", "testing")
+    if early_config.getini("penstock_app") or early_config.getini("penstock_metadata"):
+        sys.path.append(str(early_config.rootpath))  # python -m pytest has it there as well
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -140,7 +146,17 @@ def _fixtures_of(item: pytest.Item) -> Collection[str]:
 def penstock_metadata(request: pytest.FixtureRequest) -> "MetaData | None":
     """The tables to create, by ``penstock_metadata``; None where Alembic does. Override it."""
     named: str = request.config.getini("penstock_metadata")
-    return _load(named) if named else None
+    if not named:
+        return None
+    from sqlalchemy import MetaData
+
+    found = _load(named)
+    if not isinstance(found, MetaData):
+        pytest.fail(
+            f"penstock_metadata = {named} is no MetaData; that of a base class is its .metadata.",
+            pytrace=False,
+        )
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -202,18 +218,40 @@ def penstock_test_client(
 
 
 def _opened(request: pytest.FixtureRequest) -> Any:
-    if "anyio_backend" in request.fixturenames:
-        return request.getfixturevalue("penstock_opened_by_anyio")
     is_async = inspect.iscoroutinefunction(getattr(request, "function", None))
-    if not (is_async and _has_pytest_asyncio(request.config)):
-        pytest.fail(
-            "penstock_database and penstock_client are for async tests of pytest-asyncio or anyio; "
-            "a plain test takes penstock_test_client.",
-            pytrace=False,
-        )
-    return request.getfixturevalue("penstock_opened_by_asyncio")
+    runs_by_asyncio = is_async and _has_pytest_asyncio(request.config)
+    if "anyio_backend" in request.fixturenames:
+        # Its fixtures would be in anyio's event loop, and the test in another.
+        if runs_by_asyncio and request.node.get_closest_marker("asyncio") is not None:
+            pytest.fail(_BOTH, pytrace=False)
+        return request.getfixturevalue("penstock_opened_by_anyio")
+    if not runs_by_asyncio:
+        pytest.fail(_PLAIN, pytrace=False)
+    return request.getfixturevalue(f"penstock_opened_by_asyncio_{_loop_scope(request)}")
 
 
+_PLAIN = (
+    "penstock_database and penstock_client are for async tests of pytest-asyncio or anyio; "
+    "a plain test takes penstock_test_client."
+)
+_BOTH = (
+    "This test is anyio's, and pytest-asyncio runs it, for its mode is auto: set asyncio_mode = "
+    "strict, or take the mark anyio away."
+)
+
+
+def _loop_scope(request: pytest.FixtureRequest) -> str:
+    marker = request.node.get_closest_marker("asyncio")
+    named = {} if marker is None else marker.kwargs
+    scope: str = (
+        named.get("loop_scope")
+        or named.get("scope")
+        or request.config.getini("asyncio_default_test_loop_scope")
+    )
+    return scope
+
+
+@asynccontextmanager
 async def open_for_test(
     request: pytest.FixtureRequest, penstock_url: str, penstock_app: "FastAPI | None"
 ) -> AsyncIterator[Any]:
@@ -231,7 +269,13 @@ async def open_for_test(
         yield database_and_state
 
 
-penstock_opened_by_anyio = pytest.fixture(open_for_test, name="penstock_opened_by_anyio")
+@pytest.fixture
+async def penstock_opened_by_anyio(
+    request: pytest.FixtureRequest, penstock_url: str, penstock_app: "FastAPI | None"
+) -> AsyncIterator[Any]:
+    """The database, open in the loop of anyio's test."""
+    async with open_for_test(request, penstock_url, penstock_app) as database_and_state:
+        yield database_and_state
 
 
 def _alembic(config: pytest.Config) -> Path | None:
@@ -246,4 +290,7 @@ def _load(named: str) -> Any:
     try:
         return resolve_name(named)
     except (ImportError, AttributeError, ValueError) as error:
-        pytest.fail(f"{named}: module:name is accepted in pytest's configuration: {error}")
+        pytest.fail(
+            f"pytest's configuration names {named}, which is not to be had: {error}. It is "
+            "module:name, of a module in the root directory, in pytest's pythonpath or installed."
+        )

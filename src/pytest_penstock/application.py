@@ -1,6 +1,7 @@
 """An application for the length of one test, of which nothing stays in the database."""
 
 import asyncio
+import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
@@ -21,6 +22,10 @@ from penstock.testing import rollback_after
 if TYPE_CHECKING:
     from fastapi.testclient import TestClient
 
+_LEFT = (
+    "A task or a block that has not ended held connections when the test was over, past "
+    "rollback_after(): {}. Closing the database waits for them, up to 10 s."
+)
 _T = TypeVar("_T")
 State = dict[str, Any]
 """What the application's lifespan has given to its requests."""
@@ -50,8 +55,11 @@ async def opened(
 
 @asynccontextmanager
 async def _rolled_back(database: Database) -> AsyncIterator[None]:
-    async with database, rollback_after(database):
-        yield
+    async with database:
+        async with rollback_after(database):
+            yield
+        if left := database.pool.snapshot().checked_out:
+            warnings.warn(pytest.PytestWarning(_LEFT.format(left)), stacklevel=1)
 
 
 @asynccontextmanager
@@ -123,12 +131,16 @@ def entered(app: FastAPI | None, url: str) -> "Iterator[TestClient]":
         router.lifespan_context = inner
 
 
-def _required(app: FastAPI | None) -> FastAPI:
+def _required(app: object) -> FastAPI:
     if app is None:
         pytest.fail(
             "There is no application: set penstock_app = module:name in pytest's configuration, or "
             "override the fixture penstock_app.",
             pytrace=False,
+        )
+    if not isinstance(app, FastAPI):
+        pytest.fail(
+            f"penstock_app, the option or the fixture, gives no FastAPI but {app!r}.", pytrace=False
         )
     return app
 
@@ -136,7 +148,7 @@ def _required(app: FastAPI | None) -> FastAPI:
 def _databases(app: FastAPI | None, url: str) -> dict[str, Database]:
     if app is None:
         return {"default": Database.from_url(url, environment="testing")}
-    databases: dict[str, Database] = getattr(app.state, "penstock", {})
+    databases: dict[str, Database] = getattr(_required(app).state, "penstock", {})
     expected = make_url(url).database
     for name, database in databases.items():
         found = make_url(database.settings.url.get_secret_value()).database

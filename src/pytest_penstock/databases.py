@@ -36,6 +36,12 @@ _held: list[int] = []
 _servers: list[EmbeddedPostgres] = []
 
 
+_SERVER_HINT = (
+    ". TEST_DATABASE_URL leads to a PostgreSQL itself, by a role with CREATEDB, to a database that "
+    "exists; without it a server is started for the run."
+)
+
+
 class Unavailable(Exception):  # noqa: N818 - it says what happened
     """There is no test database; the message says why."""
 
@@ -66,7 +72,8 @@ def prepare(run: Run, metadata: MetaData | None, alembic: Path | None, variable:
             copy = f'CREATE DATABASE "{_name(run)}" TEMPLATE "{_name(run, _TEMPLATE)}"'
             _in_thread(_execute(_server_url(run), copy))
         except (OSError, PenstockError, SQLAlchemyError) as error:
-            raise Unavailable(f"There is no test database: {_reason(error)}") from error
+            hint = "" if run.server_url is None else _SERVER_HINT
+            raise Unavailable(f"There is no test database: {_reason(error)}{hint}") from error
 
 
 def remove(run: Run) -> None:
@@ -77,7 +84,7 @@ def remove(run: Run) -> None:
     """
     if run.server_url is None:
         _stop_server(run)
-    else:
+    elif (run.directory / "created").exists():
         try:
             _in_thread(_drop_all(run))
         except (OSError, PenstockError, SQLAlchemyError) as error:
@@ -99,6 +106,7 @@ def _make_template(
     if run.server_url is None:
         _start_server(run)
     _in_thread(_execute(_server_url(run), f'CREATE DATABASE "{_name(run, _TEMPLATE)}"'))
+    (run.directory / "created").touch()
     if metadata is not None:
         _in_thread(_create_all(run.url(_TEMPLATE), metadata))
     elif alembic is not None:
@@ -141,9 +149,11 @@ def _stop_server(run: Run) -> None:
 
 
 def _migrate(url: str, alembic: Path, variable: str) -> None:
+    if not alembic.is_file():
+        raise Unavailable(f"There is no file {alembic} (penstock_alembic).")
     # In a process of its own: its env.py may run an event loop and set up logging.
     done = subprocess.run(  # noqa: S603 - by the project's own configuration
-        [sys.executable, "-m", "alembic", "--config", alembic, "upgrade", "heads"],
+        [sys.executable, "-m", "pytest_penstock.migrate", alembic],
         cwd=alembic.parent,
         env={
             **os.environ,
@@ -158,6 +168,11 @@ def _migrate(url: str, alembic: Path, variable: str) -> None:
     if done.returncode:
         raise Unavailable(
             f"The migrations of {alembic} failed:\n{done.stdout}{done.stderr}".rstrip()
+        )
+    if not _in_thread(_has_tables(url)):
+        raise Unavailable(
+            f"The migrations of {alembic} left the test database empty: its env.py takes a URL "
+            f"that is neither sqlalchemy.url nor in the variable {variable} (penstock_variable)."
         )
 
 
@@ -198,6 +213,15 @@ async def _create_all(url: str, metadata: MetaData) -> None:
         await connection.run_sync(metadata.create_all)
 
 
+async def _has_tables(url: str) -> bool:
+    async with _engine(url).connect() as connection:
+        return bool(await connection.scalar(_TABLES))
+
+
+_TABLES = text(
+    "SELECT count(*) FROM information_schema.tables "
+    "WHERE table_schema NOT IN ('pg_catalog', 'information_schema')"
+)
 _MADE = text("SELECT datname FROM pg_database WHERE starts_with(datname, :prefix)")
 
 

@@ -31,6 +31,7 @@ from penstock.database.lifecycle import (
     warn_of_unnamed_environment,
 )
 from penstock.database.members import Members
+from penstock.database.nesting import kept_after_cancellation
 from penstock.database.read_session import ReadOnlyAsyncSession
 from penstock.database.unit import MakeUnit, SessionKinds, UnitOfWork
 from penstock.database.write_session import record_failures
@@ -375,7 +376,9 @@ class Database:
         Args:
             connection: Whose transaction it is.
         """
-        with self.sessions_from(self._units.nested_in(connection)):
+        assert connection.sync_connection is not None  # noqa: S101 - as it is open
+        kept = kept_after_cancellation(connection.sync_connection)
+        with kept, self.sessions_from(self._units.nested_in(connection)):
             yield
 
     @asynccontextmanager

@@ -1,14 +1,17 @@
 """Units of work within one transaction: one at a time, with settings that are put back."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Self
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, ExceptionContext, event
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 
 from penstock.base_error import PenstockError
 from penstock.context import ContextError, Settings
+from penstock.drivers.capabilities import driver_of
 from penstock.drivers.driver import without_values
 
 NO_SETTINGS = "The connections of this engine take no role and no settings"
@@ -95,6 +98,32 @@ _enclosing: ContextVar[tuple[NestedLock | None, NestedLock | None]] = ContextVar
     "penstock_nested_lock", default=(None, None)
 )
 """The outermost lock, and that of the unit which was made last."""
+
+
+@contextmanager
+def kept_after_cancellation(connection: Connection) -> Iterator[None]:
+    """Have a connection survive the cancellation of its statements for the length of a block.
+
+    SQLAlchemy would close it, and all that its transaction has written would be lost. Where the
+    driver cannot go on after a cancellation, it is.
+
+    Args:
+        connection: Whose savepoints are rolled back instead.
+    """
+
+    def keep(failure: ExceptionContext) -> None:
+        if failure.connection is connection:
+            is_cancelled = isinstance(failure.original_exception, asyncio.CancelledError)
+            failure.is_disconnect = failure.is_disconnect and not is_cancelled
+
+    if not driver_of(connection.dialect).can_recover:
+        yield
+        return
+    event.listen(connection.dialect, "handle_error", keep)
+    try:
+        yield
+    finally:
+        event.remove(connection.dialect, "handle_error", keep)
 
 
 def set_within(connection: Connection, settings: Settings) -> Settings:

@@ -1,5 +1,6 @@
 """A unit of work: the sessions of one request, or of one ``async with``, and what makes units."""
 
+import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self, TypeVar
 
+from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
@@ -20,6 +22,7 @@ from penstock.database.read_session import ReadingSession, ReadOnlySession, read
 from penstock.database.session import SessionSource, UnitSession, operation
 from penstock.database.write_session import WritingSession, doubt
 from penstock.drivers.driver import NO_OPTIONS, BeginOptions
+from penstock.pool import PoolInAnotherLoop
 from penstock.pool.leak import OpenLease
 from penstock.pool.record import Record
 from penstock.telemetry import Telemetry
@@ -318,6 +321,14 @@ def _as_before(lease: Record | None) -> Iterator[None]:
 MakeUnit = Callable[[BeginOptions], UnitOfWork]
 """Makes a unit of work, given how its transactions begin."""
 
+_NESTED_ELSEWHERE = (
+    "rollback_after() holds the database in another event loop: tests, fixtures and clients that "
+    "share it run in one loop. A TestClient has its own; take the plugin's penstock_test_client."
+)
+_NESTED_LOST = (
+    "The connection of rollback_after() was lost, and with it all that its block has written: the "
+    "server or what is in between has closed it."
+)
 _LEFT = "its async with block was left"
 _ABANDONED = "its request was over, where its async with block was still open"
 
@@ -369,10 +380,18 @@ class UnitFactory:
 
         Args:
             connection: Whose transaction it is.
+
+        Raises:
+            PoolInAnotherLoop: By what makes them, elsewhere than in this event loop.
+            sqlalchemy.exc.PendingRollbackError: The same, once the connection is lost.
         """
-        lock = NestedLock(self._lock_wait)
+        lock, loop = NestedLock(self._lock_wait), asyncio.get_running_loop()
 
         def make(options: BeginOptions) -> UnitOfWork:
+            if asyncio.get_running_loop() is not loop:
+                raise PoolInAnotherLoop(_NESTED_ELSEWHERE)
+            if connection.invalidated:
+                raise PendingRollbackError(_NESTED_LOST)
             return UnitOfWork(
                 connection, connection, options=options, kinds=self._kinds, nested=lock.within()
             )

@@ -1,16 +1,20 @@
 """What an ``env.py`` of Alembic's calls."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from logging.config import fileConfig
+from math import inf
 from typing import Any
 
 from alembic import context
 from sqlalchemy import Connection, MetaData, event
 from sqlalchemy.schema import CreateSchema
 
+from penstock.base_error import SettingsError
 from penstock.migrations.session import MigrationFailed, migration_session
+from penstock.pool import ConnectFailed
 from penstock.settings import DatabaseSettings, settings_from_environment
 
 __all__ = ["MigrationFailed", "run"]
@@ -34,32 +38,64 @@ def run(
     Args:
         metadata: The models' tables, for ``--autogenerate`` and ``alembic check``. Where they are
             in schemas, those schemas are compared, and no others.
-        settings: Of the database; None for those that ``config.attributes["settings"]`` has, or
-            else for the environment's. ``migrations_url`` is where they connect, if it is set.
+        settings: Of the database; None for the environment's. Those that a caller of Alembic has
+            put into ``config.attributes["settings"]`` outrank them. ``migrations_url`` is where
+            they connect, if it is set.
         lock_timeout: Seconds that a statement waits for a lock.
         retry_for: Seconds after which no attempt begins anew.
         wait_for_others: Seconds for a run that is in progress elsewhere to end.
         **options: Of Alembic's ``context.configure``, such as ``version_table_schema``.
 
     Raises:
-        ConnectFailed: The server cannot be reached.
-        MigrationFailed: A lock was not to be had, another run has not ended, or a pooler shares the
-            server connection.
-        SettingsError: The environment has no database.
+        MigrationFailed: An argument is something else, the environment has no database, the server
+            cannot be reached, a lock was not to be had, another run has not ended, or a pooler
+            shares the server connection.
         sqlalchemy.exc.DBAPIError: The server refused a statement; its migration is rolled back.
     """
+    each = _checked(metadata)
+    _refuse_seconds("lock_timeout", lock_timeout, _SHORTEST_LOCK, _LONGEST_LOCK)
+    _refuse_seconds("retry_for", retry_for)
+    _refuse_seconds("wait_for_others", wait_for_others)
     options = {"target_metadata": metadata, "transaction_per_migration": True, **options}
-    _name_schemas(metadata, options)
+    _name_schemas(each, options)
     _set_up_logging()
     if context.is_offline_mode():
         _write_sql(options, lock_timeout)
         return
-    settings = settings or context.config.attributes.get("settings") or settings_from_environment()
-    _finish(_migrate(settings, options, lock_timeout, retry_for, wait_for_others))
+    given = context.config.attributes.get("settings") or settings
+    with _told_in_a_line():
+        settings = given or settings_from_environment()
+        _finish(_migrate(settings, options, lock_timeout, retry_for, wait_for_others))
 
 
-def _name_schemas(metadata: MetaData | Sequence[MetaData], options: dict[str, Any]) -> None:
-    each: Iterable[MetaData] = [metadata] if isinstance(metadata, MetaData) else metadata
+@contextmanager
+def _told_in_a_line() -> Iterator[None]:
+    """Raise what Alembic's program prints, where its traceback would say nothing more."""
+    try:
+        yield
+    except (ConnectFailed, SettingsError) as error:
+        raise MigrationFailed(str(error)) from error
+
+
+def _checked(metadata: object) -> Sequence[MetaData]:
+    each = [metadata] if isinstance(metadata, MetaData) else metadata
+    if isinstance(each, Sequence) and all(isinstance(one, MetaData) for one in each):
+        return each
+    raise MigrationFailed(
+        f"run({metadata!r}): a MetaData, such as Base.metadata, or a list of them is accepted."
+    )
+
+
+_SHORTEST_LOCK, _LONGEST_LOCK = 0.001, 2_000_000.0
+"""Seconds: PostgreSQL counts thousandths, up to 24 days, and takes 0 for no limit."""
+
+
+def _refuse_seconds(name: str, given: object, least: float = 0, most: float = inf) -> None:
+    if not (isinstance(given, int | float) and least <= given <= most):
+        raise MigrationFailed(f"run({name}={given!r}): {least:g} to {most:g} seconds are accepted.")
+
+
+def _name_schemas(each: Iterable[MetaData], options: dict[str, Any]) -> None:
     schemas = {table.schema for one in each for table in one.tables.values()}
     if schemas - {None}:
         options.setdefault("include_schemas", True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import weakref
 from collections import deque
@@ -276,6 +277,8 @@ class PoolRuntime:
             async with asyncio.timeout(seconds):
                 await self.worker.all_closed.wait()
         except TimeoutError:
+            held = sum(slot.state is CHECKED_OUT for slot in self.ledger)
+            _logger.warning(_HELD, seconds, held)
             await self._reclaim_all(f"The pool was drained, and waited for {seconds:g} s.")
 
     async def _reclaim_all(self, why: str) -> None:
@@ -308,6 +311,8 @@ def _tick(runtime: "weakref.ref[PoolRuntime]") -> None:
 
 T = TypeVar("T")
 
+_logger = logging.getLogger("penstock.pool")
+_HELD = "The pool was drained for %g s; connections still checked out, which are closed: %d"
 _IN_ANOTHER_LOOP = (
     "{} belongs with {} connections to another event loop: await engine.dispose() before that "
     "loop ends, as `async with database` and `with TestClient(app)` do, or make one engine for "

@@ -128,8 +128,6 @@ def _checked_api(text: str) -> str:
 
 def _each_secret(value: object) -> object:
     entries = value.split() if isinstance(value, str) else value
-    if isinstance(value, str) and not entries:
-        raise PydanticCustomError("replicas", "empty")
     if not isinstance(entries, Sequence):
         return value
     return tuple(SecretStr(each) if isinstance(each, str) else each for each in entries)

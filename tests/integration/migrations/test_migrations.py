@@ -240,6 +240,47 @@ def test_a_pooler_that_keeps_sessions_is_accepted(
         project.upgrade()
 
 
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (None, "DATABASE_URL is not set"),
+        ("postgresql://h/d?nothing=1", "DATABASE_URL"),
+        ("postgresql://user:secret@127.0.0.1:1/d", "opened no connection"),
+    ],
+)
+def test_what_is_wrong_with_the_database_is_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None, reason: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    if given is not None:
+        monkeypatch.setenv("DATABASE_URL", given)
+    project = Project(tmp_path, "postgresql://h/d")
+    config = project.config()
+    del config.attributes["settings"]
+
+    with pytest.raises(MigrationFailed, match=reason) as failure:
+        command.upgrade(config, "head")
+
+    assert "secret" not in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("metadata", value) for value in (None, "models", MetaData, [MetaData(), None])),
+        *(("lock_timeout", value) for value in (0, 0.0004, -1, "5s", None, float("nan"), 3e6)),
+        *((n, value) for n in ("retry_for", "wait_for_others") for value in (-1, "5s", None)),
+    ],
+    ids=str,
+)
+def test_an_argument_that_is_something_else(tmp_path: Path, name: str, value: Any) -> None:
+    project = Project(tmp_path, "postgresql://127.0.0.1:1/d")
+
+    with pytest.raises(MigrationFailed, match=r"^run\(.*accepted\.$"):
+        project.upgrade(**{name: value})
+
+
 def test_a_url_for_migrations_is_checked_like_the_other() -> None:
     with pytest.raises(SettingsError, match="migrations_url"):
         DatabaseSettings.of("postgresql://h/d", migrations_url="ftp://h/d")

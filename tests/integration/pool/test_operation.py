@@ -134,13 +134,16 @@ async def test_draining_serves_those_who_wait_and_refuses_those_who_come(
     await engine.dispose()
 
 
-async def test_draining_takes_back_by_force_what_does_not_come_back(database_url: str) -> None:
+async def test_draining_takes_back_by_force_what_does_not_come_back(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     engine = engine_of(database_url)
     connection = await engine.connect()
     await connection.execute(text("SELECT 1"))
     await pool_of(engine).drain(timeout=0.1)
 
     assert pool_of(engine).ledger.open == 0
+    assert [message for message in caplog.messages if message.endswith("closed: 1")]
     with pytest.raises(DBAPIError, match="closed"):
         await connection.execute(text("SELECT 1"))
     await connection.close()

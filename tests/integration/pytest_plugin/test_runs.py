@@ -113,11 +113,12 @@ def server_url(postgres: PostgresServer) -> Iterator[str]:
 
 def test_alone_on_an_own_server_migrated_by_alembic(tmp_path: Path) -> None:
     files = ("test_asyncio.py", "test_anyio.py", "test_plain.py")
-    run = Run(tmp_path, *files, ini=BY_ALEMBIC)
+    variables = {**FEW_PLUGINS, "TEST_DATABASE_URL": "", "DATABASE_REPLICAS": "db-2"}
+    run = Run(tmp_path, *files, ini=BY_ALEMBIC, variables=variables)
 
     counts, output = run.counts()
 
-    assert counts == {"passed": 12}, output
+    assert counts == {"passed": 17}, output
     assert (tmp_path / "migrated").read_text() == "once\n"
     assert not run.server.parent.exists()
 
@@ -144,7 +145,7 @@ def test_migrations_that_fail_are_reported_once(tmp_path: Path, server_url: str)
 
     counts, output = run.counts()
 
-    assert counts == {"errors": 4}, output
+    assert counts == {"errors": 8}, output
     reported, _, _ = output.partition("short test summary info")  # which has it once more in CI
     assert reported.count("alembic.ini failed") == 1
     assert "there_is_no_such_function() does not exist" in output

@@ -85,6 +85,11 @@ def test_a_wrong_entry_is_refused_without_being_shown(text: str) -> None:
     assert "hunter2" not in str(refused.value)
 
 
+@pytest.mark.parametrize("value", ["", "  ", [], ()])
+def test_an_empty_value_is_none(value: object) -> None:
+    assert DatabaseSettings.of(URL, replicas=value).replicas == ()
+
+
 @pytest.mark.parametrize("value", [5, ["db-2", 3], {"db-2": 1}, b"db-2"], ids=str)
 def test_what_is_no_text_is_refused(value: object) -> None:
     with pytest.raises(SettingsError, match=r"^replicas"):

@@ -1,3 +1,4 @@
+import sys
 from typing import Any
 
 import pytest
@@ -17,3 +18,7 @@ def test_requests_and_a_websocket(penstock_test_client: TestClient, turn: int) -
 def test_a_plain_test_takes_no_async_fixture(request: Any, name: str) -> None:
     with pytest.raises(pytest.fail.Exception, match="penstock_test_client"):
         request.getfixturevalue(name)
+
+
+def test_modules_are_found_in_the_root_directory(pytestconfig: pytest.Config) -> None:
+    assert sys.path[-1] == str(pytestconfig.rootpath)
