@@ -22,6 +22,7 @@ from benchmarks import (
     roundtrips,
     techempower,
     telemetry_cost,
+    waterfall,
 )
 from benchmarks.machine import machine
 from benchmarks.report import write_report
@@ -41,6 +42,7 @@ BENCHMARKS: Mapping[str, Callable[[bool], Result]] = {
     "roundtrips": roundtrips.run,
     "techempower": techempower.run,
     "telemetry_cost": telemetry_cost.run,
+    "waterfall": waterfall.run,
 }
 
 
