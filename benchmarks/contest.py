@@ -152,21 +152,13 @@ def contest(
             for number in range(lengths.rounds):
                 for name, traffic in traffics.items():
                     for peer in list(peers)[:: -1 if number % 2 else 1]:
-                        turn = take_turn(driver, services[peer], traffic, lengths)
+                        turn = _turn(driver, services[peer], traffic, lengths)
                         turns[name][peer].append(turn)
                         advance()
     return {name: Contest(by_peer) for name, by_peer in turns.items()}
 
 
-def take_turn(driver: Driver, service: Service, traffic: Traffic, lengths: Lengths) -> Turn:
-    """Load a service for one turn.
-
-    Args:
-        driver: The client.
-        service: What it loads.
-        traffic: What it asks for.
-        lengths: For how long.
-    """
+def _turn(driver: Driver, service: Service, traffic: Traffic, lengths: Lengths) -> Turn:
     before = service.cpu_seconds()
     load = driver.load(service.url, traffic, lengths.seconds, lengths.warm_up / 5)
     used = service.cpu_seconds() - before

@@ -1,87 +1,119 @@
 """What each layer between no database and the whole of Penstock costs a GET of one user."""
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+import gc
+import os
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
 from itertools import pairwise
 from statistics import quantiles
+from typing import Any
 
-from benchmarks.contest import Lengths, take_turn
+import uvloop
 from benchmarks.dataset import roomy_server, users_database
-from benchmarks.http_load import CLIENTS, Driver, Traffic
+from benchmarks.http_load import CLIENTS
 from benchmarks.progress import progress
-from benchmarks.result import Figures, Ratio, Result
-from benchmarks.service import Peer, serving
+from benchmarks.result import Figures, Result
+from benchmarks.workers import Turn, Worker, measure_in_turns
+from fastapi import FastAPI
 
 LADDERS = (
     ("no_database", "middleware", "dependency", "checkout", "statement", "express"),
     ("middleware", "session", "orm"),
 )
-"""The routes of the peer ``waterfall``, each with one thing more than the one before."""
+"""The routes of ``peers.waterfall``, each with one thing more than the one before."""
 STEPS = tuple(dict.fromkeys(step for ladder in LADDERS for step in ladder))
-FEW_STEPS = ("no_database", "express")
-"""Enough to see it work."""
-LONG = Lengths(generations=2, rounds=12, seconds=0.6, warm_up=0.5)
-SHORT = Lengths(generations=1, rounds=1, seconds=0.0, warm_up=0.0)
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Rounds, and requests of each step in each of them."""
+
+    rounds: int
+    requests: int
+
+
+LONG = Lengths(rounds=60, requests=640)
+SHORT = Lengths(rounds=2, requests=64)
 
 
 def run(short: bool) -> Result:
-    """Load each step in turn, all of them in one process.
+    """Have each step serve 32 tasks in turn, in one process without an HTTP server.
+
+    An HTTP server that has to wait for its client wakes up for fewer requests at a time, which
+    costs each of them more than a step.
 
     Args:
         short: Whether it is enough to see it work.
 
     Returns:
-        Microseconds of the server's CPU for a request, by step, and those that each adds to the
+        Microseconds of the process's CPU for a request, by step, and those that each adds to the
         one before: medians of the rounds, with their quartiles.
     """
-    lengths, steps = (SHORT, FEW_STEPS) if short else (LONG, STEPS)
+    lengths = SHORT if short else LONG
     with (
         roomy_server() as server,
         users_database(server) as url,
-        progress("waterfall", lengths.turns(len(steps))) as advance,
+        progress("waterfall", lengths.rounds) as advance,
     ):
-        measured = _measure(steps, lengths, url, advance)
-    share = Ratio.of(measured["no_database"], measured["express"])
-    return Result(
-        "waterfall",
-        {"clients": CLIENTS, "rounds": lengths.turns(1), "seconds": lengths.seconds},
-        _figures(measured),
-        {"no_database_over_express": share.target(at_least=0.75)},
-        charts=("server_us",),
-    )
-
-
-def _measure(
-    steps: Sequence[str], lengths: Lengths, database_url: str, advance: Callable[[], None]
-) -> Mapping[str, Sequence[float]]:
-    measured: dict[str, list[float]] = {step: [] for step in steps}
-    driver = Driver()
-    for _ in range(lengths.generations):
-        with serving({"waterfall": Peer("waterfall")}, database_url) as services:
-            for number in range(lengths.rounds):
-                for step in steps[:: -1 if number % 2 else 1]:
-                    traffic = Traffic(f"/{step}/ID")
-                    turn = take_turn(driver, services["waterfall"], traffic, lengths)
-                    measured[step].append(turn.server_us)
-                    advance()
-    return measured
-
-
-def _figures(measured: Mapping[str, Sequence[float]]) -> Figures:
+        worker = Worker(STEPS, _open, (url, lengths.requests), uvloop.new_event_loop)
+        measured = measure_in_turns([worker], lengths.rounds, advance)
     added = {
         step: [one - other for one, other in zip(measured[step], measured[below], strict=True)]
         for ladder in LADDERS
-        for below, step in pairwise(step for step in ladder if step in measured)
+        for below, step in pairwise(ladder)
     }
-    return {**_with_quartiles("server_us", measured), **_with_quartiles("added_us", added)}
+    return Result(
+        "waterfall",
+        {"tasks": CLIENTS, "rounds": lengths.rounds, "requests_per_round": lengths.requests},
+        {**_with_quartiles("request_us", measured), **_with_quartiles("added_us", added)},
+        charts=("request_us",),
+    )
 
 
 def _with_quartiles(name: str, measured: Mapping[str, Sequence[float]]) -> Figures:
-    figures = {step: [round(cut, 1) for cut in _quartiles(each)] for step, each in measured.items()}
+    figures = {
+        step: [round(cut, 1) for cut in quantiles(each, method="inclusive")]
+        for step, each in measured.items()
+    }
     return {
         name: {step: middle for step, (_, middle, _) in figures.items()},
         f"{name}_range": {step: [lower, upper] for step, (lower, _, upper) in figures.items()},
     }
 
 
-def _quartiles(rounds: Sequence[float]) -> Sequence[float]:
-    return quantiles(rounds, n=4, method="inclusive") if len(rounds) > 1 else 3 * list(rounds)
+@asynccontextmanager
+async def _open(url: str, requests: int) -> AsyncIterator[Mapping[str, Turn]]:
+    os.environ |= {"DATABASE_URL": url, "ENVIRONMENT": "production"}
+    steps: Mapping[str, FastAPI] = import_module("benchmarks.peers.waterfall").steps
+    async with AsyncExitStack() as stack:
+        for app in steps.values():
+            await stack.enter_async_context(app.router.lifespan_context(app))
+        yield {step: partial(_request_us, app, requests) for step, app in steps.items()}
+
+
+async def _request_us(app: FastAPI, requests: int) -> float:
+    gc.collect()
+    begun = time.process_time()
+    await asyncio.gather(*(_ask(app, requests // CLIENTS, task) for task in range(CLIENTS)))
+    return (time.process_time() - begun) / requests * 1e6
+
+
+async def _ask(app: FastAPI, requests: int, task: int) -> None:
+    for number in range(1, requests + 1):
+        path = f"/users/{number * CLIENTS + task}"
+        scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": []}
+        await app(scope, _receive, _send)
+
+
+async def _receive() -> Any:
+    return {"type": "http.disconnect"}
+
+
+async def _send(message: Any) -> None:
+    if message.get("status", 200) != 200:
+        raise RuntimeError(f"a step answered {message}")

@@ -1,12 +1,10 @@
 """GET one user in steps, each with one thing more, from no database to the whole of Penstock.
 
-All of them are in one process, but each is an application with this one route. They answer a user
-by the same response model: the first of all where they read none, or make nothing of what they
-have read.
+Each is an application with this one route. They answer a user by the same response model: the
+first of all where they read none, or make nothing of what they have read.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +13,6 @@ from benchmarks.peers.users import User, UserOut
 from benchmarks.readers import SQL, columns_by_id
 from fastapi import FastAPI
 from sqlalchemy import Row, select
-from starlette.types import Receive, Scope, Send
 
 from penstock import Database
 from penstock.drivers.asyncpg import fetch
@@ -28,34 +25,11 @@ database = Database.from_environment()
 steps: dict[str, FastAPI] = {}
 
 
-class Steps(FastAPI):
-    """Has the application serve that the path begins with."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one ASGI connection."""
-        name = scope["path"].split("/", 2)[1] if scope["type"] == "http" else ""
-        if name in steps:
-            await steps[name](scope, receive, send)
-        else:
-            await super().__call__(scope, receive, send)
-
-
-@asynccontextmanager
-async def _lifespan(_: FastAPI) -> AsyncIterator[None]:
-    async with AsyncExitStack() as stack:
-        for step in steps.values():
-            await stack.enter_async_context(step.router.lifespan_context(step))
-        yield
-
-
-app = Steps(lifespan=_lifespan)
-
-
 def _step(name: str) -> Callable[[Route], Route]:
     step = steps[name] = FastAPI()
     if name != "no_database":
         install(step, database)
-    return step.get(f"/{name}/{{user_id}}", response_model=UserOut)
+    return step.get("/users/{user_id}", response_model=UserOut)
 
 
 async def _checkout() -> Record:
