@@ -26,6 +26,7 @@ from benchmarks import (
     rtt,
     scaling,
     telemetry_cost,
+    waterfall,
 )
 from benchmarks.machine import machine
 from benchmarks.report import write_report
@@ -48,6 +49,7 @@ BENCHMARKS: Mapping[str, Callable[[bool], Result]] = {
     "roundtrips": roundtrips.run,
     "rtt": rtt.run,
     "telemetry_cost": telemetry_cost.run,
+    "waterfall": waterfall.run,
     "workers": scaling.run,
 }
 

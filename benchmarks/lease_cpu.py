@@ -16,7 +16,7 @@ from benchmarks.workers import Turn, Worker, measure_in_turns
 from sqlalchemy.pool import Pool
 from sqlalchemy.util import greenlet_spawn
 
-from penstock.pool import holder_route
+from penstock.pool import Holder, current_holder
 from penstock.telemetry import Telemetry
 
 # A request's way from the server to its query has about as many frames below it.
@@ -111,7 +111,7 @@ async def _loan_us(pool: Pool, subject: Subject, leases: int, frames_below: int)
 
     gc.collect()
     if subject.is_counted:
-        holder_route.set(partial("{} {}".format, "GET", "/users/{user_id}"))
+        current_holder.set(Holder(partial("{} {}".format, "GET", "/users/{user_id}")))
     await greenlet_spawn(checkout)
     begun = time.thread_time()
     await asyncio.sleep(0)  # what a lease leaves to the event loop's next turn is its cost too

@@ -23,7 +23,7 @@ from penstock import express
 from penstock.base_error import PenstockError
 from penstock.database import Database, ReadOnlyAsyncSession, UnitOfWork
 from penstock.deadlines import Deadline, Limits
-from penstock.fastapi.request_sessions import HAS_EXIT_STACK, request_sessions_of
+from penstock.fastapi.request_sessions import HAS_EXIT_STACK, RequestSessions, request_sessions_of
 
 _SECONDS = re.compile(rb"-?[0-9]{1,400}(?:\.[0-9]{1,400})?(?:e[-+]?[0-9]{1,3})?")
 """What a caller may write: seconds, such as ``1.5``, or what a program prints of a float."""
@@ -116,10 +116,14 @@ def _check(what: str, seconds: object) -> None:
         )
 
 
+Give = Callable[[HTTPConnection], Any]
+"""Returns what a dependency gives, which needs nothing but the connection, and no awaiting."""
 Access = Literal["read", "write"]
 _Dependency = TypeVar("_Dependency", bound=Callable[..., Any])
 _ACCESS = "penstock_access"
 """The attribute of a dependency that says what a route may do by it."""
+_GIVER = "penstock_giver"
+"""The attribute of a dependency that holds what gives its value."""
 
 
 def access_of(dependency: object) -> Access | None:
@@ -131,13 +135,34 @@ def access_of(dependency: object) -> Access | None:
     return getattr(dependency, _ACCESS, None)
 
 
+def giver_of(dependency: object) -> Give | None:
+    """Return what gives the value of a dependency at once; None if it is not one of these.
+
+    Args:
+        dependency: What stands in ``Depends``.
+    """
+    return getattr(dependency, _GIVER, None)
+
+
 def _with_access(access: Access, dependency: _Dependency) -> _Dependency:
     setattr(dependency, _ACCESS, access)
     return dependency
 
 
-def _session_of(name: str, pick: Callable[[UnitOfWork], Any]) -> Callable[..., Any]:
+def _given(access: Access, give: Give) -> Callable[..., Any]:
     async def dependency(connection: HTTPConnection) -> Any:
+        return give(connection)
+
+    setattr(dependency, _GIVER, give)
+    return _with_access(access, dependency)
+
+
+def _lane_of(access: Access, name: str, pick: Callable[..., Any]) -> Callable[..., Any]:
+    return _given(access, lambda connection: pick(request_sessions_of(connection.scope), name))
+
+
+def _session_of(access: Access, name: str, pick: Callable[[UnitOfWork], Any]) -> Callable[..., Any]:
+    def give(connection: HTTPConnection) -> Any:
         request_sessions = request_sessions_of(connection.scope)
         unit = request_sessions.unit(name)
         request_sessions.watch_route(connection.scope)
@@ -151,7 +176,7 @@ def _session_of(name: str, pick: Callable[[UnitOfWork], Any]) -> Callable[..., A
             await request_sessions.fail(error)
             raise
 
-    return dependency if HAS_EXIT_STACK else generator
+    return _given(access, give) if HAS_EXIT_STACK else _with_access(access, generator)
 
 
 @cache
@@ -164,7 +189,7 @@ def write_session(name: str = "default") -> Callable[[HTTPConnection], Awaitable
     Args:
         name: The database's name in ``install(app, database, name=...)``.
     """
-    return _with_access("write", _session_of(name, attrgetter("writer")))
+    return _session_of("write", name, attrgetter("writer"))
 
 
 @cache
@@ -176,7 +201,7 @@ def read_session(
     Args:
         name: The database's name in ``install(app, database, name=...)``.
     """
-    return _with_access("read", _session_of(name, attrgetter("reader")))
+    return _session_of("read", name, attrgetter("reader"))
 
 
 @cache
@@ -186,11 +211,7 @@ def current_database(name: str = "default") -> Callable[[HTTPConnection], Awaita
     Args:
         name: The database's name in ``install(app, database, name=...)``.
     """
-
-    async def dependency(connection: HTTPConnection) -> Database:
-        return request_sessions_of(connection.scope).database(name)
-
-    return _with_access("write", dependency)
+    return _lane_of("write", name, RequestSessions.database)
 
 
 @cache
@@ -203,11 +224,7 @@ def reader(name: str = "default") -> Callable[[HTTPConnection], Awaitable[expres
     Args:
         name: The database's name in ``install(app, database, name=...)``.
     """
-
-    async def dependency(connection: HTTPConnection) -> express.Reader:
-        return request_sessions_of(connection.scope).reader(name)
-
-    return _with_access("read", dependency)
+    return _lane_of("read", name, RequestSessions.reader)
 
 
 @cache
@@ -219,11 +236,7 @@ def writer(name: str = "default") -> Callable[[HTTPConnection], Awaitable[expres
     Args:
         name: The database's name in ``install(app, database, name=...)``.
     """
-
-    async def dependency(connection: HTTPConnection) -> express.Writer:
-        return request_sessions_of(connection.scope).writer(name)
-
-    return _with_access("write", dependency)
+    return _lane_of("write", name, RequestSessions.writer)
 
 
 # A scope means nothing to a dependency that has no end; told, FastAPI need not find that out for

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Itera
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from fastapi import FastAPI, routing
+from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -26,6 +26,7 @@ from penstock.fastapi.errors import (
     internal_error,
     statuses_of,
 )
+from penstock.fastapi.injection import inject_directly, routes_with_dependant
 from penstock.fastapi.live import add_live_routes
 from penstock.fastapi.middleware import (
     Observer,
@@ -126,17 +127,15 @@ VALIDATION = 422
 
 def _routes_with_database(app: FastAPI) -> Iterator[tuple[str, Collection[str], bool]]:
     """Return path, methods, and whether something may be written, of each route that asks."""
-    each: Callable[..., Any] = getattr(routing, "iter_route_contexts", iter)
-    for route in each(app.routes):
-        dependant = getattr(route, "dependant", None)
-        if isinstance(dependant, Dependant) and (uses := set(_uses(dependant))):
+    for route in routes_with_dependant(app):
+        if uses := set(_uses(route.dependant)):
             yield route.path_format, route.methods or (), "write" in uses
 
 
 def _uses(dependant: Dependant) -> Iterator[str]:
     if use := access_of(dependant.call):
         yield use
-    for inner in dependant.dependencies:
+    for inner in dependant.dependencies[:]:  # also what is injected directly
         yield from _uses(inner)
 
 
@@ -350,8 +349,10 @@ def _install_once(
 
 def _look_at_routes(app: FastAPI, codes: frozenset[str]) -> None:
     let_others_first(app)
+    inject_directly(app)
     for mounted in _mounted_applications(app.routes):
         handle_database_errors(mounted, codes)
+        inject_directly(mounted)
         if (positions := getattr(mounted.state, "penstock_positions", None)) is not None:
             app.state.penstock_positions.include(positions)
 

@@ -30,8 +30,8 @@ from penstock.fastapi.request_sessions import (
     RequestSessions,
     in_request_context,
 )
-from penstock.pool import PenstockPool, PoolSnapshot, holder_route, holding_tasks
-from penstock.pool.leak import OpenLease, end_abandoned, request_leases
+from penstock.pool import Holder, PenstockPool, PoolSnapshot, current_holder
+from penstock.pool.leak import end_abandoned
 from penstock.telemetry.statement_watch import (
     RequestStatements,
     report_repeated,
@@ -141,8 +141,8 @@ class SessionScope:
         return self._conversation(scope, receive, send)
 
     async def _conversation(self, scope: Scope, receive: Receive, send: Send) -> None:
-        leases: set[OpenLease] = set()
-        opening = request_leases.set(leases)
+        holder = Holder()
+        holding = current_holder.set(holder)
         # By reference: a middleware may pass a copy of the scope on.
         sessions: RequestSessions = scope[SCOPE_KEY]
 
@@ -154,9 +154,9 @@ class SessionScope:
         try:
             await self.app(scope, receive, noting_send)
         finally:
-            request_leases.reset(opening)
-            if leases:
-                await end_abandoned(leases)
+            current_holder.reset(holding)
+            if holder.leases:
+                await end_abandoned(holder.leases)
 
     async def _mounted(self, scope: Scope, receive: Receive, send: Send) -> None:
         arrived = perf_counter()
@@ -216,12 +216,11 @@ class _Exchange:
     __slots__ = (
         "_answer_error",
         "_arrived",
+        "_holder",
         "_is_replaced",
-        "_leases",
         "_observers",
         "_receive",
         "_request_sessions",
-        "_route",
         "_scope",
         "_send",
         "_statements",
@@ -241,38 +240,37 @@ class _Exchange:
         self._observers = observers
         self._is_replaced = False
         self._arrived = perf_counter()
-        self._route = partial(route_of, scope)
+        self._holder = Holder(partial(route_of, scope), self._request_sessions.holding_tasks)
         self._statements: RequestStatements = {}
-        self._leases: set[OpenLease] = set()
 
     async def run(self, app: ASGIApp, limits: Limits | None) -> None:
         """Have the application answer, within its limits."""
-        limiting = current_limits.set(limits)
-        holder = holder_route.set(self._route)
-        holding = holding_tasks.set(self._request_sessions.holding_tasks)
+        outside = current_limits.get()
+        if limits is not outside:
+            current_limits.set(limits)
+        holding = current_holder.set(self._holder)
         counting = request_statements.set(self._statements)
-        opening = request_leases.set(self._leases)
         try:
             await app(self._scope, self._receive, self._settled_send)
         except Exception:
             if not self._is_replaced:
                 raise
         finally:
-            current_limits.reset(limiting)
-            holder_route.reset(holder)
-            holding_tasks.reset(holding)
+            if current_limits.get() is not outside:  # the route may have set some, too
+                current_limits.set(outside)
+            current_holder.reset(holding)
             request_statements.reset(counting)
-            request_leases.reset(opening)
-            await self._end()
+            self._request_sessions.refuse(_OVER)
+            if self._request_sessions.are_used or self._holder.leases or self._statements:
+                await self._end()
 
     async def _end(self) -> None:
-        self._request_sessions.refuse(_OVER)
         try:
             if self._request_sessions.are_used:
                 await self._request_sessions.end()
         finally:
-            if self._leases:
-                await end_abandoned(self._leases)
+            if self._holder.leases:
+                await end_abandoned(self._holder.leases)
             self._report_repeated()
 
     # No coroutine where nothing is to be settled: each costs every request.
@@ -298,9 +296,10 @@ class _Exchange:
 
     def _report_repeated(self) -> None:
         # A stream may repeat a statement for hours, and no client waits for a background task.
-        statements, self._statements = self._statements, {}
-        if statements:
-            report_repeated(statements, self._route)
+        statements, route = self._statements, self._holder.route
+        if statements and route is not None:
+            self._statements = {}
+            report_repeated(statements, route)
 
     async def _replace(self, withdrawn: Message, error: Exception) -> None:
         request = Request(self._scope, self._receive)

@@ -12,14 +12,15 @@ from penstock.pool.errors import (
     PoolTimeout,
 )
 from penstock.pool.events import PoolSnapshot
-from penstock.pool.leak import enclosing_tasks, holding_tasks, holds_connection
+from penstock.pool.leak import enclosing_tasks, holds_connection
 from penstock.pool.policy import PoolPolicy
 from penstock.pool.pool import PenstockPool
-from penstock.pool.record import holder_route, task_of
+from penstock.pool.record import Holder, current_holder, current_route, task_of
 
 __all__ = [
     "ConnectFailed",
     "FailureReason",
+    "Holder",
     "LeaseReclaimed",
     "NestedCheckout",
     "PenstockPool",
@@ -30,9 +31,9 @@ __all__ = [
     "PoolSnapshot",
     "PoolSuspended",
     "PoolTimeout",
+    "current_holder",
+    "current_route",
     "enclosing_tasks",
-    "holder_route",
-    "holding_tasks",
     "holds_connection",
     "task_of",
 ]

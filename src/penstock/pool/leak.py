@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +22,7 @@ from penstock.pool.events import (
 from penstock.pool.ledger import Ledger
 from penstock.pool.policy import PoolPolicy
 from penstock.pool.queue import RejectReason
-from penstock.pool.record import STATEMENT_KEY, Lease, here, task_of, where
+from penstock.pool.record import STATEMENT_KEY, Lease, current_holder, here, task_of, where
 from penstock.pool.slot import CHECKED_OUT, Slot
 from penstock.settings import NestedCheckoutPolicy
 
@@ -81,19 +81,16 @@ class LeakDetector:
             self.reclaim(slot, lease, why)
 
 
-holding_tasks: ContextVar[Callable[[], Iterable[Any]] | None] = ContextVar(
-    "holding_tasks", default=None
-)
-"""Returns the tasks that have acquired what the running request keeps until its end; a task that it
-has started and awaits is not one of them."""
 enclosing_tasks: ContextVar[tuple[Any, ...]] = ContextVar("enclosing_tasks", default=())
 """The tasks that have acquired what the enclosing blocks keep until they are left."""
 
 
 def holds_connection() -> bool:
     """Return whether the running request or block may hold a connection."""
-    holding = holding_tasks.get()
-    return bool(enclosing_tasks.get()) or (holding is not None and any(True for _ in holding()))
+    if enclosing_tasks.get():
+        return True
+    holder = current_holder.get()
+    return holder is not None and holder.tasks is not None and any(True for _ in holder.tasks())
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +125,9 @@ class NestedCheckoutGuard:
         held = self._held_by_caller()
         if not held or self.ledger.open < self.ledger.limit:
             return held
-        is_deadlock = holding_tasks.get() is not None and self._all_wait(held)
+        holder = current_holder.get()
+        keeps = holder is not None and holder.tasks is not None
+        is_deadlock = keeps and self._all_wait(held)
         if is_deadlock or self.policy == NestedCheckoutPolicy.REFUSE:
             message = self._report(held, is_deadlock=is_deadlock)
             raise NestedCheckout(message, RejectReason.NESTED, self.snapshot())
@@ -174,8 +173,9 @@ class NestedCheckoutGuard:
         )
 
     def _held_by_caller(self) -> frozenset[Slot]:
-        holding = holding_tasks.get()
-        tasks = {asyncio.current_task(), *enclosing_tasks.get(), *(holding() if holding else ())}
+        holder = current_holder.get()
+        kept = holder.tasks() if holder is not None and holder.tasks is not None else ()
+        tasks = {asyncio.current_task(), *enclosing_tasks.get(), *kept}
         tasks.discard(None)
         return frozenset(
             slot
@@ -207,7 +207,8 @@ class OpenLease:
         self._end = end
         self._task: asyncio.Task[Any] | None = asyncio.current_task()
         """The task that used it last."""
-        self._leases = request_leases.get()
+        holder = current_holder.get()
+        self._leases: set[OpenLease] | None = None if holder is None else holder.leases
         if self._leases is not None:
             self._leases.add(self)
 
@@ -242,10 +243,6 @@ class OpenLease:
                 _logger.exception(
                     "A connection that a request had left open was not released without an error"
                 )
-
-
-request_leases: ContextVar[set[OpenLease] | None] = ContextVar("request_leases", default=None)
-"""The open blocks of the running request; None outside requests."""
 
 
 async def end_abandoned(leases: set[OpenLease]) -> None:

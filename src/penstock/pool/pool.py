@@ -25,7 +25,7 @@ from penstock.pool.policy import (
     from_text,
     nested_checkout_policy,
 )
-from penstock.pool.record import POLL_INTERVAL, Lease, Record, holder_route
+from penstock.pool.record import POLL_INTERVAL, Lease, Record, current_route
 from penstock.pool.runtime import LoopBoundPool
 from penstock.pool.slot import CHECKED_OUT, Slot
 
@@ -236,7 +236,7 @@ class PenstockPool(LoopBoundPool):
                     if self._records_checkouts and records_checkout
                     else task
                 )
-                slot.route = holder_route.get()
+                slot.route = current_route()
                 if self.listeners.all:
                     self.listeners.checked_out_at_once()
                 return record
@@ -264,7 +264,7 @@ class PenstockPool(LoopBoundPool):
         slot.lease = (
             Lease(task, record.info) if self._records_checkouts and records_checkout else task
         )
-        slot.route = holder_route.get()
+        slot.route = current_route()
         if self.listeners.active:
             self.listeners.waited(waited)
         return record

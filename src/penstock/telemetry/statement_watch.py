@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from penstock.drivers.sql_text import shape
 from penstock.log_limit import LogLimit
-from penstock.pool.record import STATEMENT_KEY, holder_route
+from penstock.pool.record import STATEMENT_KEY, current_route
 from penstock.telemetry.reading import NO_ROUTE
 
 _logger = logging.getLogger("penstock.slow_queries")
@@ -109,7 +109,7 @@ class StatementWatch:
             seconds: Its duration.
             rows: Number of rows that it returned or changed; 0 when unknown.
         """
-        find_route = holder_route.get()
+        find_route = current_route()
         try:
             route = NO_ROUTE if find_route is None else find_route()
             text = shape(statement, is_mysql=self.is_mysql)

@@ -63,6 +63,7 @@ TARGETS = {
     "roundtrips": {"express_read", "sessions_read", "sessions_write", "express_write"},
     "rtt": set(),
     "telemetry_cost": {"on_over_off", "core_share_of_20_viewers"},
+    "waterfall": set(),
     "workers": {"two_times_one" if scaling.cores().are_apart else "cpu_of_one_over_two"},
 }
 

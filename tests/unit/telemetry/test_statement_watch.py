@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from penstock.pool import holder_route
+from penstock.pool import Holder, current_holder
 from penstock.telemetry.statement_watch import (
     DISTINCT,
     StatementWatch,
@@ -52,10 +52,10 @@ class Clock:
 def request(route: str) -> Iterator[None]:
     """Be a request, as the middleware makes one known."""
     statements: dict[StatementWatch, dict[str, int]] = {}
-    token, holder = request_statements.set(statements), holder_route.set(lambda: route)
+    token, holder = request_statements.set(statements), current_holder.set(Holder(lambda: route))
     yield
     request_statements.reset(token)
-    holder_route.reset(holder)
+    current_holder.reset(holder)
     report_repeated(statements, lambda: route)
 
 
