@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.servers.parts import require_part
+from tests.servers.postgres import PostgresServer
 from typer.testing import CliRunner
 
 from penstock.cli.commands import app
@@ -36,11 +37,11 @@ def new(*arguments: str) -> Any:
     return CliRunner().invoke(app, ["new", *arguments])
 
 
-def run(project: Path, *command: str) -> str:
+def run(project: Path, *command: str, **variables: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", *command],
         cwd=project,
-        env=ENVIRONMENT,
+        env={**ENVIRONMENT, **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -109,17 +110,22 @@ def test_its_types_are_right(project: Path, projects: Path) -> None:
     run(project, "mypy", "--cache-dir", str(projects / "types"))
 
 
-@pytest.mark.parametrize(
-    ("chosen", "tests"), [("none-none", 8), ("jwt-redis", 42)], ids=["plain", "with all"]
-)
-def test_its_own_tests_pass(chosen: str, tests: int, projects: Path) -> None:
-    if "redis" in chosen:
-        program = shutil.which("redis-server")
-        require_part("Redis", present=program, remedy="apt-get install redis-server")
+PYTEST = ("pytest", "-p", "no:cacheprovider", "-W", "error")
 
-    output = run(projects / chosen, "pytest", "-p", "no:cacheprovider", "-W", "error")
 
-    assert re.search(rf"= {tests} passed in ", output), output
+def test_the_tests_of_the_least_pass_on_a_server_of_their_own(projects: Path) -> None:
+    output = run(projects / "none-none", *PYTEST)
+
+    assert re.search(r"= 8 passed in ", output), output
+
+
+def test_the_tests_of_all_pass(projects: Path, postgres: PostgresServer) -> None:
+    program = shutil.which("redis-server")
+    require_part("Redis", present=program, remedy="apt-get install redis-server")
+
+    output = run(projects / "jwt-redis", *PYTEST, TEST_DATABASE_URL=postgres.url())
+
+    assert re.search(r"= 41 passed in ", output), output
 
 
 @pytest.mark.parametrize("there", ["app", ".env", "directory is a file"])
