@@ -172,15 +172,17 @@ def _base(answers: dict[str, Any]) -> str:
 def _install(requirement: str, target: Path) -> Path:
     """Install the penstock of a requirement apart, and return its template."""
     if importlib.util.find_spec("pip") is not None:
-        pip = [sys.executable, "-m", "pip"]
+        install = [sys.executable, "-m", "pip", "install"]
     elif (uv := shutil.which("uv")) is not None:
-        pip = [uv, "pip"]
+        install = [uv, "pip", "install", "--python", sys.executable]
     else:
-        raise PenstockError(f"{requirement} is needed for comparison: install pip or uv")
-    _run([*pip, "install", "--quiet", "--no-deps", "--target", str(target), requirement])
+        raise PenstockError(
+            "An update compares with the earlier penstock: install pip or uv, which get it"
+        )
+    _run([*install, "--quiet", "--no-deps", "--target", str(target), requirement])
     template = target / "penstock/starter/template"
     if not template.exists():
-        raise PenstockError(f"{requirement} has no template")
+        raise PenstockError("The earlier penstock has no starter; --base says where another is")
     return template
 
 
@@ -210,5 +212,6 @@ def _git(directory: Path, *arguments: str) -> str:
 def _run(command: Sequence[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - ours
     if done.returncode:
-        raise PenstockError(f"{' '.join(command)} failed:\n{done.stderr}".rstrip())
+        # Not the command, in which a URL may have a password.
+        raise PenstockError(f"{Path(command[0]).name} failed:\n{done.stderr}".rstrip())
     return done.stdout
