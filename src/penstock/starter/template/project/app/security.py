@@ -30,9 +30,18 @@ user_by_name = query(select(User).where(User.username == bindparam("username"), 
 oauth2 = OAuth2PasswordBearer(tokenUrl="token")
 
 
-async def hash_password(password: str) -> str:
+class Hash(str):
+    """A password's hash, of which logs of statements show nothing."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
+async def hash_password(password: str) -> Hash:
     """Call it before the session's first statement: from then on a connection is held."""
-    return await to_thread.run_sync(passwords.hash, password, limiter=hashing)
+    return Hash(await to_thread.run_sync(passwords.hash, password, limiter=hashing))
 
 
 async def authenticate(reader: Reader, username: str, password: str) -> User | None:

@@ -11,7 +11,7 @@ from penstock import Database
 from sqlalchemy import update
 
 from app.models import User
-from app.security import ALGORITHM, passwords
+from app.security import ALGORITHM, hash_password, passwords
 from app.settings import settings
 
 USER = {"username": "ada", "password": "correct horse"}
@@ -44,6 +44,13 @@ async def test_a_user_signs_in(ada: httpx.AsyncClient) -> None:
     ada.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
     me = (await ada.get("/users/me")).json()
     assert me == {"id": me["id"], "username": USER["username"]}
+
+
+async def test_a_hash_is_shown_in_no_log() -> None:
+    hashed = await hash_password("x")
+
+    assert hashed.startswith("$argon2")
+    assert f"{(hashed,)}" == "('***',)"  # as statements' values are logged
 
 
 async def test_a_name_is_taken_once(ada: httpx.AsyncClient) -> None:
