@@ -15,6 +15,7 @@ from penstock.base_error import PenstockError
 from penstock.cli.doctor import HEADERS, DoctorCommand, doctor
 from penstock.cli.extras import needs_extra
 from penstock.cli.load import load
+from penstock.cli.new import new
 from penstock.cli.plan import plan
 from penstock.cli.provision import app as provision
 
@@ -219,6 +220,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command(cls=DoctorCommand)(doctor)
 app.command()(load)
+app.command()(new)
 app.command()(plan)
 app.command()(watch)
 app.add_typer(provision, name="provision")
@@ -243,6 +245,10 @@ def penstock(
     To see it at work, with a PostgreSQL that is started for it and gone afterwards:
 
         penstock demo
+
+    To start a service that runs and is tested:
+
+        penstock new notes
 
     To follow a service that runs:
 

@@ -282,8 +282,9 @@ class UnitOfWork:
             sqlalchemy.exc.DBAPIError: The server refused; the work is rolled back.
         """
         if self._writer is not None and self._writer.in_transaction():
-            seconds = await self._writer.commit()
-            if self._telemetry is not None and self._telemetry.recorder is not None:
+            await self._writer.commit()
+            seconds = self._writer.commit_seconds
+            if seconds is not None and self._telemetry and self._telemetry.recorder:
                 self._telemetry.recorder.committed(seconds)
 
     async def end(self, why: str, advice: Callable[[], str | None] | None = None) -> None:

@@ -206,6 +206,8 @@ class WritingSession(UnitSession):
 
     sync_session_class = WritingSyncSession
     began = False
+    commit_seconds: float | None = None
+    """How long the last COMMIT took; None before the first."""
     committed: Callable[[], None] | None = None
     """Called after each COMMIT; None where nobody has to know."""
     release_reader: Callable[..., Awaitable[None]] | None = None
@@ -223,14 +225,10 @@ class WritingSession(UnitSession):
                 raise
         return lock
 
-    async def commit(self) -> float:  # type: ignore[override]  # None is all that others expect
-        """Flush and commit; :func:`commit` says what it may raise.
-
-        Returns:
-            Seconds that the COMMIT took.
-        """
+    async def commit(self) -> None:
+        """Flush and commit; :func:`commit` says what it may raise."""
         try:
-            return await self.run_sync(commit)
+            self.commit_seconds = await self.run_sync(commit)
         finally:
             self.note_commit()
 

@@ -1,5 +1,6 @@
 """Sessions of a class of the application's own, and SQLModel's."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -167,3 +168,23 @@ async def test_what_was_committed_by_hand_before_is_saved(database_url: str) -> 
             await session.commit()
             await session.close()
         assert await database.reader.scalar(text("SELECT count(*) FROM t")) == 0
+
+
+class OwnCommit(AsyncSession):
+    async def commit(self) -> None:
+        await super().commit()
+
+
+async def test_a_commit_of_the_applications_own_is_timed(database_url: str, tmp_path: Path) -> None:
+    database: Any = Database.from_url(
+        database_url,
+        environment="testing",
+        session_class=OwnCommit,
+        telemetry_dir=tmp_path,
+    )
+    async with database:
+        for _ in range(2):
+            async with database.write() as session:
+                await session.execute(text("SELECT 1"))
+
+        assert database.telemetry.read().histogram("commit").count == 2

@@ -112,6 +112,7 @@ def test_figures_for_a_directory_that_is_not_there_are_refused_before_the_start(
         ("alembic", ("demo",), "demo"),
         ("fastapi", ("demo",), "demo"),
         ("aiohttp", ("load", "http://127.0.0.1:1"), "load"),
+        ("copier", ("new", "/nowhere/service"), "new"),
     ],
 )
 def test_a_missing_extra_is_explained(

@@ -1,0 +1,5 @@
+from penstock.migrations import run
+
+from app.models import Base
+
+run(Base.metadata)
