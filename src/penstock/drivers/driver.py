@@ -133,6 +133,11 @@ def never() -> bool:
     return False
 
 
+def always() -> bool:
+    """Return True: for a statement that nothing relies on."""
+    return True
+
+
 def transport_of(connection: Any) -> Any:
     """Return the transport of asyncpg's, asyncmy's or aiomysql's own connection, or None."""
     writer = getattr(connection, "_writer", None)  # of aiomysql

@@ -17,7 +17,7 @@ from typing import Any, Self
 from asyncpg.exceptions import PostgresError
 
 from penstock.deadlines import StatementLimit
-from penstock.drivers.driver import never, without_values
+from penstock.drivers.driver import always, never, without_values
 from penstock.drivers.row_counter import RowCounter
 
 Parameters = Sequence[str | None]
@@ -204,6 +204,11 @@ class Pipeline(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take the answers out that are not for the driver, and hand on the rest."""
+        if not self._expected and data[-6:-1] == _READY_HEADER and self.row_counter is None:
+            self._left, self._tail = 0, b""  # as _follow() would, which most answers need not pay
+            self._driver.data_received(data)
+            self._close_if_ended()
+            return
         if self._expected and self._left:
             data = self._end_of_message(data, self._left)
         if not self._expected:
@@ -348,11 +353,6 @@ class Pipeline(asyncio.Protocol):
 def may_pipeline(driver: Any) -> bool:
     """Return whether asyncpg's connection is open, and the server cancels nothing of it."""
     return not (driver.is_closed() or driver._protocol._is_cancelling())
-
-
-def always() -> bool:
-    """Return True: for a statement that nothing relies on."""
-    return True
 
 
 def _sqlstate_of_end(error: bytes | bytearray) -> str:

@@ -18,12 +18,14 @@ from penstock.drivers.row_counter import RowCounter
 from penstock.express.compiled import Plan
 from penstock.express.execution import Observer
 from penstock.express.pace import FIRST, MOST_BYTES
-from penstock.express.work import Work, read_alone
+from penstock.express.work import ConnectionLost, Work, repeated
 from penstock.pool import holds_connection
 
-WORTH = 4
+WORTH = 2
 """Reads under way from which on a further one waits for the rest of the event loop's turn, to leave
 with those that arrive in it: with fewer, a batch costs as much as it saves."""
+MOST_PASSED = 64
+"""Reads that leave at once, however many are under way, after several in a row had no company."""
 BATCH_TIMEOUT = 0.1
 """Seconds after which a batch without an answer is cancelled, and each of its reads sent alone: one
 that waits for a lock does not hold up the others."""
@@ -138,6 +140,8 @@ class Group:
         "_crowd",
         "_gathering",
         "_observer",
+        "_passing",
+        "_pause",
         "_plan",
         "_settings",
         "_sql",
@@ -154,6 +158,10 @@ class Group:
         """The batch that has no connection yet."""
         self._crowd = 0
         """How many were under way or gathered at once, of late."""
+        self._passing = 0
+        """How many of the next reads leave at once, as the latest had no company."""
+        self._pause = 1
+        """How many those were the last time."""
         self.under_way = 0
 
     @property
@@ -166,13 +174,15 @@ class Group:
 
         Args:
             arguments: Of the statement.
-            send: Sends it alone; takes ``asked_at``, as :func:`read_alone` has it.
+            send: Sends it alone; takes ``asked_at``, when its connection counts as requested.
 
         Returns:
             The records, or what ``send`` returns.
         """
         asked_at = None
-        if max(self._crowd, self.under_way) >= WORTH:
+        if self._passing:
+            self._passing -= 1
+        elif max(self._crowd, self.under_way) >= WORTH:
             most = self._plan.pace.most()
             if most > 1 and not holds_connection():
                 asked_at = monotonic()
@@ -181,7 +191,9 @@ class Group:
                     return records
         self.under_way += 1
         try:
-            return await read_alone(send, asked_at)
+            return await send(asked_at=asked_at)
+        except ConnectionLost as lost:
+            return await repeated(lost, send)
         finally:
             self.under_way -= 1
 
@@ -228,7 +240,9 @@ class Group:
     async def _run(self, batch: _Batch) -> None:
         self._crowd = max(batch.living, self._crowd - 1 - self._crowd // 8)
         if batch.living <= 1:
+            self._passing = self._pause = min(MOST_PASSED, 2 * self._pause)
             return
+        self._pause = 1
         send = partial(self._send, batch)
         work = Work(send, self._plan, self._sql, (), writes=False, settings=self._settings)
         try:

@@ -141,18 +141,17 @@ async def repeated(lost: ConnectionLost, attempt: Callable[..., Awaitable[T]]) -
     raise lost.error from lost
 
 
-async def read_alone(send: Callable[..., Awaitable[T]], asked_at: float | None = None) -> T:
+async def read_alone(send: Callable[..., Awaitable[T]]) -> T:
     """Send a statement that reads; again where the connection ended without an answer.
 
     Args:
         send: Sends it; takes ``asked_at``, when its connection counts as requested.
-        asked_at: The same; None for now.
 
     Raises:
         sqlalchemy.exc.DBAPIError: As a session would raise it.
     """
     try:
-        return await send(asked_at=asked_at)
+        return await send()
     except ConnectionLost as lost:
         return await repeated(lost, send)
 
