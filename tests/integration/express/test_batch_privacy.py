@@ -31,6 +31,7 @@ from tests.eventually import eventually
 from tests.integration.express.batches import CROWD, Batches, at_once, learn
 
 from penstock import Database, query
+from penstock.drivers.asyncpg_connection import AsyncpgConnection
 from penstock.express import Reader, batch, pace
 from penstock.express.rows import may_share
 
@@ -294,3 +295,22 @@ async def test_eager_tasks_leave_together(database: Database, batches: Batches) 
         loop.set_task_factory(None)
     assert found == list(range(CROWD))
     assert max(batches.sizes) > pace.SLOW_BATCHES
+
+
+async def test_settings_hold_where_the_driver_drops_the_statement_meanwhile(
+    database: Database, batches: Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit_next = AsyncpgConnection.limit_next
+
+    async def as_its_lifetime_ends(connection: Any, options: Any) -> Any:
+        limit = await limit_next(connection, options)
+        connection._connection._stmt_cache.clear()
+        return limit
+
+    reader = _of_tenant_limited(database.reader)
+    for _ in range(2):
+        await reader.one(tenant, n=0)
+    monkeypatch.setattr(AsyncpgConnection, "limit_next", as_its_lifetime_ends)
+    rows = await at_once(reader.one(tenant, n=n) for n in range(CROWD))
+    assert [tuple(row) for row in rows] == [(n, "a") for n in range(CROWD)]
+    assert batches.sizes
