@@ -334,6 +334,7 @@ async def fetch_each(
 
     Raises:
         StatementNotKept: It was not sent.
+        asyncpg.InternalClientError: It was not sent this time, or its answers were not understood.
         asyncpg.PostgresError: One of them has failed, and nothing is known of the others.
     """
     prepared = _kept(driver, sql)
@@ -341,8 +342,10 @@ async def fetch_each(
         await driver._get_statement(sql, None)
         prepared = _kept(driver, sql)
     pipeline = Pipeline.of(driver._transport)
-    if prepared is None or driver._query_loggers or pipeline.is_within_message:
+    if prepared is None:
         raise StatementNotKept
+    if driver._query_loggers or pipeline.is_within_message:
+        raise InternalClientError("the driver logs its queries, or receives a message")
     pipeline.row_counter = counter
     try:
         records = await driver._protocol.bind_execute_many(prepared, arguments, "", None, True)

@@ -61,7 +61,7 @@ class Effect(enum.IntFlag):
     """It is one statement and begins with SELECT, WITH, VALUES, TABLE, SHOW or EXPLAIN: it runs in
     a read-only transaction, and no code in it can end that."""
     TRANSACTION = enum.auto()
-    """It may leave what ends with the transaction: a setting, an advisory lock."""
+    """It may leave what ends with the transaction: a setting, an advisory lock, a notification."""
     DRIVER = enum.auto()
     """No effect of a statement: code outside SQLAlchemy has the driver's connection."""
 
@@ -359,7 +359,7 @@ class _Reading:
             self._session()
             if "replication_slot" in names[-1]:
                 self._effects |= Effect.LASTING
-        elif "advisory_xact_lock" in names[-1]:
+        elif "advisory_xact_lock" in names[-1] or names[-1] in _OF_TRANSACTION:
             self._effects |= Effect.TRANSACTION
 
     # By single words
@@ -457,6 +457,8 @@ def _ends_with_transaction(what: str = "", name: str = "", *_: str) -> bool:
     return what in {"local", "transaction", "constraints"} and name.strip('"') not in _LASTING
 
 
+# One transaction tells the same only once, and counts its descriptors of large objects.
+_OF_TRANSACTION = frozenset({"lo_open", "pg_notify"})
 _OPENING = 4
 # The server's parser refuses what is nested more deeply.
 _DEEPEST = 10_000

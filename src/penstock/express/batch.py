@@ -44,6 +44,10 @@ _Key = tuple[Plan, str, Settings, float | None]
 """The statement and its text, and the server's settings and the statement timeout it runs with."""
 
 
+class _NobodyWaits(Exception):  # noqa: N818 - it says what happened
+    """All callers have gone: what was sent in front, as settings, is to be of no other's lease."""
+
+
 class _Batch:
     """Reads that leave together.
 
@@ -54,15 +58,26 @@ class _Batch:
         loop: The same.
         task: Sends them.
         departed: Set when they are sent, or will not be.
-        seconds: What the answer took.
+        began: When they were sent; None before.
+        seconds: What the answer took, or what was waited for it.
     """
 
-    __slots__ = ("_answers", "_arguments", "_living", "departed", "loop", "seconds", "task")
+    __slots__ = (
+        "_answers",
+        "_arguments",
+        "_living",
+        "began",
+        "departed",
+        "loop",
+        "seconds",
+        "task",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.task: asyncio.Task[None] | None = None
         self.departed = asyncio.Event()
+        self.began: float | None = None
         self.seconds = 0.0
         self._arguments: list[Sequence[Any]] = []
         self._answers: list[_Answer] = []
@@ -91,9 +106,9 @@ class _Batch:
         return answer
 
     def leave(self) -> None:
-        """Have one caller less; without any, the server is to stop."""
+        """Have one caller less; without any, it wants no connection, and the server is to stop."""
         self._living -= 1
-        if not self._living and self.task is not None and self.departed.is_set():
+        if not self._living and self.task is not None:
             self.task.cancel()
 
     def distinct(self, *, may_share: bool) -> dict[Any, tuple[Sequence[Any], list[_Answer]]]:
@@ -115,6 +130,8 @@ class _Batch:
 
     def send_alone(self) -> None:
         """Tell those who still wait that each is to be sent alone."""
+        if self.began is not None:
+            self.seconds = monotonic() - self.began
         for answer in self._answers:
             _answer(answer, None)
 
@@ -185,10 +202,11 @@ class Group:
         elif max(self._crowd, self.under_way) >= WORTH:
             most = self._plan.pace.most()
             if most > 1 and not holds_connection():
-                asked_at = monotonic()
-                records = await self._join(arguments, most)
+                asked_at, batch = monotonic(), self._batch(most)
+                records = await self._join(batch, arguments)
                 if records is not None:
                     return records
+                asked_at += batch.seconds  # in which it waited for no connection
         self.under_way += 1
         try:
             return await send(asked_at=asked_at)
@@ -197,17 +215,22 @@ class Group:
         finally:
             self.under_way -= 1
 
-    async def _join(self, arguments: Sequence[Any], most: int) -> Any:
+    def _batch(self, most: int) -> _Batch:
+        """Return the batch that gathers reads; a new one if it has so many."""
         loop = asyncio.get_running_loop()
         batch = self._gathering
         most = min(most, max(FIRST, self._crowd // 2))  # two, for the server answers while we work
         if batch is None or batch.size >= most or batch.loop is not loop:
-            batch = self._begin(loop)
+            return self._begin(loop)
+        return batch
+
+    async def _join(self, batch: _Batch, arguments: Sequence[Any]) -> Any:
         answer = batch.add(arguments)
         self._crowd = max(self._crowd, self.under_way + batch.size)
         try:
             records = await self._await(batch, answer)
         except asyncio.CancelledError:
+            answer.cancel()
             batch.leave()
             raise
         if records is not None:
@@ -233,7 +256,8 @@ class Group:
         context = Context()
         if self._statement_timeout is not None:
             context.run(current_limits.set, Limits(self._statement_timeout))
-        batch.task = loop.create_task(self._run(batch), context=context)
+        # No task factory's, which may be eager: it would begin before the first read is added.
+        batch.task = asyncio.Task(self._run(batch), loop=loop, context=context)
         batch.task.add_done_callback(lambda _: self._end(batch))  # which may not even have begun
         return batch
 
@@ -266,8 +290,8 @@ class Group:
         self._depart(batch)
         reads = batch.distinct(may_share=self._plan.may_share)
         if not reads:
-            return
-        count, began = batch.size, monotonic()
+            raise _NobodyWaits
+        count, batch.began = batch.size, monotonic()
         self.under_way += count
         with _limited(batch) as counter:
             arguments = [each for each, _ in reads.values()]
@@ -275,7 +299,7 @@ class Group:
                 answers = await fetch_each(driver, sql, arguments, counter)
             finally:
                 self.under_way -= count
-        batch.seconds = monotonic() - began
+        batch.seconds = monotonic() - batch.began
         self._plan.pace.note_batch(batch.seconds, len(reads), counter.received)
         for (_, waiting), records in zip(reads.values(), answers, strict=True):
             for answer in waiting:

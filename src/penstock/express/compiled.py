@@ -287,6 +287,7 @@ class Plan:
         further: Plans of the statements that its results are loaded with, by their form.
         is_fixed: Whether that will do for every answer to come.
         effects: What it may leave on the server's session.
+        leaves_nothing: Whether it leaves nothing to what follows in its transaction, either.
         reads: Whether it may run where only reads are allowed.
         pace: How fast it is answered.
 
@@ -310,6 +311,7 @@ class Plan:
         effects = effects_of(self.compiled.string) if is_known else Effect.READS
         refuse_control(effects, self.compiled.string)
         self.effects = effects & AFTER_TRANSACTION
+        self.leaves_nothing = effects == Effect.READS
         self.reads = bool(effects & Effect.READS)
         self.parameters: Parameters = _parameters(self.compiled)
         self.bind = self._bind_renamed if keys else self.parameters.bind
@@ -371,7 +373,7 @@ class Plan:
     def may_share(self) -> bool:
         """Whether callers who give equal values may have the same records."""
         columns = internals.result_columns(self.compiled)
-        return may_share(self.compiled.statement, [column.type for column in columns])
+        return may_share(self.compiled.string, [column.type for column in columns])
 
     @cached_property
     def takes_statements(self) -> bool:

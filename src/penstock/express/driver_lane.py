@@ -190,7 +190,8 @@ class DriverLane(Lane):
         use, settings = self._connections.use, call.settings
         send = partial(use, fetch, plan, sql, arguments, False, settings=settings, then=then)
         group = None
-        if then is None and plan.is_fixed and self._batches and call.query.batch:
+        may_batch = plan.is_fixed and plan.leaves_nothing
+        if then is None and may_batch and self._batches and call.query.batch:
             group = self._batching.group(plan, sql, settings)
         answer = await (read_alone(send) if group is None else group.read(arguments, send))
         return extract(_results(call, plan, answer, then))

@@ -324,6 +324,8 @@ class Execution:
             if not await _is_prepared(lease, work):
                 return await self._run_in_transaction(lease, work)
             await lease.adapter.limit_next(BeginOptions(settings=work.settings))
+            if prepared_of(lease.driver, work.sql) is None:  # the driver has dropped it meanwhile
+                return await self._run_in_transaction(lease, work)
             lease.adapter.send_settings(work.settings)
         return await work.on(lease.driver)
 

@@ -1,12 +1,12 @@
 """What the driver's rows become: rows of columns, or instances of mapped classes."""
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, pairwise
 from typing import Any, Protocol
 
 from sqlalchemy import (
     Boolean,
     Column,
-    ColumnClause,
     Date,
     DateTime,
     Delete,
@@ -19,7 +19,6 @@ from sqlalchemy import (
     String,
     Table,
     TextClause,
-    TextualSelect,
     Time,
     TypeDecorator,
     Update,
@@ -28,14 +27,15 @@ from sqlalchemy import (
 from sqlalchemy.engine.result import SimpleResultMetaData
 from sqlalchemy.exc import MultipleResultsFound, NoResultFound
 from sqlalchemy.orm import FromStatement, InstrumentedAttribute
-from sqlalchemy.sql import operators, visitors
+from sqlalchemy.sql import operators
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.elements import BinaryExpression, BindParameter, BooleanClauseList
-from sqlalchemy.sql.functions import FunctionElement
 from typing_extensions import override
 
 from penstock.drivers import sqlalchemy_internals as internals
+from penstock.drivers.sql_text import SYNTAX
+from penstock.drivers.sql_words import statements
 from penstock.express.orm import Cursor, Description, EntityParts, Loading, Origin
 
 
@@ -203,23 +203,22 @@ def _shape_of(statement: Any, compiled: SQLCompiler, cursor: Cursor) -> Shape:
     return EntityShape(parts, metadata, cursor, is_single=loading.is_single)
 
 
-_CALLS = (FunctionElement, TextClause, TextualSelect)
-"""Parts of a statement that call a function, or may."""
 _CONSTANTS = (Boolean, Date, DateTime, Enum, Integer, Interval, Numeric, String, Time, Uuid)
 """Types whose values, as the driver has them, cannot be changed."""
 
 
-def may_share(statement: Any, types: Iterable[Any]) -> bool:
+def may_share(sql: str, types: Iterable[Any]) -> bool:
     """Return whether callers who give a statement equal values may have the same records.
 
     What is called might give each of them another value, and one that can be changed, such as an
-    array, has to be each caller's own.
+    array, has to be each caller's own. Looked for in the text, a call is found in whatever part of
+    the statement has made it: a mapped expression, an option, a hint.
 
     Args:
-        statement: The statement.
+        sql: The statement.
         types: Of its columns.
     """
-    return all(map(_is_constant, types)) and not any(map(_calls, visitors.iterate(statement)))
+    return all(map(_is_constant, types)) and not _calls(sql)
 
 
 def _is_constant(kind: Any) -> bool:
@@ -228,8 +227,16 @@ def _is_constant(kind: Any) -> bool:
     return isinstance(kind, _CONSTANTS)
 
 
-def _calls(part: Any) -> bool:
-    return isinstance(part, _CALLS) or (isinstance(part, ColumnClause) and part.is_literal)
+def _calls(sql: str) -> bool:
+    words = chain.from_iterable(statements(sql))
+    return any(
+        after == "(" and _is_name(before) and before not in SYNTAX
+        for before, after in pairwise(words)
+    )
+
+
+def _is_name(word: str) -> bool:
+    return word[0] == '"' or word.isidentifier()
 
 
 class ColumnRebinder:

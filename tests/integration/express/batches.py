@@ -26,7 +26,8 @@ class Batches:
         self.sizes: list[int] = []
         self._send = fetch_each
         monkeypatch.setattr(batch, "fetch_each", self._recorded)
-        monkeypatch.setattr(pace, "FIRST", pace.MOST)  # no trial batches before
+        for module in (pace, batch):
+            monkeypatch.setattr(module, "FIRST", pace.MOST)  # no trial batches before
 
     async def _recorded(self, driver: Any, sql: str, rows: Sequence[Any], counter: Any) -> Any:
         self.sizes.append(len(rows))
