@@ -14,6 +14,7 @@ from importlib.metadata import distribution, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import unquote
 
 import yaml
 from copier import run_copy, run_update
@@ -138,7 +139,8 @@ def update(directory: Path, base: str | None = None) -> list[str] | None:
     """
     answers = _answers(directory)
     installed = _installed()
-    if base is None and all(answers[key] == value for key, value in installed.items()):
+    is_same = all(answers[key] == value for key, value in installed.items())
+    if base is None and is_same and _directory_of(answers) is None:
         return None
     if Version(answers["version"]) > Version(installed["version"]):
         raise PenstockError(
@@ -194,13 +196,19 @@ def _base(answers: dict[str, Any]) -> str:
     source: str = answers["penstock"]
     if not source.startswith(" @ "):
         return f"penstock=={answers['version']}"
-    path = source.removeprefix(" @ file://")
-    if Path(path).is_dir():
+    if (directory := _directory_of(answers)) is not None:
         raise PenstockError(
-            f"The project was made by the penstock in {path}, which may have changed since. "
+            f"The project was made by the penstock in {directory}, which may have changed since. "
             "--base says where the earlier one is, such as 'penstock @ git+file:///...@COMMIT'"
         )
     return f"penstock{source}"
+
+
+def _directory_of(answers: dict[str, Any]) -> Path | None:
+    """Return the directory that penstock was installed from, where it was one."""
+    source: str = answers["penstock"]
+    path = Path(unquote(source.removeprefix(" @ file://")))
+    return path if source.startswith(" @ file://") and path.is_dir() else None
 
 
 def _install(requirement: str, target: Path) -> Path:
