@@ -172,8 +172,7 @@ starter.create(Path(directory), starter.Choices("service"))
 """
 
 
-@pytest.mark.parametrize("is_repository", [True, False])
-@pytest.mark.parametrize("how", ["disk", "Ctrl-C"])
+@pytest.mark.parametrize(("how", "is_repository"), [("disk", True), ("Ctrl-C", False)])
 def test_a_project_that_cannot_be_finished_is_not_begun(
     tmp_path: Path, how: str, is_repository: bool
 ) -> None:
