@@ -1,5 +1,6 @@
 """``penstock new``."""
 
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -100,8 +101,16 @@ def new(
         cache or Cache.NONE,
     )
     starter.create(directory, choices)
-    typer.echo(f"{choices.name} is in {directory}. Its README.md says more. Next:")
-    typer.echo(f"  cd {directory} && make test")
+    typer.echo(f"The service {choices.name} is written. Its README.md says more. Next:")
+    typer.echo(f"  {_enter(directory)}make test")
+
+
+def _enter(directory: Path) -> str:
+    if directory == Path():
+        return ""
+    # Not an option of cd, nor anything that a shell would run.
+    place = f"./{directory}" if str(directory).startswith("-") else str(directory)
+    return f"cd {shlex.quote(place)} && "
 
 
 def _tell(directory: Path, conflicts: list[str] | None) -> None:

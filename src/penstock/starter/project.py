@@ -7,16 +7,19 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import distribution, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import unquote
 
 import yaml
 from copier import run_copy, run_update
 from copier.errors import CopierError
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from penstock.base_error import PenstockError
@@ -24,6 +27,8 @@ from penstock.base_error import PenstockError
 ANSWERS = ".copier-answers.yml"
 _TEMPLATE = Path(__file__).with_name("template")
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")
+_REQUIRED = re.compile(r'^    "([a-z-]+)', re.MULTILINE)
+"""What pyproject.toml wants installed, in any choice."""
 _OLD, _NEW = "1", "2"
 """The tags of the two versions of the template that an update compares."""
 
@@ -38,7 +43,8 @@ class Choices:
         cache: Where responses are kept: ``none`` or ``redis``.
 
     Raises:
-        PenstockError: The name cannot stand in the project's files.
+        PenstockError: The name cannot stand in the project's files, or is a package's that they
+            require.
     """
 
     name: str
@@ -49,6 +55,12 @@ class Choices:
         if not _NAME.fullmatch(self.name):
             raise PenstockError(
                 f"--name {self.name}: 1 to 40 of a-z, 0-9 and - are accepted, the first a letter"
+            )
+        requirements = (_TEMPLATE / "project/pyproject.toml.jinja").read_text(encoding="utf-8")
+        if canonicalize_name(self.name) in _REQUIRED.findall(requirements):
+            raise PenstockError(
+                f"--name {self.name}: a package of that name is installed with the service, and "
+                "pip has no place for two"
             )
 
 
@@ -69,7 +81,7 @@ def create(directory: Path, choices: Choices) -> None:
         choices: What it has.
 
     Raises:
-        PenstockError: Something is there already, or cannot be written.
+        PenstockError: Something is there already, or cannot be written. Nothing is left then.
     """
     try:
         if directory.exists() and any(each.name != ".git" for each in directory.iterdir()):
@@ -83,9 +95,32 @@ def create(directory: Path, choices: Choices) -> None:
             "cache": choices.cache,
             **_installed(),
         }
-        run_copy(str(_TEMPLATE), directory, data, defaults=True, quiet=True)
+        with _all_or_nothing(directory):
+            run_copy(
+                str(_TEMPLATE), directory, data, defaults=True, quiet=True, cleanup_on_error=False
+            )
     except (CopierError, OSError) as error:
         raise PenstockError(f"{directory}: {error}") from error
+
+
+@contextmanager
+def _all_or_nothing(directory: Path) -> Iterator[None]:
+    """Leave the directory as it was where the block does not end, as by Ctrl-C."""
+    was_there = directory.exists()
+    try:
+        yield
+    except BaseException:
+        if was_there:
+            _empty(directory)
+        else:
+            shutil.rmtree(directory, ignore_errors=True)
+        raise
+
+
+def _empty(directory: Path) -> None:
+    for each in directory.iterdir():
+        if each.name != ".git":
+            shutil.rmtree(each) if each.is_dir() else each.unlink()
 
 
 def update(directory: Path, base: str | None = None) -> list[str] | None:
@@ -104,7 +139,8 @@ def update(directory: Path, base: str | None = None) -> list[str] | None:
     """
     answers = _answers(directory)
     installed = _installed()
-    if base is None and all(answers[key] == value for key, value in installed.items()):
+    is_same = all(answers[key] == value for key, value in installed.items())
+    if base is None and is_same and _directory_of(answers) is None:
         return None
     if Version(answers["version"]) > Version(installed["version"]):
         raise PenstockError(
@@ -160,13 +196,19 @@ def _base(answers: dict[str, Any]) -> str:
     source: str = answers["penstock"]
     if not source.startswith(" @ "):
         return f"penstock=={answers['version']}"
-    path = source.removeprefix(" @ file://")
-    if Path(path).is_dir():
+    if (directory := _directory_of(answers)) is not None:
         raise PenstockError(
-            f"The project was made by the penstock in {path}, which may have changed since. "
+            f"The project was made by the penstock in {directory}, which may have changed since. "
             "--base says where the earlier one is, such as 'penstock @ git+file:///...@COMMIT'"
         )
     return f"penstock{source}"
+
+
+def _directory_of(answers: dict[str, Any]) -> Path | None:
+    """Return the directory that penstock was installed from, where it was one."""
+    source: str = answers["penstock"]
+    path = Path(unquote(source.removeprefix(" @ file://")))
+    return path if source.startswith(" @ file://") and path.is_dir() else None
 
 
 def _install(requirement: str, target: Path) -> Path:
@@ -191,9 +233,7 @@ def _commit_both(before: Path, after: Path, repository: Path) -> None:
     repository.mkdir()
     _git(repository, "init", "--quiet")
     for template, tag in ((before, _OLD), (after, _NEW)):
-        for each in repository.iterdir():
-            if each.name != ".git":
-                shutil.rmtree(each) if each.is_dir() else each.unlink()
+        _empty(repository)
         shutil.copytree(template, repository, dirs_exist_ok=True)
         _git(repository, "add", "--all", "--force")
         _git(repository, "commit", "--quiet", "--allow-empty", "--no-verify", "--message", tag)

@@ -125,7 +125,102 @@ def test_the_tests_of_all_pass(projects: Path, postgres: PostgresServer) -> None
 
     output = run(projects / "jwt-redis", *PYTEST, TEST_DATABASE_URL=postgres.url())
 
-    assert re.search(r"= 42 passed in ", output), output
+    assert re.search(r"= 44 passed in ", output), output
+
+
+@pytest.mark.parametrize("name", ["null", "true", "no", "on", "e1"])
+def test_a_name_is_a_name_in_every_file(tmp_path: Path, name: str) -> None:
+    assert new(str(tmp_path), "--name", name).exit_code == 0
+
+    compose = yaml.safe_load((tmp_path / "compose.yaml").read_text())
+    told = compose["services"]["service"]["environment"]["DATABASE_APPLICATION_NAME"]
+    answers = yaml.safe_load((tmp_path / ".copier-answers.yml").read_text())
+    assert [compose["name"], told, answers["name"]] == [name] * 3
+
+
+@pytest.mark.parametrize("directory", ["my notes", "$(touch ran)", "it's", "-x", "."])
+def test_the_next_command_is_one_for_a_shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, directory: str
+) -> None:
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    result = new("--name", "service", "--", directory)
+
+    command = result.output.splitlines()[-1].replace("make test", "pwd")
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+
+    assert Path(done.stdout.strip()) == (tmp_path / "work" / directory).resolve()
+    assert not (tmp_path / "work/ran").exists()
+
+
+INTERRUPTED = """
+import os, resource, signal, sys
+from penstock import starter
+from pathlib import Path
+
+how, directory = sys.argv[1:]
+
+def stop(event, given):
+    if event == "open" and str(given[0]) == f"{directory}/app/notes.py":
+        if how == "Ctrl-C":
+            os.kill(os.getpid(), signal.SIGINT)
+        else:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+
+sys.addaudithook(stop)
+starter.create(Path(directory), starter.Choices("service"))
+"""
+
+
+@pytest.mark.parametrize(("how", "is_repository"), [("disk", True), ("Ctrl-C", False)])
+def test_a_project_that_cannot_be_finished_is_not_begun(
+    tmp_path: Path, how: str, is_repository: bool
+) -> None:
+    directory = tmp_path / "service"
+    if is_repository:
+        (directory / ".git").mkdir(parents=True)
+        (directory / ".git/HEAD").touch()
+    before = sorted(tmp_path.rglob("*"))
+
+    command = [sys.executable, "-c", INTERRUPTED, how, str(directory)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode != 0
+    assert ("KeyboardInterrupt" if how == "Ctrl-C" else "File too large") in done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+SETTINGS = ["LONGEST_PAGE=0", "TOKEN_LIFETIME=0", "TOKEN_LIFETIME=-60", "CACHE_LIFETIME=0"]
+
+
+@pytest.mark.parametrize("variable", SETTINGS)
+def test_a_setting_that_cannot_be_is_refused_by_name(projects: Path, variable: str) -> None:
+    name, value = variable.split("=")
+    done = subprocess.run(
+        [sys.executable, "-c", "import app.settings"],
+        cwd=projects / "jwt-redis",
+        env={**ENVIRONMENT, "SECRET_KEY": "x" * 32, "REDIS_URL": "redis://x", name: value},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert name.lower() in done.stderr
+
+
+def test_the_secret_key_is_written_for_nobody_else(tmp_path: Path) -> None:
+    assert new(str(tmp_path), "--name", "service", "--auth", "jwt").exit_code == 0
+
+    subprocess.run(["make", ".env"], cwd=tmp_path, check=True, capture_output=True)
+
+    assert re.search(r"^SECRET_KEY=[0-9a-f]{64}$", (tmp_path / ".env").read_text(), re.MULTILINE)
+    assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600
+    (tmp_path / ".env").unlink()
+    failed = ["make", ".env", "PYTHON=false"]
+    assert subprocess.run(failed, cwd=tmp_path, check=False, capture_output=True).returncode
+    assert not (tmp_path / ".env").exists()
 
 
 @pytest.mark.parametrize("there", ["app", ".env", "directory is a file"])
@@ -156,6 +251,7 @@ def test_an_empty_repository_is_no_obstacle(tmp_path: Path) -> None:
         ["--name", "My service"],
         ["--name", ""],
         ["--name", "a" * 41],
+        *(["--name", each] for each in ("penstock", "redis", "pydantic--settings", "ruff")),
         ["--auth", "basic"],
         ["--cache", "memory"],
         ["--base", "penstock==1"],

@@ -160,8 +160,14 @@ def test_what_is_not_committed_is_not_touched(
     assert project.git("status", "--porcelain") == " M README.md\n"
 
 
-def test_nothing_is_done_where_nothing_is_new(project: Project) -> None:
-    assert update(project.path) is None
+def test_nothing_is_done_where_nothing_is_new(tmp_path: Path, old: Path) -> None:
+    project = Project(tmp_path)
+    assert project.new(old).returncode == 0
+
+    updated = project.new(old, "--update")
+
+    assert updated.returncode == 0
+    assert updated.stdout.startswith("Nothing is new")
 
 
 VERSION = version("penstock")
@@ -182,7 +188,9 @@ def test_what_cannot_be_updated_is_refused(
 ) -> None:
     answers = project.path / ".copier-answers.yml"
     lines = answers.read_text().splitlines()
-    source = f'penstock: " @ file://{project.path}"'
+    directory = project.wheels / "my penstock"
+    directory.mkdir()
+    source = f'penstock: " @ {directory.as_uri()}"'
     lines = [source if line.startswith("penstock:") else line for line in lines]
     answers.write_text("\n".join(lines))
     project.replace(answers.name, before, after)
@@ -192,6 +200,11 @@ def test_what_cannot_be_updated_is_refused(
         update(project.path)
 
     assert project.git("status", "--porcelain") == ""
+
+
+def test_a_directory_of_the_same_version_may_have_changed(project: Project) -> None:
+    with pytest.raises(PenstockError, match="--base"):
+        update(project.path)
 
 
 def test_what_penstock_has_not_made_is_refused(tmp_path: Path) -> None:

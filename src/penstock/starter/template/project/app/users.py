@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, HTTPException
+from fastapi import APIRouter, Depends, HTTPException, Response
 from fastapi.security import OAuth2PasswordRequestForm
 from penstock.fastapi import Reader, WriteSession
 
@@ -22,10 +22,13 @@ async def create_user(data: UserIn, session: WriteSession) -> UserOut:
 
 
 @router.post("/token")
-async def sign_in(form: Annotated[OAuth2PasswordRequestForm, Depends()], reader: Reader) -> Token:
-    user = await authenticate(reader, form.username, form.password)
+async def sign_in(
+    form: Annotated[OAuth2PasswordRequestForm, Depends()], reader: Reader, response: Response
+) -> Token:
+    user = await authenticate(reader, form.username.lower(), form.password)
     if user is None:
         raise HTTPException(401, "Incorrect username or password", {"WWW-Authenticate": "Bearer"})
+    response.headers["Cache-Control"] = "no-store"  # as RFC 6749 wants
     return Token(access_token=token_of(user))
 
 

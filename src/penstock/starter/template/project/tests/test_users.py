@@ -41,6 +41,7 @@ async def test_a_user_signs_in(ada: httpx.AsyncClient) -> None:
     answer = await ada.post("/token", data=USER)
 
     assert answer.json()["token_type"] == "bearer"
+    assert answer.headers["cache-control"] == "no-store"
     ada.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
     me = (await ada.get("/users/me")).json()
     assert me == {"id": me["id"], "username": USER["username"]}
@@ -53,8 +54,18 @@ async def test_a_hash_is_shown_in_no_log() -> None:
     assert f"{(hashed,)}" == "('***',)"  # as statements' values are logged
 
 
-async def test_a_name_is_taken_once(ada: httpx.AsyncClient) -> None:
-    assert (await ada.post("/users", json=USER)).status_code == 409
+@pytest.mark.parametrize("name", ["ada", "Ada"])
+async def test_a_name_is_taken_once(ada: httpx.AsyncClient, name: str) -> None:
+    user = USER | {"username": name}
+
+    assert (await ada.post("/users", json=user)).status_code == 409
+    assert (await ada.post("/token", data=user)).status_code == 200
+
+
+async def test_a_name_that_looks_like_another_is_refused(ada: httpx.AsyncClient) -> None:
+    cyrillic = USER | {"username": "\u0430da"}
+
+    assert (await ada.post("/users", json=cyrillic)).status_code == 422
 
 
 @pytest.mark.parametrize("wrong", [{"password": "wrong"}, {"username": "nobody"}])
