@@ -37,7 +37,9 @@ def test_a_server_where_no_database_can_be_made(
 
 
 @pytest.mark.parametrize(
-    "app", [FastAPI, APIRouter(), "service:app", pytest, lambda: None], ids=str
+    "app",
+    [FastAPI, APIRouter(), "service:app", pytest, lambda: None],
+    ids=["class", "router", "text", "module", "function"],
 )
 async def test_what_is_no_application(app: Any) -> None:
     with pytest.raises(pytest.fail.Exception, match="no FastAPI"):
