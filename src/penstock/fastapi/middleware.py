@@ -296,9 +296,9 @@ class _Exchange:
 
     def _report_repeated(self) -> None:
         # A stream may repeat a statement for hours, and no client waits for a background task.
-        statements, route = self._statements, self._holder.route
+        statements, self._statements = self._statements, {}
+        route = self._holder.route
         if statements and route is not None:
-            self._statements = {}
             report_repeated(statements, route)
 
     async def _replace(self, withdrawn: Message, error: Exception) -> None:

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, inspect, select
 
 from penstock import Database
 from penstock.demo.users import Base, User, upgrade
-from penstock.errors import ConnectFailed
+from penstock.migrations import MigrationFailed
 
 
 @pytest.fixture(params=["postgresql", "sqlite"])
@@ -66,7 +66,7 @@ async def test_the_indexes_are_those_that_the_queries_need(database: Database) -
 async def test_an_unreachable_server_is_named_without_the_password() -> None:
     database = Database.from_url("postgresql://ada:sesame@127.0.0.1:1/users")
 
-    with pytest.raises(ConnectFailed) as failure:
+    with pytest.raises(MigrationFailed) as failure:
         await upgrade(database)
 
     assert "127.0.0.1:1" in str(failure.value)

@@ -206,7 +206,8 @@ async def test_what_is_asked_at_once_waits_for_its_turn_and_costs_no_more(
         await asyncio.gather(*(operation(database) for operation in list(ROUND_TRIPS) * 5))
 
     async with one_connection(postgres.host, postgres.port, database_url) as (database, proxy):
-        assert await spent(database, proxy, all_at_once) == 5 * sum(ROUND_TRIPS.values())
+        # Fewer where reads of one statement leave together.
+        assert await spent(database, proxy, all_at_once) <= 5 * sum(ROUND_TRIPS.values())
 
 
 async def test_a_connection_that_replaces_another_has_prepared_its_statements(
