@@ -1,6 +1,8 @@
 """Reads by replicas: each sees what its caller has written, and no failed replica fails one."""
 
 import asyncio
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, contextmanager
@@ -419,23 +421,32 @@ async def test_a_position_that_is_given_adds_to_what_the_task_has_written(
             pass
 
 
+OPENED_IN_TWO_LOOPS = """
+import asyncio, sys
+from sqlalchemy import select, text
+from penstock import Database
+
+made = Database.from_url(sys.argv[1], environment="testing", replicas=sys.argv[2])
+
+async def used():
+    async with made:
+        return await made.reader.scalar(select(text("1")))
+
+loop = asyncio.new_event_loop()
+loop.run_until_complete(made.open())
+loop.close()
+print(asyncio.run(used()))
+"""
+
+
 def test_it_is_opened_again_in_a_loop_after_one_that_has_ended(cluster: StreamingCluster) -> None:
-    made = Database.from_url(
-        cluster.primary.url, environment="testing", replicas=cluster.replicas[0].url
-    )
+    # In a process of its own, with which ends what the first loop has left.
+    urls = cluster.primary.url, cluster.replicas[0].url
+    command = [sys.executable, "-c", OPENED_IN_TWO_LOOPS, *urls]
 
-    async def left_open() -> None:
-        await made.open()
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
-    async def used() -> Any:
-        async with made:
-            return await made.reader.scalar(select(text("1")))
-
-    loop = asyncio.new_event_loop()
-    loop.run_until_complete(left_open())
-    loop.close()
-
-    assert asyncio.run(used()) == 1
+    assert ran.stdout == "1\n", ran.stderr
 
 
 async def test_a_dead_replica_is_asked_at_intervals_and_no_more(
