@@ -10,7 +10,7 @@ from tests.servers.postgres import PostgresServer
 
 from penstock import Database, query
 from penstock.errors import CommitOutcomeUnknown
-from penstock.express import command_timeout
+from penstock.express import connections
 
 SLEEPING = (
     "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep%' AND state = 'active'"
@@ -23,8 +23,8 @@ slept = query(
 
 @pytest.fixture
 async def database(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Database]:
-    monkeypatch.setattr(command_timeout, "SHORTEST_WATCHED", 0.0)
-    monkeypatch.setattr(command_timeout, "CHECK_INTERVAL", 0.02)
+    monkeypatch.setattr(connections, "SHORTEST_WATCHED", 0.0)
+    monkeypatch.setattr(connections, "CHECK_INTERVAL", 0.02)
     async with Database.from_url(
         database_url, environment="testing", pool_size=2, max_overflow=0, command_timeout=0.3
     ) as database:
@@ -78,7 +78,7 @@ async def test_a_session_on_the_same_connection_keeps_the_drivers_limit(database
 def test_an_event_loop_after_another_has_the_limit_as_well(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command_timeout, "SHORTEST_WATCHED", 0.0)
+    monkeypatch.setattr(connections, "SHORTEST_WATCHED", 0.0)
     database = Database.from_url(database_url, environment="testing", command_timeout=0.3)
 
     async def read(seconds: float) -> int | None:

@@ -1,27 +1,23 @@
 """The pool's connections, checked out for one statement each, or for a read-only transaction."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from functools import partial
 from logging import INFO
-from math import inf
 from time import monotonic
 from typing import Any, NoReturn
 
 from asyncpg.exceptions import OutdatedSchemaCacheError
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.util import greenlet_spawn
 
 from penstock.context import Settings
-from penstock.deadlines import current_limits, within_limits
+from penstock.deadlines import current_limits
 from penstock.drivers.asyncpg import is_read_only, lift_command_timeout, set_configuration
 from penstock.drivers.driver import BeginOptions
 from penstock.drivers.session_state import refuse_session_state
 from penstock.engine import ReadOnlyConnections, TransactionTimeout, leave_standby
-from penstock.express.command_timeout import CommandTimeout
-from penstock.express.errors import ErrorTranslator, LaneEnded, is_lost, is_outdated
+from penstock.express.errors import ErrorTranslator, is_lost
 from penstock.express.execution import (
     SCHEMA_CHANGES,
     Execution,
@@ -31,11 +27,68 @@ from penstock.express.execution import (
     results_of,
 )
 from penstock.express.lane import SNAPSHOT
-from penstock.express.work import ConnectionLost, Then, Use, Work, fetch, learn, repeated
+from penstock.express.pace import LATEST
+from penstock.express.read_transaction import ReadTransaction, read_transaction
+from penstock.express.work import ConnectionLost, Then, Use, Work
 from penstock.pool import ConnectFailed, PenstockPool
-from penstock.pool.leak import OpenLease
-from penstock.pool.record import STATEMENT_KEY, Record
-from penstock.telemetry.statement_watch import IDLE_IN_TRANSACTION_KEY
+from penstock.pool.record import Record
+from penstock.telemetry.statement_watch import request_statements
+
+SHORTEST_WATCHED = 10.0
+"""Seconds below which a limit is left to the driver's timers, which are exact but cost a twelfth of
+a read."""
+CHECK_INTERVAL = 1.0
+"""Seconds between two checks of what is running: a statement may be ended so late."""
+
+
+class CommandTimeout:
+    """Cancels what runs for longer than ``command_timeout``, in place of the driver.
+
+    Args:
+        seconds: The limit, which the driver has as well.
+
+    Attributes:
+        leaves_it_to_the_driver: Whether the limit is too short for this.
+        running: The connections that are watched: each user adds its own, and removes it.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.leaves_it_to_the_driver = seconds < SHORTEST_WATCHED
+        self._seconds = seconds
+        self.running: set[Record] = set()
+        self._ended: set[Record] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The timer's: one that has ended calls nothing any more."""
+        self.unlimited: Any = None
+        """asyncpg's configuration without the limit, as it was lifted last; None at first."""
+
+    def watch(self) -> None:
+        """Begin to check what is running."""
+        loop = asyncio.get_running_loop()
+        if self._timer is None or loop is not self._loop:
+            self._timer, self._loop = loop.call_later(CHECK_INTERVAL, self._check), loop
+
+    def translate_timeout(self, record: Record, error: BaseException) -> BaseException:
+        """Return the error to raise: a cancellation that came from here is a ``TimeoutError``."""
+        if record not in self._ended:
+            return error
+        self._ended.discard(record)
+        task = asyncio.current_task()
+        if not isinstance(error, asyncio.CancelledError) or task is None or task.uncancel() > 0:
+            return error
+        return TimeoutError()  # as the driver's own
+
+    def _check(self) -> None:
+        self._timer = None
+        now = monotonic()
+        for record in self.running - self._ended:
+            holder = record.slot.lease  # None where the pool has taken the connection back
+            if holder is not None and now - record.slot.checked_out_at > self._seconds:
+                self._ended.add(record)
+                holder.cancel()
+        if self.running:
+            self.watch()
 
 
 class Connections:
@@ -108,10 +161,10 @@ class Connections:
             refuse_session_state(plan.effects, sql)
         pool: PenstockPool = self._engine.pool  # type: ignore[assignment]  # as Database has looked
         command_timeout, observer = self._command_timeout, self.observer
-        observer.count(sql)
         watch = observer.watch
-        if observer.spans:
-            use = observer.traced(use)
+        if watch is not None and (counts := request_statements.get()) is not None:
+            watch.count(sql, counts)
+        use = observer.traced(use) if observer.spans else use
         if (
             settings
             or then is not None
@@ -153,7 +206,9 @@ class Connections:
         set_configuration(driver, limited)
         seconds = monotonic() - record.slot.checked_out_at
         if not writes:
-            plan.pace.note(seconds)
+            # Written out as well: Pace.note().
+            pace = plan.pace
+            pace.alone += (seconds - pace.alone) * LATEST
         if watch is not None and seconds > watch.slow_after:
             observer.report_slow(sql, seconds, answer)
         pool.release(record)
@@ -245,10 +300,9 @@ class Connections:
         await lease.release_failed(error, in_transaction=is_open and not driver.is_closed())
         raise translated from translated.__cause__
 
-    @asynccontextmanager
-    async def transaction(
+    def transaction(
         self, sql: str, options: BeginOptions
-    ) -> AsyncIterator["ReadTransaction"]:
+    ) -> AbstractAsyncContextManager[ReadTransaction]:
         """Check out a connection for a read-only transaction, and give what runs statements in it.
 
         Args:
@@ -258,23 +312,7 @@ class Connections:
         Raises:
             sqlalchemy.exc.DBAPIError: As a session would raise it.
         """
-        execution = self.execution
-        lease = await _within_limits(_begin(partial(_begun, self._pool, execution, sql, options)))
-        opened = OpenLease(partial(_abandon, lease))
-        is_ending = False
-        try:
-            yield ReadTransaction(lease, opened, execution, options)
-            if not opened.leave():
-                return
-            is_ending = lease.is_over = True  # from here on no other may begin anything
-            await greenlet_spawn(lease.adapter.rollback)
-        except BaseException as error:
-            if not is_ending and not opened.leave():
-                raise  # its request has ended it
-            await lease.release_failed(error, in_transaction=True)
-            translated = execution.errors.translate(lease.adapter, error, sql, ())
-            raise translated from translated.__cause__
-        await lease.release()
+        return read_transaction(self._pool, self.execution, sql, options)
 
     def _make_ready(self, record: Record, sql: str, writes: bool) -> None:
         adapter: Any = record.dbapi_connection
@@ -313,148 +351,3 @@ class Connections:
         if is_lost(adapter.driver_connection, error):
             return ConnectionLost(translated, waited, self._pool)
         return translated
-
-
-_ENDED = (
-    "This snapshot or stream ended when its async with block was left or its request was over, and "
-    "its connection may be in use elsewhere by now. What runs later (a background task, a task of "
-    "your own) opens its own. {}"
-)
-
-
-class ReadTransaction:
-    """An open read-only transaction.
-
-    Args:
-        lease: Its connection.
-        opened: The block that holds the connection.
-        execution: Runs what is to leave nothing in the transaction.
-        options: How it has begun, and begins anew where the schema was changed before anything was
-            read.
-    """
-
-    def __init__(
-        self, lease: Lease, opened: OpenLease, execution: Execution, options: BeginOptions
-    ) -> None:
-        self._lease = lease
-        self._opened = opened
-        self._execution = execution
-        self._options = options
-        self._new_begins = SCHEMA_CHANGES
-
-    async def run(
-        self,
-        use: Use,
-        plan: Any,
-        sql: str,
-        arguments: Any,
-        *,
-        apart: Settings | None = None,
-        then: Then | None = None,
-    ) -> Any:
-        """Run a statement.
-
-        Args:
-            use: Sends it and returns the answer.
-            plan: Passed on to ``use``.
-            sql: The statement.
-            arguments: Its values.
-            apart: Settings that hold for this statement alone, of which nothing is left in the
-                open transaction; None where the statement is a part of that.
-            then: What makes the answer's results by further statements; None where it needs none.
-
-        Raises:
-            LaneEnded: The transaction is over.
-            sqlalchemy.exc.DBAPIError: As a session would raise it.
-        """
-        self._opened.use()
-        if self._lease.is_over:
-            raise LaneEnded(_ENDED.format(sql))
-        if apart is not None:
-            work = Work(use, plan, sql, arguments, writes=False, settings=apart, then=then)
-            return await self._execution.read_within(self._lease, work)
-        answer = await self._run(use, plan, sql, arguments)
-        return answer if then is None else await then(partial(self.run, fetch), answer)
-
-    async def _run(self, use: Use, plan: Any, sql: str, arguments: Any) -> Any:
-        lease, observer = self._lease, self._execution.observer
-        if use is fetch:  # for a stream fetches many times
-            observer.count(sql)
-        lease.record.info[IDLE_IN_TRANSACTION_KEY] = inf
-        lease.adapter.note(sql)
-        try:
-            traced = observer.traced(use)
-            answering = self._answer(lambda: traced(lease.driver, plan, sql, arguments))
-            answer = await observer.timed(sql, _within_limits(answering))
-        except BaseException as error:  # noqa: BLE001 - translated
-            translated = self._execution.errors.translate(lease.adapter, error, sql, arguments)
-            raise translated from translated.__cause__
-        finally:
-            lease.record.info[IDLE_IN_TRANSACTION_KEY] = monotonic()
-        if use is not learn:
-            self._new_begins = 0
-        return answer
-
-    async def _answer(self, ask: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-        driver, adapter = self._lease.driver, self._lease.adapter
-        while True:
-            try:
-                return await ask()
-            except Exception as error:
-                may = is_outdated(driver, error, writes=False, rolls_back_after=True)
-                if not self._new_begins or not may:
-                    raise
-            self._new_begins -= 1
-            await greenlet_spawn(adapter.rollback)
-            await driver.reload_schema_state()
-            adapter.begin = self._options
-            await adapter.open_transaction()
-
-
-def _within_limits(work: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
-    return within_limits(work) if current_limits.get() else work
-
-
-async def _begin(begun: Callable[..., Awaitable[Lease]]) -> Lease:
-    try:
-        return await begun()
-    except ConnectionLost as error:
-        lost = error
-    # Nothing of the transaction had reached the server.
-    return await repeated(lost, begun)
-
-
-async def _begun(
-    pool: PenstockPool,
-    execution: Execution,
-    sql: str,
-    options: BeginOptions,
-    *,
-    asked_at: float | None = None,
-) -> Lease:
-    lease = await Lease.of(pool, asked_at=asked_at)
-    waited = lease.record.slot.waited
-    try:
-        lease.record.info[STATEMENT_KEY] = sql
-        execution.observer.logger.info(sql)
-        lease.adapter.begin = options
-        await lease.adapter.open_transaction()
-        lease.record.info[IDLE_IN_TRANSACTION_KEY] = monotonic()
-    except BaseException as error:
-        await lease.release_failed(error, in_transaction=True)
-        translated = execution.errors.translate(lease.adapter, error, sql, ())
-        if is_lost(lease.driver, error):
-            raise ConnectionLost(translated, waited, pool) from error
-        raise translated from translated.__cause__
-    return lease
-
-
-async def _abandon(lease: Lease) -> None:
-    """Return the connection of a block that can no longer be left."""
-    lease.is_over = True
-    try:
-        await greenlet_spawn(lease.adapter.rollback)
-    except BaseException as error:
-        await lease.release_failed(error, in_transaction=True)
-        raise
-    await lease.release()

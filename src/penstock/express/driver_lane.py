@@ -20,7 +20,7 @@ from penstock.drivers.driver import BeginOptions
 from penstock.engine import ReadOnlyConnections
 from penstock.express.batch import Batching
 from penstock.express.compiled import Plan
-from penstock.express.connections import Connections, ReadTransaction
+from penstock.express.connections import Connections
 from penstock.express.errors import (
     UNKNOWN,
     CommitOutcomeUnknown,
@@ -41,6 +41,7 @@ from penstock.express.lane import (
 )
 from penstock.express.orm import UnboundSession
 from penstock.express.query import AdHocQueries, Call, Query, as_query
+from penstock.express.read_transaction import ReadTransaction
 from penstock.express.rows import EXTRACTS_OF_ONE, Shape
 from penstock.express.work import (
     ConnectionLost,

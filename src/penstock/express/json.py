@@ -43,7 +43,7 @@ class JsonQuery:
         self.rows = as_query(statement)
         self.model = model
         self._written = _WrittenQuery(self.rows, model)
-        self._adapter: TypeAdapter[Any] = TypeAdapter(list[model])  # type: ignore[valid-type]
+        self._adapter: TypeAdapter[Any] = TypeAdapter(list[model])  # type: ignore[valid-type]  # the caller's
         self._log_limit = LogLimit()
 
     def __repr__(self) -> str:

@@ -15,8 +15,8 @@ back for one more."""
 REST, LONGEST_REST = 0.25, 32.0
 """Seconds for which a statement stays out after that, or after a batch that failed: at first, and
 after several times without a good batch between them."""
-_WEIGHT = 0.125
-"""Of the latest answer, in the average of those to reads that were sent alone."""
+LATEST = 0.125
+"""The weight of the latest answer in the average of those to reads that were sent alone."""
 
 
 class Pace:
@@ -46,7 +46,7 @@ class Pace:
         Args:
             seconds: What its answer took.
         """
-        self.alone += (seconds - self.alone) * _WEIGHT
+        self.alone += (seconds - self.alone) * LATEST
 
     def note_batch(self, seconds: float, reads: int, size: int) -> None:
         """Record a batch that was answered.

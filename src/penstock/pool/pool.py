@@ -25,7 +25,7 @@ from penstock.pool.policy import (
     from_text,
     nested_checkout_policy,
 )
-from penstock.pool.record import POLL_INTERVAL, Lease, Record, current_route
+from penstock.pool.record import POLL_INTERVAL, Lease, Record, current_holder, current_route
 from penstock.pool.runtime import LoopBoundPool
 from penstock.pool.slot import CHECKED_OUT, Slot
 
@@ -236,7 +236,8 @@ class PenstockPool(LoopBoundPool):
                     if self._records_checkouts and records_checkout
                     else task
                 )
-                slot.route = current_route()
+                holder = current_holder.get()
+                slot.route = None if holder is None else holder.route
                 if self.listeners.all:
                     self.listeners.checked_out_at_once()
                 return record

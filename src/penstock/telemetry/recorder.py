@@ -20,7 +20,7 @@ from penstock.pool.events import (
     PoolSnapshot,
 )
 from penstock.pool.queue import RejectReason
-from penstock.pool.record import current_route
+from penstock.pool.record import current_holder
 from penstock.pool.slot import CloseReason
 from penstock.telemetry.layout import (
     CHECKPOINTS,
@@ -121,7 +121,8 @@ class Recorder:
         numbers[_CHECKINS] += 1.0
         numbers[_HOLD + bisect_left(BOUNDS, held)] += 1.0
         numbers[_HOLD + _SUM] += held
-        route = current_route()
+        holder = current_holder.get()
+        route = None if holder is None else holder.route
         row = self._routes[NO_ROUTE if route is None else route(),]
         numbers[row] += 1.0
         numbers[row + 1] += held

@@ -67,11 +67,12 @@ def test_ids_vary_and_every_row_has_a_name_of_its_own() -> None:
     assert len(set(writes)) == len(writes)
 
 
-def test_a_turn_lasts_until_there_are_enough_answers() -> None:
-    def slowly(connection: socket.socket, request: bytes) -> None:
-        time.sleep(0.05)
-        connection.sendall(ANSWER)
+def slowly(connection: socket.socket, request: bytes) -> None:
+    time.sleep(0.05)
+    connection.sendall(ANSWER)
 
+
+def test_a_turn_lasts_until_there_are_enough_answers() -> None:
     with server(slowly) as (url, _):
         load = Driver().load(url, Traffic("/"), 0.001, 0.0)
 
@@ -87,10 +88,6 @@ def test_a_rate_is_not_exceeded_by_a_fast_server() -> None:
 
 
 def test_a_latency_counts_from_when_a_request_was_due() -> None:
-    def slowly(connection: socket.socket, request: bytes) -> None:
-        time.sleep(0.05)
-        connection.sendall(ANSWER)
-
     with server(slowly) as (url, _):
         load = Driver().load(url, Traffic("/", rate=10_000.0), 0.2, 0.0)
 

@@ -1,5 +1,7 @@
 """Classes mapped in each of the ways that SQLAlchemy knows, and some rows of each."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +19,8 @@ from sqlalchemy.orm import (
     relationship,
     synonym,
 )
+
+from penstock import Database
 
 
 class Base(DeclarativeBase):
@@ -257,3 +261,16 @@ def rows() -> list[Any]:
         plain,
     ]
     return [*teams, *users, *addresses, *people, *others]
+
+
+@asynccontextmanager
+async def staff_database(url: str) -> AsyncIterator[Database]:
+    """Give a database with the tables and these rows."""
+    async with Database.from_url(url, environment="testing") as database:
+        async with database.engine.begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+        async with database.write() as session:
+            for row in rows():
+                session.add(row)
+                await session.flush()
+        yield database

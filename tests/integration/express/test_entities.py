@@ -19,13 +19,12 @@ from tests.integration.express.answers import by_session, picture
 from tests.integration.express.entity_statements import STATEMENTS, everybody
 from tests.integration.express.staff import (
     Animal,
-    Base,
     Dog,
     Member,
     Square,
     Team,
     User,
-    rows,
+    staff_database,
 )
 
 from penstock import Database, query
@@ -35,13 +34,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def database(module_url: str) -> AsyncIterator[Database]:
-    async with Database.from_url(module_url, environment="testing") as database:
-        async with database.engine.begin() as connection:
-            await connection.run_sync(Base.metadata.create_all)
-        async with database.write() as session:
-            for row in rows():
-                session.add(row)
-                await session.flush()
+    async with staff_database(module_url) as database:
         yield database
 
 

@@ -54,7 +54,7 @@ from sqlalchemy.dialects.postgresql import CITEXT
 from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
 from tests.integration.express.entity_statements import STATEMENTS, everybody
 from tests.integration.express.json_kinds import Color, by_model, by_server, readings
-from tests.integration.express.staff import Base, Order, Point, Team, User, rows
+from tests.integration.express.staff import Order, Point, Team, User, staff_database
 
 from penstock import Database, query
 from penstock.deadlines import DeadlineExceeded
@@ -89,13 +89,7 @@ REFUSED = {
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def database(module_url: str) -> AsyncIterator[Database]:
-    async with Database.from_url(module_url, environment="testing") as database:
-        async with database.engine.begin() as connection:
-            await connection.run_sync(Base.metadata.create_all)
-        async with database.write() as session:
-            for row in rows():
-                session.add(row)
-                await session.flush()
+    async with staff_database(module_url) as database:
         yield database
 
 

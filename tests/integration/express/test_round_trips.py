@@ -205,9 +205,19 @@ async def test_what_is_asked_at_once_waits_for_its_turn_and_costs_no_more(
     async def all_at_once(database: Database) -> None:
         await asyncio.gather(*(operation(database) for operation in list(ROUND_TRIPS) * 5))
 
+    there, alone = (postgres.host, postgres.port, database_url), 5 * sum(ROUND_TRIPS.values())
+    async with one_connection(*there, batch_reads=False) as (database, proxy):
+        assert await spent(database, proxy, all_at_once) == alone
+
+
+async def test_what_is_asked_at_once_and_leaves_together_costs_less(
+    postgres: PostgresServer, database_url: str
+) -> None:
+    async def together(database: Database) -> None:
+        await asyncio.gather(*(express_read(database) for _ in range(20)))
+
     async with one_connection(postgres.host, postgres.port, database_url) as (database, proxy):
-        # Fewer where reads of one statement leave together.
-        assert await spent(database, proxy, all_at_once) <= 5 * sum(ROUND_TRIPS.values())
+        assert await spent(database, proxy, together) < 20 * ROUND_TRIPS[express_read]
 
 
 async def test_a_connection_that_replaces_another_has_prepared_its_statements(
